@@ -1,0 +1,44 @@
+"""A laboratory for CLIP text embeddings in text-to-image diffusion."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Cell": "experiment",
+    "Conditioning": "encoder",
+    "EmbedlabError": "errors",
+    "Embeddings": "embeddings",
+    "Encoder": "encoder",
+    "Guidance": "guidance",
+    "Interpolate": "operators",
+    "Lookup": "embeddings",
+    "Metrics": "experiment",
+    "Model": "models",
+    "Replace": "operators",
+    "Sampler": "sampler",
+    "Start": "sampler",
+    "Tokens": "prompt",
+    "Tower": "clip",
+    "edit": "operators",
+    "embed": "embeddings",
+    "embed_all": "encoder",
+    "encode": "encoder",
+    "find": "models",
+    "load": "models",
+    "render": "experiment",
+    "score": "experiment",
+    "tokenize": "prompt",
+    "towers_of": "models",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: the command line answers before torch is loaded."""
+    if name not in _HOME:
+        raise AttributeError(f"embedlab has no '{name}'; its public names are {', '.join(__all__)}.")
+    return getattr(import_module(f"embedlab.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m embedlab`."""
+
+from embedlab.app import main
+
+main()

@@ -1,0 +1,174 @@
+"""The command line: `embedlab`, with Hydra's syntax. Nothing heavy is imported before the config is composed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import hydra.utils
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+HERE = Path(__file__).resolve().parent
+
+
+def conf_dir() -> str:
+    """Where the configs are: beside the package in a checkout, inside it when installed."""
+    beside = HERE.parent / "conf"
+    return str(beside if (beside / "config.yaml").is_file() else HERE / "conf")
+
+
+def main() -> None:
+    """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them at length
+    with mendable():
+        app()
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """Turn errors that a user can mend into one line and exit code 2."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(line_of(error))
+    except ValueError as error:
+        from embedlab.errors import EmbedlabError
+
+        if not isinstance(error, EmbedlabError):
+            raise
+        fail(str(error))
+
+
+def fail(line: str) -> None:
+    """One line on standard error, exit code 2."""
+    print(f"embedlab: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what caused it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def line_of(error: BaseException) -> str:
+    """What a config error says, on one line: ours where one of ours is behind it."""
+    from embedlab.errors import EmbedlabError
+
+    for cause in chain(error):
+        if isinstance(cause, EmbedlabError):
+            return str(cause)
+    for cause in chain(error):
+        if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
+            key = str(error).rsplit("full_key: ", 1)
+            return f"{cause}" + (f" (in {key[1].strip()})" if len(key) > 1 else "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith(("Set the env", "See https", "object_type")))
+
+
+@hydra.main(config_path=conf_dir(), config_name="config", version_base="1.3")
+def app(config: DictConfig) -> None:
+    """Run one job as Hydra composed it."""
+    with mendable():  # here, because Hydra comments on whatever leaves a job
+        work(config)
+
+
+def work(config: DictConfig) -> dict[str, Any]:
+    """Make the job that a config describes, and run it."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from embedlab.experiment import run
+    from embedlab.sweep import table
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.set_verbosity_error()
+    result = run(job_of(config))
+    if not in_sweep():
+        print(table([result]))
+        print(f"\nThe pictures are in {output_dir()}; begin with sheet.png.")
+    return result
+
+
+def job_of(config: DictConfig) -> Any:
+    """Instantiate a config: every part is a callable's keyword list."""
+    from embedlab.experiment import Cell, Job, check
+
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS if config.get(key) is not None}
+    cell = Cell(
+        prompt=config.prompt,
+        operators=tuple((parts["operators"] or {}).values()),
+        encoder=parts["encoder"],
+        guidance=parts["guidance"],
+        sampler=parts["sampler"],
+        start=parts["start"],
+        size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
+    )
+    seeds = OmegaConf.to_container(config.seeds) if OmegaConf.is_list(config.seeds) else config.seeds
+    check(cell, parts["model"])
+    return Job(
+        source=parts["model"],
+        cell=cell,
+        seeds=seeds,  # type: ignore[arg-type]
+        folder=Path(output_dir()),
+        config=redact(resolved),
+        metrics=parts["metrics"],
+        tracker=parts["tracker"],
+        name=name_of_job(),
+        group=config.group or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
+        at_once=config.at_once,
+    )
+
+
+PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
+
+
+def output_dir() -> str:
+    """The folder of this job."""
+    return HydraConfig.get().runtime.output_dir
+
+
+def in_sweep() -> bool:
+    """Whether this is one of several jobs."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def name_of_job() -> str:
+    """What was overridden, which is what tells jobs apart; empty when nothing was."""
+    return HydraConfig.get().job.override_dirname
+
+
+def redact(value: Any) -> Any:
+    """A config fit to be logged: values taken from secrets of the environment are blanked.
+
+    >>> os.environ["A_KEY"] = "s3cret-value"
+    >>> redact({"a": "s3cret-value", "b": [1]})
+    {'a': '***', 'b': [1]}
+    """
+    secrets = {
+        text
+        for name, text in os.environ.items()
+        if len(text) > 7 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
+    }
+    if isinstance(value, dict):
+        return {key: redact(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redact(inner) for inner in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+    return value

@@ -1,0 +1,130 @@
+"""The only file that knows how transformers spells CLIP.
+
+A `Tower` is one text encoder with its tokenizer and the hidden state that its UNet was trained on. `forward` runs the
+library's own forward on rows that we hand in: its embedding module is swapped for the length of one call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from embedlab.errors import ModelError, SamplerError
+from embedlab.prompt import WINDOW, tokenize
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A text encoder, its tokenizer, and which of its hidden states is read.
+
+    `layer` counts back from the last one, as diffusers does: SD 1 and 2 read layer 0 through the final norm, SDXL reads
+    layer 1 of both encoders without it.
+    """
+
+    tokenizer: CLIPTokenizer
+    encoder: CLIPTextModel | CLIPTextModelWithProjection
+    layer: int = 0
+    final_norm: bool = True
+
+    @property
+    def core(self) -> CLIPTextModel:
+        """The encoder without head: transformers keeps it one level down where there is a projection."""
+        return getattr(self.encoder, "text_model", self.encoder)
+
+    @property
+    def token_table(self) -> Float[Tensor, "vocab dim"]:
+        """One row a vocabulary entry."""
+        return self.core.embeddings.token_embedding.weight
+
+    @property
+    def position_table(self) -> Float[Tensor, "place dim"]:
+        """One row a place in the window, 77 of them."""
+        return self.core.embeddings.position_embedding.weight
+
+    @property
+    def width(self) -> int:
+        """Width of token and position rows."""
+        return self.token_table.shape[1]
+
+
+@dataclass(frozen=True)
+class States:
+    """What an encoder makes of rows: every hidden state before the final norm, and the pooled output.
+
+    `pooled` is read at the first true end of text (configs with `eos_token_id: 2` would take the highest id instead,
+    which is wrong once tokens were added) and goes through the text projection where the encoder has one.
+    """
+
+    hidden: tuple[Float[Tensor, "batch place dim"], ...]
+    last: Float[Tensor, "batch place dim"]
+    pooled: Float[Tensor, "batch joint"]
+
+
+class Rows(nn.Module):
+    """Stands where the embedding module stood and answers with rows made elsewhere."""
+
+    def __init__(self, rows: Tensor):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        return self.rows
+
+
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def injected(core: CLIPTextModel, rows: Float[Tensor, "batch place dim"]) -> Iterator[None]:
+    """Let the encoder meet `rows` in place of its embeddings; its own module is put back, also after an exception."""
+    with _one_at_a_time:
+        own = core.embeddings
+        core.embeddings = Rows(rows)
+        try:
+            yield
+        finally:
+            core.embeddings = own
+
+
+def forward(tower: Tower, ids: Int[Tensor, "batch place"], rows: Float[Tensor, "batch place dim"]) -> States:
+    """Run the library's own causal forward on edited rows; `ids` only says where each text ends."""
+    core = tower.core
+    with injected(core, rows):
+        out = core(input_ids=ids.to(rows.device), output_hidden_states=True)
+    ends = (ids == tower.tokenizer.eos_token_id).int().argmax(dim=-1).to(rows.device)
+    pooled = out.last_hidden_state[torch.arange(len(rows), device=rows.device), ends]
+    if isinstance(tower.encoder, CLIPTextModelWithProjection):
+        pooled = tower.encoder.text_projection(pooled)
+    return States(out.hidden_states, out.last_hidden_state, pooled)
+
+
+def read(tower: Tower, states: States, skip: int = 0) -> Float[Tensor, "batch place dim"]:
+    """The hidden state that conditions the UNet, `skip` layers earlier than usual (clip skip)."""
+    depth, layer = len(states.hidden) - 1, tower.layer + skip
+    if not 0 <= layer <= depth:
+        raise SamplerError(f"cannot skip {skip} layers: this text encoder has {depth}, of which {tower.layer} are skipped.")
+    if layer == 0:
+        return states.last if tower.final_norm else states.hidden[-1]
+    hidden = states.hidden[-(layer + 1)]
+    return tower.core.final_layer_norm(hidden) if tower.final_norm else hidden
+
+
+@torch.no_grad()
+def check(tower: Tower) -> None:
+    """Refuse an encoder whose hidden states or pooled output change by passing through our hands, by one bit."""
+    ids = tokenize("a picture of a puppy", tower.tokenizer).ids.to(tower.token_table.device)
+    rows = tower.token_table[ids] + tower.position_table[:WINDOW]
+    ours = forward(tower, ids, rows)
+    own = tower.core(input_ids=ids, output_hidden_states=True)
+    same = torch.equal(ours.last, own.last_hidden_state)
+    same &= all(torch.equal(a, b) for a, b in zip(ours.hidden, own.hidden_states, strict=True))
+    if not same:
+        kind = type(tower.encoder).__name__
+        raise ModelError(f"this {kind} answers differently to its own embedding rows; embedlab cannot edit them faithfully.")

@@ -1,0 +1,419 @@
+"""plan → render → score: the arrow on one screen, for one cell or for a thousand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from embedlab import images, metrics
+from embedlab.embeddings import Embeddings, Lookup
+from embedlab.encoder import Conditioning, Encoder, Prompt, embed_all, encode
+from embedlab.errors import ConfigError
+from embedlab.guidance import Guidance, guided
+from embedlab.metrics.clip_score import image_features, text_features
+from embedlab.models import Model, Source
+from embedlab.operators.apply import Operator, edit, edit_with
+from embedlab.prompt import Tokens, tokenize
+from embedlab.sampler import Sampler, Start, check_seeds, check_size, generators, noise, picture_latents, sample
+from embedlab.tracker import Silent, Tracker
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that a picture depends on, but for the model and the seed."""
+
+    prompt: str
+    operators: tuple[Operator, ...] = ()
+    encoder: Encoder = field(default_factory=Encoder)
+    guidance: Guidance = field(default_factory=Guidance)
+    sampler: Sampler = field(default_factory=Sampler)
+    start: Start = field(default_factory=Start)
+    size: tuple[int, int] | int | None = None
+
+    @property
+    def label(self) -> str:
+        """The edit in a few characters."""
+        return ", ".join(str(operator) for operator in self.operators) or "as written"
+
+    def baseline(self) -> Cell:
+        """The same cell with no edit: its pictures share their seeds with the edited ones."""
+        return replace(self, operators=())
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was kept, decoded: the latents after it and the picture that the model saw in them."""
+
+    step: int
+    latents: Float[Tensor, "seed 3 h w"]
+    x0: Float[Tensor, "seed 3 h w"]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What became of a cell: pictures in [0, 1] and final latents by seed, its rows before and after the edit."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    pictures: Float[Tensor, "seed 3 height width"]
+    latents: Float[Tensor, "seed c h w"]
+    written: Prompt
+    edited: Prompt
+    conditioning: Conditioning
+    steps: tuple[Step, ...] = ()
+
+
+# ── plan ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
+    """Refuse what is wrong with a cell before weights are read; answers with its tokens.
+
+    Operators meet rows of the right shapes that hold zeros, so words that are not there, token counts that differ and
+    vectors of another width raise here.
+    """
+    parts, lookups = [], []
+    for words, width in zip(source.tokenizers, source.widths, strict=True):
+        tokens = tokenize(cell.prompt, words, truncate=cell.encoder.truncate)
+        # `expand` makes tables of any height out of one row
+        lookup = Lookup(words, torch.zeros(1, width).expand(len(words), -1), torch.zeros(1, width).expand(77, -1))
+        parts.append(Embeddings(tokens, torch.zeros(len(tokens.ids), 77, width), torch.zeros(len(tokens.ids), 77, width)))
+        lookups.append(lookup)
+    edit_with(parts, cell.operators, lookups)
+    if cell.guidance.negative is not None:
+        tokenize(cell.guidance.negative, source.tokenizers[0])
+    check_size(cell.size, source.size, source.factor, len(source.part("unet")["block_out_channels"]))
+    cell.start.first(cell.sampler.steps)
+    return tuple(part.tokens for part in parts)
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of settings: dataclasses by field, tensors by content, anything else by its repr."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            data = value.detach().cpu().contiguous()
+            return ["tensor", str(data.dtype), list(data.shape), hashlib.sha256(data.view(torch.uint8).numpy()).hexdigest()]
+        if dataclasses.is_dataclass(value):
+            own = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return [type(value).__module__, type(value).__qualname__, own]
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return repr(value)
+
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+# ── render ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@torch.inference_mode()
+def render(
+    model: Model, cells: Sequence[Cell], seeds: Sequence[int], at_once: int = 16, on_step: Callable[[int], None] | None = None
+) -> list[Rendered]:
+    """Make the pictures of all cells, each with every seed; `at_once` pictures a UNet call at the most.
+
+    Cells share calls wherever model, size, sampler, start and prompt length agree; each text is encoded once.
+    """
+    seeds = check_seeds(seeds)
+    written = [embed_all(cell.prompt, model.towers, cell.encoder.truncate) for cell in cells]
+    edited = [edit(prompt, cell.operators, model.towers) for prompt, cell in zip(written, cells, strict=True)]
+    told, plain = _encode(model, cells, edited)
+
+    groups: dict[Any, list[tuple[int, int]]] = {}
+    for i, cell in enumerate(cells):
+        size = check_size(cell.size, _trained(model), _factor(model), len(model.unet.config.block_out_channels))
+        key = (size, cell.sampler, cell.start, len(told[i].hidden), len(plain[i].hidden), cell.guidance.scale == 1)
+        groups.setdefault(key, []).extend((i, seed) for seed in seeds)
+
+    made: dict[tuple[int, int], Any] = {}
+    for (size, sampler, start, *_), rows in groups.items():
+        for part in (rows[k : k + at_once] for k in range(0, len(rows), at_once)):
+            who, mine = [i for i, _ in part], [seed for _, seed in part]
+            random = generators(mine)
+            begin = None
+            if start.picture is not None:
+                picture = images.to_tensor(start.open(), size).mul(2).sub(1)
+                begin = picture_latents(model.vae, picture, random).to(model.device)
+            shape = (model.unet.config.in_channels, size[0] // _factor(model), size[1] // _factor(model))
+            denoise = guided(
+                model.unet,
+                [told[i] for i in who],
+                [plain[i] for i in who],
+                [cells[i].guidance.scale for i in who],
+                size if model.size_conditioned else None,
+            )
+            out = sample(
+                denoise,
+                noise(shape, random).to(model.device),
+                sampler.make(model.scheduler),
+                random,
+                begin,
+                start.first(sampler.steps),
+                sampler.keep,
+                on_step,
+            )
+            pictures = images.decode(out.latents, model.vae)
+            kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
+            for n, who_and_seed in enumerate(part):
+                made[who_and_seed] = pictures[n], out.latents[n].float().cpu(), [(s, a[n], b[n]) for s, a, b in kept]
+
+    answers = []
+    for i, cell in enumerate(cells):
+        mine_made = [made[i, seed] for seed in seeds]
+        steps = tuple(
+            Step(shots[0][0], torch.stack([s[1] for s in shots]), torch.stack([s[2] for s in shots]))
+            for shots in zip(*(kept for _, _, kept in mine_made), strict=True)
+        )
+        pictures, latents = (torch.stack([m[k] for m in mine_made]) for k in (0, 1))
+        answers.append(Rendered(cell, tuple(seeds), pictures, latents, written[i], edited[i], told[i], steps))
+    return answers
+
+
+def _factor(model: Model) -> int:
+    return 2 ** (len(model.vae.config.block_out_channels) - 1)
+
+
+def _trained(model: Model) -> int:
+    return model.unet.config.sample_size * _factor(model)
+
+
+def _encode(model: Model, cells: Sequence[Cell], edited: Sequence[Prompt]) -> tuple[list[Conditioning], list[Conditioning]]:
+    """The conditioning of every cell and of its negative prompt; what is the same text is encoded once."""
+    told: dict[int, Conditioning] = {}
+    plain: dict[int, Conditioning] = {}
+    for reading in dict.fromkeys(cell.encoder for cell in cells):
+        mine = [i for i, cell in enumerate(cells) if cell.encoder == reading]
+        negatives = list(dict.fromkeys(cells[i].guidance.negative for i in mine))
+        batch = [edited[i] for i in mine] + [embed_all(text or "", model.towers, reading.truncate) for text in negatives]
+        out = encode(batch, model.towers, reading.join, reading.skip)
+        told |= dict(zip(mine, out[: len(mine)], strict=True))
+        nothing = dict(zip(negatives, out[len(mine) :], strict=True))
+        if None in nothing and model.zero_negative:
+            nothing[None] = nothing[None].zeros()
+        plain |= {i: nothing[cells[i].guidance.negative] for i in mine}
+    return [told[i] for i in range(len(cells))], [plain[i] for i in range(len(cells))]
+
+
+class Studio:
+    """A loaded model that remembers the cells it rendered last, so that a sweep draws a shared baseline once."""
+
+    def __init__(self, model: Model, remember: int = 16):
+        self.model = model
+        self.remember = remember
+        self._done: OrderedDict[str, Rendered] = OrderedDict()
+
+    def render(self, cells: Sequence[Cell], seeds: Sequence[int], **settings: Any) -> list[Rendered]:
+        """`render`, but for what was rendered before."""
+        keys = [fingerprint([cell, list(seeds)]) for cell in cells]
+        new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in self._done}
+        if new:
+            done = render(self.model, list(new.values()), seeds, **settings)
+            self._done.update(zip(new, done, strict=True))
+        answers = [self._done[key] for key in keys]
+        while len(self._done) > self.remember:
+            self._done.popitem(last=False)
+        return answers
+
+
+_studios: OrderedDict[Source, Studio] = OrderedDict()
+
+
+def studio(source: Source) -> Studio:
+    """The studio of a model; one model is kept loaded within a process."""
+    if source not in _studios:
+        _studios.clear()
+        _studios[source] = Studio(source.load())
+    return _studios[source]
+
+
+# ── score ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is measured. `words` are scored each as `template` says; left out, they are the words of the edit."""
+
+    words: tuple[str, ...] | None = None
+    template: str = "a picture of a {}"
+
+    def __post_init__(self) -> None:
+        if "{}" not in self.template:
+            raise ConfigError(f"metrics.template is '{self.template}'; it needs {{}} where the word goes.")
+        if self.words is not None:
+            object.__setattr__(self, "words", tuple(self.words))
+
+
+@torch.inference_mode()
+def score(
+    model: Model, before: Rendered, after: Rendered, settings: Metrics
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Figures of each picture (by seed) and of the edit as a whole.
+
+    clip_score/…: 100·cosine with the prompt and with each word; closest: the word with the highest of those.
+    change/…: against the unedited picture of the same seed: ssim (1 is the same), pixels (root mean square, 0 to 1),
+    latents (distance relative to their length), cosine of the image features.
+    """
+    rows: list[dict[str, Any]] = [{"seed": seed} for seed in after.seeds]
+    a, b = before.pictures, after.pictures
+    named = [w for op in after.cell.operators for w in getattr(op, "words", ())]
+    words = list(dict.fromkeys(settings.words if settings.words is not None else named))
+    columns: dict[str, Tensor] = {}
+    closest: list[str] = []
+    if model.scorer:
+        old, new = image_features(model.scorer, a), image_features(model.scorer, b)
+        texts = [after.cell.prompt, *(settings.template.format(word) for word in words)]
+        scores = 100 * (new @ text_features(model.scorer, texts).T).clamp_min(0)
+        columns = {f"clip_score/{w}": s for w, s in zip(["prompt", *words], scores.T, strict=True)}
+        columns["change/cosine"] = metrics.image_cosine(old, new)
+        closest = [words[i] for i in scores[:, 1:].argmax(1).tolist()] if len(words) > 1 else []
+    columns["change/ssim"] = metrics.ssim(a, b)
+    columns["change/pixels"] = (a - b).square().flatten(1).mean(1).sqrt()
+    gap = (before.latents - after.latents).flatten(1).norm(dim=1)
+    columns["change/latents"] = gap / before.latents.flatten(1).norm(dim=1)
+    for n, row in enumerate(rows):
+        row |= {name: round(float(column[n]), 6) for name, column in columns.items()}
+        if closest:
+            row["closest"] = closest[n]
+    whole = {name: round(float(column.mean()), 6) for name, column in columns.items()}
+    for word in words if closest else ():
+        whole[f"closest/{word}"] = closest.count(word) / len(closest)
+    whole |= metrics.row_distance(after.written, after.edited)
+    whole |= metrics.conditioning_distance(before.conditioning, after.conditioning)
+    return rows, whole
+
+
+# ── one job ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell with its seeds: what a run of the command line does, and one run of the tracker."""
+
+    source: Source
+    cell: Cell
+    seeds: tuple[int, ...]
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
+    tracker: Tracker = field(default_factory=Silent)
+    name: str = ""
+    group: str | None = None
+    at_once: int = 16
+
+
+def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Render a cell beside its baseline, score it, write everything to the job's folder, log it; answers with the result.
+
+    `result.json` is written last: a folder that has one is finished.
+    """
+    seeds = check_seeds(job.seeds)
+    notes = list(dict.fromkeys(note for tokens in check(job.cell, job.source) for note in tokens.notes()))
+    for note in notes:
+        say(f"notice: {note}.")
+    writable(job.folder)
+    room = studio(job.source)
+    model = room.model
+    base = job.cell.baseline()
+    before, after = room.render([base, job.cell], seeds, at_once=job.at_once)
+    rows, whole = score(model, before, after, job.metrics)
+
+    settings = {"config": job.config, "versions": versions(), "label": job.cell.label}
+    pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
+    for n, row in enumerate(rows):
+        row["file"] = f"seed-{row['seed']}.png"
+        images.save(pictures[True][n], job.folder / row["file"], {**settings, "seed": row["seed"], "edited": True, "scores": row})
+        if job.cell.operators:
+            row["baseline"] = f"baseline-seed-{row['seed']}.png"
+            plain = {**settings, "seed": row["seed"], "edited": False}
+            images.save(pictures[False][n], job.folder / row["baseline"], plain)
+    names = [f"seed {seed}" for seed in seeds]
+    columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
+    shown = [[pictures[False][n], pictures[True][n]][-len(columns) :] for n in range(len(seeds))]
+    sheet = images.sheet(shown, columns, names, job.cell.prompt)
+    images.save(sheet, job.folder / "sheet.png", settings)
+    steps = steps_sheet(after)
+    if steps:
+        images.save(steps, job.folder / "steps.png", settings)
+
+    with job.tracker.run(job.name or job.cell.label, job.folder, job.config, job.group) as log:
+        for shot in after.steps:
+            captions = [f"seed {seed}, step {shot.step}" for seed in seeds]
+            for key, shots in (("steps/latents", shot.latents), ("steps/x0", shot.x0)):
+                log.pictures(key, list(zip(images.to_pil(shots), captions, strict=True)), shot.step)
+        captions = [caption(row, job.cell) for row in rows]
+        log.pictures("pictures", list(zip(pictures[True], captions, strict=True)))
+        log.pictures("sheet", [(sheet, job.cell.label)])
+        keys = list(rows[0])
+        log.table("pictures_table", ["picture", *keys], [[p, *row.values()] for p, row in zip(pictures[True], rows, strict=True)])
+        log.scores(whole)
+
+    result = {
+        "status": "done",
+        "key": fingerprint([job.source, job.cell, list(seeds)]),
+        "name": job.name or job.cell.label,
+        "label": job.cell.label,
+        "prompt": job.cell.prompt,
+        "notes": notes,
+        "scores": whole,
+        "pictures": rows,
+        **settings,
+    }
+    write_json(job.folder / "result.json", result)
+    return result
+
+
+def steps_sheet(rendered: Rendered) -> Image.Image | None:
+    """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
+    if not rendered.steps:
+        return None
+    rows = [
+        [images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")
+    ]
+    return images.sheet(rows, [f"step {step.step}" for step in rendered.steps], ["latents", "predicted x0"], rendered.cell.prompt)
+
+
+def caption(row: dict[str, Any], cell: Cell) -> str:
+    """What stands under a picture in the tracker."""
+    scores = ", ".join(f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.items() if k.startswith("clip_score/"))
+    return f"seed {row['seed']}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a picture depends on."""
+    return {name: version(name) for name in ("embedlab", "torch", "diffusers", "transformers")}
+
+
+def writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before anything is computed for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"the folder '{folder}' cannot be written: {error.strerror}.") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    os.replace(temporary, path)
+
+

@@ -1,0 +1,87 @@
+"""(unet, conditionings, scales) → Denoiser, and closures that wrap Denoisers.
+
+A Denoiser maps latents and a timestep to what the model predicts there (noise or v), guided or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.embeddings import finite
+from embedlab.encoder import Conditioning
+from embedlab.errors import OperatorError, SamplerError
+
+Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h w"]]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho & Salimans 2022): `plain + scale * (told - plain)`.
+
+    `scale` 1 means the prompt alone: the negative prompt then costs nothing and does nothing, as in diffusers.
+    `negative` is a prompt of any length; left out it is the model's own nothing (the empty prompt, zeros for SDXL).
+    """
+
+    scale: float = 4.0
+    negative: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            finite(self.scale, "guidance.scale")
+        except OperatorError as error:
+            raise SamplerError(str(error)) from None
+        if self.scale < 1:
+            raise SamplerError(f"guidance.scale is {self.scale}; 1 is the prompt alone, larger values follow it closer.")
+        if self.negative is not None and not isinstance(self.negative, str):
+            raise SamplerError(f"guidance.negative is {self.negative!r}; it has to be a text.")
+
+
+def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch row width"], Tensor | None]:
+    """Hidden states as one batch; where lengths differ, zeros to the longest and a mask that hides them from attention."""
+    lengths = [len(c.hidden) for c in conditionings]
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return torch.stack([c.hidden for c in conditionings]), None
+    first = conditionings[0].hidden
+    batch = first.new_zeros(len(lengths), longest, first.shape[1])
+    for row, conditioning in zip(batch, conditionings, strict=True):
+        row[: len(conditioning.hidden)] = conditioning.hidden
+    return batch, torch.arange(longest, device=first.device) < torch.tensor(lengths, device=first.device)[:, None]
+
+
+def guided(
+    unet: Any,
+    told: Sequence[Conditioning],
+    plain: Sequence[Conditioning],
+    scales: Sequence[float],
+    size: tuple[int, int] | None = None,
+) -> Denoiser:
+    """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
+
+    Rows at scale 1 need no plain half; when all are, none is computed. `size` (height, width) is what an SDXL UNet is told
+    as original and target size, with no crop.
+    """
+    free = all(scale == 1 for scale in scales)
+    both = list(told) if free else [*plain, *told]
+    hidden, mask = stack(both)
+    hidden = hidden.to(unet.dtype)
+    kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
+    if size is not None:
+        ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=unet.dtype, device=hidden.device)
+        kwargs["added_cond_kwargs"] = {"text_embeds": torch.stack([c.pooled for c in both]).to(unet.dtype), "time_ids": ids}
+    scale = torch.tensor(scales, dtype=hidden.dtype, device=hidden.device).view(-1, 1, 1, 1)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        x = x.to(unet.dtype)
+        if free:
+            return unet(x, t, **kwargs)[0]
+        without, given = unet(torch.cat([x, x]), t, **kwargs)[0].chunk(2)
+        return without + scale * (given - without)
+
+    return denoise

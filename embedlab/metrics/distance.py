@@ -1,0 +1,47 @@
+"""How far an edit moved things: rows, conditionings, picture features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.embeddings import Embeddings
+from embedlab.encoder import Conditioning
+
+
+def image_cosine(a: Float[Tensor, "n joint"], b: Float[Tensor, "n joint"]) -> Float[Tensor, " n"]:
+    """Cosine between the features of pictures, pair by pair."""
+    return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1)
+
+
+def row_distance(before: Sequence[Embeddings], after: Sequence[Embeddings]) -> dict[str, float]:
+    """What an edit did to the rows before the encoder.
+
+    `rows/edited`: how many rows differ. `rows/distance`: mean Euclidean distance of those, relative to the length of the
+    row before. Both over token and position rows of all encoders; an encoder counts its own.
+    """
+    moved, lengths = [], []
+    for old, new in zip(before, after, strict=True):
+        for table in ("token", "position"):
+            a, b = (getattr(side, table).flatten(0, 1).float() for side in (old, new))
+            gap = (a - b).norm(dim=-1)
+            moved.append(gap[gap > 0])
+            lengths.append(a.norm(dim=-1)[gap > 0])
+    gaps, norms = torch.cat(moved), torch.cat(lengths)
+    mean = float((gaps / norms.clamp_min(1e-12)).mean()) if len(gaps) else 0.0
+    return {"rows/edited": float(len(gaps)), "rows/distance": mean}
+
+
+def conditioning_distance(before: Conditioning, after: Conditioning) -> dict[str, float]:
+    """What reached the UNet: mean distance of hidden rows relative to their length, and 1 - cosine of the pooled output.
+
+    Conditionings of different lengths are compared over the rows that both have.
+    """
+    n = min(len(before.hidden), len(after.hidden))
+    a, b = before.hidden[:n].float(), after.hidden[:n].float()
+    hidden = float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean())
+    pooled = torch.nn.functional.cosine_similarity(before.pooled.float(), after.pooled.float(), dim=-1)
+    return {"conditioning/distance": hidden, "conditioning/pooled_distance": float(1 - pooled)}

@@ -1,0 +1,130 @@
+"""A training loop that can be killed at any moment and goes on where it was.
+
+Every batch is a function of its step, so the only state is weights, optimiser and step number.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: linear warm-up, then a cosine from `lr` to `lr * floor` at `steps`."""
+
+    steps: int
+    lr: float
+    batch: int
+    warmup: int = 50
+    floor: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema: float = 0.0
+    save_every: int = 200
+    sheet_every: int = 500
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step.
+
+        >>> Schedule(steps=100, lr=1.0, batch=1, warmup=10).rate(100)
+        0.0
+        """
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.lr * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]],
+    schedule: Schedule,
+    checkpoint: Path,
+    log: Callable[[dict[str, float], int], None],
+    sheet: Callable[[nn.Module, int], None] | None = None,
+    say: Callable[[str], None] = print,
+) -> nn.Module:
+    """Train `model` until `schedule.steps`; answers with the averaged weights where an average is kept.
+
+    `loss_of(step, generator)` gives the loss and figures worth logging. The generator is seeded by the step,
+    so a run that was interrupted sees the batches it would have seen.
+    """
+    params = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=schedule.betas, fused=True)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.ema)
+    )
+    start = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True, map_location=next(model.parameters()).device)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        start = saved["step"]
+
+    def save(step: int) -> None:
+        state = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+        }
+        write_atomically(checkpoint, lambda path: torch.save(state, path))
+
+    best = average.module if schedule.ema else model
+    began, mean = time.perf_counter(), None
+    model.train()
+    for step in range(start, schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
+        loss, figures = loss_of(step, generator)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; the last checkpoint is whole.")
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if schedule.ema:
+            early = step < 10 / (1 - schedule.ema) / 10
+            average.update_parameters(model) if not early else average.module.load_state_dict(model.state_dict())
+        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+        done = step + 1
+        if done % 20 == 0 or done == schedule.steps:
+            rate = (done - start) / (time.perf_counter() - began)
+            left = (schedule.steps - done) / rate
+            say(
+                f"{checkpoint.stem}: step {done}/{schedule.steps}  loss {mean:.4f}  "
+                f"{rate * schedule.batch:.1f} samples/s  {left / 60:.0f} min to go"
+            )
+            log({"loss": mean, "samples_per_second": rate * schedule.batch, **figures}, done)
+        if done % schedule.save_every == 0 or done == schedule.steps:
+            save(done)
+        if sheet and (done % schedule.sheet_every == 0 or done == schedule.steps):
+            best.eval()
+            with torch.no_grad():
+                sheet(best, done)
+            model.train()
+    return best.eval()

@@ -1,0 +1,216 @@
+"""(Denoiser, noise, scheduler, steps) → latents; seeds → noise; picture → start latents."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from embedlab.embeddings import is_whole
+from embedlab.errors import PictureError, SamplerError, listed
+from embedlab.guidance import Denoiser
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How latents are denoised: a diffusers scheduler by name, the number of steps, and the steps to keep for viewing."""
+
+    scheduler: str = "ddim"
+    steps: int = 25
+    keep: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scheduler not in SCHEDULERS:
+            raise SamplerError(f"there is no scheduler '{self.scheduler}'; choose one of {listed(SCHEDULERS)}.")
+        if not is_whole(self.steps) or not 1 <= self.steps <= 1000:
+            raise SamplerError(f"sampler.steps is {self.steps!r}; it has to be a whole number from 1 to 1000.")
+        object.__setattr__(self, "keep", tuple(self.keep))
+        if wrong := [k for k in self.keep if not is_whole(k) or not 0 <= k < self.steps]:
+            raise SamplerError(f"sampler.keep names step {wrong[0]!r}; there are steps 0 to {self.steps - 1}.")
+
+    def make(self, config: dict[str, Any]) -> Any:
+        """The scheduler, with the noise levels that the model was trained on, and its timesteps set."""
+        import diffusers
+
+        name, settings = SCHEDULERS[self.scheduler]
+        scheduler = getattr(diffusers, name).from_config(config, **settings)
+        scheduler.set_timesteps(self.steps)
+        return scheduler
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where sampling starts: from noise, or from a picture (img2img, Meng et al. 2022).
+
+    Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers' word) one is given.
+    """
+
+    picture: str | None = None
+    step: int | None = None
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.picture is None:
+            if self.step is not None or self.strength is not None:
+                raise SamplerError("start.step and start.strength need a picture to start from: set start.picture.")
+            return
+        if (self.step is None) == (self.strength is None):
+            raise SamplerError("a picture to start from needs one of start.step and start.strength.")
+        if self.step is not None and (not is_whole(self.step) or self.step < 0):
+            raise SamplerError(f"start.step is {self.step!r}; it has to be a whole number, 0 or more.")
+        if self.strength is not None and not (isinstance(self.strength, int | float) and 0 < self.strength <= 1):
+            raise SamplerError(f"start.strength is {self.strength!r}; it has to be above 0 and at most 1.")
+        if not Path(self.picture).expanduser().is_file():
+            raise PictureError(f"there is no picture '{self.picture}'.")
+        self.open()
+
+    def open(self) -> Image.Image:
+        """The picture, as RGB."""
+        assert self.picture is not None
+        try:
+            with Image.open(Path(self.picture).expanduser()) as picture:
+                return picture.convert("RGB")
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise PictureError(f"'{self.picture}' is not a picture that can be read: {error}") from None
+
+    def first(self, steps: int) -> int:
+        """The first of `steps` that is run."""
+        if self.picture is None:
+            return 0
+        if self.strength is not None:
+            return max(steps - min(int(steps * self.strength), steps), 0)
+        assert self.step is not None
+        if self.step >= steps:
+            raise SamplerError(f"start.step is {self.step}, past the end: with {steps} steps it is {steps - 1} at the most.")
+        return self.step
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of a step: the latents after it and the picture that the model saw in them, still as latents."""
+
+    step: int
+    timestep: float
+    latents: Float[Tensor, "row c h w"]
+    x0: Float[Tensor, "row c h w"]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Final latents (scaled, as the UNet works on them) and the steps that were kept."""
+
+    latents: Float[Tensor, "row c h w"]
+    kept: tuple[Kept, ...] = ()
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator a picture, on the CPU, so that a seed means the same on every machine and in every batch."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
+    """Standard normal noise, each row from its own generator: the noise of diffusers' pipelines for the same seeds."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in random])
+
+
+@torch.inference_mode()
+def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
+    """Scaled latents of one picture (3, h, w) in [-1, 1], drawn anew for each generator as diffusers does."""
+    posterior = vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist
+    drawn = [torch.randn(posterior.mean.shape[1:], generator=generator).to(posterior.mean) for generator in random]
+    return torch.stack([posterior.mean[0] + posterior.std[0] * d for d in drawn]) * vae.config.scaling_factor
+
+
+@torch.inference_mode()
+def sample(
+    denoise: Denoiser,
+    noise: Float[Tensor, "row c h w"],
+    scheduler: Any,
+    random: Sequence[torch.Generator] | None = None,
+    start: Float[Tensor, "row c h w"] | None = None,
+    first: int = 0,
+    keep: Sequence[int] = (),
+    on_step: Callable[[int], None] | None = None,
+) -> Sampled:
+    """Denoise from noise, or from `start` latents noised to step `first`.
+
+    Schedulers that call the denoiser more than once a step (Heun) are counted in steps, not calls.
+    Raises SamplerError when the latents become NaN or infinite.
+    """
+    every = scheduler.order
+    timesteps = scheduler.timesteps[first * every :].to(noise.device)
+    if start is None:
+        x = noise * scheduler.init_noise_sigma
+    else:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first * every)
+        x = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(noise)))
+    accepted = inspect.signature(scheduler.step).parameters
+    advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
+    kept = []
+    for i, t in enumerate(timesteps):
+        # calls that share a step: all but the first step of a second-order scheduler take two
+        step = first + (i + every - 1) // every
+        seen = denoise(scheduler.scale_model_input(x, t), t).to(x.dtype)
+        out = advance(seen, t, x)
+        if step in keep:
+            x0 = getattr(out, "pred_original_sample", None)
+            kept.append(Kept(step, float(t), out.prev_sample, predicted_x0(scheduler, seen, x, t) if x0 is None else x0))
+        x = out.prev_sample
+        if on_step:
+            on_step(step)
+    if not torch.isfinite(x).all():
+        bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
+        raise SamplerError(f"the latents of picture {listed(bad)} hold NaN or infinite numbers; try float32 or a lower guidance.scale.")
+    return Sampled(x, tuple({k.step: k for k in kept}.values()))
+
+
+def predicted_x0(scheduler: Any, seen: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """The clean latents that a prediction implies, for variance-preserving schedulers that do not tell."""
+    a = scheduler.alphas_cumprod.to(x)[t.long()]
+    if scheduler.config.prediction_type == "v_prediction":
+        return a.sqrt() * x - (1 - a).sqrt() * seen
+    if scheduler.config.prediction_type == "sample":
+        return seen
+    return (x - (1 - a).sqrt() * seen) / a.sqrt()
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Refuse seeds that are no whole numbers in reach of torch's generator."""
+    if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
+        raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture.")
+    if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
+        raise SamplerError(f"seed {wrong[0]!r} is no whole number from 0 to 2^63 - 1.")
+    return tuple(seeds)
+
+
+def check_size(size: int | Sequence[int] | None, trained: int, factor: int, levels: int) -> tuple[int, int]:
+    """Height and width in pixels: a multiple of the VAE factor, and large enough for the UNet to halve."""
+    height, width = (trained, trained) if size is None else (size, size) if isinstance(size, int) else tuple(size)
+    for side in (height, width):
+        if not is_whole(side) or side <= 0 or side % factor:
+            near = max(factor, round(side / factor) * factor) if isinstance(side, int | float) and side > 0 else trained
+            raise SamplerError(f"a size of {side!r} is no multiple of the VAE factor {factor}; try {near}.")
+        if side // factor < 2 ** (levels - 1):
+            raise SamplerError(f"a size of {side} leaves the UNet nothing to halve; it has to be {factor * 2 ** (levels - 1)} or more.")
+    return height, width

@@ -1,0 +1,91 @@
+"""What belongs to a whole sweep: its contact sheet, its table, its results."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+
+class Collect(Callback):
+    """Hydra callback: when all jobs of a multirun are done, put their pictures and scores together."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write `sheet.png` and `results.csv` into the sweep's folder, and print the table."""
+        folder = Path(config.hydra.sweep.dir)
+        results = collect(folder)
+        if results:
+            write(folder, results)
+            print(table(results))
+            print(f"\nThe contact sheet is {folder.resolve() / 'sheet.png'}")
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """The results of the finished jobs below a folder, in the order of their numbers."""
+    found = [path.parent for path in folder.glob("*/result.json")]
+    found.sort(key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0, path.name))
+    return [{**json.loads((path / "result.json").read_text()), "folder": str(path)} for path in found]
+
+
+def label(result: dict[str, Any]) -> str:
+    """What tells a job apart from the others of its sweep: the value, where one key varies, else keys and values."""
+    name = str(result.get("name") or "")
+    return result["label"] if not name or name.startswith("operators") else name.replace(",", ", ")
+
+
+def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    """The contact sheet (a column a job, a row a seed, the unedited pictures first) and one row a picture as CSV."""
+    from PIL import Image
+
+    from embedlab import images
+
+    seeds = list(dict.fromkeys(row["seed"] for result in results for row in result["pictures"]))
+    columns: list[tuple[str, dict[int, str]]] = []
+    first = results[0]
+    same_text = len({result["prompt"] for result in results}) == 1
+    if same_text and all("baseline" in row for row in first["pictures"]):
+        columns.append(("as written", {row["seed"]: f"{first['folder']}/{row['baseline']}" for row in first["pictures"]}))
+    for result in results:
+        columns.append((label(result), {row["seed"]: f"{result['folder']}/{row['file']}" for row in result["pictures"]}))
+    cells = [[Image.open(files[seed]) if seed in files else None for _, files in columns] for seed in seeds]
+    title = first["prompt"] if same_text else ""
+    picture = images.sheet(cells, [name for name, _ in columns], [f"seed {seed}" for seed in seeds], title)
+    images.save(picture, folder / "sheet.png")
+
+    rows = [{"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    temporary = folder / f".results.csv.{os.getpid()}"
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, keys)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, folder / "results.csv")
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The mean scores of each job as text, a line a job."""
+    drop = ("rows/", "conditioning/")
+    keys = list(dict.fromkeys(key for r in results for key in r["scores"] if not key.startswith(drop)))
+    names = [label(result) for result in results]
+    wide = max([4, *(len(name) for name in names)])
+    heads = [key.replace("clip_score/", "CLIP ").replace("closest/", "is ").replace("change/", "Δ ") for key in keys]
+    lines = ["  ".join([" " * wide, *heads])]
+    for name, result in zip(names, results, strict=True):
+        cells = [format_score(key, result["scores"].get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)]
+        lines.append("  ".join([name.ljust(wide), *cells]))
+    return "\n".join(lines)
+
+
+def format_score(key: str, value: float | None) -> str:
+    """A score as people read it: CLIPScores with one digit, shares in percent."""
+    if value is None:
+        return "–"
+    if key.startswith("clip_score/"):
+        return f"{value:.1f}"
+    return f"{100 * value:.0f}%" if key.startswith("closest/") else f"{value:.3f}"

@@ -1,0 +1,216 @@
+"""Where figures and pictures are logged. A tracker opens runs; a run takes scores, pictures and a table.
+
+Files of the experiment itself (PNG, result.json) are written before and without any tracker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from PIL import Image
+
+from embedlab.errors import ConfigError
+
+
+class Run(Protocol):
+    """One run: what one job logs."""
+
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Figures, of the whole run or of a step."""
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        """Pictures with their captions."""
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; cells may be pictures."""
+
+
+class Tracker(Protocol):
+    """`with tracker.run(...) as run:` closes the run, also after an exception."""
+
+    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Any:
+        """Open a run that keeps its files below `folder`."""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Logs nothing."""
+
+    @contextmanager
+    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+        yield _SilentRun()
+
+
+class _SilentRun:
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Nothing."""
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        """Nothing."""
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Plain files in the job's folder: `log/scores.jsonl` (appended and flushed line by line), PNG, tables as JSON."""
+
+    @contextmanager
+    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+        run = _DiskRun(folder / "log")
+        (run.folder / "run.json").write_text(json.dumps({"name": name, "group": group, "config": config}, default=str))
+        yield run
+
+
+class _DiskRun:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        with (self.folder / "scores.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        names = []
+        for i, (picture, caption) in enumerate(pictures):
+            name = f"{safe(key)}-{'' if step is None else f'{step}-'}{i}.png"
+            picture.save(self.folder / name)
+            names.append({"file": name, "caption": caption, "key": key, "step": step})
+        with (self.folder / "pictures.jsonl").open("a") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in names)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        plain = [[None if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
+        text = json.dumps({"columns": list(columns), "rows": plain}, ensure_ascii=False)
+        (self.folder / f"{safe(key)}.json").write_text(text)
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """Weights & Biases; offline unless `mode` says `online`, and never asking a question."""
+
+    project: str = "embedlab"
+    mode: str = "offline"
+    entity: str | None = None
+    tags: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("offline", "online", "disabled"):
+            raise ConfigError(f"tracker.mode is '{self.mode}'; choose one of offline, online, disabled.")
+        if not self.project or set(self.project) & set("/\\#?%:"):
+            raise ConfigError(f"tracker.project is '{self.project}'; wandb takes no empty name and none with / \\ # ? % :")
+
+    @contextmanager
+    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+        import wandb
+
+        # an online run without a key would be an error at once, which is right; a question would wait for ever
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                name=name[:128],
+                group=group,
+                tags=list(self.tags) or None,
+                config=dict(config),
+                dir=folder,
+                mode=self.mode,  # type: ignore[arg-type]
+                settings=settings,
+                reinit="create_new",
+            )
+        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+            raise ConfigError(f"wandb: {str(error).splitlines()[0]} Use tracker.mode=offline or tracker=disk.") from None
+        with run, finished_on_sigterm(run.finish):
+            yield _WandbRun(run)
+
+
+class _WandbRun:
+    def __init__(self, run: Any):
+        self.run = run
+
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if step is None:
+            self.run.summary.update(dict(values))
+        self.run.log(dict(values), step=step)
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        import wandb
+
+        self.run.log({key: [wandb.Image(picture, caption=caption) for picture, caption in pictures]}, step=step)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        import wandb
+
+        cells = [[wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
+        self.run.log({key: wandb.Table(columns=list(columns), data=cells)})
+
+
+@dataclass(frozen=True)
+class Several:
+    """Logs to several trackers at once."""
+
+    trackers: Sequence[Tracker]
+
+    @contextmanager
+    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+        with ExitStack() as stack:
+            yield _SeveralRun([stack.enter_context(t.run(name, folder, config, group)) for t in self.trackers])
+
+
+class _SeveralRun:
+    def __init__(self, runs: Sequence[Run]):
+        self.runs = runs
+
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        for run in self.runs:
+            run.scores(values, step)
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        for run in self.runs:
+            run.pictures(key, pictures, step)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        for run in self.runs:
+            run.table(key, columns, rows)
+
+
+@contextmanager
+def finished_on_sigterm(finish: Callable[..., object]) -> Iterator[None]:
+    """Close a run properly when the process is told to end: wandb keeps the last 15 seconds in memory."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        finish(exit_code=128 + number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def safe(name: str) -> str:
+    """A name as a file name.
+
+    >>> safe("clip/a cat?")
+    'clip-a-cat'
+    """
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "unnamed"
