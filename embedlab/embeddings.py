@@ -108,12 +108,11 @@ def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim
         rows = torch.as_tensor(what).to(like)
     except (TypeError, ValueError, RuntimeError):
         raise OperatorError(f"{what!r} is no word, no id and no vector of {width} numbers.") from None
-    rows = rows[None] if rows.ndim == 1 else rows
-    if rows.ndim != 2 or rows.shape[1] != width:
+    if rows.ndim not in (1, 2) or rows.shape[-1] != width or not len(rows):
         raise OperatorError(f"a vector of shape {tuple(rows.shape)} does not fit rows of width {width}.")
     if not torch.isfinite(rows).all():
         raise OperatorError("a vector holds NaN or infinite numbers.")
-    return rows
+    return rows.reshape(-1, width)
 
 
 def lookup_of(tower: Tower) -> Lookup:

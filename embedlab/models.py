@@ -163,6 +163,9 @@ class Source:
         return tuple(self._tokenizer(name.replace("text_encoder", "tokenizer")) for name in self.encoders)
 
     def _tokenizer(self, name: str) -> CLIPTokenizer:
+        if LAYOUTS in Path(self.folder).parents:  # SD 1 and the first encoder of SDXL pad with the end of text, the others with "!"
+            pads = "!" if name == "tokenizer_2" or Path(self.folder).name == "sd2" else "<|endoftext|>"
+            return CLIPTokenizer.from_pretrained(SHIPPED["emoji"] / "tokenizer", pad_token=pads)
         if isinstance(self.folder, Path) and not (self.folder / name).is_dir():
             raise ModelError(f"the model '{self.name}' lacks its part '{name}': there is no such folder in {self.folder}.")
         try:
@@ -361,12 +364,15 @@ def _from_single_file(source: Source, dtype: torch.dtype) -> tuple[list[nn.Modul
     path = Path(source.where)
     if path.suffix == ".ckpt":
         read_pickle(path)
-    pipeline = StableDiffusionXLPipeline if len(source.encoders) > 1 else StableDiffusionPipeline
-    extra = {} if len(source.encoders) > 1 else {"safety_checker": None}
+    two = len(source.encoders) > 1
+    pipeline = StableDiffusionXLPipeline if two else StableDiffusionPipeline
+    extra: dict[str, Any] = {} if two else {"safety_checker": None}
+    extra |= dict(zip(("tokenizer", "tokenizer_2"), source.tokenizers, strict=False))
     try:
-        loaded = pipeline.from_single_file(str(path), config=str(source.folder), torch_dtype=dtype, local_files_only=True, **extra)
+        loaded = pipeline.from_single_file(
+            str(path), config=str(source.folder), torch_dtype=dtype, local_files_only=True, **extra
+        )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"'{path}' does not fit the layout {Path(source.folder).name}: {reason[:200]}") from None
-    encoders = [getattr(loaded, name) for name in source.encoders]
-    return encoders, loaded.unet, loaded.vae.float()
+        raise ModelError(f"'{path}' does not fit the layout of {Path(source.folder).name}: {reason[:200]}") from None
+    return [getattr(loaded, name) for name in source.encoders], loaded.unet, loaded.vae.float()

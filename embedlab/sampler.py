@@ -18,6 +18,7 @@ from embedlab.embeddings import is_whole
 from embedlab.errors import PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
 
+SHIPPED = Path(__file__).parent / "pictures"
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -62,7 +63,7 @@ class Sampler:
 class Start:
     """Where sampling starts: from noise, or from a picture (img2img, Meng et al. 2022).
 
-    Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers' word) one is given.
+    `picture` is a path, or the name of a picture that embedlab ships (`puppy.png`). Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers' word) one is given.
     """
 
     picture: str | None = None
@@ -80,15 +81,20 @@ class Start:
             raise SamplerError(f"start.step is {self.step!r}; it has to be a whole number, 0 or more.")
         if self.strength is not None and not (isinstance(self.strength, int | float) and 0 < self.strength <= 1):
             raise SamplerError(f"start.strength is {self.strength!r}; it has to be above 0 and at most 1.")
-        if not Path(self.picture).expanduser().is_file():
-            raise PictureError(f"there is no picture '{self.picture}'.")
+        if not self.path.is_file():
+            raise PictureError(f"there is no picture '{self.picture}'; shipped are {listed(p.name for p in SHIPPED.iterdir())}.")
         self.open()
+
+    @property
+    def path(self) -> Path:
+        """Where the picture is."""
+        own = Path(str(self.picture)).expanduser()
+        return own if own.exists() else SHIPPED / str(self.picture)
 
     def open(self) -> Image.Image:
         """The picture, as RGB."""
-        assert self.picture is not None
         try:
-            with Image.open(Path(self.picture).expanduser()) as picture:
+            with Image.open(self.path) as picture:
                 return picture.convert("RGB")
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise PictureError(f"'{self.picture}' is not a picture that can be read: {error}") from None

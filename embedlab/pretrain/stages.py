@@ -11,7 +11,8 @@ import gzip
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -31,10 +32,23 @@ from embedlab.encoder import embed_all, encode
 from embedlab.pretrain import scenes
 from embedlab.pretrain.loop import Schedule, fit, write_atomically
 
+CPU = torch.device("cpu")
 Log = Callable[[dict[str, float], int], None]
 Show = Callable[[str, Image.Image, int], None]
 
 WIDTH = 96
+
+
+@contextmanager
+def fast(device: torch.device) -> Iterator[None]:
+    """What makes a training step fast: plain attention on a CPU (the backward of flash attention took 40 % of the step
+    there), bfloat16 on CUDA."""
+    if device.type == "cpu":
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    else:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
 
 
 def pixels(pictures: np.ndarray) -> Tensor:
@@ -153,14 +167,25 @@ def psnr(made: Tensor, wanted: Tensor) -> float:
 
 
 def vae(
-    folder: Path, schedule: Schedule, log: Log, show: Show, crop: int = 64, kl: float = 1e-3, whole: bool = False
-) -> AutoencoderKL:
+    folder: Path,
+    schedule: Schedule,
+    log: Log,
+    show: Show,
+    device: torch.device = CPU,
+    warm: Path | None = None,
+    crop: int = 64,
+    kl: float = 1e-3,
+    whole: bool = False,
+) -> nn.Module:
     """Train the autoencoder on crops or, with `whole`, its decoder alone on whole pictures, the encoder as it is."""
     train, _ = rows_of(folder, "train")
     held, _ = rows_of(folder, "held_out")
-    model = make_vae().to(memory_format=torch.channels_last)
+    model = make_vae().to(device, memory_format=torch.channels_last)
+    if warm:
+        model.load_state_dict(AutoencoderKL.from_pretrained(warm / "vae").state_dict())
     if whole:
-        model.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
+        if not warm:
+            model.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
         model.encoder.requires_grad_(False)
         model.quant_conv.requires_grad_(False)
 
@@ -174,20 +199,22 @@ def vae(
             wanted = torch.stack(
                 [w[:, y : y + crop, x : x + crop] for w, (y, x) in zip(wanted, corners.tolist(), strict=True)]
             )
-        wanted = wanted.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(not whole):
-            posterior = model.encode(wanted).latent_dist
-            latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
-        loss = picture_loss(model.decode(latents).sample, wanted)
+        wanted = wanted.to(device, memory_format=torch.channels_last)
+        with fast(device):
+            with torch.set_grad_enabled(not whole):
+                posterior = model.encode(wanted).latent_dist
+                noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+            made = model.decode(posterior.mean + posterior.std * noise).sample
+        loss = picture_loss(made.float(), wanted)
         if not whole:
             loss = loss + kl * posterior.kl().mean() / latents[0].numel()
         return loss, {}
 
-    def sheet(model: torch.nn.Module, step: int) -> None:
+    def sheet(model: Any, step: int) -> None:
         wanted = pixels(held[:64])
-        made = torch.cat([model.decode(model.encode(w).latent_dist.mean).sample for w in wanted.split(16)])
+        parts = wanted.to(device).split(16)
+        made = torch.cat([model.decode(model.encode(w).latent_dist.mean).sample for w in parts]).float().cpu()
         figure = psnr(made, wanted)
-        print(f"vae: step {step}  PSNR {figure:.2f} dB", flush=True)
         log({"psnr": figure}, step)
         show("vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(wanted[:16], made[:16], strict=True)]), 8), step)
 
@@ -211,9 +238,10 @@ def make_clip() -> CLIPModel:
     return model
 
 
-def clip(folder: Path, schedule: Schedule, log: Log, show: Show) -> CLIPModel:
+def clip(
+    folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU, warm: Path | None = None
+) -> nn.Module:
     """Train both towers by InfoNCE; equal captions in a batch share their target."""
-    del show
     train, rows = rows_of(folder, "train")
     held, held_rows = rows_of(folder, "held_out")
     encode = tokenizer(folder)
@@ -223,11 +251,16 @@ def clip(folder: Path, schedule: Schedule, log: Log, show: Show) -> CLIPModel:
 
     ids = ids_of([row["caption"] for row in rows])
     held_ids = ids_of([row["caption"] for row in held_rows[:256]])
-    model = make_clip()
+    model = make_clip().to(device)
+    if warm:
+        model.text_model.load_state_dict(CLIPTextModel.from_pretrained(warm / "text_encoder").state_dict())
+        image = CLIPVisionModelWithProjection.from_pretrained(warm / "image_encoder")
+        model.vision_model.load_state_dict(image.vision_model.state_dict())
+        model.visual_projection.load_state_dict(image.visual_projection.state_dict())
 
-    def features(ids: Tensor, pictures: Tensor, model: CLIPModel = model) -> tuple[Tensor, Tensor]:
-        text = model.text_model(input_ids=ids).pooler_output
-        image = model.visual_projection(model.vision_model(pixel_values=pictures).pooler_output)
+    def features(ids: Tensor, pictures: Tensor, model: Any = model) -> tuple[Tensor, Tensor]:
+        text = model.text_model(input_ids=ids.to(device)).pooler_output
+        image = model.visual_projection(model.vision_model(pixel_values=pictures.to(device)).pooler_output)
         return F.normalize(text, dim=-1), F.normalize(image, dim=-1)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -236,23 +269,22 @@ def clip(folder: Path, schedule: Schedule, log: Log, show: Show) -> CLIPModel:
         # blur a third: generated pictures are softer than drawn ones, and have to be recognised too
         if torch.rand((), generator=generator) < 1 / 3:
             wanted = F.interpolate(F.avg_pool2d(wanted, 4), scale_factor=4, mode="bilinear")
-        with sdpa_kernel(SDPBackend.MATH):
+        with fast(device):
             text, image = features(ids[pick], wanted)
-        logits = model.logit_scale.exp().clamp(max=100) * text @ image.T
-        same = (ids[pick][:, None] == ids[pick][None]).all(-1).float()
+        logits = model.logit_scale.exp().clamp(max=100) * text.float() @ image.float().T
+        same = (ids[pick][:, None] == ids[pick][None]).all(-1).float().to(device)
         target = same / same.sum(1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, {}
 
-    def sheet(model: torch.nn.Module, step: int) -> None:
+    def sheet(model: nn.Module, step: int) -> None:
         text, image = features(held_ids, pixels(held[:256]), model)
-        hit = (text @ image.T).argmax(1) == torch.arange(256)
+        hit = (text @ image.T).argmax(1).cpu() == torch.arange(256)
         words = ids_of([f"a picture of {scenes.article(w)}" for w in scenes.WORDS])
         names = list(scenes.WORDS)
         singles = [i for i, row in enumerate(held_rows) if row["relation"] is None]
         text, image = features(words, pixels(held[singles]), model)
         right = [names[j] == held_rows[i]["words"][0] for i, j in zip(singles, (image @ text.T).argmax(1), strict=True)]
         figures = {"retrieval": float(hit.float().mean()), "word": float(np.mean(right))}
-        print(f"clip: step {step}  {figures}", flush=True)
         log(figures, step)
 
     return fit(model, loss_of, schedule, folder / "clip.pt", log, sheet)
@@ -318,7 +350,7 @@ PROBES = [
 
 
 @torch.no_grad()
-def sample(unet: torch.nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float = 4.0) -> Tensor:
+def sample(unet: nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float = 4.0) -> Tensor:
     """A plain DDIM loop of 25 steps for sample sheets while training; scaled latents (n, 4, 16, 16)."""
     scheduler = DDIMScheduler(**NOISE)
     scheduler.set_timesteps(25)
@@ -331,7 +363,16 @@ def sample(unet: torch.nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, 
     return x
 
 
-def unet(folder: Path, schedule: Schedule, log: Log, show: Show, empty_share: float = 0.1, long_every: int = 16):
+def unet(
+    folder: Path,
+    schedule: Schedule,
+    log: Log,
+    show: Show,
+    device: torch.device = CPU,
+    warm: Path | None = None,
+    empty_share: float = 0.1,
+    long_every: int = 16,
+) -> nn.Module:
     """Train the UNet to predict v from latents and text states, both computed once; every `long_every`-th step sees
     captions of two or three windows."""
     _, rows = rows_of(folder, "train")
@@ -347,7 +388,9 @@ def unet(folder: Path, schedule: Schedule, log: Log, show: Show, empty_share: fl
     windows = torch.tensor([len(states) // 77 for states in long])
     alphas = DDIMScheduler(**NOISE).alphas_cumprod
     probes = torch.stack(text_states(folder, PROBES)).float()
-    model = make_unet().to(memory_format=torch.channels_last)
+    model = make_unet().to(device, memory_format=torch.channels_last)
+    if warm:
+        model.load_state_dict(UNet2DConditionModel.from_pretrained(warm / "unet").state_dict())
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if step % long_every == long_every - 1:
@@ -364,20 +407,22 @@ def unet(folder: Path, schedule: Schedule, log: Log, show: Show, empty_share: fl
         # one time in each of `batch` equal slices: the spread of the loss over times does not come from luck
         t = ((torch.arange(len(pick)) + torch.rand(len(pick), generator=generator)) * 1000 / len(pick)).long()
         a = alphas[t].view(-1, 1, 1, 1)
-        x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).to(device, memory_format=torch.channels_last)
         v = a.sqrt() * noise - (1 - a).sqrt() * x0
         snr = alphas[t] / (1 - alphas[t])
-        with sdpa_kernel(SDPBackend.MATH):
-            error = (model(x, t, hidden).sample - v).square().flatten(1).mean(1)
-        return (error * snr.clamp(max=5) / (snr + 1)).mean(), {"error": error.mean().item()}
+        with fast(device):
+            seen = model(x, t.to(device), hidden.to(device)).sample
+        error = (seen.float() - v.to(device)).square().flatten(1).mean(1)
+        return (error * (snr.clamp(max=5) / (snr + 1)).to(device)).mean(), {"error": error.mean().item()}
 
-    def sheet(model: torch.nn.Module, step: int) -> None:
+    def sheet(model: nn.Module, step: int) -> None:
         decoder = make_vae().eval()
         best = folder / "decoder.pt"
         weights = torch.load(best if best.exists() else folder / "vae.pt", weights_only=True)["model"]
         decoder.load_state_dict(weights)
         n = len(probes)
-        made = [decoder.decode(sample(model, probes, empty, seed) / factor).sample for seed in range(4)]
+        drawn = [sample(model, probes.to(device), empty.to(device), seed).cpu() for seed in range(4)]
+        made = [decoder.decode(latents / factor).sample for latents in drawn]
         show("unet", grid(torch.cat(made), n), step)
 
     return fit(model, loss_of, schedule, folder / "unet.pt", log, sheet)

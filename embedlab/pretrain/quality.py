@@ -1,0 +1,144 @@
+"""How good the default model is, in figures.
+
+    python -m embedlab.pretrain.quality [MODEL]
+
+PSNR of the autoencoder and caption retrieval of the CLIP towers, both on the held-out scenes that are shipped with the
+model; the share of generated pictures that are recognised as the word asked for and stand on the ground asked for, over
+all concept words × 8 seeds. Where the sprites are at hand, a classifier that saw nothing but them judges as well.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from embedlab import images
+from embedlab.experiment import Cell, render
+from embedlab.metrics.clip_score import image_features, text_features
+from embedlab.models import Model, find
+from embedlab.pretrain import scenes
+from embedlab.pretrain.loop import Schedule, fit
+from embedlab.pretrain.stages import psnr
+
+SEEDS = tuple(range(8))
+
+
+def held_out(folder: Path) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The scenes that are shipped with the model: pictures in [0, 1] and their captions."""
+    rows = json.loads((folder / "held_out.json").read_text())
+    sheet = images.to_tensor(Image.open(folder / "held_out.png"))
+    side = scenes.SIDE
+    tiles = sheet.unfold(1, side, side).unfold(2, side, side).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    return tiles[: len(rows)], rows
+
+
+@torch.inference_mode()
+def reconstruction(model: Model, pictures: Tensor) -> float:
+    """PSNR of the autoencoder in dB, from the mean of its posterior."""
+    wanted = pictures.mul(2).sub(1)
+    parts = wanted.to(model.vae.device, model.vae.dtype).split(16)
+    made = torch.cat([model.vae.decode(model.vae.encode(p).latent_dist.mean).sample for p in parts])
+    return psnr(made.float().cpu(), wanted)
+
+
+def ground_of(pictures: Tensor) -> list[str]:
+    """The named ground nearest to the median colour of each picture's border."""
+    edge = torch.cat([pictures[..., :4, :].flatten(2), pictures[..., -4:, :].flatten(2)], dim=2)
+    colours = torch.tensor(list(scenes.GROUNDS.values())) / 255
+    nearest = torch.cdist(edge.median(dim=2).values, colours).argmin(1)
+    return [list(scenes.GROUNDS)[i] for i in nearest.tolist()]
+
+
+def measure(name: str = "emoji", work: Path | None = None) -> dict[str, Any]:
+    """All figures of a model that was trained on the scenes; `work` is the folder of the training stages."""
+    source = find(name)
+    model = source.load()
+    assert model.scorer is not None
+    pictures, rows = held_out(Path(source.where))
+    features = image_features(model.scorer, pictures)
+    texts = text_features(model.scorer, [row["caption"] for row in rows])
+    same = torch.tensor([[a["caption"] == b["caption"] for b in rows] for a in rows])
+    best = (texts @ features.T).argmax(1)
+
+    grounds = list(scenes.GROUNDS)
+    words = list(model.concepts)
+    named = text_features(model.scorer, [f"a picture of {scenes.article(word)}" for word in words])
+    judge = sprite_judge(work) if work and (work / "sprites").exists() else None
+    hits: dict[str, list[int]] = {}
+    ground_hits, judge_hits = [], []
+    for w, word in enumerate(words):
+        on = grounds[w % len(grounds)]
+        cell = Cell(f"a picture of {scenes.article(word)} on {on}")
+        made = render(model, [cell], SEEDS)[0].pictures
+        guess = (image_features(model.scorer, made) @ named.T).argmax(1)
+        hits[word] = (guess == w).int().tolist()
+        ground_hits += [g == on for g in ground_of(made)]
+        if judge:
+            judge_hits += (judge_of(judge, made) == list(scenes.WORDS).index(word)).tolist()
+    return {
+        "psnr": reconstruction(model, pictures),
+        "retrieval": float(same[torch.arange(len(rows)), best].float().mean()),
+        "recognised": float(np.mean([hit for row in hits.values() for hit in row])),
+        "ground": float(np.mean(ground_hits)),
+        "recognised_by_sprite_classifier": float(np.mean(judge_hits)) if judge else None,
+        "words": {word: sum(row) for word, row in hits.items()},
+    }
+
+
+def report(figures: dict[str, Any]) -> str:
+    """The figures as text."""
+    weak = [f"{word} {hits}/{len(SEEDS)}" for word, hits in figures["words"].items() if hits < len(SEEDS)]
+    judge = figures["recognised_by_sprite_classifier"]
+    lines = [
+        f"VAE on held-out scenes            {figures['psnr']:.2f} dB PSNR",
+        f"CLIP retrieval on held-out scenes {100 * figures['retrieval']:.1f} %",
+        f"recognised as the word asked for  {100 * figures['recognised']:.1f} %  ({len(figures['words'])} words × {len(SEEDS)} seeds)",
+        f"ground in the colour asked for    {100 * figures['ground']:.1f} %",
+    ]
+    if judge is not None:
+        lines.append(f"recognised by a classifier that saw only the drawings  {100 * judge:.1f} %")
+    if weak:
+        lines.append(f"not always recognised: {', '.join(weak)}")
+    return "\n".join(lines)
+
+
+def sprite_judge(work: Path, steps: int = 500) -> nn.Module:
+    """A small classifier trained on single drawn objects alone, blurred by chance; it knows nothing of CLIP."""
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 32, 5, 2, 2), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(64, 128, 3, 2, 1), nn.ReLU(), nn.Conv2d(128, 128, 3, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(128 * 16, 128), nn.ReLU(), nn.Linear(128, len(scenes.WORDS))),
+    )
+    sprites = scenes.load_sprites(work / "sprites")
+    drawn = [(scene, picture) for scene, _, picture in scenes.scenes(3000, 7, sprites, two=0.0)]
+    pictures = interpolate(torch.stack([images.to_tensor(p) for _, p in drawn]), scale_factor=0.5, mode="area")
+    labels = torch.tensor([list(scenes.WORDS).index(scene.words[0]) for scene, _ in drawn])
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        pick = torch.randint(len(pictures), (64,), generator=generator)
+        seen = pictures[pick]
+        if step % 2:
+            seen = interpolate(interpolate(seen, scale_factor=0.5, mode="area"), scale_factor=2.0, mode="bilinear")
+        seen = seen + 0.05 * torch.randn(seen.shape, generator=generator)
+        return cross_entropy(net(seen), labels[pick]), {}
+
+    schedule = Schedule(steps=steps, lr=1e-3, batch=64)
+    return fit(net, loss_of, schedule, work / "judge.pt", lambda figures, step: None, say=lambda line: None)
+
+
+@torch.inference_mode()
+def judge_of(judge: nn.Module, pictures: Tensor) -> Tensor:
+    """The classifier's word for each picture, as its place in the list of words."""
+    return judge(interpolate(pictures, (64, 64), mode="area")).argmax(1)
+
+
+if __name__ == "__main__":
+    print(report(measure(*sys.argv[1:2])))

@@ -1,0 +1,56 @@
+"""The Hydra application behind `experiments/pretrain.py`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import hydra.utils
+from omegaconf import DictConfig, OmegaConf
+
+from embedlab.app import conf_dir
+from embedlab.errors import ConfigError, listed
+
+STAGES = ("data", "vae", "decoder", "clip", "unet", "export", "quality")
+
+
+@hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Run the stages that were asked for, in the order of the recipe."""
+    if unknown := set(config.stages) - set(STAGES):
+        raise ConfigError(f"there is no stage {listed(sorted(unknown))}; choose from {listed(STAGES)}.")
+    import torch
+
+    from embedlab.models import SHIPPED, pick_device
+    from embedlab.pretrain import quality, stages
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder, target = Path(config.folder), Path(config.export_to)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = pick_device(config.device)
+    tracker = hydra.utils.instantiate(config.tracker, _convert_="all")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    for stage in (s for s in STAGES if s in config.stages):
+        if stage == "data":
+            stages.data(folder)
+            stages.tokenizer(folder)
+        elif stage == "export":
+            stages.export(folder, target)
+        elif stage == "quality":
+            print(quality.report(quality.measure(str(target), folder)))
+        else:
+            with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
+                schedule = hydra.utils.instantiate(config[stage], _convert_="all")
+                fresh = config.warm_start and not (folder / f"{stage}.pt").exists()
+                train = {"decoder": partial(stages.vae, whole=True)}.get(stage) or getattr(stages, stage)
+                train(
+                    folder,
+                    schedule,
+                    run.scores,
+                    lambda name, sheet, step, run=run: run.pictures(name, [(sheet, f"step {step}")], step),
+                    device,
+                    SHIPPED["emoji"] if fresh else None,
+                )
