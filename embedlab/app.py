@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 HERE = Path(__file__).resolve().parent
+
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 def conf_dir() -> str:
@@ -43,9 +48,15 @@ def mendable() -> Iterator[None]:
     except ValueError as error:
         from embedlab.errors import EmbedlabError
 
+        if "Config group override must be a string" in str(error):
+            fail("a choice (group=option) cannot be null; tracker=silent logs nothing.")
         if not isinstance(error, EmbedlabError):
             raise
         fail(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        fail(f"'{error.filename}' cannot be written: {error.strerror}.")
 
 
 def fail(line: str) -> None:
@@ -64,7 +75,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def line_of(error: BaseException) -> str:
     """What a config error says, on one line: ours where one of ours is behind it."""
-    from embedlab.errors import EmbedlabError
+    from embedlab.errors import EmbedlabError, listed
 
     for cause in chain(error):
         if isinstance(cause, EmbedlabError):
@@ -73,7 +84,11 @@ def line_of(error: BaseException) -> str:
         if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
             key = str(error).rsplit("full_key: ", 1)
             return f"{cause}" + (f" (in {key[1].strip()})" if len(key) > 1 else "")
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error).split("Config search path:")[0].removeprefix("In 'config': ")
+    if missing := re.search(r"Could not (?:load|find) '(\w+)/", text):
+        options = sorted(path.stem for path in Path(conf_dir(), missing[1]).glob("*.yaml"))
+        return f"{text.splitlines()[0].strip().rstrip('.')}; {missing[1]} are {listed(options)}."
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("Set the env", "See https", "object_type")))
 
 
@@ -128,7 +143,7 @@ def job_of(config: DictConfig) -> Any:
         config=redact(resolved),
         metrics=parts["metrics"],
         tracker=parts["tracker"],
-        name=name_of_job(),
+        name=redact(name_of_job()),
         group=config.group or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
         at_once=config.at_once,
     )

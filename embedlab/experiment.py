@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images, metrics
-from embedlab.embeddings import Embeddings, Lookup
+from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, embed_all, encode
 from embedlab.errors import ConfigError
 from embedlab.guidance import Guidance, guided
@@ -316,13 +316,18 @@ class Job:
     group: str | None = None
     at_once: int = 16
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
+        if not is_whole(self.at_once) or self.at_once < 1:
+            raise ConfigError(f"at_once is {self.at_once!r}; it has to be a whole number of pictures, 1 or more.")
+
 
 def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Render a cell beside its baseline, score it, write everything to the job's folder, log it; answers with the result.
 
     `result.json` is written last: a folder that has one is finished.
     """
-    seeds = check_seeds(job.seeds)
+    seeds = job.seeds
     notes = list(dict.fromkeys(note for tokens in check(job.cell, job.source) for note in tokens.notes()))
     for note in notes:
         say(f"notice: {note}.")

@@ -51,10 +51,12 @@ def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = Non
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, format="PNG", pnginfo=chunks)
+        with temporary.open("wb") as file:
+            picture.save(file, format="PNG", pnginfo=chunks)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
         raise ConfigError(f"'{path}' cannot be written: {error.strerror or error}.") from None
     return path
 

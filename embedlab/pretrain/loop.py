@@ -62,7 +62,7 @@ def fit(
     sheet: Callable[[nn.Module, int], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> nn.Module:
-    """Train `model` until `schedule.steps`; answers with the averaged weights where an average is kept.
+    """Train `model` until `schedule.steps`; answers with the averaged weights (`ema` 0: the last ones).
 
     `loss_of(step, generator)` gives the loss and figures worth logging. The generator is seeded by the step,
     so a run that was interrupted sees the batches it would have seen.
@@ -93,7 +93,6 @@ def fit(
         }
         write_atomically(checkpoint, lambda path: torch.save(state, path))
 
-    best = average.module if schedule.ema else model
     began, mean = time.perf_counter(), None
     model.train()
     for step in range(start, schedule.steps):
@@ -107,9 +106,10 @@ def fit(
         nn.utils.clip_grad_norm_(params, schedule.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if schedule.ema:
-            early = step < 10 / (1 - schedule.ema) / 10
-            average.update_parameters(model) if not early else average.module.load_state_dict(model.state_dict())
+        if step < 1 / (1 - schedule.ema):  # an average of almost nothing would only lag behind
+            average.module.load_state_dict(model.state_dict())
+        else:
+            average.update_parameters(model)
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         done = step + 1
         if done % 20 == 0 or done == schedule.steps:
@@ -123,8 +123,6 @@ def fit(
         if done % schedule.save_every == 0 or done == schedule.steps:
             save(done)
         if sheet and (done % schedule.sheet_every == 0 or done == schedule.steps):
-            best.eval()
             with torch.no_grad():
-                sheet(best, done)
-            model.train()
-    return best.eval()
+                sheet(average.module.eval(), done)
+    return average.module.eval()

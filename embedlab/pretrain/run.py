@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from embedlab.app import conf_dir
 from embedlab.errors import ConfigError, listed
 
-STAGES = ("data", "vae", "decoder", "clip", "unet", "export", "quality")
+STAGES = ("data", "vae", "whole", "decoder", "clip", "unet", "export", "quality")
 
 
 @hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")
@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
                 schedule = hydra.utils.instantiate(config[stage], _convert_="all")
                 fresh = config.warm_start and not (folder / f"{stage}.pt").exists()
-                train = {"decoder": partial(stages.vae, whole=True)}.get(stage) or getattr(stages, stage)
+                train = partial(stages.vae, stage=stage) if stage in ("vae", "whole", "decoder") else getattr(stages, stage)
                 train(
                     folder,
                     schedule,
