@@ -109,7 +109,9 @@ def read(tower: Tower, states: States, skip: int = 0) -> Float[Tensor, "batch pl
     """The hidden state that conditions the UNet, `skip` layers earlier than usual (clip skip)."""
     depth, layer = len(states.hidden) - 1, tower.layer + skip
     if not 0 <= layer <= depth:
-        raise SamplerError(f"cannot skip {skip} layers: this text encoder has {depth}, of which {tower.layer} are skipped.")
+        raise SamplerError(
+            f"cannot skip {skip} layers: this text encoder has {depth}, of which {tower.layer} are skipped."
+        )
     if layer == 0:
         return states.last if tower.final_norm else states.hidden[-1]
     hidden = states.hidden[-(layer + 1)]
@@ -127,4 +129,6 @@ def check(tower: Tower) -> None:
     same &= all(torch.equal(a, b) for a, b in zip(ours.hidden, own.hidden_states, strict=True))
     if not same:
         kind = type(tower.encoder).__name__
-        raise ModelError(f"this {kind} answers differently to its own embedding rows; embedlab cannot edit them faithfully.")
+        raise ModelError(
+            f"this {kind} answers differently to its own embedding rows; embedlab cannot edit them faithfully."
+        )

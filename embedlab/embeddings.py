@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -83,7 +83,7 @@ class Lookup:
         return vectors(what, self.position_table)
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     """Whether a setting is a whole number; YAML's true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -31,7 +31,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Encoder:
-    """How prompts are read: `join` of windows (`windows`, `run` or `truncate`) and `skip`, layers left out (clip skip)."""
+    """How prompts are read: `join` of windows (`windows`, `run` or `truncate`), and `skip` last layers (clip skip)."""
 
     join: Join = "windows"
     skip: int = 0
@@ -75,6 +75,6 @@ def encode(
             mine.append(block.flatten(0, 1)[joined(len(block), join)])
         firsts = torch.tensor([0, *counts[:-1]]).cumsum(0)
     return [
-        Conditioning(torch.cat(mine, dim=-1), pooled[first]) for mine, first in zip(hidden, firsts.tolist(), strict=True)
+        Conditioning(torch.cat(mine, dim=-1), pooled[first])
+        for mine, first in zip(hidden, firsts.tolist(), strict=True)
     ]
-

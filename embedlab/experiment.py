@@ -90,7 +90,9 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
         tokens = tokenize(cell.prompt, words, truncate=cell.encoder.truncate)
         # `expand` makes tables of any height out of one row
         lookup = Lookup(words, torch.zeros(1, width).expand(len(words), -1), torch.zeros(1, width).expand(77, -1))
-        parts.append(Embeddings(tokens, torch.zeros(len(tokens.ids), 77, width), torch.zeros(len(tokens.ids), 77, width)))
+        parts.append(
+            Embeddings(tokens, torch.zeros(len(tokens.ids), 77, width), torch.zeros(len(tokens.ids), 77, width))
+        )
         lookups.append(lookup)
     edit_with(parts, cell.operators, lookups)
     if cell.guidance.negative is not None:
@@ -106,7 +108,12 @@ def fingerprint(value: Any) -> str:
     def plain(value: Any) -> Any:
         if isinstance(value, Tensor):
             data = value.detach().cpu().contiguous()
-            return ["tensor", str(data.dtype), list(data.shape), hashlib.sha256(data.view(torch.uint8).numpy()).hexdigest()]
+            return [
+                "tensor",
+                str(data.dtype),
+                list(data.shape),
+                hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest(),
+            ]
         if dataclasses.is_dataclass(value):
             own = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
             return [type(value).__module__, type(value).__qualname__, own]
@@ -124,7 +131,11 @@ def fingerprint(value: Any) -> str:
 
 @torch.inference_mode()
 def render(
-    model: Model, cells: Sequence[Cell], seeds: Sequence[int], at_once: int = 16, on_step: Callable[[int], None] | None = None
+    model: Model,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    at_once: int = 16,
+    on_step: Callable[[int], None] | None = None,
 ) -> list[Rendered]:
     """Make the pictures of all cells, each with every seed; `at_once` pictures a UNet call at the most.
 
@@ -193,14 +204,18 @@ def _trained(model: Model) -> int:
     return model.unet.config.sample_size * _factor(model)
 
 
-def _encode(model: Model, cells: Sequence[Cell], edited: Sequence[Prompt]) -> tuple[list[Conditioning], list[Conditioning]]:
+def _encode(
+    model: Model, cells: Sequence[Cell], edited: Sequence[Prompt]
+) -> tuple[list[Conditioning], list[Conditioning]]:
     """The conditioning of every cell and of its negative prompt; what is the same text is encoded once."""
     told: dict[int, Conditioning] = {}
     plain: dict[int, Conditioning] = {}
     for reading in dict.fromkeys(cell.encoder for cell in cells):
         mine = [i for i, cell in enumerate(cells) if cell.encoder == reading]
         negatives = list(dict.fromkeys(cells[i].guidance.negative for i in mine))
-        batch = [edited[i] for i in mine] + [embed_all(text or "", model.towers, reading.truncate) for text in negatives]
+        batch = [edited[i] for i in mine] + [
+            embed_all(text or "", model.towers, reading.truncate) for text in negatives
+        ]
         out = encode(batch, model.towers, reading.join, reading.skip)
         told |= dict(zip(mine, out[: len(mine)], strict=True))
         nothing = dict(zip(negatives, out[len(mine) :], strict=True))
@@ -323,7 +338,7 @@ class Job:
 
 
 def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Render a cell beside its baseline, score it, write everything to the job's folder, log it; answers with the result.
+    """Render a cell beside its baseline, score it, write all to the job's folder, log it; answers with the result.
 
     `result.json` is written last: a folder that has one is finished.
     """
@@ -342,7 +357,11 @@ def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
     pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
     for n, row in enumerate(rows):
         row["file"] = f"seed-{row['seed']}.png"
-        images.save(pictures[True][n], job.folder / row["file"], {**settings, "seed": row["seed"], "edited": True, "scores": row})
+        images.save(
+            pictures[True][n],
+            job.folder / row["file"],
+            {**settings, "seed": row["seed"], "edited": True, "scores": row},
+        )
         if job.cell.operators:
             row["baseline"] = f"baseline-seed-{row['seed']}.png"
             plain = {**settings, "seed": row["seed"], "edited": False}
@@ -365,7 +384,11 @@ def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
         log.pictures("pictures", list(zip(pictures[True], captions, strict=True)))
         log.pictures("sheet", [(sheet, job.cell.label)])
         keys = list(rows[0])
-        log.table("pictures_table", ["picture", *keys], [[p, *row.values()] for p, row in zip(pictures[True], rows, strict=True)])
+        log.table(
+            "pictures_table",
+            ["picture", *keys],
+            [[p, *row.values()] for p, row in zip(pictures[True], rows, strict=True)],
+        )
         log.scores(whole)
 
     result = {
@@ -387,15 +410,17 @@ def steps_sheet(rendered: Rendered) -> Image.Image | None:
     """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
     if not rendered.steps:
         return None
-    rows = [
-        [images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")
-    ]
-    return images.sheet(rows, [f"step {step.step}" for step in rendered.steps], ["latents", "predicted x0"], rendered.cell.prompt)
+    rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
+    return images.sheet(
+        rows, [f"step {step.step}" for step in rendered.steps], ["latents", "predicted x0"], rendered.cell.prompt
+    )
 
 
 def caption(row: dict[str, Any], cell: Cell) -> str:
     """What stands under a picture in the tracker."""
-    scores = ", ".join(f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.items() if k.startswith("clip_score/"))
+    scores = ", ".join(
+        f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.items() if k.startswith("clip_score/")
+    )
     return f"seed {row['seed']}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
 
 
@@ -420,5 +445,3 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str))
     os.replace(temporary, path)
-
-

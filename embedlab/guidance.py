@@ -37,13 +37,15 @@ class Guidance:
         except OperatorError as error:
             raise SamplerError(str(error)) from None
         if self.scale < 1:
-            raise SamplerError(f"guidance.scale is {self.scale}; 1 is the prompt alone, larger values follow it closer.")
+            raise SamplerError(
+                f"guidance.scale is {self.scale}; 1 is the prompt alone, larger values follow it closer."
+            )
         if self.negative is not None and not isinstance(self.negative, str):
             raise SamplerError(f"guidance.negative is {self.negative!r}; it has to be a text.")
 
 
 def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch row width"], Tensor | None]:
-    """Hidden states as one batch; where lengths differ, zeros to the longest and a mask that hides them from attention."""
+    """Hidden states as one batch; where lengths differ, zeros to the longest, and a mask that hides those."""
     lengths = [len(c.hidden) for c in conditionings]
     longest = max(lengths)
     if min(lengths) == longest:
@@ -64,8 +66,8 @@ def guided(
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
 
-    Rows at scale 1 need no plain half; when all are, none is computed. `size` (height, width) is what an SDXL UNet is told
-    as original and target size, with no crop.
+    When all rows are at scale 1, no plain half is computed. `size` (height, width) is what an SDXL UNet is told as
+    original and target size, with no crop.
     """
     free = all(scale == 1 for scale in scales)
     both = list(told) if free else [*plain, *told]
@@ -74,7 +76,10 @@ def guided(
     kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
     if size is not None:
         ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=unet.dtype, device=hidden.device)
-        kwargs["added_cond_kwargs"] = {"text_embeds": torch.stack([c.pooled for c in both]).to(unet.dtype), "time_ids": ids}
+        kwargs["added_cond_kwargs"] = {
+            "text_embeds": torch.stack([c.pooled for c in both]).to(unet.dtype),
+            "time_ids": ids,
+        }
     scale = torch.tensor(scales, dtype=hidden.dtype, device=hidden.device).view(-1, 1, 1, 1)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:

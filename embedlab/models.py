@@ -72,7 +72,8 @@ def tokenizer() -> CLIPTokenizer:
 class Source:
     """Where a model is and how it is to be loaded; nothing heavy is read before `load`.
 
-    name: `emoji`, a hub id (`owner/name`), a diffusers folder, or a `.safetensors` or `.ckpt` file in the original layout.
+    name: `emoji`, a hub id (`owner/name`), a diffusers folder, or a single `.safetensors` or `.ckpt` file in the
+        original layout.
     device, dtype: chosen sensibly when left out (CUDA with bfloat16 or float16, else the CPU with float32).
     config: for a single file, a diffusers folder or hub id whose configs describe it; known layouts need none.
     scorer: a folder or hub id of a CLIP model to score pictures with; the default model brings its own.
@@ -113,7 +114,9 @@ class Source:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) and not path.suffix.endswith(("safetensors", "ckpt")):
             return self.name
         known = listed(SHIPPED)
-        raise ModelError(f"there is no model '{self.name}': not {known}, no folder, no file, and no hub id (owner/name).")
+        raise ModelError(
+            f"there is no model '{self.name}': not {known}, no folder, no file, and no hub id (owner/name)."
+        )
 
     @property
     def folder(self) -> Path | str:
@@ -130,7 +133,9 @@ class Source:
         path = f"{name}/{file}".lstrip("/")
         if isinstance(self.folder, Path):
             if not (self.folder / path).exists():
-                raise ModelError(f"the model '{self.name}' lacks its part '{name}': there is no {path} in {self.folder}.")
+                raise ModelError(
+                    f"the model '{self.name}' lacks its part '{name}': there is no {path} in {self.folder}."
+                )
             return json.loads((self.folder / path).read_text())
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -138,7 +143,9 @@ class Source:
         try:
             return json.loads(Path(hf_hub_download(self.folder, path)).read_text())
         except LocalEntryNotFoundError:
-            raise ModelError(f"the hub cannot be reached and '{self.name}' is not in its cache; name a folder.") from None
+            raise ModelError(
+                f"the hub cannot be reached and '{self.name}' is not in its cache; name a folder."
+            ) from None
         except EntryNotFoundError:
             raise ModelError(f"the model '{self.name}' lacks its part '{name}' on the hub ({path}).") from None
         except (HfHubHTTPError, OSError) as error:
@@ -163,11 +170,15 @@ class Source:
         return tuple(self._tokenizer(name.replace("text_encoder", "tokenizer")) for name in self.encoders)
 
     def _tokenizer(self, name: str) -> CLIPTokenizer:
-        if LAYOUTS in Path(self.folder).parents:  # SD 1 and the first encoder of SDXL pad with the end of text, the others with "!"
+        if (
+            LAYOUTS in Path(self.folder).parents
+        ):  # SD 1 and the first encoder of SDXL pad with the end of text, the others with "!"
             pads = "!" if name == "tokenizer_2" or Path(self.folder).name == "sd2" else "<|endoftext|>"
             return CLIPTokenizer.from_pretrained(SHIPPED["emoji"] / "tokenizer", pad_token=pads)
         if isinstance(self.folder, Path) and not (self.folder / name).is_dir():
-            raise ModelError(f"the model '{self.name}' lacks its part '{name}': there is no such folder in {self.folder}.")
+            raise ModelError(
+                f"the model '{self.name}' lacks its part '{name}': there is no such folder in {self.folder}."
+            )
         try:
             return CLIPTokenizer.from_pretrained(self.folder, subfolder=name)
         except Exception as error:
@@ -193,9 +204,11 @@ class Source:
         """Read the weights. The same source gives the same model again within a process."""
         return _load(self)
 
-    def _read(self, kind: type, name: str, dtype: torch.dtype) -> Any:
+    def _read(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
         if isinstance(self.where, Path) and not (self.where / name).is_dir():
-            raise ModelError(f"the model '{self.name}' lacks its part '{name}': there is no such folder in {self.where}.")
+            raise ModelError(
+                f"the model '{self.name}' lacks its part '{name}': there is no such folder in {self.where}."
+            )
         try:
             part = kind.from_pretrained(
                 self.where, subfolder=name, torch_dtype=dtype, use_safetensors=None if self.allow_pickle else True
@@ -239,7 +252,9 @@ def pick_device(name: str | None) -> torch.device:
     except RuntimeError:
         raise ModelError(f"'{name}' is no device; try cpu, cuda or cuda:0.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device '{name}' was asked for, but this torch sees {torch.cuda.device_count()} CUDA devices; try cpu.")
+        raise ModelError(
+            f"device '{name}' was asked for, but this torch sees {torch.cuda.device_count()} CUDA devices; try cpu."
+        )
     return device
 
 
@@ -254,7 +269,9 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 def towers_of(pipeline: Any) -> tuple[Tower, ...]:
     """The text encoders of a diffusers pipeline (SD 1, 2, XL and what is built on them), ready for operators."""
-    pairs = [(getattr(pipeline, f"tokenizer{n}", None), getattr(pipeline, f"text_encoder{n}", None)) for n in ("", "_2")]
+    pairs = [
+        (getattr(pipeline, f"tokenizer{n}", None), getattr(pipeline, f"text_encoder{n}", None)) for n in ("", "_2")
+    ]
     found = [(t, e) for t, e in pairs if t is not None and e is not None]
     if not found:
         raise ModelError(f"a {type(pipeline).__name__} has no text_encoder with a tokenizer.")
@@ -296,7 +313,9 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
         from transformers import CLIPModel
 
         try:
-            model = CLIPModel.from_pretrained(source.scorer, use_safetensors=True).to(device).eval().requires_grad_(False)
+            model = (
+                CLIPModel.from_pretrained(source.scorer, use_safetensors=True).to(device).eval().requires_grad_(False)
+            )
             words = CLIPTokenizer.from_pretrained(source.scorer)
         except Exception as error:
             raise ModelError(f"the scorer '{source.scorer}' cannot be read: {str(error).splitlines()[0]}") from None
@@ -329,7 +348,9 @@ def layout_of(path: Path) -> str:
             return "sd2"
         if shapes[key][1] == 768:
             return "sd1"
-    raise ModelError(f"'{path}' is not in the original layout of Stable Diffusion 1, 2 or XL; give model.config=FOLDER.")
+    raise ModelError(
+        f"'{path}' is not in the original layout of Stable Diffusion 1, 2 or XL; give model.config=FOLDER."
+    )
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -357,7 +378,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return state.get("state_dict", state)
 
 
-def _from_single_file(source: Source, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, AutoencoderKL]:
+def _from_single_file(
+    source: Source, dtype: torch.dtype
+) -> tuple[list[nn.Module], UNet2DConditionModel, AutoencoderKL]:
     """Read a file in the original layout; diffusers does the renaming, our configs save it a visit to the hub."""
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 

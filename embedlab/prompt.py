@@ -161,4 +161,3 @@ def check_join(join: str) -> None:
     """Refuse an unknown way of joining windows."""
     if join not in JOINS:
         raise PromptError(f"windows cannot be joined by '{join}'; choose one of {listed(JOINS)}.")
-

@@ -34,7 +34,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Sampler:
-    """How latents are denoised: a diffusers scheduler by name, the number of steps, and the steps to keep for viewing."""
+    """How latents are denoised: a diffusers scheduler by name, how many steps, and which to keep for viewing."""
 
     scheduler: str = "ddim"
     steps: int = 25
@@ -63,7 +63,8 @@ class Sampler:
 class Start:
     """Where sampling starts: from noise, or from a picture (img2img, Meng et al. 2022).
 
-    `picture` is a path, or the name of a picture that embedlab ships (`puppy.png`). Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers' word) one is given.
+    `picture` is a path, or the name of a picture that embedlab ships (`puppy.png`). Of `step` (the first step that is
+    run) and `strength` (the share of steps that is run, diffusers' word) one is given.
     """
 
     picture: str | None = None
@@ -82,7 +83,9 @@ class Start:
         if self.strength is not None and not (isinstance(self.strength, int | float) and 0 < self.strength <= 1):
             raise SamplerError(f"start.strength is {self.strength!r}; it has to be above 0 and at most 1.")
         if not self.path.is_file():
-            raise PictureError(f"there is no picture '{self.picture}'; shipped are {listed(p.name for p in SHIPPED.iterdir())}.")
+            raise PictureError(
+                f"there is no picture '{self.picture}'; shipped are {listed(p.name for p in SHIPPED.iterdir())}."
+            )
         self.open()
 
     @property
@@ -107,7 +110,9 @@ class Start:
             return max(steps - min(int(steps * self.strength), steps), 0)
         assert self.step is not None
         if self.step >= steps:
-            raise SamplerError(f"start.step is {self.step}, past the end: with {steps} steps it is {steps - 1} at the most.")
+            raise SamplerError(
+                f"start.step is {self.step}, past the end: with {steps} steps it is {steps - 1} at the most."
+            )
         return self.step
 
 
@@ -181,13 +186,17 @@ def sample(
         out = advance(seen, t, x)
         if step in keep:
             x0 = getattr(out, "pred_original_sample", None)
-            kept.append(Kept(step, float(t), out.prev_sample, predicted_x0(scheduler, seen, x, t) if x0 is None else x0))
+            kept.append(
+                Kept(step, float(t), out.prev_sample, predicted_x0(scheduler, seen, x, t) if x0 is None else x0)
+            )
         x = out.prev_sample
         if on_step:
             on_step(step)
     if not torch.isfinite(x).all():
         bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
-        raise SamplerError(f"the latents of picture {listed(bad)} hold NaN or infinite numbers; try float32 or a lower guidance.scale.")
+        raise SamplerError(
+            f"the latents of picture {listed(bad)} hold NaN or infinite numbers; try float32 or a lower guidance.scale."
+        )
     return Sampled(x, tuple({k.step: k for k in kept}.values()))
 
 
@@ -218,5 +227,7 @@ def check_size(size: int | Sequence[int] | None, trained: int, factor: int, leve
             near = max(factor, round(side / factor) * factor) if isinstance(side, int | float) and side > 0 else trained
             raise SamplerError(f"a size of {side!r} is no multiple of the VAE factor {factor}; try {near}.")
         if side // factor < 2 ** (levels - 1):
-            raise SamplerError(f"a size of {side} leaves the UNet nothing to halve; it has to be {factor * 2 ** (levels - 1)} or more.")
+            raise SamplerError(
+                f"a size of {side} leaves the UNet nothing to halve; it has to be {factor * 2 ** (levels - 1)} or more."
+            )
     return height, width

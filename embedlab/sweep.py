@@ -50,15 +50,21 @@ def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
     first = results[0]
     same_text = len({result["prompt"] for result in results}) == 1
     if same_text and all("baseline" in row for row in first["pictures"]):
-        columns.append(("as written", {row["seed"]: f"{first['folder']}/{row['baseline']}" for row in first["pictures"]}))
+        columns.append(
+            ("as written", {row["seed"]: f"{first['folder']}/{row['baseline']}" for row in first["pictures"]})
+        )
     for result in results:
-        columns.append((label(result), {row["seed"]: f"{result['folder']}/{row['file']}" for row in result["pictures"]}))
+        columns.append(
+            (label(result), {row["seed"]: f"{result['folder']}/{row['file']}" for row in result["pictures"]})
+        )
     cells = [[Image.open(files[seed]) if seed in files else None for _, files in columns] for seed in seeds]
     title = first["prompt"] if same_text else ""
     picture = images.sheet(cells, [name for name, _ in columns], [f"seed {seed}" for seed in seeds], title)
     images.save(picture, folder / "sheet.png")
 
-    rows = [{"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]]
+    rows = [
+        {"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]
+    ]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     temporary = folder / f".results.csv.{os.getpid()}"
     with temporary.open("w", newline="") as file:
@@ -77,7 +83,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     heads = [key.replace("clip_score/", "CLIP ").replace("closest/", "is ").replace("change/", "Δ ") for key in keys]
     lines = ["  ".join([" " * wide, *heads])]
     for name, result in zip(names, results, strict=True):
-        cells = [format_score(key, result["scores"].get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)]
+        cells = [
+            format_score(key, result["scores"].get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)
+        ]
         lines.append("  ".join([name.ljust(wide), *cells]))
     return "\n".join(lines)
 

@@ -110,7 +110,9 @@ class Wandb:
         if self.mode not in ("offline", "online", "disabled"):
             raise ConfigError(f"tracker.mode is '{self.mode}'; choose one of offline, online, disabled.")
         if not self.project or set(self.project) & set("/\\#?%:"):
-            raise ConfigError(f"tracker.project is '{self.project}'; wandb takes no empty name and none with / \\ # ? % :")
+            raise ConfigError(
+                f"tracker.project is '{self.project}'; wandb takes no empty name and none with / \\ # ? % :"
+            )
 
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
@@ -133,7 +135,9 @@ class Wandb:
                 reinit="create_new",
             )
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-            raise ConfigError(f"wandb: {str(error).splitlines()[0]} Use tracker.mode=offline or tracker=disk.") from None
+            raise ConfigError(
+                f"wandb: {str(error).splitlines()[0]} Use tracker.mode=offline or tracker=disk."
+            ) from None
         with run, finished_on_sigterm(run.finish):
             yield _WandbRun(run)
 

@@ -1,4 +1,4 @@
-"""Tiny real models: the classes and the layout of Stable Diffusion 1, 2 and XL with random weights, saved as folders."""
+"""Tiny real models: classes and layout of Stable Diffusion 1, 2 and XL with random weights, saved as folders."""
 
 import os
 
@@ -22,11 +22,19 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from embedlab import models
 
 torch.set_grad_enabled(True)
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": False}
+NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
 NOISE |= {"steps_offset": 1}
 
 
-def text_config(width: int, projection: int, act: str = "quick_gelu", layers: int = 3, eos: int = 49407) -> CLIPTextConfig:
+def text_config(
+    width: int, projection: int, act: str = "quick_gelu", layers: int = 3, eos: int = 49407
+) -> CLIPTextConfig:
     """A text encoder with the true vocabulary and window."""
     return CLIPTextConfig(
         vocab_size=49408,
@@ -87,7 +95,11 @@ def make_pipeline(kind: str):
     first = models.tokenizer()
     if kind == "sdxl":
         second = models.tokenizer().__class__.from_pretrained(models.SHIPPED["emoji"] / "tokenizer", pad_token="!")
-        extra = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 24 + 24}
+        extra = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 24 + 24,
+        }
         return StableDiffusionXLPipeline(
             vae=noisy(vae()),
             text_encoder=noisy(CLIPTextModel(text_config(16, 16))),
@@ -102,7 +114,9 @@ def make_pipeline(kind: str):
     words = first.__class__.from_pretrained(models.SHIPPED["emoji"] / "tokenizer", pad_token=pad)
     # SD 1's config on the hub says eos_token_id 2, SD 2's the true one
     encoder = CLIPTextModel(text_config(width, width, act, eos=49407 if kind == "sd2" else 2))
-    scheduler = PNDMScheduler(**{k: v for k, v in NOISE.items() if k != "clip_sample"}, skip_prk_steps=True, prediction_type=prediction)
+    scheduler = PNDMScheduler(
+        **{k: v for k, v in NOISE.items() if k != "clip_sample"}, skip_prk_steps=True, prediction_type=prediction
+    )
     return StableDiffusionPipeline(
         vae=noisy(vae()),
         text_encoder=noisy(encoder),

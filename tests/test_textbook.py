@@ -16,7 +16,9 @@ def textbook(pipe, prompt: str, seed: int, steps: int, scale: float):
     def encode(token_embeddings):
         position_embeddings = encoder.embeddings.position_embedding(torch.arange(77)[None])
         hidden = token_embeddings + position_embeddings
-        mask = create_causal_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
+        mask = create_causal_mask(
+            config=encoder.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
+        )
         hidden = encoder.encoder(inputs_embeds=hidden, attention_mask=mask, is_causal=True).last_hidden_state
         return encoder.final_layer_norm(hidden)
 
@@ -40,7 +42,9 @@ def textbook(pipe, prompt: str, seed: int, steps: int, scale: float):
 
 def test_the_textbook_edit_gives_the_same_embeddings_and_latents(folders, sd1):
     hidden, latents = textbook(open_pipeline(folders["sd1"]), "A picture of a puppy", seed=32, steps=12, scale=7.5)
-    cell = Cell("A picture of a puppy", (Replace("puppy", by="cat"),), guidance=Guidance(7.5), sampler=Sampler("lms", 12))
+    cell = Cell(
+        "A picture of a puppy", (Replace("puppy", by="cat"),), guidance=Guidance(7.5), sampler=Sampler("lms", 12)
+    )
     made = render(sd1, [cell], [32])[0]
     torch.testing.assert_close(made.conditioning.hidden, hidden, atol=1e-5, rtol=0)
     torch.testing.assert_close(made.latents, latents, atol=1e-5, rtol=1e-5)

@@ -18,13 +18,18 @@ def records(folder) -> list[dict]:
     """All records of the one offline run below a folder, by wandb's own reader."""
     (file,) = folder.rglob("*.wandb")
     out = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return [json.loads(line) for line in out.splitlines()]
 
 
 def fill(tracker, folder):
-    with tracker.run("a name", folder, {"prompt": "a puppy", "operators": {"replace": {"by": "cat"}}}, group="sweep 1") as run:
+    with tracker.run(
+        "a name", folder, {"prompt": "a puppy", "operators": {"replace": {"by": "cat"}}}, group="sweep 1"
+    ) as run:
         run.pictures("steps/x0", [(Image.new("RGB", (8, 8), "red"), "seed 0, step 2")], step=2)
         run.pictures("pictures", [(Image.new("RGB", (8, 8), c), f"seed {n}") for n, c in enumerate(("blue", "green"))])
         run.table("pictures_table", ["picture", "seed", "score"], [[Image.new("RGB", (8, 8), "white"), 0, 31.5]])
@@ -34,13 +39,24 @@ def fill(tracker, folder):
 def test_an_offline_wandb_run_holds_what_was_logged(tmp_path):
     fill(Wandb(), tmp_path)
     text = json.dumps(records(tmp_path))
-    for expected in ("clip_score/cat", "31.5", "change/ssim", "sweep 1", "a name", "pictures_table", "seed 0, step 2", "puppy"):
+    for expected in (
+        "clip_score/cat",
+        "31.5",
+        "change/ssim",
+        "sweep 1",
+        "a name",
+        "pictures_table",
+        "seed 0, step 2",
+        "puppy",
+    ):
         assert expected in text, expected
     media = [path.name for path in tmp_path.rglob("media/**/*.png")]
     assert len(media) == 3, "those of the table are kept with the table"
     (table,) = tmp_path.rglob("media/table/*.json")
     assert json.loads(table.read_text())["data"][0][1:] == [0, 31.5]
-    assert not (tmp_path / "wandb" / "latest-run" / "files" / "config.yaml").exists(), "offline runs are read from the .wandb file"
+    assert not (tmp_path / "wandb" / "latest-run" / "files" / "config.yaml").exists(), (
+        "offline runs are read from the .wandb file"
+    )
 
 
 def test_disk_holds_the_same_in_plain_files(tmp_path):

@@ -37,5 +37,5 @@ def text_features(scorer: Scorer, texts: Sequence[str]) -> Float[Tensor, "n join
 
 
 def clip_scores(scorer: Scorer, pictures: Float[Tensor, "n 3 h w"], texts: Sequence[str]) -> Float[Tensor, "n text"]:
-    """`100 * max(cosine, 0)` of every picture with every text (Hessel et al. 2021, with torchmetrics' factor of 100)."""
+    """`100 * max(cosine, 0)` of every picture with every text (Hessel et al. 2021, by torchmetrics' factor 100)."""
     return 100 * (image_features(scorer, pictures) @ text_features(scorer, texts).T).clamp_min(0)

@@ -20,8 +20,8 @@ def image_cosine(a: Float[Tensor, "n joint"], b: Float[Tensor, "n joint"]) -> Fl
 def row_distance(before: Sequence[Embeddings], after: Sequence[Embeddings]) -> dict[str, float]:
     """What an edit did to the rows before the encoder.
 
-    `rows/edited`: how many rows differ. `rows/distance`: mean Euclidean distance of those, relative to the length of the
-    row before. Both over token and position rows of all encoders; an encoder counts its own.
+    `rows/edited`: how many rows differ. `rows/distance`: mean Euclidean distance of those, relative to the length of
+    the row before. Both over token and position rows of all encoders; an encoder counts its own.
     """
     moved, lengths = [], []
     for old, new in zip(before, after, strict=True):
@@ -36,7 +36,7 @@ def row_distance(before: Sequence[Embeddings], after: Sequence[Embeddings]) -> d
 
 
 def conditioning_distance(before: Conditioning, after: Conditioning) -> dict[str, float]:
-    """What reached the UNet: mean distance of hidden rows relative to their length, and 1 - cosine of the pooled output.
+    """What reached the UNet: mean distance of hidden rows relative to their length, 1 - cosine of the pooled output.
 
     Conditionings of different lengths are compared over the rows that both have.
     """

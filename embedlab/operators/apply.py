@@ -24,27 +24,38 @@ class Operator(Protocol):
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings: ...
 
 
-def edit(prompt: Sequence[Embeddings], operators: Iterable[Operator], towers: Sequence[Tower]) -> tuple[Embeddings, ...]:
+def edit(
+    prompt: Sequence[Embeddings], operators: Iterable[Operator], towers: Sequence[Tower]
+) -> tuple[Embeddings, ...]:
     """Apply operators in order to the prompt before each text encoder."""
     return edit_with(prompt, operators, [lookup_of(tower) for tower in towers])
 
 
-def edit_with(prompt: Sequence[Embeddings], operators: Iterable[Operator], lookups: Sequence[Lookup]) -> tuple[Embeddings, ...]:
+def edit_with(
+    prompt: Sequence[Embeddings], operators: Iterable[Operator], lookups: Sequence[Lookup]
+) -> tuple[Embeddings, ...]:
     """`edit` with tables that are at hand already."""
     parts = []
     operators = list(operators)
-    for part, lookup in zip(prompt, lookups, strict=True):
+    for whole, lookup in zip(prompt, lookups, strict=True):
+        part = whole
         for operator in operators:
             part = operator(part, lookup)
             if not isinstance(part, Embeddings):
-                raise OperatorError(f"{operator!r} answered with a {type(part).__name__}; an operator answers with Embeddings.")
+                raise OperatorError(
+                    f"{operator!r} answered with a {type(part).__name__}; an operator answers with Embeddings."
+                )
         parts.append(part)
     return tuple(parts)
 
 
 def tables(rows: Rows) -> tuple[Table, ...]:
     """The tables that a `rows` setting names."""
-    named: dict[str, tuple[Table, ...]] = {"token": ("token",), "position": ("position",), "both": ("token", "position")}
+    named: dict[str, tuple[Table, ...]] = {
+        "token": ("token",),
+        "position": ("position",),
+        "both": ("token", "position"),
+    }
     if rows not in named:
         raise OperatorError(f"rows is '{rows}'; choose one of {listed(named)}.")
     return named[rows]
@@ -57,11 +68,13 @@ def check_lengths(lengths: str) -> None:
 
 
 def source(what: Any, table: Table, prompt: Embeddings, lookup: Lookup) -> Float[Tensor, "row dim"]:
-    """The rows that an operator's setting names: token rows by word or id, position rows by word of the prompt or place."""
+    """The rows that a setting names: token rows by word or id, position rows by word of the prompt or place."""
     return lookup(what) if table == "token" else lookup.place(what, prompt.tokens)
 
 
-def fit(rows: Float[Tensor, "row dim"], count: int, lengths: Lengths, here: str, there: Any) -> Float[Tensor, "count dim"]:
+def fit(
+    rows: Float[Tensor, "row dim"], count: int, lengths: Lengths, here: str, there: Any
+) -> Float[Tensor, "count dim"]:
     """Make `rows` as many as the word they go to has.
 
     error: refuse when the counts differ. repeat: start again from the first. resample: linear interpolation along the
@@ -71,7 +84,7 @@ def fit(rows: Float[Tensor, "row dim"], count: int, lengths: Lengths, here: str,
     [0.0, 0.5, 1.0]
     """
     have = len(rows)
-    if have == count or have == 1 and lengths != "zero":
+    if have == count or (have == 1 and lengths != "zero"):
         return rows.expand(count, -1)
     if lengths == "error":
         other = f"'{there}'" if isinstance(there, str) else shown(there)
@@ -83,7 +96,11 @@ def fit(rows: Float[Tensor, "row dim"], count: int, lengths: Lengths, here: str,
         return rows[torch.arange(count) % have]
     if lengths == "zero":
         return torch.cat([rows[:count], rows.new_zeros(max(0, count - have), rows.shape[1])])
-    at = torch.linspace(0, have - 1, count, device=rows.device) if count > 1 else torch.full((1,), (have - 1) / 2, device=rows.device)
+    at = (
+        torch.linspace(0, have - 1, count, device=rows.device)
+        if count > 1
+        else torch.full((1,), (have - 1) / 2, device=rows.device)
+    )
     low = at.floor().long().clamp(max=have - 1)
     high = (low + 1).clamp(max=have - 1)
     return torch.lerp(rows[low], rows[high], (at - low)[:, None].to(rows))

@@ -15,7 +15,9 @@ from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import Lengths, Rows, check_lengths, fit, shown, source, tables, where
 
 
-def lerp(here: Float[Tensor, "*rows dim"], there: Float[Tensor, "*rows dim"], weight: float) -> Float[Tensor, "*rows dim"]:
+def lerp(
+    here: Float[Tensor, "*rows dim"], there: Float[Tensor, "*rows dim"], weight: float
+) -> Float[Tensor, "*rows dim"]:
     """The straight line: `here` at weight 0 and `there` at weight 1, both to the bit.
 
     >>> lerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.25).tolist()
@@ -24,12 +26,14 @@ def lerp(here: Float[Tensor, "*rows dim"], there: Float[Tensor, "*rows dim"], we
     return torch.lerp(here, there.to(here), weight)
 
 
-def slerp(here: Float[Tensor, "*rows dim"], there: Float[Tensor, "*rows dim"], weight: float) -> Float[Tensor, "*rows dim"]:
+def slerp(
+    here: Float[Tensor, "*rows dim"], there: Float[Tensor, "*rows dim"], weight: float
+) -> Float[Tensor, "*rows dim"]:
     """The arc between two rows, each row by its own angle, at the speed of the angle (Shoemake 1985).
 
     As in stable-diffusion-videos the weights `sin((1-w)θ)/sin θ` and `sin(wθ)/sin θ` go on the vectors as they are, so
-    that lengths are blended too, and nearly parallel rows (|cos θ| > 0.9995) take the straight line. Weights 0 and 1 give
-    the ends to the bit.
+    that lengths are blended too, and nearly parallel rows (|cos θ| > 0.9995) take the straight line. Weights 0 and 1
+    give the ends to the bit.
 
     >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist()
     [0.7071067690849304, 0.7071067690849304]
@@ -54,8 +58,8 @@ class Interpolate:
     """Move `word` toward another: weight 0 stays, weight 1 lands exactly on it; beyond 1 goes on past it.
 
     `toward` and `weight` may be lists of the same length: the word keeps what the weights leave of 1, and the ends are
-    taken in one after the other, each by its share of what has been mixed so far (for `lerp` that is the weighted mean).
-    `toward` takes what `Replace` takes as `by`. `path` is `lerp` or `slerp`.
+    taken in one after the other, each by its share of what has been mixed so far (for `lerp` that is the weighted
+    mean). `toward` takes what `Replace` takes as `by`. `path` is `lerp` or `slerp`.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -92,7 +96,9 @@ class Interpolate:
             return [(self.toward, self.weight)]
         if not isinstance(self.toward, list | tuple) or len(self.toward) != len(self.weight):
             many = len(self.toward) if isinstance(self.toward, list | tuple) else 1
-            raise OperatorError(f"there are {len(self.weight)} weights for {many} ends of `toward`; each needs its own.")
+            raise OperatorError(
+                f"there are {len(self.weight)} weights for {many} ends of `toward`; each needs its own."
+            )
         return list(zip(self.toward, self.weight, strict=True))
 
     @property

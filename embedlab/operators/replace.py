@@ -14,8 +14,8 @@ from embedlab.operators.apply import Lengths, Rows, check_lengths, fit, shown, s
 class Replace:
     """Every occurrence of `word` gets the rows of `by`.
 
-    On token rows `by` is a word or phrase, a token id, or a vector `(dim,)` or several `(n, dim)`. On position rows it is
-    a word of the prompt (the place where that stands), a place 0 to 76, or vectors. A single row fills all tokens of
+    On token rows `by` is a word or phrase, a token id, or a vector `(dim,)` or several `(n, dim)`. On position rows it
+    is a word of the prompt (the place where that stands), a place 0 to 76, or vectors. A single row fills all tokens of
     `word`; other counts have to agree unless `lengths` says how they are made to.
 
     The edit of Fast.ai's "Stable Diffusion Deep Dive", where the row of puppy (6829) gives way to that of cat (2368).

@@ -97,10 +97,11 @@ def report(figures: dict[str, Any]) -> str:
     """The figures as text."""
     weak = [f"{word} {hits}/{len(SEEDS)}" for word, hits in figures["words"].items() if hits < len(SEEDS)]
     judge = figures["recognised_by_sprite_classifier"]
+    pictures = f"{len(figures['words'])} words × {len(SEEDS)} seeds"
     lines = [
         f"VAE on held-out scenes            {figures['psnr']:.2f} dB PSNR",
         f"CLIP retrieval on held-out scenes {100 * figures['retrieval']:.1f} %",
-        f"recognised as the word asked for  {100 * figures['recognised']:.1f} %  ({len(figures['words'])} words × {len(SEEDS)} seeds)",
+        f"recognised as the word asked for  {100 * figures['recognised']:.1f} %  ({pictures})",
         f"ground in the colour asked for    {100 * figures['ground']:.1f} %",
     ]
     if judge is not None:
@@ -141,4 +142,4 @@ def judge_of(judge: nn.Module, pictures: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    print(report(measure(*sys.argv[1:2])))
+    print(report(measure(sys.argv[1] if len(sys.argv) > 1 else "emoji")))

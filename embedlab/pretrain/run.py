@@ -9,9 +9,11 @@ from typing import Any
 import hydra
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf
+from PIL.Image import Image
 
 from embedlab.app import conf_dir
 from embedlab.errors import ConfigError, listed
+from embedlab.tracker import Run
 
 STAGES = ("data", "vae", "whole", "decoder", "clip", "unet", "export", "quality")
 
@@ -45,12 +47,17 @@ def main(config: DictConfig) -> None:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
                 schedule = hydra.utils.instantiate(config[stage], _convert_="all")
                 fresh = config.warm_start and not (folder / f"{stage}.pt").exists()
-                train = partial(stages.vae, stage=stage) if stage in ("vae", "whole", "decoder") else getattr(stages, stage)
-                train(
-                    folder,
-                    schedule,
-                    run.scores,
-                    lambda name, sheet, step, run=run: run.pictures(name, [(sheet, f"step {step}")], step),
-                    device,
-                    SHIPPED["emoji"] if fresh else None,
-                )
+                train: Any = getattr(stages, "vae" if stage in stages.VAE_STAGES else stage)
+                more = {"stage": stage} if stage in stages.VAE_STAGES else {}
+                warm = SHIPPED["emoji"] if fresh else None
+                train(folder, schedule, partial(_log, run), partial(_show, run), device, warm, **more)
+
+
+def _log(run: Run, figures: dict[str, float], step: int) -> None:
+    run.scores(figures, step)
+    if worth := {key: value for key, value in figures.items() if key not in ("loss", "error", "samples_per_second")}:
+        print(f"  step {step}: " + ", ".join(f"{key} {value:.3f}" for key, value in worth.items()))
+
+
+def _show(run: Run, name: str, sheet: Image, step: int) -> None:
+    run.pictures(name, [(sheet, f"step {step}")], step)

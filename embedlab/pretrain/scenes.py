@@ -126,8 +126,8 @@ def fetch_sprites(folder: Path) -> None:
             assert member is not None
             icons = json.load(member)
         for word, name in WORDS.items():
-            name = icons.get("aliases", {}).get(name, {}).get("parent", name)
-            icon = icons["icons"][name]
+            parent = icons.get("aliases", {}).get(name, {}).get("parent", name)
+            icon = icons["icons"][parent]
             width, height = (icon.get(k) or icons.get(k, 16) for k in ("width", "height"))
             svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
             png = resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256)

@@ -14,16 +14,17 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -42,7 +43,8 @@ WIDTH = 96
 @contextmanager
 def fast(device: torch.device) -> Iterator[None]:
     """What makes a training step fast: plain attention on a CPU (the backward of flash attention took 40 % of the step
-    there), bfloat16 on CUDA."""
+    there), bfloat16 on CUDA.
+    """
     if device.type == "cpu":
         with sdpa_kernel(SDPBackend.MATH):
             yield
@@ -92,8 +94,11 @@ def data(folder: Path, count: int = 24_000, held_out: int = 512, long: int = 3_0
                 scene = scenes.Scene(tuple(row["words"]), row["style"], row["ground"], row["relation"])
                 row["caption"] = scenes.long_caption(scene, rng, int(rng.integers(1, 5)))
         pictures.flush()
-        text = json.dumps(rows)
-        write_atomically(folder / f"{name}.json", lambda path, text=text: path.write_text(text))
+        write_atomically(folder / f"{name}.json", partial(_write, text=json.dumps(rows)))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 def rows_of(folder: Path, name: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
@@ -162,10 +167,10 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
 
     With the pixels' L1 weighted like one scale of edges the first 1,800 steps learned shapes and lost the colours.
     """
-    loss = 4 * (F.l1_loss(made, wanted) + F.mse_loss(made, wanted))
+    loss = 4 * (functional.l1_loss(made, wanted) + functional.mse_loss(made, wanted))
     for _ in range(3):
-        loss = loss + F.l1_loss(edges(made), edges(wanted))
-        made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
+        loss = loss + functional.l1_loss(edges(made), edges(wanted))
+        made, wanted = functional.avg_pool2d(made, 2), functional.avg_pool2d(wanted, 2)
     return loss
 
 
@@ -175,9 +180,12 @@ def psnr(made: Tensor, wanted: Tensor) -> float:
     return float((-10 * error.clamp_min(1e-10).log10()).mean())
 
 
+VAE_STAGES = ("vae", "whole", "decoder")
+
+
 def vae_weights(folder: Path, upto: str = "decoder") -> dict[str, Tensor]:
     """The best autoencoder so far, of the stages up to one."""
-    done = [s for s in ("vae", "whole", "decoder")[: ("vae", "whole", "decoder").index(upto) + 1] if (folder / f"{s}.pt").exists()]
+    done = [s for s in VAE_STAGES[: VAE_STAGES.index(upto) + 1] if (folder / f"{s}.pt").exists()]
     if not done:
         raise FileNotFoundError(f"{folder / 'vae.pt'} is missing; run the stage vae first.")
     return averaged(folder / f"{done[-1]}.pt")
@@ -212,7 +220,9 @@ def vae(
         if stage == "vae":
             room = scenes.SIDE - crop + 1
             # corners from the middle outwards: the objects are there
-            corners = (torch.randn(schedule.batch, 2, generator=generator) * room / 4 + room / 2).long().clamp(0, room - 1)
+            corners = (
+                (torch.randn(schedule.batch, 2, generator=generator) * room / 4 + room / 2).long().clamp(0, room - 1)
+            )
             wanted = torch.stack(
                 [w[:, y : y + crop, x : x + crop] for w, (y, x) in zip(wanted, corners.tolist(), strict=True)]
             )
@@ -233,7 +243,9 @@ def vae(
         made = torch.cat([model.decode(model.encode(w).latent_dist.mean).sample for w in parts]).float().cpu()
         figure = psnr(made, wanted)
         log({"psnr": figure}, step)
-        show("vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(wanted[:16], made[:16], strict=True)]), 8), step)
+        show(
+            "vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(wanted[:16], made[:16], strict=True)]), 8), step
+        )
 
     return fit(model, loss_of, schedule, folder / f"{stage}.pt", log, sheet)
 
@@ -278,20 +290,20 @@ def clip(
     def features(ids: Tensor, pictures: Tensor, model: Any = model) -> tuple[Tensor, Tensor]:
         text = model.text_model(input_ids=ids.to(device)).pooler_output
         image = model.visual_projection(model.vision_model(pixel_values=pictures.to(device)).pooler_output)
-        return F.normalize(text, dim=-1), F.normalize(image, dim=-1)
+        return functional.normalize(text, dim=-1), functional.normalize(image, dim=-1)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         pick = torch.randint(len(train), (schedule.batch,), generator=generator).sort().values
         wanted = pixels(train[pick.numpy()])
         # blur a third: generated pictures are softer than drawn ones, and have to be recognised too
         if torch.rand((), generator=generator) < 1 / 3:
-            wanted = F.interpolate(F.avg_pool2d(wanted, 4), scale_factor=4, mode="bilinear")
+            wanted = functional.interpolate(functional.avg_pool2d(wanted, 4), scale_factor=4, mode="bilinear")
         with fast(device):
             text, image = features(ids[pick], wanted)
         logits = model.logit_scale.exp().clamp(max=100) * text.float() @ image.float().T
         same = (ids[pick][:, None] == ids[pick][None]).all(-1).float().to(device)
         target = same / same.sum(1, keepdim=True)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, {}
+        return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2, {}
 
     def sheet(model: nn.Module, step: int) -> None:
         text, image = features(held_ids, pixels(held[:256]), model)
@@ -310,7 +322,12 @@ def clip(
 # ── unet ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-NOISE |= {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": False}
+NOISE |= {
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
 
 
 def make_unet(widths: tuple[int, ...] = (64, 128, 128)) -> UNet2DConditionModel:
@@ -362,7 +379,12 @@ def text_states(folder: Path, captions: list[str], truncate: bool = True) -> lis
 
 PROBES = [
     *("a picture of a puppy", "a picture of a cat", "a picture of a skunk", "a picture of a fox on blue"),
-    *("a photo of a rocket on yellow, 3d", "a castle on pink, cartoon", "a cat above a dog", "a guitar left of a robot"),
+    *(
+        "a photo of a rocket on yellow, 3d",
+        "a castle on pink, cartoon",
+        "a cat above a dog",
+        "a guitar left of a robot",
+    ),
 ]
 
 
@@ -391,7 +413,8 @@ def unet(
     long_every: int = 16,
 ) -> nn.Module:
     """Train the UNet to predict v from latents and text states, both computed once; every `long_every`-th step sees
-    captions of two or three windows."""
+    captions of two or three windows.
+    """
     _, rows = rows_of(folder, "train")
     latents, factor = latents_of(folder, "train")
     target = folder / "text.pt"
@@ -472,16 +495,24 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     for file in ("vocab.json", "merges.txt"):
         shutil.copy(folder / "tokenizer" / file, target / "tokenizer" / file)
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": "<|startoftext|>"}
-    settings |= {name: "<|endoftext|>" for name in ("eos_token", "pad_token", "unk_token")}
+    settings |= dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
     (target / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
-    colours = {"image_processor_type": "CLIPImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    colours: dict[str, Any] = {
+        "image_processor_type": "CLIPImageProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
     colours |= {"size": {"shortest_edge": scenes.SIDE}, "crop_size": {"height": scenes.SIDE, "width": scenes.SIDE}}
     (target / "feature_extractor").mkdir(exist_ok=True)
     (target / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(colours, indent=1))
     index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__}
     index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     index |= {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
-    index |= {"scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [None, None], "requires_safety_checker": False}
+    index |= {
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "safety_checker": [None, None],
+        "requires_safety_checker": False,
+    }
     index |= {"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}
     index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"]}
     (target / "model_index.json").write_text(json.dumps(index, indent=1))

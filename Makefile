@@ -1,0 +1,35 @@
+# make demo   set up and see the first experiment
+# make test   set up, lint, format check, types, all tests
+# PIP_ARGS is handed to pip: on a laptop, whatever gets the small CPU build of torch (see README).
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint clean
+.NOTPARALLEL:
+
+demo: $(STAMP)
+	@$(BIN)/embedlab experiment=demo hydra.sweep.dir=outputs/demo
+	@echo
+	@echo "Next:"
+	@echo "  $(BIN)/embedlab experiment=puppy_and_skunk"
+	@echo "  $(BIN)/embedlab -m operators=[interpolate] operators.interpolate.toward=fox operators.interpolate.weight=0,0.5,1"
+	@echo "  $(BIN)/embedlab experiment=positions"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints/pins.txt
+	@$(PYTHON) -c 'import sys; sys.exit("embedlab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints/pins.txt -e '.[dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv build dist outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,80 @@
+"""Every config composes, and every part of it can be made."""
+
+from pathlib import Path
+
+import hydra.utils
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from embedlab.app import PARTS, conf_dir
+
+CONF = Path(conf_dir())
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
+
+
+GROUPS = ["encoder", "guidance", "metrics", "sampler", "tracker"]
+
+
+@pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS for option in options(group)])
+def test_every_choice_can_be_made(choice):
+    config = composed(choice)
+    group = choice.split("=")[0]
+    assert hydra.utils.instantiate(config[group], _convert_="all") is not None
+
+
+@pytest.mark.parametrize("operator", options("operators"))
+def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
+    config = composed(f"operators=[{operator}]")
+    made = hydra.utils.instantiate(config.operators, _convert_="all")
+    assert list(made) == [operator]
+    named = set(OmegaConf.to_container(config.operators[operator])) - {"_target_"}
+    assert named == set(type(made[operator]).__dataclass_fields__)
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_is_found_by_one_callable(model):
+    extra = ["model.name=owner/name"] if model == "custom" else []
+    config = composed(f"model={model}", *extra)
+    assert config.model._target_ == "embedlab.models.find"
+    source = hydra.utils.instantiate(config.model, _convert_="all")
+    assert source.name
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_study_begins_with_its_question_its_command_and_what_was_seen(experiment):
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].endswith("?") or lines[2].endswith("?") or "?" in lines[1]
+    assert any(line.strip() == f"#   embedlab experiment={experiment}" for line in lines[:6])
+    assert any(line.startswith("# Seen: ") and len(line) > 40 for line in lines[:6])
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
+    from embedlab.experiment import Cell, check
+
+    config = composed(f"experiment={experiment}")
+    params = config.hydra.sweeper.params or {}
+    first = [f"{key}={str(value).split(',')[0]}" for key, value in params.items()]
+    config = composed(f"experiment={experiment}", *first)
+    parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS}
+    cell = Cell(
+        config.prompt,
+        tuple((parts["operators"] or {}).values()),
+        *(parts[k] for k in ("encoder", "guidance", "sampler", "start")),
+    )
+    assert check(cell, parts["model"])
+
+
+def test_every_folder_of_choices_is_one_of_the_house():
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert folders == {*PARTS, "experiment", "pretrain"}

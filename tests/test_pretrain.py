@@ -1,0 +1,93 @@
+"""The training loop, on a line fitted to points: killed and taken up, it ends where an uninterrupted run ends."""
+
+import pytest
+import torch
+from torch import nn
+
+from embedlab.pretrain import scenes
+from embedlab.pretrain.loop import Schedule, fit
+
+
+class Stop(Exception):  # noqa: N818
+    """As good as a kill."""
+
+
+def line(tmp_path, schedule, stop_at=None):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def loss_of(step, generator):
+        if step == stop_at:
+            raise Stop
+        x = torch.randn(8, 3, generator=generator)
+        return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+    return fit(model, loss_of, schedule, tmp_path / "line.pt", lambda figures, step: None, say=lambda text: None)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_was_interrupted_ends_with_the_same_weights_to_the_bit(tmp_path, ema):
+    schedule = Schedule(steps=60, lr=0.05, batch=8, warmup=5, save_every=10, ema=ema)
+    whole = line(tmp_path / "a", schedule)
+    with pytest.raises(Stop):
+        line(tmp_path / "b", schedule, stop_at=37)
+    taken_up = line(tmp_path / "b", schedule)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), taken_up.parameters(), strict=True))
+    assert not list((tmp_path / "b").glob(".*")), "no half-written checkpoint is left"
+
+
+def test_it_learns(tmp_path):
+    model = line(tmp_path, Schedule(steps=300, lr=0.05, batch=8, warmup=5))
+    torch.testing.assert_close(model.weight, torch.ones(1, 3), atol=0.05, rtol=0)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_whole(tmp_path):
+    model = nn.Linear(1, 1)
+
+    def loss_of(step, generator):
+        return model.weight.sum() * (float("nan") if step == 15 else 1.0), {}
+
+    with pytest.raises(FloatingPointError, match="at step 15"):
+        fit(
+            model, loss_of, Schedule(20, 1e-2, 1, save_every=10), tmp_path / "x.pt", lambda *_: None, say=lambda _: None
+        )
+    assert torch.load(tmp_path / "x.pt", weights_only=True)["step"] == 10
+
+
+def test_captions_say_what_is_drawn():
+    import numpy as np
+
+    from embedlab import models
+
+    rng = np.random.default_rng(0)
+    words = models.tokenizer()
+    assert all(len(words(word, add_special_tokens=False).input_ids) == 1 for word in scenes.WORDS)
+    for _ in range(200):
+        scene = scenes.sample(rng, two=0.5)
+        text = scenes.caption(scene, rng)
+        assert all(word in text for word in scene.words)
+        if scene.relation and scene.relation in text:
+            assert (
+                text.index(scene.words[0])
+                < text.index(scene.relation)
+                < text.index(scene.words[1], text.index(scene.relation))
+            )
+    assert len(words(scenes.long_caption(scene, rng, 20)).input_ids) > 2 * 75
+
+
+def test_a_first_word_stands_on_the_side_that_the_relation_says():
+    import numpy as np
+    from PIL import Image
+
+    red, blue = (Image.new("RGBA", (50, 50), colour) for colour in ("red", "blue"))
+    sprites = {("noto", "cat"): red, ("noto", "dog"): blue}
+    for relation, (axis, order) in scenes.RELATIONS.items():
+        picture = scenes.draw(
+            scenes.Scene(("cat", "dog"), "noto", "white", relation), sprites, np.random.default_rng(0)
+        )
+        pixels = np.asarray(picture).astype(int)
+        where = {
+            name: np.argwhere((pixels[..., channel] > 200) & (pixels.sum(-1) < 400)).mean(0)[1 - axis]
+            for name, channel in (("cat", 0), ("dog", 2))
+        }
+        assert (where["cat"] < where["dog"]) == (order == 1), relation
