@@ -102,6 +102,7 @@ def app(config: DictConfig) -> None:
 def work(config: DictConfig) -> dict[str, Any]:
     """Make the job that a config describes, and run it."""
     from diffusers.utils import logging as diffusers_logging
+    from tqdm import tqdm
     from transformers.utils import logging as transformers_logging
 
     from embedlab.experiment import run
@@ -110,7 +111,10 @@ def work(config: DictConfig) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     diffusers_logging.set_verbosity_error()
-    result = run(job_of(config))
+    job = job_of(config)
+    # on a terminal, UNet calls as they are made; elsewhere nothing
+    with tqdm(desc=job.name or job.cell.label, unit=" UNet calls", disable=None, leave=False) as bar:
+        result = run(job, on_step=lambda step: bar.update())
     if not in_sweep():
         print(table([result]))
         print(f"\nThe pictures are in {output_dir()}; begin with sheet.png.")
@@ -119,7 +123,7 @@ def work(config: DictConfig) -> dict[str, Any]:
 
 def job_of(config: DictConfig) -> Any:
     """Instantiate a config: every part is a callable's keyword list."""
-    from embedlab.experiment import Cell, Job, check
+    from embedlab.experiment import Cell, Job
 
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
@@ -134,7 +138,6 @@ def job_of(config: DictConfig) -> Any:
         size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
     )
     seeds = OmegaConf.to_container(config.seeds) if OmegaConf.is_list(config.seeds) else config.seeds
-    check(cell, parts["model"])
     return Job(
         source=parts["model"],
         cell=cell,

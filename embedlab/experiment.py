@@ -337,7 +337,7 @@ class Job:
             raise ConfigError(f"at_once is {self.at_once!r}; it has to be a whole number of pictures, 1 or more.")
 
 
-def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
+def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Render a cell beside its baseline, score it, write all to the job's folder, log it; answers with the result.
 
     `result.json` is written last: a folder that has one is finished.
@@ -350,7 +350,7 @@ def run(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
     room = studio(job.source)
     model = room.model
     base = job.cell.baseline()
-    before, after = room.render([base, job.cell], seeds, at_once=job.at_once)
+    before, after = room.render([base, job.cell], seeds, at_once=job.at_once, on_step=on_step)
     rows, whole = score(model, before, after, job.metrics)
 
     settings = {"config": job.config, "versions": versions(), "label": job.cell.label}
