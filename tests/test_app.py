@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -155,12 +154,3 @@ def test_secrets_of_the_environment_are_not_logged(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "s3cret" not in (tmp_path / "out" / "result.json").read_text()
     assert b"s3cret" not in (tmp_path / "out" / "seed-0.png").read_bytes()
-
-
-def test_interrupting_leaves_no_half_written_result(tmp_path):
-    words = ["sampler.steps=200", "tracker=silent", f"hydra.run.dir={tmp_path}/out"]
-    process = subprocess.Popen([sys.executable, "-m", "embedlab", *words], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    time.sleep(8)
-    process.kill()
-    process.wait()
-    assert not (tmp_path / "out" / "result.json").exists()

@@ -91,3 +91,47 @@ def test_a_first_word_stands_on_the_side_that_the_relation_says():
             for name, channel in (("cat", 0), ("dog", 2))
         }
         assert (where["cat"] < where["dog"]) == (order == 1), relation
+
+
+@pytest.mark.timeout(600)
+def test_all_stages_end_in_a_model_that_loads(tmp_path):
+    """From end to end on drawings that are discs, with two steps a stage; then once more, where it does nothing."""
+    import json
+    import shutil
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    from PIL import Image, ImageDraw
+
+    from embedlab import Cell, Sampler, load, models, render
+
+    folder = tmp_path / "run"
+    for style in scenes.STYLES:
+        (folder / "sprites" / style).mkdir(parents=True)
+        for n, word in enumerate(scenes.WORDS):
+            disc = Image.new("RGBA", (64, 64))
+            ImageDraw.Draw(disc).ellipse((4, 4, 60, 60), (6 * n, 255 - 6 * n, 128, 255))
+            disc.save(folder / "sprites" / style / f"{word}.png")
+    shutil.copytree(models.SHIPPED["emoji"] / "tokenizer", folder / "tokenizer")
+    small = [
+        f"{stage}.{key}" for stage in ("vae", "whole", "decoder", "clip", "unet") for key in ("steps=2", "batch=4")
+    ]
+    words = [
+        *(sys.executable, str(Path(__file__).parent.parent / "experiments" / "pretrain.py"), f"folder={folder}"),
+        *("data={count: 70, held_out: 70, long: 40}", "stages=[data,vae,whole,decoder,clip,unet,export]", *small),
+    ]
+    first = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "unet: step 2/2" in first.stdout
+    assert (folder / "unet" / "log" / "pictures.jsonl").exists(), "sample sheets go through the tracker"
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "step" not in again.stdout, "what is done is not done again"
+
+    made = load(str(folder / "export"), device="cpu")
+    assert made.concepts == tuple(scenes.WORDS)
+    assert json.loads((folder / "export" / "vae" / "config.json").read_text())["scaling_factor"] > 0
+    pictures = render(made, [Cell("a puppy", sampler=Sampler("ddim", 2))], [0])[0].pictures
+    assert pictures.shape == (1, 3, 128, 128)
+    assert torch.isfinite(pictures).all()

@@ -37,7 +37,7 @@ def main(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for stage in (s for s in STAGES if s in config.stages):
         if stage == "data":
-            stages.data(folder)
+            stages.data(folder, **config.data)
             stages.tokenizer(folder)
         elif stage == "export":
             stages.export(folder, target)

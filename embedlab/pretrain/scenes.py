@@ -113,12 +113,12 @@ def article(word: str) -> str:
 
 def fetch_sprites(folder: Path) -> None:
     """Download both emoji sets with npm and draw every word as `folder/style/word.png` (RGBA, 256 px)."""
-    import resvg_py  # only this stage needs it
-
     for style in STYLES:
         target = folder / style
         if all((target / f"{word}.png").exists() for word in WORDS):
             continue
+        import resvg_py  # nothing else needs it
+
         target.mkdir(parents=True, exist_ok=True)
         subprocess.run(["npm", "pack", "--silent", f"@iconify-json/{style}"], cwd=target, check=True)
         with tarfile.open(next(target.glob("*.tgz"))) as tar:

@@ -307,7 +307,7 @@ def clip(
 
     def sheet(model: nn.Module, step: int) -> None:
         text, image = features(held_ids, pixels(held[:256]), model)
-        hit = (text @ image.T).argmax(1).cpu() == torch.arange(256)
+        hit = (text @ image.T).argmax(1).cpu() == torch.arange(len(held_ids))
         words = ids_of([f"a picture of {scenes.article(w)}" for w in scenes.WORDS])
         names = list(scenes.WORDS)
         singles = [i for i, row in enumerate(held_rows) if row["relation"] is None]
@@ -490,6 +490,9 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     image.visual_projection.load_state_dict(towers.visual_projection.state_dict())
     for name, part in (("vae", vae_model), ("unet", unet_model), ("text_encoder", text), ("image_encoder", image)):
         part.half().save_pretrained(target / name)
+        config = json.loads((target / name / "config.json").read_text())
+        if "dtype" in config:  # half on disk, but computed in full where nobody says otherwise
+            (target / name / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=1))
     DDIMScheduler(**NOISE).save_pretrained(target / "scheduler")
     (target / "tokenizer").mkdir(exist_ok=True)
     for file in ("vocab.json", "merges.txt"):
