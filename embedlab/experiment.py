@@ -21,7 +21,7 @@ from torch import Tensor
 from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, embed_all, encode
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, ModelError
 from embedlab.guidance import Guidance, guided
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
@@ -97,7 +97,13 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     edit_with(parts, cell.operators, lookups)
     if cell.guidance.negative is not None:
         tokenize(cell.guidance.negative, source.tokenizers[0])
-    check_size(cell.size, source.size, source.factor, len(source.part("unet")["block_out_channels"]))
+    unet, vae = source.part("unet"), source.part("vae")
+    if unet["in_channels"] != vae["latent_channels"]:
+        raise ModelError(
+            f"the UNet of '{source.name}' takes {unet['in_channels']} channels, its latents have {vae['latent_channels']}: "
+            "an inpainting or depth model, which embedlab does not run."
+        )
+    check_size(cell.size, source.size, source.factor, len(unet["block_out_channels"]))
     cell.start.first(cell.sampler.steps)
     return tuple(part.tokens for part in parts)
 

@@ -129,6 +129,15 @@ def test_all_stages_end_in_a_model_that_loads(tmp_path):
     assert again.returncode == 0, again.stderr
     assert "step" not in again.stdout, "what is done is not done again"
 
+    # another machine, the shipped weights, one more step of the UNet alone
+    for name in ("unet.pt", "clip.pt", "vae.pt", "whole.pt", "decoder.pt", "train.latents.pt", "text.pt"):
+        (folder / name).unlink()
+    more = [*words[:4], "stages=[unet,export]", "unet.steps=0", "warm_start=true"]
+    done = subprocess.run(more, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shipped, ours = load("emoji", device="cpu"), load(str(folder / "export"), device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(shipped.unet.parameters(), ours.unet.parameters(), strict=True))
+
     made = load(str(folder / "export"), device="cpu")
     assert made.concepts == tuple(scenes.WORDS)
     assert json.loads((folder / "export" / "vae" / "config.json").read_text())["scaling_factor"] > 0

@@ -33,6 +33,8 @@ def main(config: DictConfig) -> None:
     folder, target = Path(config.folder), Path(config.export_to)
     folder.mkdir(parents=True, exist_ok=True)
     device = pick_device(config.device)
+    if config.warm_start and not (folder / "start").exists():
+        stages.adopt(SHIPPED["emoji"], folder)
     tracker = hydra.utils.instantiate(config.tracker, _convert_="all")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for stage in (s for s in STAGES if s in config.stages):
@@ -46,11 +48,9 @@ def main(config: DictConfig) -> None:
         else:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
                 schedule = hydra.utils.instantiate(config[stage], _convert_="all")
-                fresh = config.warm_start and not (folder / f"{stage}.pt").exists()
                 train: Any = getattr(stages, "vae" if stage in stages.VAE_STAGES else stage)
                 more = {"stage": stage} if stage in stages.VAE_STAGES else {}
-                warm = SHIPPED["emoji"] if fresh else None
-                train(folder, schedule, partial(_log, run), partial(_show, run), device, warm, **more)
+                train(folder, schedule, partial(_log, run), partial(_show, run), device, **more)
 
 
 def _log(run: Run, figures: dict[str, float], step: int) -> None:

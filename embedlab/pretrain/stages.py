@@ -133,10 +133,36 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(target, model_max_length=77)
 
 
-def averaged(checkpoint: Path) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint."""
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
-    return {key.removeprefix("module."): value for key, value in state.items() if key.startswith("module.")}
+def weights(folder: Path, *stages: str) -> dict[str, Tensor]:
+    """The averaged weights of the last of some stages that was run here, or those that `adopt` put in their place."""
+    for path in [folder / f"{stage}.pt" for stage in reversed(stages)] + [folder / "start" / f"{stages[0]}.pt"]:
+        if path.exists():
+            state = torch.load(path, weights_only=True, map_location="cpu")["average"]
+            return {key.removeprefix("module."): value for key, value in state.items() if key.startswith("module.")}
+    raise FileNotFoundError(
+        f"{folder / stages[0]}.pt is missing; run the stage {stages[0]} first, or set warm_start=true."
+    )
+
+
+def begin(model: nn.Module, folder: Path, stage: str) -> None:
+    """Let a stage begin at adopted weights, where there are any."""
+    if (folder / "start" / f"{stage}.pt").exists():
+        model.load_state_dict(weights(folder / "start", stage))
+
+
+def adopt(source: Path, folder: Path) -> None:
+    """Put the weights of a model folder where the stages look for those of a stage that was not run."""
+    towers = make_clip()
+    image = CLIPVisionModelWithProjection.from_pretrained(source / "image_encoder", dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
+    towers.text_model.load_state_dict(text.state_dict())
+    towers.vision_model.load_state_dict(image.vision_model.state_dict())
+    towers.visual_projection.load_state_dict(image.visual_projection.state_dict())
+    autoencoder = AutoencoderKL.from_pretrained(source / "vae", torch_dtype=torch.float32)
+    denoiser = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=torch.float32)
+    for stage, model in {"vae": autoencoder, "clip": towers, "unet": denoiser}.items():
+        state = {f"module.{key}": value for key, value in model.state_dict().items()}
+        write_atomically(folder / "start" / f"{stage}.pt", partial(torch.save, {"average": state}))
 
 
 # ── vae ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,10 +211,7 @@ VAE_STAGES = ("vae", "whole", "decoder")
 
 def vae_weights(folder: Path, upto: str = "decoder") -> dict[str, Tensor]:
     """The best autoencoder so far, of the stages up to one."""
-    done = [s for s in VAE_STAGES[: VAE_STAGES.index(upto) + 1] if (folder / f"{s}.pt").exists()]
-    if not done:
-        raise FileNotFoundError(f"{folder / 'vae.pt'} is missing; run the stage vae first.")
-    return averaged(folder / f"{done[-1]}.pt")
+    return weights(folder, *VAE_STAGES[: VAE_STAGES.index(upto) + 1])
 
 
 def vae(
@@ -197,7 +220,6 @@ def vae(
     log: Log,
     show: Show,
     device: torch.device = CPU,
-    warm: Path | None = None,
     stage: Literal["vae", "whole", "decoder"] = "vae",
     crop: int = 64,
     kl: float = 1e-3,
@@ -206,9 +228,9 @@ def vae(
     train, _ = rows_of(folder, "train")
     held, _ = rows_of(folder, "held_out")
     model = make_vae().to(device, memory_format=torch.channels_last)
-    if warm:
-        model.load_state_dict(AutoencoderKL.from_pretrained(warm / "vae").state_dict())
-    elif stage != "vae":
+    if stage == "vae":
+        begin(model, folder, "vae")
+    else:
         model.load_state_dict(vae_weights(folder, {"whole": "vae", "decoder": "whole"}[stage]))
     if stage == "decoder":
         model.encoder.requires_grad_(False)
@@ -267,9 +289,7 @@ def make_clip() -> CLIPModel:
     return model
 
 
-def clip(
-    folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU, warm: Path | None = None
-) -> nn.Module:
+def clip(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
     """Train both towers by InfoNCE; equal captions in a batch share their target."""
     train, rows = rows_of(folder, "train")
     held, held_rows = rows_of(folder, "held_out")
@@ -281,11 +301,7 @@ def clip(
     ids = ids_of([row["caption"] for row in rows])
     held_ids = ids_of([row["caption"] for row in held_rows[:256]])
     model = make_clip().to(device)
-    if warm:
-        model.text_model.load_state_dict(CLIPTextModel.from_pretrained(warm / "text_encoder").state_dict())
-        image = CLIPVisionModelWithProjection.from_pretrained(warm / "image_encoder")
-        model.vision_model.load_state_dict(image.vision_model.state_dict())
-        model.visual_projection.load_state_dict(image.visual_projection.state_dict())
+    begin(model, folder, "clip")
 
     def features(ids: Tensor, pictures: Tensor, model: Any = model) -> tuple[Tensor, Tensor]:
         text = model.text_model(input_ids=ids.to(device)).pooler_output
@@ -368,7 +384,7 @@ def latents_of(folder: Path, name: str) -> tuple[Tensor, float]:
 def text_states(folder: Path, captions: list[str], truncate: bool = True) -> list[Tensor]:
     """The hidden states that the library makes of captions (fp16), windows one after the other."""
     model = make_clip().eval()
-    model.load_state_dict(averaged(folder / "clip.pt"))
+    model.load_state_dict(weights(folder, "clip"))
     tower = Tower(tokenizer(folder), model.text_model)
     return [
         conditioning.hidden.half().clone()
@@ -408,7 +424,6 @@ def unet(
     log: Log,
     show: Show,
     device: torch.device = CPU,
-    warm: Path | None = None,
     empty_share: float = 0.1,
     long_every: int = 16,
 ) -> nn.Module:
@@ -429,8 +444,7 @@ def unet(
     alphas = DDIMScheduler(**NOISE).alphas_cumprod
     probes = torch.stack(text_states(folder, PROBES)).float()
     model = make_unet().to(device, memory_format=torch.channels_last)
-    if warm:
-        model.load_state_dict(UNet2DConditionModel.from_pretrained(warm / "unet").state_dict())
+    begin(model, folder, "unet")
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if step % long_every == long_every - 1:
@@ -471,18 +485,15 @@ def unet(
 
 def export(folder: Path, target: Path, held_out: int = 64) -> None:
     """Write the stages' weights as a diffusers folder in fp16, with the image tower and some held-out scenes."""
-    for name in ("vae.pt", "clip.pt", "unet.pt"):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name} is missing; run the stage {name[:-3]} first.")
     target.mkdir(parents=True, exist_ok=True)
     vae_model = make_vae()
     vae_model.load_state_dict(vae_weights(folder))
     _, factor = latents_of(folder, "train")
     vae_model.register_to_config(scaling_factor=round(factor, 4))
     unet_model = make_unet()
-    unet_model.load_state_dict(averaged(folder / "unet.pt"))
+    unet_model.load_state_dict(weights(folder, "unet"))
     towers = make_clip()
-    towers.load_state_dict(averaged(folder / "clip.pt"))
+    towers.load_state_dict(weights(folder, "clip"))
     text = CLIPTextModel._from_config(towers.config.text_config)
     text.load_state_dict(towers.text_model.state_dict())
     image = CLIPVisionModelWithProjection._from_config(towers.config.vision_config)
