@@ -100,8 +100,8 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     unet, vae = source.part("unet"), source.part("vae")
     if unet["in_channels"] != vae["latent_channels"]:
         raise ModelError(
-            f"the UNet of '{source.name}' takes {unet['in_channels']} channels, its latents have {vae['latent_channels']}: "
-            "an inpainting or depth model, which embedlab does not run."
+            f"the UNet of '{source.name}' takes {unet['in_channels']} channels where latents have "
+            f"{vae['latent_channels']}: an inpainting or depth model, which embedlab does not run."
         )
     check_size(cell.size, source.size, source.factor, len(unet["block_out_channels"]))
     cell.start.first(cell.sampler.steps)
