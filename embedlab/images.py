@@ -89,10 +89,10 @@ def sheet(
     wrapped = [wrap(label, font, side - 4) for label in columns]
     left = edge + max((int(font.getlength(label)) for label in rows), default=0) + (8 if any(rows) else 0)
     head = edge + (26 if title else 0) + 16 * max((len(lines) for lines in wrapped), default=0) + 4
-    width = max(left + len(columns) * (side + gap) + edge - gap, int(small.getlength(title)) + 2 * edge if title else 0)
+    width = left + len(columns) * (side + gap) + edge - gap
     canvas = Image.new("RGB", (width, head + len(rows) * (height + gap) + edge - gap), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((edge, edge - 2), title, "black", small)
+    pen.text((edge, edge - 2), shorten(plain(title), small, width - 2 * edge), "black", small)
     for c, lines in enumerate(wrapped):
         for k, line in enumerate(lines):
             x = left + c * (side + gap) + (side - font.getlength(line)) / 2
@@ -109,10 +109,15 @@ def sheet(
     return canvas
 
 
+def plain(label: str) -> str:
+    """A label in letters that Pillow's own font has."""
+    return label.replace("→", "->")
+
+
 def wrap(label: str, font: Any, width: float, most: int = 3) -> list[str]:
     """Break a label at spaces into lines that fit."""
     lines: list[str] = []
-    for word in label.split():
+    for word in plain(label).split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:

@@ -34,9 +34,16 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def label(result: dict[str, Any]) -> str:
-    """What tells a job apart from the others of its sweep: the value, where one key varies, else keys and values."""
+    """What tells a job apart from the others of its sweep: the edit, where it is short, else what was overridden.
+
+    >>> label({"label": "as written", "name": "encoder.join=run,sampler.steps=9"})
+    'join run, steps 9'
+    """
     name = str(result.get("name") or "")
-    return result["label"] if not name or name.startswith("operators") else name.replace(",", ", ")
+    if not name or (name.startswith("operators") and len(result["label"]) <= 32):
+        return result["label"]
+    settings = [setting.partition("=") for setting in name.split(",") if not setting.startswith("operators=")]
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, _, value in settings) or result["label"]
 
 
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
