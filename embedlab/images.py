@@ -129,8 +129,9 @@ def wrap(label: str, font: Any, width: float, most: int = 3) -> list[str]:
 
 def shorten(line: str, font: Any, width: float) -> str:
     """Cut a line that is too wide and end it with an ellipsis."""
-    if font.getlength(line) <= width:
+    if len(line) <= width and font.getlength(line) <= width:
         return line
+    line = line[: int(width)]  # no letter is narrower than a pixel; a prompt may have 40,000 of them
     while line and font.getlength(line + "…") > width:
         line = line[:-1]
     return line + "…"
