@@ -114,12 +114,11 @@ def test_all_stages_end_in_a_model_that_loads(tmp_path):
             ImageDraw.Draw(disc).ellipse((4, 4, 60, 60), (6 * n, 255 - 6 * n, 128, 255))
             disc.save(folder / "sprites" / style / f"{word}.png")
     shutil.copytree(models.SHIPPED["emoji"] / "tokenizer", folder / "tokenizer")
-    small = [
-        f"{stage}.{key}" for stage in ("vae", "whole", "decoder", "clip", "unet") for key in ("steps=2", "batch=4")
-    ]
+    trained = ("vae", "whole", "decoder", "clip", "vision", "unet")
+    small = [f"{stage}.{key}" for stage in trained for key in ("steps=2", "batch=4")]
     words = [
         *(sys.executable, str(Path(__file__).parent.parent / "experiments" / "pretrain.py"), f"folder={folder}"),
-        *("data={count: 70, held_out: 70, long: 40}", "stages=[data,vae,whole,decoder,clip,unet,export]", *small),
+        *("data={count: 70, held_out: 70, long: 40}", f"stages=[data,{','.join(trained)},export]", *small),
     ]
     first = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
@@ -130,7 +129,7 @@ def test_all_stages_end_in_a_model_that_loads(tmp_path):
     assert "step" not in again.stdout, "what is done is not done again"
 
     # another machine, the shipped weights, one more step of the UNet alone
-    for name in ("unet.pt", "clip.pt", "vae.pt", "whole.pt", "decoder.pt", "train.latents.pt", "text.pt"):
+    for name in ("unet.pt", "clip.pt", "vision.pt", "vae.pt", "whole.pt", "decoder.pt", "train.latents.pt", "text.pt"):
         (folder / name).unlink()
     more = [*words[:4], "stages=[unet,export]", "unet.steps=0", "warm_start=true"]
     done = subprocess.run(more, cwd=tmp_path, capture_output=True, text=True)

@@ -15,7 +15,7 @@ from embedlab.app import conf_dir
 from embedlab.errors import ConfigError, listed
 from embedlab.tracker import Run
 
-STAGES = ("data", "vae", "whole", "decoder", "clip", "unet", "export", "quality")
+STAGES = ("data", "vae", "whole", "decoder", "clip", "vision", "unet", "export", "quality")
 
 
 @hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")
@@ -48,8 +48,11 @@ def main(config: DictConfig) -> None:
         else:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
                 schedule = hydra.utils.instantiate(config[stage], _convert_="all")
-                train: Any = getattr(stages, "vae" if stage in stages.VAE_STAGES else stage)
-                more = {"stage": stage} if stage in stages.VAE_STAGES else {}
+                train, more = {
+                    **{name: (stages.vae, {"stage": name}) for name in stages.VAE_STAGES},
+                    **{name: (stages.clip, {"stage": name}) for name in ("clip", "vision")},
+                    "unet": (stages.unet, {}),
+                }[stage]
                 train(folder, schedule, partial(_log, run), partial(_show, run), device, **more)
 
 

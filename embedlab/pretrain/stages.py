@@ -1,4 +1,4 @@
-"""The stages that make the default model: data → vae → decoder → clip → unet.
+"""The stages that make the default model: data → vae → whole → decoder → clip → vision → unet.
 
 Each reads what the stages before it left in `folder` and leaves its own there. The recipe is that of Stable
 Diffusion in small: a KL autoencoder of factor 8 (Rombach et al. 2022), CLIP by InfoNCE (Radford et al. 2021), and
@@ -193,7 +193,7 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
 
     With the pixels' L1 weighted like one scale of edges the first 1,800 steps learned shapes and lost the colours.
     """
-    loss = 4 * (functional.l1_loss(made, wanted) + functional.mse_loss(made, wanted))
+    loss = 4 * functional.l1_loss(made, wanted) + 16 * functional.mse_loss(made, wanted)
     for _ in range(3):
         loss = loss + functional.l1_loss(edges(made), edges(wanted))
         made, wanted = functional.avg_pool2d(made, 2), functional.avg_pool2d(wanted, 2)
@@ -289,8 +289,38 @@ def make_clip() -> CLIPModel:
     return model
 
 
-def clip(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
-    """Train both towers by InfoNCE; equal captions in a batch share their target."""
+@torch.no_grad()
+def drawn_again(folder: Path, count: int = 6_000) -> np.ndarray:
+    """The first `count` training pictures as the autoencoder gives them back (uint8, memory-mapped), made once."""
+    target = folder / "train.again.npy"
+    if not target.exists():
+        latents = latents_of(folder, "train")[0][:count]
+        model = make_vae().eval().to(memory_format=torch.channels_last)
+        model.load_state_dict(vae_weights(folder))
+        made = torch.cat([model.decode(part.float()).sample for part in latents.split(8)])
+        again = made.add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+        write_atomically(target, partial(_save, array=again))
+    return np.load(target, mmap_mode="r")
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+def clip(
+    folder: Path,
+    schedule: Schedule,
+    log: Log,
+    show: Show,
+    device: torch.device = CPU,
+    stage: Literal["clip", "vision"] = "clip",
+) -> nn.Module:
+    """Train both towers by InfoNCE, equal captions in a batch sharing their target; or the image tower alone.
+
+    `vision` leaves every hidden state of a text as it is, and shows half its pictures as the autoencoder gives them
+    back: a tower that saw drawings alone took the decoder's castles for robots, although an eye does not.
+    """
     train, rows = rows_of(folder, "train")
     held, held_rows = rows_of(folder, "held_out")
     encode = tokenizer(folder)
@@ -301,7 +331,12 @@ def clip(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.d
     ids = ids_of([row["caption"] for row in rows])
     held_ids = ids_of([row["caption"] for row in held_rows[:256]])
     model = make_clip().to(device)
-    begin(model, folder, "clip")
+    if stage == "clip":
+        begin(model, folder, "clip")
+    else:
+        model.load_state_dict(weights(folder, "clip"))
+        model.text_model.requires_grad_(False)
+        again = drawn_again(folder)
 
     def features(ids: Tensor, pictures: Tensor, model: Any = model) -> tuple[Tensor, Tensor]:
         text = model.text_model(input_ids=ids.to(device)).pooler_output
@@ -309,8 +344,12 @@ def clip(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.d
         return functional.normalize(text, dim=-1), functional.normalize(image, dim=-1)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        pick = torch.randint(len(train), (schedule.batch,), generator=generator).sort().values
-        wanted = pixels(train[pick.numpy()])
+        if stage == "vision" and step % 2:
+            pick = torch.randint(len(again), (schedule.batch,), generator=generator).sort().values
+            wanted = pixels(again[pick.numpy()])
+        else:
+            pick = torch.randint(len(train), (schedule.batch,), generator=generator).sort().values
+            wanted = pixels(train[pick.numpy()])
         # blur a third: generated pictures are softer than drawn ones, and have to be recognised too
         if torch.rand((), generator=generator) < 1 / 3:
             wanted = functional.interpolate(functional.avg_pool2d(wanted, 4), scale_factor=4, mode="bilinear")
@@ -332,7 +371,7 @@ def clip(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.d
         figures = {"retrieval": float(hit.float().mean()), "word": float(np.mean(right))}
         log(figures, step)
 
-    return fit(model, loss_of, schedule, folder / "clip.pt", log, sheet)
+    return fit(model, loss_of, schedule, folder / f"{stage}.pt", log, sheet)
 
 
 # ── unet ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -426,11 +465,14 @@ def unet(
     device: torch.device = CPU,
     empty_share: float = 0.1,
     long_every: int = 16,
+    two_share: float = 0.45,
 ) -> nn.Module:
     """Train the UNet to predict v from latents and text states, both computed once; every `long_every`-th step sees
-    captions of two or three windows.
+    captions of two or three windows, and `two_share` of the others hold two objects: a relation is harder than a thing.
     """
     _, rows = rows_of(folder, "train")
+    two = torch.tensor([row["relation"] is not None for row in rows])
+    shares = torch.where(two, two_share / two.sum(), (1 - two_share) / (~two).sum())
     latents, factor = latents_of(folder, "train")
     target = folder / "text.pt"
     if not target.exists():
@@ -453,7 +495,7 @@ def unet(
             pick = fit_in[torch.randint(len(fit_in), (schedule.batch,), generator=generator)]
             hidden = torch.stack([long[i] for i in pick.tolist()]).float()
         else:
-            pick = torch.randint(len(latents), (schedule.batch,), generator=generator)
+            pick = torch.multinomial(shares, schedule.batch, replacement=True, generator=generator)
             hidden = short[pick].float()
             hidden[torch.rand(len(pick), generator=generator) < empty_share] = empty
         x0 = latents[pick].float() * factor
@@ -493,7 +535,7 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     unet_model = make_unet()
     unet_model.load_state_dict(weights(folder, "unet"))
     towers = make_clip()
-    towers.load_state_dict(weights(folder, "clip"))
+    towers.load_state_dict(weights(folder, "clip", "vision"))
     text = CLIPTextModel._from_config(towers.config.text_config)
     text.load_state_dict(towers.text_model.state_dict())
     image = CLIPVisionModelWithProjection._from_config(towers.config.vision_config)
