@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 import hydra
 import hydra.utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,36 +36,48 @@ def conf_dir() -> str:
 
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them at length
     with mendable():
         app()
 
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """Turn errors that a user can mend into one line and exit code 2."""
+    """Turn errors that a user can mend into one line and exit code 2, and Ctrl-C into one line and 130."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them at length
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(line_of(error))
-    except ValueError as error:
-        from embedlab.errors import EmbedlabError
-
-        if "Config group override must be a string" in str(error):
-            fail("a choice (group=option) cannot be null; tracker=silent logs nothing.")
-        if not isinstance(error, EmbedlabError):
+    except KeyboardInterrupt:
+        fail("stopped; jobs that have a result.json are whole.", 130)
+    except Exception as error:
+        line = message_of(error)
+        if line is None:
             raise
-        fail(str(error))
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        fail(f"'{error.filename}' cannot be written: {error.strerror}.")
+        fail(line)
 
 
-def fail(line: str) -> None:
-    """One line on standard error, exit code 2."""
-    print(f"embedlab: {line}", file=sys.stderr)
-    sys.exit(2)
+def message_of(error: Exception) -> str | None:
+    """What to tell a user who can mend this; None for what only we can."""
+    from embedlab.errors import EmbedlabError
+
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return line_of(error)
+    if isinstance(error, EmbedlabError):
+        return str(error)
+    if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
+        return "a choice (group=option) has to be the name of an option; tracker=silent logs nothing."
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOENT and error.filename is None:
+            return "the folder that this was started in is gone."
+        made = traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
+        if error.errno in UNWRITABLE or (error.errno == errno.ENOENT and made):
+            return f"'{error.filename or 'standard output'}' cannot be written: {error.strerror}."
+    return None
+
+
+def fail(line: str, code: int = 2) -> None:
+    """One line on standard error, and an exit code."""
+    print(f"embedlab: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -85,6 +100,18 @@ def line_of(error: BaseException) -> str:
             key = str(error).rsplit("full_key: ", 1)
             return f"{cause}" + (f" (in {key[1].strip()})" if len(key) > 1 else "")
     text = str(error).split("Config search path:")[0].removeprefix("In 'config': ")
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        quoted = f"'{key}=\"{value}\"'" if value else "key=value"
+        return f"'{error.override}' is not in Hydra's syntax; a text with signs in it is quoted twice: {quoted}."
+    if "Ambiguous value for argument" in text and (named := re.search(r"argument '([^=']+)=(.*?)'\n", text)):
+        setting, value = named[1], named[2]
+        return (
+            f"{setting} holds a comma. For one text quote it twice: '{setting}=\"{value}\"'; "
+            "for a sweep over its parts add -m."
+        )
+    if unknown := re.search(r"Could not override '([\w.]+)'", text):
+        return unknown_key(unknown[1])
     if missing := re.search(r"Could not (?:load|find) '(\w+)/", text):
         options = sorted(path.stem for path in Path(conf_dir(), missing[1]).glob("*.yaml"))
         return f"{text.splitlines()[0].strip().rstrip('.')}; {missing[1]} are {listed(options)}."
@@ -92,11 +119,40 @@ def line_of(error: BaseException) -> str:
     return " ".join(line for line in lines if not line.startswith(("Set the env", "See https", "object_type")))
 
 
+def unknown_key(key: str) -> str:
+    """What to say of a setting that is not there."""
+    from embedlab.errors import listed
+
+    first, _, rest = key.partition(".")
+    if first == "operators" and rest:
+        return f"there is no operator '{rest.split('.')[0]}' in this run; choose it first: operators=[...]."
+    if first not in SETTINGS:
+        return f"there is no setting '{first}'; there are {listed(SETTINGS)}."
+    group = Path(conf_dir(), first)
+    names = {line.split(":")[0] for file in group.glob("*.yaml") for line in file.read_text().splitlines()}
+    known = sorted(name for name in names if name.isidentifier() and name[0] != "_" and name != "defaults")
+    return f"there is no setting '{key}'; {first} has {listed(known)}."
+
+
 @hydra.main(config_path=conf_dir(), config_name="config", version_base="1.3")
 def app(config: DictConfig) -> None:
     """Run one job as Hydra composed it."""
     with mendable():  # here, because Hydra comments on whatever leaves a job
-        work(config)
+        try:
+            work(config)
+        except Exception as error:
+            line = message_of(error)
+            if line is None:
+                raise
+            leave_nothing(Path(output_dir()))
+            fail(f"job {HydraConfig.get().job.num} ({name_of_job()}): {line}" if in_sweep() else line)
+
+
+def leave_nothing(folder: Path) -> None:
+    """Take away the folder of a job that was refused, where Hydra's own files are all it holds."""
+    held = list(folder.iterdir()) if folder.is_dir() else []
+    if held and all(path.name == ".hydra" or (path.suffix == ".log" and not path.stat().st_size) for path in held):
+        shutil.rmtree(folder)
 
 
 def work(config: DictConfig) -> dict[str, Any]:
@@ -108,6 +164,8 @@ def work(config: DictConfig) -> dict[str, Any]:
     from embedlab.experiment import run
     from embedlab.sweep import table
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     diffusers_logging.set_verbosity_error()
@@ -123,8 +181,13 @@ def work(config: DictConfig) -> dict[str, Any]:
 
 def job_of(config: DictConfig) -> Any:
     """Instantiate a config: every part is a callable's keyword list."""
+    from embedlab.errors import ConfigError
     from embedlab.experiment import Cell, Job
 
+    if unknown := [str(key) for key in config if key not in SETTINGS]:
+        raise ConfigError(unknown_key(unknown[0]))
+    if gone := [key for key in SETTINGS if key not in config]:
+        raise ConfigError(f"'{gone[0]}' cannot be left out.")
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS if config.get(key) is not None}
@@ -147,12 +210,13 @@ def job_of(config: DictConfig) -> Any:
         metrics=parts["metrics"],
         tracker=parts["tracker"],
         name=redact(name_of_job()),
-        group=config.group or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
+        group=redact(config.group) or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
         at_once=config.at_once,
     )
 
 
 PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
+SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "group")
 
 
 def output_dir() -> str:

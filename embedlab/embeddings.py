@@ -105,9 +105,12 @@ def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim
             raise OperatorError(f"vectors of width {widths} do not fit rows of width {width}.")
         what = fit[0]
     try:
-        rows = torch.as_tensor(what).to(like)
+        rows = torch.as_tensor(what)
+        if rows.dtype == torch.bool or rows.is_complex() or isinstance(what, bool | float):
+            raise TypeError
+        rows = rows.to(like)
     except (TypeError, ValueError, RuntimeError):
-        raise OperatorError(f"{what!r} is no word, no id and no vector of {width} numbers.") from None
+        raise OperatorError(f"{repr(what)[:80]} is no word, no id and no vector of {width} numbers.") from None
     if rows.ndim not in (1, 2) or rows.shape[-1] != width or not len(rows):
         raise OperatorError(f"a vector of shape {tuple(rows.shape)} does not fit rows of width {width}.")
     if not torch.isfinite(rows).all():

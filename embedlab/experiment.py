@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, embed_all, encode
-from embedlab.errors import ConfigError, ModelError
+from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
 from embedlab.guidance import Guidance, guided
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
@@ -42,6 +43,21 @@ class Cell:
     sampler: Sampler = field(default_factory=Sampler)
     start: Start = field(default_factory=Start)
     size: tuple[int, int] | int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise PromptError(f"a prompt is a text; {self.prompt!r} is a {type(self.prompt).__name__}.")
+        if callable(self.operators) or isinstance(self.operators, str):
+            raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
+        object.__setattr__(self, "operators", tuple(self.operators))
+        for operator in self.operators:
+            if not callable(operator) or isinstance(operator, type | partial):
+                raise OperatorError(
+                    f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
+                )
+        for name, kind in (("encoder", Encoder), ("guidance", Guidance), ("sampler", Sampler), ("start", Start)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
 
     @property
     def label(self) -> str:
@@ -86,6 +102,13 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     vectors of another width raise here.
     """
     parts, lookups = [], []
+    for name in source.encoders:
+        depth, layer = source.told(name, "num_hidden_layers"), int(len(source.encoders) > 1)
+        if cell.encoder.skip + layer > depth:
+            raise SamplerError(
+                f"encoder.skip is {cell.encoder.skip}, but the part '{name}' has {depth} layers; skip {depth - layer} "
+                "at the most."
+            )
     for words, width in zip(source.tokenizers, source.widths, strict=True):
         tokens = tokenize(cell.prompt, words, truncate=cell.encoder.truncate)
         # `expand` makes tables of any height out of one row
@@ -95,17 +118,19 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
         )
         lookups.append(lookup)
     edit_with(parts, cell.operators, lookups)
+    seen = tuple(part.tokens for part in parts)
     if cell.guidance.negative is not None:
-        tokenize(cell.guidance.negative, source.tokenizers[0])
-    unet, vae = source.part("unet"), source.part("vae")
-    if unet["in_channels"] != vae["latent_channels"]:
+        seen += (tokenize(cell.guidance.negative, source.tokenizers[0], truncate=cell.encoder.truncate),)
+    channels, latent = source.told("unet", "in_channels"), source.told("vae", "latent_channels")
+    if channels != latent:
         raise ModelError(
-            f"the UNet of '{source.name}' takes {unet['in_channels']} channels where latents have "
-            f"{vae['latent_channels']}: an inpainting or depth model, which embedlab does not run."
+            f"the UNet of '{source.name}' takes {channels} channels where latents have {latent}: "
+            "an inpainting or depth model, which embedlab does not run."
         )
-    check_size(cell.size, source.size, source.factor, len(unet["block_out_channels"]))
+    check_size(cell.size, source.size, source.factor, len(source.told("unet", "block_out_channels")))
     cell.start.first(cell.sampler.steps)
-    return tuple(part.tokens for part in parts)
+    cell.sampler.make({k: v for k, v in source.part("scheduler").items() if not k.startswith("_")})
+    return seen
 
 
 def fingerprint(value: Any) -> str:
@@ -148,6 +173,7 @@ def render(
     Cells share calls wherever model, size, sampler, start and prompt length agree; each text is encoded once.
     """
     seeds = check_seeds(seeds)
+    check_at_once(at_once)
     written = [embed_all(cell.prompt, model.towers, cell.encoder.truncate) for cell in cells]
     edited = [edit(prompt, cell.operators, model.towers) for prompt, cell in zip(written, cells, strict=True)]
     told, plain = _encode(model, cells, edited)
@@ -274,10 +300,19 @@ class Metrics:
     template: str = "a picture of a {}"
 
     def __post_init__(self) -> None:
-        if "{}" not in self.template:
-            raise ConfigError(f"metrics.template is '{self.template}'; it needs {{}} where the word goes.")
-        if self.words is not None:
-            object.__setattr__(self, "words", tuple(self.words))
+        if (
+            not isinstance(self.template, str)
+            or self.template.count("{}") != 1
+            or set("{}") & set(self.template.replace("{}", ""))
+        ):
+            raise ConfigError(f"metrics.template is {self.template!r}; it needs one {{}}, where the word goes.")
+        if self.words is None:
+            return
+        if isinstance(self.words, str) or not isinstance(self.words, Sequence):
+            raise ConfigError(f"metrics.words is {self.words!r}; it has to be a list: metrics.words=[cat,dog].")
+        if wrong := [word for word in self.words if not isinstance(word, str) or not word.strip()]:
+            raise ConfigError(f"metrics.words holds {wrong[0]!r}; each has to be a word or phrase.")
+        object.__setattr__(self, "words", tuple(dict.fromkeys(self.words)))
 
 
 @torch.inference_mode()
@@ -290,6 +325,11 @@ def score(
     change/…: against the unedited picture of the same seed: ssim (1 is the same), pixels (root mean square, 0 to 1),
     latents (distance relative to their length), cosine of the image features.
     """
+    if before.seeds != after.seeds or before.pictures.shape != after.pictures.shape:
+        raise ConfigError(
+            f"pictures of seeds {listed(before.seeds)}, {tuple(before.pictures.shape[2:])} pixels, cannot be compared "
+            f"with seeds {listed(after.seeds)}, {tuple(after.pictures.shape[2:])} pixels."
+        )
     rows: list[dict[str, Any]] = [{"seed": seed} for seed in after.seeds]
     a, b = before.pictures, after.pictures
     named = [w for op in after.cell.operators for w in getattr(op, "words", ())]
@@ -300,7 +340,9 @@ def score(
         old, new = image_features(model.scorer, a), image_features(model.scorer, b)
         texts = [after.cell.prompt, *(settings.template.format(word) for word in words)]
         scores = 100 * (new @ text_features(model.scorer, texts).T).clamp_min(0)
-        columns = {f"clip_score/{w}": s for w, s in zip(["prompt", *words], scores.T, strict=True)}
+        # the word "prompt" must not take the column of the whole prompt
+        heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
+        columns = {f"clip_score/{head}": s for head, s in zip(heads, scores.T, strict=True)}
         columns["change/cosine"] = metrics.image_cosine(old, new)
         closest = [words[i] for i in scores[:, 1:].argmax(1).tolist()] if len(words) > 1 else []
     columns["change/ssim"] = metrics.ssim(a, b)
@@ -339,8 +381,20 @@ class Job:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", check_seeds(self.seeds))
-        if not is_whole(self.at_once) or self.at_once < 1:
-            raise ConfigError(f"at_once is {self.at_once!r}; it has to be a whole number of pictures, 1 or more.")
+        check_at_once(self.at_once)
+        if self.group is not None and not isinstance(self.group, str):
+            raise ConfigError(f"group is {self.group!r}; it has to be a text.")
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that the pictures depend on."""
+        return fingerprint([self.source, self.cell, list(self.seeds)])
+
+
+def check_at_once(at_once: int) -> None:
+    """Refuse a batch size that is none."""
+    if not is_whole(at_once) or at_once < 1:
+        raise ConfigError(f"at_once is {at_once!r}; it has to be a whole number of pictures, 1 or more.")
 
 
 def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -352,36 +406,46 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
     notes = list(dict.fromkeys(note for tokens in check(job.cell, job.source) for note in tokens.notes()))
     for note in notes:
         say(f"notice: {note}.")
-    writable(job.folder)
-    room = studio(job.source)
-    model = room.model
-    base = job.cell.baseline()
-    before, after = room.render([base, job.cell], seeds, at_once=job.at_once, on_step=on_step)
-    rows, whole = score(model, before, after, job.metrics)
-
-    settings = {"config": job.config, "versions": versions(), "label": job.cell.label}
-    pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
-    for n, row in enumerate(rows):
-        row["file"] = f"seed-{row['seed']}.png"
-        images.save(
-            pictures[True][n],
-            job.folder / row["file"],
-            {**settings, "seed": row["seed"], "edited": True, "scores": row},
-        )
-        if job.cell.operators:
-            row["baseline"] = f"baseline-seed-{row['seed']}.png"
-            plain = {**settings, "seed": row["seed"], "edited": False}
-            images.save(pictures[False][n], job.folder / row["baseline"], plain)
-    names = [f"seed {seed}" for seed in seeds]
-    columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
-    shown = [[pictures[False][n], pictures[True][n]][-len(columns) :] for n in range(len(seeds))]
-    sheet = images.sheet(shown, columns, names, job.cell.prompt)
-    images.save(sheet, job.folder / "sheet.png", settings)
-    steps = steps_sheet(after)
-    if steps:
-        images.save(steps, job.folder / "steps.png", settings)
-
+    writable(job.folder, job.key)
+    # opened first: what a tracker refuses is known before anything is drawn
     with job.tracker.run(job.name or job.cell.label, job.folder, job.config, job.group) as log:
+        room = studio(job.source)
+        before, after = room.render([job.cell.baseline(), job.cell], seeds, at_once=job.at_once, on_step=on_step)
+        rows, whole = score(room.model, before, after, job.metrics)
+        settings = {"config": job.config, "versions": versions(), "label": job.cell.label}
+        pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
+        for n, row in enumerate(rows):
+            row["file"] = f"seed-{row['seed']}.png"
+            images.save(
+                pictures[True][n],
+                job.folder / row["file"],
+                {**settings, "seed": row["seed"], "edited": True, "scores": row},
+            )
+            if job.cell.operators:
+                row["baseline"] = f"baseline-seed-{row['seed']}.png"
+                plain = {**settings, "seed": row["seed"], "edited": False}
+                images.save(pictures[False][n], job.folder / row["baseline"], plain)
+        names = [f"seed {seed}" for seed in seeds]
+        columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
+        shown = [[pictures[False][n], pictures[True][n]][-len(columns) :] for n in range(len(seeds))]
+        sheet = images.sheet(shown, columns, names, job.cell.prompt)
+        images.save(sheet, job.folder / "sheet.png", settings)
+        steps = steps_sheet(after)
+        if steps:
+            images.save(steps, job.folder / "steps.png", settings)
+        result = {
+            "status": "done",
+            "key": job.key,
+            "name": job.name or job.cell.label,
+            "label": job.cell.label,
+            "prompt": job.cell.prompt,
+            "notes": notes,
+            "scores": whole,
+            "pictures": rows,
+            **settings,
+        }
+        write_json(job.folder / "result.json", result)
+
         for shot in after.steps:
             captions = [f"seed {seed}, step {shot.step}" for seed in seeds]
             for key, shots in (("steps/latents", shot.latents), ("steps/x0", shot.x0)):
@@ -389,26 +453,12 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
         captions = [caption(row, job.cell) for row in rows]
         log.pictures("pictures", list(zip(pictures[True], captions, strict=True)))
         log.pictures("sheet", [(sheet, job.cell.label)])
-        keys = list(rows[0])
         log.table(
             "pictures_table",
-            ["picture", *keys],
+            ["picture", *rows[0]],
             [[p, *row.values()] for p, row in zip(pictures[True], rows, strict=True)],
         )
         log.scores(whole)
-
-    result = {
-        "status": "done",
-        "key": fingerprint([job.source, job.cell, list(seeds)]),
-        "name": job.name or job.cell.label,
-        "label": job.cell.label,
-        "prompt": job.cell.prompt,
-        "notes": notes,
-        "scores": whole,
-        "pictures": rows,
-        **settings,
-    }
-    write_json(job.folder / "result.json", result)
     return result
 
 
@@ -435,9 +485,17 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("embedlab", "torch", "diffusers", "transformers")}
 
 
-def writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written, before anything is computed for it."""
+def writable(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be written or holds the result of another cell, before anything is computed for it.
+
+    The same cell is rendered again; its old result is taken away first, so that a killed process leaves none.
+    """
+    done = folder / "result.json"
     try:
+        if done.is_file():
+            if json.loads(done.read_text()).get("key") != key:
+                raise ConfigError(f"the folder '{folder}' holds the result of another cell; name another, or empty it.")
+            done.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()

@@ -25,6 +25,7 @@ from embedlab.errors import ModelError, listed
 HERE = Path(__file__).parent
 SHIPPED = {"emoji": HERE / "weights" / "emoji"}
 LAYOUTS = HERE / "weights" / "layouts"  # configs of the models that single files hold
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -87,9 +88,19 @@ class Source:
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
+        for setting in ("name", "dtype", "config", "scorer"):
+            value = getattr(self, setting)
+            if not isinstance(value, str) and (value is not None or setting == "name"):
+                raise ModelError(f"model.{setting} is {value!r}; it has to be a text.")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ModelError(f"dtype '{self.dtype}' is unknown; choose one of {listed(DTYPES)}.")
+        if not isinstance(self.allow_pickle, bool):
+            raise ModelError(f"model.allow_pickle is {self.allow_pickle!r}; it has to be true or false.")
         self.where  # noqa: B018  (a wrong name is refused here)
+        if self.config is not None and not self.single_file:
+            raise ModelError("model.config describes a single file; a folder or hub id brings its own configs.")
+        if self.scorer is not None and not Path(self.scorer).is_dir() and not HUB_ID.fullmatch(self.scorer):
+            raise ModelError(f"there is no scorer '{self.scorer}': no folder, and no hub id (owner/name).")
         pick_device(self.device)
 
     @property
@@ -102,8 +113,10 @@ class Source:
         """The folder, the file or the hub id."""
         if self.name in SHIPPED:
             return SHIPPED[self.name]
+        if len(self.name) > 1000:
+            raise ModelError(f"the name of a model has {len(self.name)} letters; give a name, a folder or a file.")
         path = Path(self.name).expanduser()
-        if path.is_dir():
+        if path.is_dir() and self.name:
             if not (path / "model_index.json").exists():
                 raise ModelError(f"the folder '{self.name}' has no model_index.json; a diffusers model folder has one.")
             return path
@@ -111,7 +124,7 @@ class Source:
             if path.suffix not in (".safetensors", ".ckpt"):
                 raise ModelError(f"'{self.name}' is no model file; a single file ends in .safetensors or .ckpt.")
             return path
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) and not path.suffix.endswith(("safetensors", "ckpt")):
+        if HUB_ID.fullmatch(self.name) and not path.suffix.endswith(("safetensors", "ckpt")):
             return self.name
         known = listed(SHIPPED)
         raise ModelError(
@@ -136,12 +149,12 @@ class Source:
                 raise ModelError(
                     f"the model '{self.name}' lacks its part '{name}': there is no {path} in {self.folder}."
                 )
-            return json.loads((self.folder / path).read_text())
+            return read_json(self.folder / path)
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            return json.loads(Path(hf_hub_download(self.folder, path)).read_text())
+            return read_json(Path(hf_hub_download(self.folder, path)))
         except LocalEntryNotFoundError:
             raise ModelError(
                 f"the hub cannot be reached and '{self.name}' is not in its cache; name a folder."
@@ -159,7 +172,7 @@ class Source:
     @property
     def encoders(self) -> tuple[str, ...]:
         """The folders of the text encoders: one for SD 1 and 2, two for SDXL."""
-        names = [n for n in ("text_encoder", "text_encoder_2") if self.index.get(n, [None])[0]]
+        names = [n for n in ("text_encoder", "text_encoder_2") if (self.index.get(n) or [None])[0]]
         if not names:
             raise ModelError(f"the model '{self.name}' lacks its part 'text_encoder'.")
         return tuple(names)
@@ -188,17 +201,24 @@ class Source:
     @property
     def widths(self) -> tuple[int, ...]:
         """Width of the rows of each text encoder."""
-        return tuple(self.part(name)["hidden_size"] for name in self.encoders)
+        return tuple(self.told(name, "hidden_size") for name in self.encoders)
+
+    def told(self, part: str, key: str) -> Any:
+        """What the configuration of a part says; ModelError where it does not."""
+        config = self.part(part)
+        if key not in config:
+            raise ModelError(f"the configuration of the part '{part}' of '{self.name}' has no {key}.")
+        return config[key]
 
     @property
     def factor(self) -> int:
         """How many pixels a latent spans, a side."""
-        return 2 ** (len(self.part("vae")["block_out_channels"]) - 1)
+        return 2 ** (len(self.told("vae", "block_out_channels")) - 1)
 
     @property
     def size(self) -> int:
         """The side of the pictures that the model was trained on, in pixels."""
-        return self.part("unet")["sample_size"] * self.factor
+        return self.told("unet", "sample_size") * self.factor
 
     def load(self) -> Model:
         """Read the weights. The same source gives the same model again within a process."""
@@ -210,12 +230,20 @@ class Source:
                 f"the model '{self.name}' lacks its part '{name}': there is no such folder in {self.where}."
             )
         try:
-            part = kind.from_pretrained(
-                self.where, subfolder=name, torch_dtype=dtype, use_safetensors=None if self.allow_pickle else True
+            part, info = kind.from_pretrained(
+                self.where,
+                subfolder=name,
+                torch_dtype=dtype,
+                use_safetensors=None if self.allow_pickle else True,
+                output_loading_info=True,
             )
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise ModelError(f"the part '{name}' of the model '{self.name}' cannot be read: {reason}") from None
+        if lacking := sorted(info["missing_keys"]):  # they would be filled at random
+            raise ModelError(
+                f"the part '{name}' of the model '{self.name}' lacks {len(lacking)} weights: {listed(lacking, 3)}."
+            )
         return part
 
     def _parts(self, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, AutoencoderKL]:
@@ -247,10 +275,13 @@ def load(name: str = "emoji", **settings: Any) -> Model:
 
 def pick_device(name: str | None) -> torch.device:
     """The device asked for, or CUDA where there is one."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise ModelError(f"'{name}' is no device; try cpu, cuda or cuda:0.") from None
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(name, str) or not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ModelError(f"{name!r} is no device that embedlab runs on; try cpu, cuda, cuda:0 or mps.")
+    device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("device 'mps' was asked for, but this torch has none; try cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"device '{name}' was asked for, but this torch sees {torch.cuda.device_count()} CUDA devices; try cpu."
@@ -303,7 +334,7 @@ def _load(source: Source) -> Model:
         scheduler={k: v for k, v in source.part("scheduler").items() if not k.startswith("_")},
         zero_negative=bool(source.index.get("force_zeros_for_empty_prompt", len(towers) > 1)),
         scorer=_scorer(source, towers, device),
-        concepts=tuple(json.loads(concepts.read_text())) if concepts.is_file() else (),
+        concepts=tuple(read_json(concepts, list)) if concepts.is_file() else (),
     )
 
 
@@ -318,7 +349,8 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
             )
             words = CLIPTokenizer.from_pretrained(source.scorer)
         except Exception as error:
-            raise ModelError(f"the scorer '{source.scorer}' cannot be read: {str(error).splitlines()[0]}") from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise ModelError(f"the scorer '{source.scorer}' cannot be read: {reason}") from None
         text = CLIPTextModelWithProjection._from_config(model.config.text_config)
         text.text_model, text.text_projection = model.text_model, model.text_projection
         image = CLIPVisionModelWithProjection._from_config(model.config.vision_config)
@@ -333,8 +365,19 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
 def _colours(folder: Path) -> dict[str, tuple[float, ...]]:
     """The colour normalisation that an image encoder was trained with, where its folder tells."""
     file = folder / "preprocessor_config.json"
-    told = json.loads(file.read_text()) if file.is_file() else {}
+    told = read_json(file) if file.is_file() else {}
     return {k: tuple(told[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in told}
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file that has to hold a `kind`."""
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ModelError(f"'{path}' cannot be read as JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise ModelError(f"'{path}' holds a {type(value).__name__}, not a {kind.__name__}.")
+    return value
 
 
 def layout_of(path: Path) -> str:
@@ -371,11 +414,13 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"'{path}' is not plain tensors and is not opened: {reason[:160]}") from None
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it asks to run {named[1]}" if named else "it holds something else, or was cut short"
+        raise ModelError(f"'{path}' is not plain tensors and is not opened: {found}.") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise ModelError(f"'{path}' holds a {type(state).__name__}, not a dictionary of tensors.")
-    return state.get("state_dict", state)
+    return state
 
 
 def _from_single_file(

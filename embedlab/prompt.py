@@ -5,6 +5,7 @@ A row is one place in the prompt, counted through all windows: row `r` stands in
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -56,6 +57,8 @@ class Tokens:
         Matching is by whole words on token ids, so case and spacing do not matter, punctuation does.
         Raises PromptError when there is none.
         """
+        if not isinstance(phrase, str):
+            raise PromptError(f"a word of the prompt is a text; {phrase!r} is a {type(phrase).__name__}.")
         wanted = tuple(ids_of(phrase, self.tokenizer))
         flat = self.ids.flatten().tolist()
         found, i = [], 0
@@ -95,6 +98,8 @@ def ids_of(text: str, tokenizer: CLIPTokenizer) -> list[int]:
     for special in (tokenizer.bos_token, tokenizer.eos_token):
         if special and special in text:
             raise PromptError(f"'{special}' inside a prompt would end it for the encoder; leave it out.")
+    if re.search(r"[\ud800-\udfff]", text):
+        raise PromptError(f"{text!r} holds characters that are no text (a broken encoding); type it again.")
     return list(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 

@@ -19,6 +19,7 @@ from embedlab.errors import PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
 
 SHIPPED = Path(__file__).parent / "pictures"
+LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -45,6 +46,8 @@ class Sampler:
             raise SamplerError(f"there is no scheduler '{self.scheduler}'; choose one of {listed(SCHEDULERS)}.")
         if not is_whole(self.steps) or not 1 <= self.steps <= 1000:
             raise SamplerError(f"sampler.steps is {self.steps!r}; it has to be a whole number from 1 to 1000.")
+        if isinstance(self.keep, str) or not isinstance(self.keep, Sequence):
+            raise SamplerError(f"sampler.keep is {self.keep!r}; it has to be a list of steps: sampler.keep=[0,5].")
         object.__setattr__(self, "keep", tuple(self.keep))
         if wrong := [k for k in self.keep if not is_whole(k) or not 0 <= k < self.steps]:
             raise SamplerError(f"sampler.keep names step {wrong[0]!r}; there are steps 0 to {self.steps - 1}.")
@@ -54,8 +57,11 @@ class Sampler:
         import diffusers
 
         name, settings = SCHEDULERS[self.scheduler]
-        scheduler = getattr(diffusers, name).from_config(config, **settings)
-        scheduler.set_timesteps(self.steps)
+        try:
+            scheduler = getattr(diffusers, name).from_config(config, **settings)
+            scheduler.set_timesteps(self.steps)
+        except (NotImplementedError, TypeError, ValueError, KeyError) as error:
+            raise SamplerError(f"the model's scheduler config does not make a {name}: {error}") from None
         return scheduler
 
 
@@ -76,11 +82,14 @@ class Start:
             if self.step is not None or self.strength is not None:
                 raise SamplerError("start.step and start.strength need a picture to start from: set start.picture.")
             return
-        if (self.step is None) == (self.strength is None):
+        if self.step is None and self.strength is None:
             raise SamplerError("a picture to start from needs one of start.step and start.strength.")
+        if self.step is not None and self.strength is not None:
+            raise SamplerError(f"start.step ({self.step}) and start.strength ({self.strength}) say the same; give one.")
         if self.step is not None and (not is_whole(self.step) or self.step < 0):
             raise SamplerError(f"start.step is {self.step!r}; it has to be a whole number, 0 or more.")
-        if self.strength is not None and not (isinstance(self.strength, int | float) and 0 < self.strength <= 1):
+        number = isinstance(self.strength, int | float) and not isinstance(self.strength, bool)
+        if self.strength is not None and not (number and 0 < self.strength <= 1):
             raise SamplerError(f"start.strength is {self.strength!r}; it has to be above 0 and at most 1.")
         if not self.path.is_file():
             raise PictureError(
@@ -107,6 +116,11 @@ class Start:
         if self.picture is None:
             return 0
         if self.strength is not None:
+            if not int(steps * self.strength):
+                raise SamplerError(
+                    f"start.strength is {self.strength}: of {steps} steps none would be run; "
+                    f"take {1 / steps:g} or more."
+                )
             return max(steps - min(int(steps * self.strength), steps), 0)
         assert self.step is not None
         if self.step >= steps:
@@ -216,15 +230,22 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
         raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture.")
     if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
         raise SamplerError(f"seed {wrong[0]!r} is no whole number from 0 to 2^63 - 1.")
+    if twice := [s for n, s in enumerate(seeds) if s in seeds[:n]]:
+        raise SamplerError(f"seed {twice[0]} is there twice; it would give the same picture twice.")
     return tuple(seeds)
 
 
 def check_size(size: int | Sequence[int] | None, trained: int, factor: int, levels: int) -> tuple[int, int]:
     """Height and width in pixels: a multiple of the VAE factor, and large enough for the UNet to halve."""
-    height, width = (trained, trained) if size is None else (size, size) if isinstance(size, int) else tuple(size)
+    sides = (trained, trained) if size is None else (size, size) if is_whole(size) else size
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(is_whole(side) for side in sides):
+        raise SamplerError(f"size is {size!r}; it has to be one side or [height, width] in pixels, such as {trained}.")
+    height, width = sides
     for side in (height, width):
-        if not is_whole(side) or side <= 0 or side % factor:
-            near = max(factor, round(side / factor) * factor) if isinstance(side, int | float) and side > 0 else trained
+        if not 0 < side <= LARGEST:
+            raise SamplerError(f"a size of {side} is not between 1 and {LARGEST} pixels; try {trained}.")
+        if side % factor:
+            near = max(factor, round(side / factor) * factor)
             raise SamplerError(f"a size of {side!r} is no multiple of the VAE factor {factor}; try {near}.")
         if side // factor < 2 ** (levels - 1):
             raise SamplerError(

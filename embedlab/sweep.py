@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ class Collect(Callback):
         """Write `sheet.png` and `results.csv` into the sweep's folder, and print the table."""
         folder = Path(config.hydra.sweep.dir)
         results = collect(folder)
-        if results:
-            write(folder, results)
-            print(table(results))
-            print(f"\nThe contact sheet is {folder.resolve() / 'sheet.png'}")
+        if not results:
+            from embedlab.app import fail
+
+            fail("this sweep has no jobs.")
+        write(folder, results)
+        print(table(results))
+        print(f"\nThe contact sheet is {folder.resolve() / 'sheet.png'}")
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -85,7 +89,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """The mean scores of each job as text, a line a job."""
     drop = ("rows/", "conditioning/")
     keys = list(dict.fromkeys(key for r in results for key in r["scores"] if not key.startswith(drop)))
-    names = [label(result) for result in results]
+    names = [textwrap.shorten(label(result), 60, placeholder="…") for result in results]
     wide = max([4, *(len(name) for name in names)])
     heads = [key.replace("clip_score/", "CLIP ").replace("closest/", "is ").replace("change/", "Δ ") for key in keys]
     lines = ["  ".join([" " * wide, *heads])]

@@ -109,19 +109,26 @@ class Wandb:
     def __post_init__(self) -> None:
         if self.mode not in ("offline", "online", "disabled"):
             raise ConfigError(f"tracker.mode is '{self.mode}'; choose one of offline, online, disabled.")
-        if not self.project or set(self.project) & set("/\\#?%:"):
+        for name, value in (("project", self.project), ("entity", self.entity)):
+            if not isinstance(value, str | None):
+                raise ConfigError(f"tracker.{name} is {value!r}; it has to be a text.")
+        if not self.project or len(self.project) > 128 or set(self.project) & set("/\\#?%:"):
             raise ConfigError(
-                f"tracker.project is '{self.project}'; wandb takes no empty name and none with / \\ # ? % :"
+                f"tracker.project is '{self.project}'; wandb takes 1 to 128 letters and none of / \\ # ? % :"
             )
+        if isinstance(self.tags, str) or not isinstance(self.tags, Sequence):
+            raise ConfigError(f"tracker.tags is {self.tags!r}; it has to be a list: tracker.tags=[first,second].")
+        if wrong := [tag for tag in self.tags if not isinstance(tag, str) or not 1 <= len(tag) <= 64]:
+            raise ConfigError(f"tracker.tags holds {wrong[0]!r}; wandb takes texts of 1 to 64 letters.")
 
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
         import wandb
 
         # an online run without a key would be an error at once, which is right; a question would wait for ever
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
             run = wandb.init(
                 project=self.project,
                 entity=self.entity,
@@ -134,10 +141,10 @@ class Wandb:
                 settings=settings,
                 reinit="create_new",
             )
-        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
-            raise ConfigError(
-                f"wandb: {str(error).splitlines()[0]} Use tracker.mode=offline or tracker=disk."
-            ) from None
+        except (wandb.errors.Error, ValueError, TypeError, OSError) as error:  # pydantic's are ValueErrors
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:240].rstrip(". ")
+            way = "tracker.mode=offline or tracker=disk" if self.mode == "online" else "tracker=disk"
+            raise ConfigError(f"wandb: {reason}. Mend that (or a WANDB_ variable), or use {way}.") from None
         with run, finished_on_sigterm(run.finish):
             yield _WandbRun(run)
 

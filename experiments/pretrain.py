@@ -3,8 +3,8 @@
     python experiments/pretrain.py                     # all stages; kill it and run it again, it goes on
     python experiments/pretrain.py stages=[unet] unet.steps=40000 warm_start=true
 
-data → vae → decoder → clip → unet → export → quality. A stage goes on from its checkpoint in `folder`; with
-`warm_start` a stage without one begins at the weights that embedlab ships.
+data → vae → whole → decoder → clip → vision → unet → export → quality. A stage goes on from its checkpoint in
+`folder`; with `warm_start` a stage without one begins at the weights that embedlab ships.
 """
 
 from embedlab.pretrain.run import main

@@ -14,10 +14,10 @@ from embedlab import images
 FAST = ["sampler.steps=2", "tracker=silent", "seeds=[0,1]"]
 
 
-def embedlab(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+def embedlab(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """Run the command in a folder that is not the checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=cwd, timeout=240
+        [sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=cwd, timeout=240, env=env
     )
 
 
@@ -89,7 +89,28 @@ BAD = {
     "sampler.scheduler=dimm": "there is no scheduler 'dimm'; choose one of ddim",
     "sampler.steps=0": "sampler.steps is 0",
     "sampler.steps=-1": "sampler.steps is -1",
-    "sampler.stepz=3": "Could not override 'sampler.stepz'",
+    "sampler.stepz=3": "there is no setting 'sampler.stepz'; sampler has keep, scheduler, steps.",
+    "promt=cat": "there is no setting 'promt'; there are model, operators,",
+    "+foo=1": "there is no setting 'foo'",
+    "~model": "'model' cannot be left out",
+    "operators.replace.by=cat": "there is no operator 'replace' in this run; choose it first: operators=[...]",
+    "+operators.x=5": "5 is no operator",
+    "operators=[replace] +operators.replace._partial_=true": "is no operator",
+    "operators=[replace] operators.replace.word=5": "a word of the prompt is a text; 5 is a int",
+    "prompt=cat,dog": """For one text quote it twice: 'prompt="cat,dog"'; for a sweep over its parts add -m.""",
+    "prompt=(cat:1.2)": """is not in Hydra's syntax; a text with signs in it is quoted twice: 'prompt="(cat:1.2)"'""",
+    "size=abc": "size is 'abc'; it has to be one side or [height, width] in pixels",
+    "size=[128]": "size is (128,)",
+    "size=8000000": "is not between 1 and 8192 pixels",
+    "encoder.skip=99": "encoder.skip is 99, but the part 'text_encoder' has 4 layers; skip 4 at the most",
+    "start=picture start.picture=puppy.png start.strength=0.01": "of 25 steps none would be run; take 0.04 or more",
+    "seeds=[0,0]": "seed 0 is there twice",
+    "metrics.words=cat": "metrics.words is 'cat'; it has to be a list",
+    "metrics.words=[null]": "metrics.words holds None",
+    "metrics.template=a": "it needs one {}, where the word goes",
+    "model.device=gpu": "'gpu' is no device that embedlab runs on",
+    "tracker.tags=abc": "tracker.tags is 'abc'; it has to be a list",
+    "group=5": "group is 5; it has to be a text",
     "+sampler.stepz=3": "unexpected keyword argument 'stepz'",
     "size=100": "a size of 100 is no multiple of the VAE factor 8; try 96",
     "start=picture start.picture=/nowhere.png start.step=3": "there is no picture '/nowhere.png'",
@@ -98,7 +119,7 @@ BAD = {
     "guidance.scale=x": "guidance.scale is 'x'",
     "seeds=[]": "seeds is []",
     "seeds=[-1]": "seed -1 is no whole number",
-    "tracker=null": "cannot be null; tracker=silent logs nothing",
+    "tracker=null": "has to be the name of an option; tracker=silent logs nothing",
     "tracker.mode=offlin": "tracker.mode is 'offlin'",
     "at_once=0": "at_once is 0",
 }
@@ -126,6 +147,29 @@ def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, m
     assert BAD[words] in lines[0]
     assert not list(tmp_path.rglob("*.png"))
     assert not list(tmp_path.rglob("result.json"))
+    assert not (tmp_path / "out").exists(), "nothing stays of a job that was refused"
+
+
+def test_what_a_tracker_refuses_is_known_before_anything_is_drawn(tmp_path):
+    words = ["tracker=wandb", *(word for word in FAST if not word.startswith("tracker"))]
+    done = embedlab(*words, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path, env={**os.environ, "WANDB_MODE": "bananas"})
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "bananas" in done.stderr
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_refused_job_of_a_sweep_is_named_and_another_result_is_not_overwritten(tmp_path):
+    done = embedlab("-m", "guidance.scale=nan,2", *FAST, f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "embedlab: job 0 (guidance.scale=nan" in done.stderr
+    first = embedlab(*FAST, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    kept = (tmp_path / "out" / "result.json").read_text()
+    other = embedlab(*FAST, "guidance.scale=2", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "holds the result of another cell" in other.stderr
+    assert (tmp_path / "out" / "result.json").read_text() == kept
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
@@ -147,7 +191,7 @@ def test_an_empty_prompt_and_one_of_ten_thousand_words_are_fine(tmp_path):
 
 def test_secrets_of_the_environment_are_not_logged(tmp_path):
     environment = {**os.environ, "MY_API_KEY": "s3cret-value-0"}
-    words = ["+experiment_note=${oc.env:MY_API_KEY}", *FAST, f"hydra.run.dir={tmp_path}/out"]
+    words = ["group=${oc.env:MY_API_KEY}", *FAST, f"hydra.run.dir={tmp_path}/out"]
     done = subprocess.run(
         [sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=tmp_path, env=environment
     )

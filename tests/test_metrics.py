@@ -67,5 +67,5 @@ def test_words_of_the_edit_are_scored_and_the_closest_named(emoji):
 
 
 def test_a_template_without_a_place_for_the_word_is_refused():
-    with pytest.raises(ConfigError, match="metrics.template is 'a picture'; it needs {} where the word goes"):
+    with pytest.raises(ConfigError, match="metrics.template is 'a picture'; it needs one {}, where the word goes"):
         Metrics(template="a picture")

@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import open_pipeline
 from original_layout import original
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from embedlab import Cell, Sampler, find, load, models, render
 from embedlab.errors import ModelError
+from embedlab.experiment import check
 
 
 def same_weights(a, b) -> bool:
@@ -120,6 +121,32 @@ def test_weights_that_are_broken_or_pickled_are_refused(folders, tmp_path):
         load(str(broken))
 
 
+def test_weights_that_are_missing_are_not_made_up(folders, tmp_path):
+    """The libraries fill them at random and say so in a log."""
+    for part in ("text_encoder", "unet", "vae"):
+        copy = tmp_path / part
+        shutil.copytree(folders["sd1"], copy)
+        (file,) = (copy / part).glob("*.safetensors")
+        weights = load_file(file)
+        gone = sorted(weights)[0]
+        save_file({key: value for key, value in weights.items() if key != gone}, file, {"format": "pt"})
+        with pytest.raises(ModelError, match=f"the part '{part}' of the model .* lacks 1 weights: {gone}"):
+            load(str(copy))
+
+
+def test_configs_that_are_broken_name_the_file_or_the_key(folders, tmp_path):
+    for path, text, message in (
+        ("unet/config.json", "{bad", "config.json' cannot be read as JSON"),
+        ("model_index.json", "[]", "model_index.json' holds a list, not a dict"),
+        ("unet/config.json", "{}", "the configuration of the part 'unet' of .* has no in_channels"),
+    ):
+        copy = tmp_path / str(abs(hash((path, text))))
+        shutil.copytree(folders["sd1"], copy)
+        (copy / path).write_text(text)
+        with pytest.raises(ModelError, match=message):
+            check(Cell("a cat"), find(str(copy)))
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -127,7 +154,14 @@ def test_weights_that_are_broken_or_pickled_are_refused(folders, tmp_path):
         ("/nowhere/model.safetensors", {}, "there is no model"),
         (__file__, {}, "is no model file; a single file ends in .safetensors or .ckpt"),
         ("emoji", {"dtype": "float8"}, "dtype 'float8' is unknown; choose one of float32, float16, bfloat16"),
-        ("emoji", {"device": "gpu"}, "'gpu' is no device; try cpu, cuda"),
+        ("emoji", {"device": "gpu"}, "'gpu' is no device that embedlab runs on; try cpu, cuda"),
+        ("emoji", {"device": "cpu:3"}, "'cpu:3' is no device"),
+        ("emoji", {"device": 0}, "0 is no device"),
+        ("emoji", {"config": "emoji"}, "model.config describes a single file"),
+        ("emoji", {"scorer": "nowhere"}, "there is no scorer 'nowhere'"),
+        ("emoji", {"allow_pickle": "false"}, "model.allow_pickle is 'false'; it has to be true or false"),
+        (None, {}, "model.name is None; it has to be a text"),
+        ("x" * 5000, {}, "the name of a model has 5000 letters"),
         ("emoji", {"device": "cuda:99"}, "device 'cuda:99' was asked for, but this torch sees"),
     ],
 )

@@ -236,6 +236,10 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
             "path is 'bezier'; choose one of lerp, slerp",
         ),
         (lambda: Interpolate("puppy", ["cat"], [0.5, 0.5]), OperatorError, "there are 2 weights for 1 ends"),
+        (lambda: Interpolate("puppy", ["cat", "fox"], 0.5), OperatorError, "give a list of as many weights"),
+        (lambda: Interpolate("puppy", [], []), OperatorError, "names no end"),
+        (lambda: Replace("puppy", [True] * 16), OperatorError, "is no word, no id and no vector of 16 numbers"),
+        (lambda: Replace("puppy", 1.5), OperatorError, "1.5 is no word, no id and no vector"),
         (lambda: Interpolate("puppy", ["cat", "fox"], [0.8, 0.4]), OperatorError, "sum to 1 at the most"),
     ],
 )

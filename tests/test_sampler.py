@@ -150,7 +150,7 @@ def test_predicted_x0_at_no_noise_is_the_picture(sd1):
         (lambda: Start("/nowhere.png", step=3), "there is no picture '/nowhere.png'"),
         (lambda: Start(__file__, step=3), "is not a picture that can be read"),
         (lambda: check_size(100, 128, 8, 3), "a size of 100 is no multiple of the VAE factor 8; try 96"),
-        (lambda: check_size(0, 128, 8, 3), "a size of 0 is no multiple"),
+        (lambda: check_size(0, 128, 8, 3), "a size of 0 is not between 1 and 8192 pixels"),
         (lambda: check_size(8, 128, 8, 3), "has to be 32 or more"),
         (lambda: check_seeds([]), r"seeds is \[\]"),
         (lambda: check_seeds([-1]), "seed -1 is no whole number from 0"),

@@ -93,12 +93,16 @@ class Interpolate:
     def ends(self) -> list[tuple[Any, Any]]:
         """Each end with its weight."""
         if not isinstance(self.weight, list | tuple):
+            if isinstance(self.toward, list | tuple) and any(isinstance(end, str) for end in self.toward):
+                raise OperatorError(f"`toward` names {len(self.toward)} ends; give a list of as many weights.")
             return [(self.toward, self.weight)]
         if not isinstance(self.toward, list | tuple) or len(self.toward) != len(self.weight):
             many = len(self.toward) if isinstance(self.toward, list | tuple) else 1
             raise OperatorError(
                 f"there are {len(self.weight)} weights for {many} ends of `toward`; each needs its own."
             )
+        if not self.weight:
+            raise OperatorError("`toward` names no end; name a word, or several with a weight each.")
         return list(zip(self.toward, self.weight, strict=True))
 
     @property
@@ -114,11 +118,14 @@ class Interpolate:
         spans = prompt.tokens.rows(self.word)
         for table in tables(self.rows):
             mixed = prompt.take(table, spans)
-            kept = 1 - sum(weight for _, weight in self.ends)
-            for end, weight in self.ends:
+            ends = self.ends
+            kept = 1 - sum(weight for _, weight in ends)
+            for end, weight in ends:
                 there = fit(source(end, table, prompt, lookup), len(spans[0]), self.lengths, self.word, end)
                 kept += weight
-                if kept:  # nothing of the word is left and this end has no weight either
+                if len(ends) == 1:
+                    mixed = PATHS[self.path](mixed, there.expand_as(mixed), weight)
+                elif kept:  # else nothing of the word is left and this end has no weight either
                     mixed = PATHS[self.path](mixed, there.expand_as(mixed), weight / kept)
             prompt = prompt.put(table, spans, mixed)
         return prompt

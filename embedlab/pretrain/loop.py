@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from embedlab.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -32,6 +34,18 @@ class Schedule:
     save_every: int = 200
     sheet_every: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch", 1), ("warmup", 0), ("save_every", 1), ("sheet_every", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}; it has to be a whole number, {least} or more.")
+        for name, below in (("lr", math.inf), ("floor", 1.0), ("weight_decay", math.inf), ("clip", math.inf)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= below:
+                raise ConfigError(f"{name} is {value!r}; it has to be a number from 0 to {below:g}.")
+        if isinstance(self.ema, bool) or not isinstance(self.ema, int | float) or not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is {self.ema!r}; it has to be a number from 0 and below 1.")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step.

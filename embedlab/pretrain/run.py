@@ -11,18 +11,36 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
-from embedlab.app import conf_dir
+from embedlab.app import conf_dir, mendable
 from embedlab.errors import ConfigError, listed
 from embedlab.tracker import Run
 
 STAGES = ("data", "vae", "whole", "decoder", "clip", "vision", "unet", "export", "quality")
 
 
+def main() -> None:
+    """The command; what the user can mend is one line and exit code 2."""
+    with mendable():
+        app()
+
+
 @hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")
-def main(config: DictConfig) -> None:
+def app(config: DictConfig) -> None:
     """Run the stages that were asked for, in the order of the recipe."""
-    if unknown := set(config.stages) - set(STAGES):
-        raise ConfigError(f"there is no stage {listed(sorted(unknown))}; choose from {listed(STAGES)}.")
+    with mendable():
+        work(config)
+
+
+def work(config: DictConfig) -> None:
+    """Check everything, then run stage by stage."""
+    if not OmegaConf.is_list(config.stages) or not config.stages:
+        raise ConfigError(f"stages is {config.stages!r}; it has to be a list, such as [vae,whole]: {listed(STAGES)}.")
+    if unknown := [str(stage) for stage in config.stages if stage not in STAGES]:
+        raise ConfigError(f"there is no stage {listed(unknown)}; choose from {listed(STAGES)}.")
+    if not isinstance(config.warm_start, bool):
+        raise ConfigError(f"warm_start is {config.warm_start!r}; it has to be true or false.")
+    if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
+        raise ConfigError(f"threads is {config.threads!r}; it has to be a whole number, 1 or more.")
     import torch
 
     from embedlab.models import SHIPPED, pick_device
@@ -31,8 +49,12 @@ def main(config: DictConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     folder, target = Path(config.folder), Path(config.export_to)
-    folder.mkdir(parents=True, exist_ok=True)
     device = pick_device(config.device)
+    trained = [stage for stage in STAGES if stage in config.stages and stage not in ("data", "export", "quality")]
+    schedules = {stage: hydra.utils.instantiate(config[stage], _convert_="all") for stage in trained}
+    if "data" not in config.stages and (trained or "export" in config.stages) and not stages.has_data(folder):
+        raise ConfigError(f"there is no data in '{folder}'; run the stage data first.")
+    folder.mkdir(parents=True, exist_ok=True)
     if config.warm_start and not (folder / "start").exists():
         stages.adopt(SHIPPED["emoji"], folder)
     tracker = hydra.utils.instantiate(config.tracker, _convert_="all")
@@ -47,13 +69,9 @@ def main(config: DictConfig) -> None:
             print(quality.report(quality.measure(str(target), folder)))
         else:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
-                schedule = hydra.utils.instantiate(config[stage], _convert_="all")
-                train, more = {
-                    **{name: (stages.vae, {"stage": name}) for name in stages.VAE_STAGES},
-                    **{name: (stages.clip, {"stage": name}) for name in ("clip", "vision")},
-                    "unet": (stages.unet, {}),
-                }[stage]
-                train(folder, schedule, partial(_log, run), partial(_show, run), device, **more)
+                train: Any = {"clip": stages.clip, "vision": stages.clip, "unet": stages.unet}.get(stage, stages.vae)
+                more = {} if stage == "unet" else {"stage": stage}
+                train(folder, schedules[stage], partial(_log, run), partial(_show, run), device, **more)
 
 
 def _log(run: Run, figures: dict[str, float], step: int) -> None:

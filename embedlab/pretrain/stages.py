@@ -30,6 +30,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CL
 
 from embedlab.clip import Tower
 from embedlab.encoder import embed_all, encode
+from embedlab.errors import ConfigError
 from embedlab.pretrain import scenes
 from embedlab.pretrain.loop import Schedule, fit, write_atomically
 
@@ -101,6 +102,11 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def has_data(folder: Path) -> bool:
+    """Whether the stage `data` was finished here."""
+    return all((folder / f"{name}.json").exists() for name in ("train", "held_out"))
+
+
 def rows_of(folder: Path, name: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The pictures (memory-mapped) and the captions of `train` or `held_out`."""
     return np.load(folder / f"{name}.npy", mmap_mode="r"), json.loads((folder / f"{name}.json").read_text())
@@ -139,9 +145,7 @@ def weights(folder: Path, *stages: str) -> dict[str, Tensor]:
         if path.exists():
             state = torch.load(path, weights_only=True, map_location="cpu")["average"]
             return {key.removeprefix("module."): value for key, value in state.items() if key.startswith("module.")}
-    raise FileNotFoundError(
-        f"{folder / stages[0]}.pt is missing; run the stage {stages[0]} first, or set warm_start=true."
-    )
+    raise ConfigError(f"{folder / stages[0]}.pt is missing; run the stage {stages[0]} first, or set warm_start=true.")
 
 
 def begin(model: nn.Module, folder: Path, stage: str) -> None:
