@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal, TypeGuard
 
@@ -46,6 +47,22 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """An entry of the vocabulary near a row."""
+
+    id: int
+    text: str
+    cosine: float
+    distance: float
+
+
+@lru_cache(maxsize=8)
+def mean_norm(table: Tensor) -> Tensor:
+    """The mean norm of a table's rows, computed once a table."""
+    return table.float().norm(dim=1).mean()
+
+
+@dataclass(frozen=True)
 class Lookup:
     """From a word, an id or a vector to rows of one encoder's tables.
 
@@ -71,6 +88,40 @@ class Lookup:
                 raise OperatorError(f"{what} is no token id; the vocabulary has ids 0 to {len(self.token_table) - 1}.")
             return self.token_table[[what]]
         return vectors(what, self.token_table)
+
+    def table(self, name: Table) -> Float[Tensor, "entry dim"]:
+        """The table of a stage."""
+        return self.token_table if name == "token" else self.position_table
+
+    def mean_length(self, name: Table) -> Tensor:
+        """The mean norm of a table's rows."""
+        return mean_norm(self.table(name))
+
+    def nearest(
+        self, rows: Float[Tensor, "*row dim"], most: int = 5, by: Literal["cosine", "distance"] = "cosine"
+    ) -> list[list[Neighbour]]:
+        """The vocabulary entries closest to each row, nearest first, with cosine similarity and Euclidean distance.
+
+        Rows (n, dim) or one row (dim,); `by` says what "closest" means.
+
+        >>> from embedlab import models
+        >>> lookup = lookup_of(models.load("emoji").towers[0])
+        >>> [[n.text for n in row] for row in lookup.nearest(lookup("cat"), most=1)]
+        [['cat']]
+        """
+        if by not in ("cosine", "distance"):
+            raise OperatorError(f"nearest by '{by}'; choose one of cosine, distance.")
+        rows, table = vectors(rows, self.token_table).float(), self.token_table.float()
+        distances = torch.cdist(rows, table)
+        cosines = torch.nn.functional.normalize(rows, dim=-1) @ torch.nn.functional.normalize(table, dim=-1).T
+        best = (cosines if by == "cosine" else -distances).topk(most, dim=-1).indices
+        return [
+            [
+                Neighbour(i, self.tokenizer.decode([i]).strip(), float(cosines[r, i]), float(distances[r, i]))
+                for i in row
+            ]
+            for r, row in enumerate(best.tolist())
+        ]
 
     def place(self, what: str | int | Tensor | Sequence[Any], tokens: Tokens) -> Float[Tensor, "row dim"]:
         """Position rows: where a word of the prompt stands, of a place 0 to 76, or a vector as it is."""

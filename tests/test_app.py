@@ -77,7 +77,7 @@ def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(tmp_path):
 
 
 BAD = {
-    "operators=[replace] operators.replace.word=kitten": "'kitten' is not in the prompt; its words are A, picture, of,",
+    "operators=[replace] operators.replace.rows=kitten": "'kitten' is not in the prompt; its words are A, picture, of,",
     "operators=[replace] operators.replace.by=pomeranian": "'puppy' has 1 token and 'pomeranian' has 2",
     "operators=[interpolate] operators.interpolate.weight=nan": "weight is nan; it has to be a finite number",
     "operators=[interpolate] operators.interpolate.weight=half": "weight is 'half'; it has to be a finite number",
@@ -96,7 +96,7 @@ BAD = {
     "operators.replace.by=cat": "there is no operator 'replace' in this run; choose it first: operators=[...]",
     "+operators.x=5": "5 is no operator",
     "operators=[replace] +operators.replace._partial_=true": "is no operator",
-    "operators=[replace] operators.replace.word=5": "a word of the prompt is a text; 5 is a int",
+    "operators=[replace] operators.replace.rows=5": "a word of the prompt is a text; 5 is a int",
     "prompt=cat,dog": """For one text quote it twice: 'prompt="cat,dog"'; for a sweep over its parts add -m.""",
     "prompt=(cat:1.2)": """is not in Hydra's syntax; a text with signs in it is quoted twice: 'prompt="(cat:1.2)"'""",
     "size=abc": "size is 'abc'; it has to be one side or [height, width] in pixels",

@@ -7,7 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from embedlab import Cell, find
 from embedlab.app import PARTS, conf_dir
+from embedlab.experiment import check
 
 CONF = Path(conf_dir())
 
@@ -38,6 +40,7 @@ def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
     assert list(made) == [operator]
     named = set(OmegaConf.to_container(config.operators[operator])) - {"_target_"}
     assert named == set(type(made[operator]).__dataclass_fields__)
+    check(Cell(config.prompt, tuple(made.values())), find("emoji"))  # its defaults fit the default prompt
 
 
 @pytest.mark.parametrize("model", options("model"))

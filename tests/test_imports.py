@@ -12,6 +12,7 @@ ORDER = [
     *(
         "errors",
         "prompt",
+        "select",
         "clip",
         "models",
         "embeddings",

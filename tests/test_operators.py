@@ -26,10 +26,10 @@ NEUTRAL = [
     Interpolate("puppy", "skunk", 0.0),
     Interpolate("puppy", "skunk", 0.0, path="slerp"),
     Interpolate("puppy", ["skunk", "cat"], [0.0, 0.0]),
-    Interpolate("puppy", "rocket", 0, rows="both"),
+    Interpolate("puppy", "rocket", 0, stage="both"),
     Replace("puppy", "puppy"),
-    Replace("puppy", "puppy", rows="both"),
-    Replace("puppy", 5, rows="position"),
+    Replace("puppy", "puppy", stage="both"),
+    Replace("puppy", 5, stage="position"),
 ]
 
 
@@ -50,7 +50,7 @@ def test_the_full_setting_is_the_target_to_the_bit(sd1, path):
     assert torch.equal(after.token[0, 5], lookup("cat")[0])
     _, after, lookup = apply(Replace("puppy", "cat"), sd1)
     assert torch.equal(after.token[0, 5], lookup(2368)[0])
-    _, after, lookup = apply(Replace("puppy", "rocket", rows="position"), sd1)
+    _, after, lookup = apply(Replace("puppy", "rocket", stage="position"), sd1)
     assert torch.equal(after.position[0, 5], after.position[0, 8])
 
 
@@ -59,7 +59,7 @@ def test_the_full_setting_is_the_target_to_the_bit(sd1, path):
     [
         Interpolate("puppy", "skunk", 0.5),
         Interpolate("puppy", "skunk", 0.5, path="slerp"),
-        Interpolate("puppy", "rocket", 0.5, rows="position"),
+        Interpolate("puppy", "rocket", 0.5, stage="position"),
         Interpolate("puppy", ["skunk", "cat"], [0.25, 0.25]),
         Interpolate("puppy", "skunk", 1.5),
     ],
@@ -78,7 +78,7 @@ def test_the_input_is_never_changed(sd1):
     before = embed(PROMPT, tower)
     token, position, table = before.token.clone(), before.position.clone(), tower.token_table.clone()
     Replace("puppy", "cat")(before, lookup_of(tower))
-    Interpolate("a", "rocket", 0.3, rows="both")(before, lookup_of(tower))
+    Interpolate("a", "rocket", 0.3, stage="both")(before, lookup_of(tower))
     assert torch.equal(before.token, token)
     assert torch.equal(before.position, position)
     assert torch.equal(tower.token_table, table)
@@ -204,11 +204,11 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
         (lambda: Replace("puppy", ""), PromptError, "an empty text has no token rows"),
         (lambda: Replace("puppy", 50_000), OperatorError, "50000 is no token id; the vocabulary has ids 0 to 49407"),
         (
-            lambda: Replace("puppy", 77, rows="position"),
+            lambda: Replace("puppy", 77, stage="position"),
             OperatorError,
             "77 is no place in a window; places are 0 to 76",
         ),
-        (lambda: Replace("puppy", "cat", rows="position"), PromptError, "'cat' is not in the prompt"),
+        (lambda: Replace("puppy", "cat", stage="position"), PromptError, "'cat' is not in the prompt"),
         (
             lambda: Replace("puppy", torch.ones(2)),
             OperatorError,
@@ -217,12 +217,12 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
         (lambda: Replace("puppy", torch.full((16,), float("nan"))), OperatorError, "holds NaN"),
         (lambda: Replace("puppy", ["x"]), OperatorError, "is no word, no id and no vector of 16 numbers"),
         (
-            lambda: Replace("puppy", "cat", rows="rows"),
+            lambda: Replace("puppy", "cat", stage="rows"),
             OperatorError,
-            "rows is 'rows'; choose one of token, position, both",
+            "stage is 'rows'; choose one of token, position, both",
         ),
         (lambda: Replace("puppy", "cat", lengths="pad"), OperatorError, "lengths is 'pad'; choose one of error"),
-        (lambda: Replace("puppy", 3, rows="both"), OperatorError, "an id is no place"),
+        (lambda: Replace("puppy", 3, stage="both"), OperatorError, "an id is no place"),
         (
             lambda: Interpolate("puppy", "cat", float("nan")),
             OperatorError,

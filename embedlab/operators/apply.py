@@ -1,8 +1,8 @@
-"""What every operator shares: which tables it edits, and how word counts are made to agree."""
+"""What every operator shares: its stage, its rows, and how counts of rows are made to agree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -10,10 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clip import Tower
-from embedlab.embeddings import Embeddings, Lookup, Table, lookup_of
+from embedlab.embeddings import Embeddings, Lookup, Table, finite, lookup_of
 from embedlab.errors import OperatorError, listed
+from embedlab.select import Spans, select
 
-Rows = Literal["token", "position", "both"]
+Stage = Literal["token", "position", "both"]
+STAGES: dict[str, tuple[Table, ...]] = {
+    "token": ("token",),
+    "position": ("position",),
+    "both": ("token", "position"),
+}
 Lengths = Literal["error", "repeat", "resample", "zero"]
 LENGTHS = ("error", "repeat", "resample", "zero")
 
@@ -49,16 +55,24 @@ def edit_with(
     return tuple(parts)
 
 
-def tables(rows: Rows) -> tuple[Table, ...]:
-    """The tables that a `rows` setting names."""
-    named: dict[str, tuple[Table, ...]] = {
-        "token": ("token",),
-        "position": ("position",),
-        "both": ("token", "position"),
-    }
-    if rows not in named:
-        raise OperatorError(f"rows is '{rows}'; choose one of {listed(named)}.")
-    return named[rows]
+def tables(stage: str) -> tuple[Table, ...]:
+    """The tables that a stage names."""
+    if stage not in STAGES:
+        raise OperatorError(f"stage is '{stage}'; choose one of {listed(STAGES)}.")
+    return STAGES[stage]
+
+
+def over(
+    prompt: Embeddings,
+    rows: Any,
+    stage: Stage,
+    change: Callable[[Float[Tensor, "span row dim"], Table, Spans], Float[Tensor, "*span row dim"]],
+) -> Embeddings:
+    """Put what `change` makes of the selected rows in their place, in each table that the stage names."""
+    spans = select(rows, prompt.tokens)
+    for table in tables(stage):
+        prompt = prompt.put(table, spans, change(prompt.take(table, spans), table, spans))
+    return prompt
 
 
 def check_lengths(lengths: str) -> None:
@@ -67,9 +81,41 @@ def check_lengths(lengths: str) -> None:
         raise OperatorError(f"lengths is '{lengths}'; choose one of {listed(LENGTHS)}.")
 
 
-def source(what: Any, table: Table, prompt: Embeddings, lookup: Lookup) -> Float[Tensor, "row dim"]:
-    """The rows that a setting names: token rows by word or id, position rows by word of the prompt or place."""
+def source(
+    what: Any, table: Table, prompt: Embeddings, lookup: Lookup, lengths: Lengths = "error"
+) -> Float[Tensor, "row dim"]:
+    """The rows that a setting names: token rows by word or id, position rows by word of the prompt or place.
+
+    A mapping is a sum, `{king: 1, man: -1, woman: 1}`; its terms are brought to the longest of them by `lengths`
+    (`zero` is embedding-merge's rule).
+    """
+    if isinstance(what, Mapping):
+        terms = [
+            (name, source(name, table, prompt, lookup), finite(w, f"weight of {name}")) for name, w in what.items()
+        ]
+        if not terms:
+            raise OperatorError("an empty sum names no rows.")
+        longest, there = max((len(rows), str(name)) for name, rows, _ in terms)
+        parts = [weight * fit(rows, longest, lengths, there, name) for name, rows, weight in terms]
+        return torch.stack(parts).sum(0)
     return lookup(what) if table == "token" else lookup.place(what, prompt.tokens)
+
+
+def direction(what: Any, table: Table, prompt: Embeddings, lookup: Lookup) -> Float[Tensor, " dim"]:
+    """One vector: of a word or phrase, the mean of its rows; of a mapping, the weighted sum of such means.
+
+    Raises OperatorError for a direction of zero length.
+    """
+    if isinstance(what, Mapping):
+        terms = [finite(w, f"weight of {name}") * direction(name, table, prompt, lookup) for name, w in what.items()]
+        if not terms:
+            raise OperatorError("an empty sum is no direction.")
+        vector = torch.stack(terms).sum(0)
+    else:
+        vector = source(what, table, prompt, lookup).mean(0)
+    if not bool(vector.detach().norm() > 0):
+        raise OperatorError(f"the direction {shown(what)} has no length.")
+    return vector
 
 
 def fit(
@@ -101,9 +147,14 @@ def fit(
         if count > 1
         else torch.full((1,), (have - 1) / 2, device=rows.device)
     )
-    low = at.floor().long().clamp(max=have - 1)
-    high = (low + 1).clamp(max=have - 1)
-    return torch.lerp(rows[low], rows[high], (at - low)[:, None].to(rows))
+    return between(rows, at)
+
+
+def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Float[Tensor, "count dim"]:
+    """Rows at places that need not be whole, by linear interpolation; whole places give their row to the bit."""
+    low = at.floor().long().clamp(max=len(rows) - 1)
+    high = (low + 1).clamp(max=len(rows) - 1)
+    return torch.lerp(rows[low], rows[high], (at - low)[..., None].to(rows))
 
 
 def plural(count: int) -> str:
@@ -112,10 +163,19 @@ def plural(count: int) -> str:
 
 
 def shown(what: Any) -> str:
-    """A setting in a label: a word or number as it is, a vector by name."""
+    """A setting in a label: a word or number as it is, a vector by name, a sum as a sum."""
+    if isinstance(what, Mapping):
+        return " ".join(f"{weight:+g} {shown(name)}" for name, weight in what.items()).removeprefix("+")
     return "a vector" if isinstance(what, Tensor | list | tuple) else str(what)
 
 
-def where(rows: Rows) -> str:
+def names(what: Any) -> tuple[str, ...]:
+    """The words that a setting names, for scores."""
+    if isinstance(what, Mapping | list | tuple):
+        return tuple(word for w in what for word in names(w))
+    return (what,) if isinstance(what, str) else ()
+
+
+def where(stage: Stage) -> str:
     """Which rows a label speaks of, where those are not token rows."""
-    return "" if rows == "token" else f" ({'position' if rows == 'position' else 'token and position'} rows)"
+    return "" if stage == "token" else f" ({'position' if stage == 'position' else 'token and position'} rows)"

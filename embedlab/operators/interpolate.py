@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, finite
+from embedlab.embeddings import Embeddings, Lookup, Table, finite
 from embedlab.errors import OperatorError, listed
-from embedlab.operators.apply import Lengths, Rows, check_lengths, fit, shown, source, tables, where
+from embedlab.operators.apply import Lengths, Stage, check_lengths, fit, names, over, shown, source, tables, where
+from embedlab.select import Spans, said, words_of
 
 
 def lerp(
@@ -38,28 +39,45 @@ def slerp(
     >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist()
     [0.7071067690849304, 0.7071067690849304]
     """
+    return _arc(
+        here, there, weight, torch.nn.functional.cosine_similarity(here.float(), there.float(), dim=-1)[..., None]
+    )
+
+
+def slerp_whole(
+    here: Float[Tensor, "*rows dim"], there: Float[Tensor, "*rows dim"], weight: float
+) -> Float[Tensor, "*rows dim"]:
+    """`slerp` by the one angle between all rows taken together, as stable-diffusion-videos does with a whole tensor.
+
+    >>> a, b = torch.eye(2), torch.eye(2).flip(0)
+    >>> torch.allclose(slerp_whole(a, b, 0.5), (a + b) * 0.5**0.5)
+    True
+    """
+    a, b = (x.float().flatten() for x in torch.broadcast_tensors(here, there))
+    return _arc(here, there, weight, torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+
+def _arc(here: Tensor, there: Tensor, weight: float, cosine: Tensor) -> Tensor:
     there = there.to(here)
-    if weight == 0:
-        return here
-    if weight == 1:
-        return there
+    if not isinstance(weight, Tensor) and weight in (0, 1):
+        return there if weight else here
     a, b = here.float(), there.float()
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1).unsqueeze(-1)
     angle = cosine.clamp(-0.9995, 0.9995).arccos()
     arc = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(angle)
     return torch.where(cosine.abs() > 0.9995, torch.lerp(a, b, weight), arc).to(here)
 
 
-PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"lerp": lerp, "slerp": slerp}
+PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"lerp": lerp, "slerp": slerp, "slerp_whole": slerp_whole}
 
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Move `word` toward another: weight 0 stays, weight 1 lands exactly on it; beyond 1 goes on past it.
+    """Move the selected rows toward others: weight 0 stays, weight 1 lands exactly there; beyond 1 goes on past it.
 
-    `toward` and `weight` may be lists of the same length: the word keeps what the weights leave of 1, and the ends are
+    `toward` and `weight` may be lists of the same length: the rows keep what the weights leave of 1, and the ends are
     taken in one after the other, each by its share of what has been mixed so far (for `lerp` that is the weighted
-    mean). `toward` takes what `Replace` takes as `by`. `path` is `lerp` or `slerp`.
+    mean). `toward` takes what `Replace` takes as `by`. `path` is `lerp`, `slerp` (each row by
+    its own angle) or `slerp_whole` (all by one).
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -69,23 +87,23 @@ class Interpolate:
     True
     """
 
-    word: str
+    rows: Any
     toward: Any
     weight: Any = 0.5
-    rows: Rows = "token"
-    path: Literal["lerp", "slerp"] = "lerp"
+    stage: Stage = "token"
+    path: Literal["lerp", "slerp", "slerp_whole"] = "lerp"
     lengths: Lengths = "error"
 
     def __post_init__(self) -> None:
         check_lengths(self.lengths)
-        tables(self.rows)
+        words_of(self.rows)
         if self.path not in PATHS:
             raise OperatorError(f"path is '{self.path}'; choose one of {listed(PATHS)}.")
         ends = self.ends
         for _, weight in ends:
             finite(weight, "weight")
-        if len(tables(self.rows)) > 1 and not all(isinstance(end, str) for end, _ in ends):
-            raise OperatorError("rows is 'both', so `toward` has to be words of the prompt: an id is no place.")
+        if len(tables(self.stage)) > 1 and not all(isinstance(end, str) for end, _ in ends):
+            raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id is no place.")
         if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
             raise OperatorError(f"weights {listed(w for _, w in ends)} have to be 0 or more and sum to 1 at the most.")
 
@@ -108,24 +126,24 @@ class Interpolate:
     @property
     def words(self) -> tuple[str, ...]:
         """The words that this edit is about, for scores."""
-        return tuple(w for w in (self.word, *(end for end, _ in self.ends)) if isinstance(w, str))
+        return (*words_of(self.rows), *names([end for end, _ in self.ends]))
 
     def __str__(self) -> str:
-        mix = " + ".join(f"{weight:g} {shown(end)}" for end, weight in self.ends)
-        return f"{self.word} → {mix}{where(self.rows)}"
+        mix = " + ".join(f"{float(weight):g} {shown(end)}" for end, weight in self.ends)
+        return f"{said(self.rows)} → {mix}{where(self.stage)}"
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        spans = prompt.tokens.rows(self.word)
-        for table in tables(self.rows):
-            mixed = prompt.take(table, spans)
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
             ends = self.ends
             kept = 1 - sum(weight for _, weight in ends)
             for end, weight in ends:
-                there = fit(source(end, table, prompt, lookup), len(spans[0]), self.lengths, self.word, end)
+                there = source(end, table, prompt, lookup, self.lengths)
+                there = fit(there, rows.shape[1], self.lengths, said(self.rows), end).expand_as(rows)
                 kept += weight
                 if len(ends) == 1:
-                    mixed = PATHS[self.path](mixed, there.expand_as(mixed), weight)
-                elif kept:  # else nothing of the word is left and this end has no weight either
-                    mixed = PATHS[self.path](mixed, there.expand_as(mixed), weight / kept)
-            prompt = prompt.put(table, spans, mixed)
-        return prompt
+                    rows = PATHS[self.path](rows, there, weight)
+                elif isinstance(kept, Tensor) or kept:  # else nothing of the rows is left and this end has no weight
+                    rows = PATHS[self.path](rows, there, weight / kept)
+            return rows
+
+        return over(prompt, self.rows, self.stage, change)

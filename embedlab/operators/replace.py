@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from embedlab.embeddings import Embeddings, Lookup
+from torch import Tensor
+
+from embedlab.embeddings import Embeddings, Lookup, Table
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Lengths, Rows, check_lengths, fit, shown, source, tables, where
+from embedlab.operators.apply import Lengths, Stage, check_lengths, fit, names, over, shown, source, tables, where
+from embedlab.select import Spans, said, words_of
 
 
 @dataclass(frozen=True)
 class Replace:
-    """Every occurrence of `word` gets the rows of `by`.
+    """The selected rows become those of `by`: every occurrence of a word, or any other selector.
 
-    On token rows `by` is a word or phrase, a token id, or a vector `(dim,)` or several `(n, dim)`. On position rows it
-    is a word of the prompt (the place where that stands), a place 0 to 76, or vectors. A single row fills all tokens of
-    `word`; other counts have to agree unless `lengths` says how they are made to.
+    At stage `token`, `by` is a word or phrase, a token id, a vector `(dim,)` or several `(n, dim)`. At stage `position`
+    it is a word of the prompt (the place where that stands), a place 0 to 76, or vectors. A mapping of any of these is
+    their weighted sum: `{king: 1, man: -1, woman: 1}`. A single row fills all tokens of a word; other counts have to
+    agree unless `lengths` says how they are made to.
 
     The edit of Fast.ai's "Stable Diffusion Deep Dive", where the row of puppy (6829) gives way to that of cat (2368).
 
@@ -28,27 +32,28 @@ class Replace:
     True
     """
 
-    word: str
+    rows: Any
     by: Any
-    rows: Rows = "token"
+    stage: Stage = "token"
     lengths: Lengths = "error"
 
     def __post_init__(self) -> None:
         check_lengths(self.lengths)
-        if len(tables(self.rows)) > 1 and not isinstance(self.by, str):
-            raise OperatorError("rows is 'both', so `by` has to be a word of the prompt: an id is no place.")
+        words_of(self.rows)
+        if len(tables(self.stage)) > 1 and not isinstance(self.by, str):
+            raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id is no place.")
 
     @property
     def words(self) -> tuple[str, ...]:
         """The words that this edit is about, for scores."""
-        return tuple(w for w in (self.word, self.by) if isinstance(w, str))
+        return (*words_of(self.rows), *names(self.by))
 
     def __str__(self) -> str:
-        return f"{self.word} → {shown(self.by)}{where(self.rows)}"
+        return f"{said(self.rows)} → {shown(self.by)}{where(self.stage)}"
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        spans = prompt.tokens.rows(self.word)
-        for table in tables(self.rows):
-            there = source(self.by, table, prompt, lookup)
-            prompt = prompt.put(table, spans, fit(there, len(spans[0]), self.lengths, self.word, self.by))
-        return prompt
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            there = source(self.by, table, prompt, lookup, self.lengths)
+            return fit(there, rows.shape[1], self.lengths, said(self.rows), self.by)
+
+        return over(prompt, self.rows, self.stage, change)

@@ -1,0 +1,275 @@
+"""Arithmetic on rows: directions added and taken out, lengths changed, rows averaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.embeddings import Embeddings, Lookup, Table, finite
+from embedlab.errors import OperatorError
+from embedlab.operators.apply import Stage, direction, names, over, shown, tables, where
+from embedlab.select import Spans, said, words_of
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add `weight` times a direction to the selected rows: `r + w · d`; weight 0 is the identity.
+
+    A direction is a word or phrase (the mean of its rows), an id, a vector, or a weighted sum of those as a mapping:
+    `{woman: 1, man: -1}` (Mikolov et al. 2013). At stage `position` it is made of places.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> queen = Add("king", direction={"woman": 1, "man": -1})(embed("a king", tower), lookup_of(tower))
+    >>> row = tower.token_table[3306] + tower.token_table[2308] - tower.token_table[786]
+    >>> torch.allclose(queen.token[0, 2], row, atol=1e-6)
+    True
+    """
+
+    rows: Any
+    direction: Any
+    weight: Any = 1.0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.weight, "weight")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return (*words_of(self.rows), *names(self.direction))
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} + {float(self.weight):g} ({shown(self.direction)}){where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            return rows + self.weight * direction(self.direction, table, prompt, lookup).to(rows)
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Subtract:
+    """Take `weight` times a direction from the selected rows: `Add` with the sign turned.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt, lookup = embed("a king", tower), lookup_of(tower)
+    >>> made = Subtract("king", "man", 0.5)(prompt, lookup)
+    >>> torch.equal(made.token, Add("king", "man", -0.5)(prompt, lookup).token)
+    True
+    """
+
+    rows: Any
+    direction: Any
+    weight: Any = 1.0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        Add.__post_init__(self)  # type: ignore[arg-type]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return (*words_of(self.rows), *names(self.direction))
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} - {float(self.weight):g} ({shown(self.direction)}){where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        return Add(self.rows, self.direction, -self.weight, self.stage)(prompt, lookup)
+
+
+@dataclass(frozen=True)
+class ProjectOut:
+    """Take a direction out of the selected rows: `r - w (r·d̂) d̂`; weight 0 is the identity, 1 leaves nothing of it.
+
+    The debiasing step of Bolukbasi et al. (2016), "neutralise". Directions as in `Add`.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt, lookup = embed("a king", tower), lookup_of(tower)
+    >>> made = ProjectOut("king", {"man": 1, "woman": -1})(prompt, lookup)
+    >>> bool((made.token[0, 2] @ (lookup("man") - lookup("woman"))[0]).abs() < 1e-6)
+    True
+    """
+
+    rows: Any
+    direction: Any
+    weight: Any = 1.0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        Add.__post_init__(self)  # type: ignore[arg-type]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        much = "" if self.weight == 1 else f"{float(self.weight):g} of "
+        return f"{said(self.rows)} without {much}({shown(self.direction)}){where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            unit = torch.nn.functional.normalize(direction(self.direction, table, prompt, lookup).to(rows), dim=0)
+            return rows - self.weight * (rows @ unit)[..., None] * unit
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiply the selected rows: 1 is the identity, 0 leaves zeros, a negative number turns them round.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("a cat", tower)
+    >>> torch.equal(Scale("cat", 2)(prompt, lookup_of(tower)).token[0, 2], 2 * prompt.token[0, 2])
+    True
+    """
+
+    rows: Any
+    by: Any = 1.0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.by, "by")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} × {float(self.by):g}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        return over(prompt, self.rows, self.stage, lambda rows, table, spans: rows * self.by)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Bring the length of the selected rows to `to` times the mean length of the table's rows, by a share `weight`.
+
+    Weight 0 is the identity. At stage `token` the table is the vocabulary. A row of zero length is refused.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> made = Normalise("cat")(embed("a cat", tower), lookup_of(tower)).token[0, 2]
+    >>> torch.allclose(made.norm(), tower.token_table.norm(dim=1).mean())
+    True
+    """
+
+    rows: Any
+    to: Any = 1.0
+    weight: Any = 1.0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.weight, "weight")
+        if finite(self.to, "to") <= 0:
+            raise OperatorError(f"to is {self.to}; it has to be above 0, 1 is the mean length of the table's rows.")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"|{said(self.rows)}| → {float(self.to):g}, {float(self.weight):g}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            lengths = rows.norm(dim=-1, keepdim=True)
+            if not bool((lengths.detach() > 0).all()):
+                raise OperatorError(f"a row of '{said(self.rows)}' has no length to be changed.")
+            factor = self.to * lookup.mean_length(table) / lengths
+            return rows * torch.lerp(torch.ones_like(factor), factor, self.weight)
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Average:
+    """Move the selected rows toward their mean: weight 0 is the identity, 1 makes them all equal.
+
+    Each occurrence of a word is averaged by itself; what a selector names otherwise is averaged together.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> made = Average("a cat")(embed("a cat", tower), lookup_of(tower)).token[0]
+    >>> torch.equal(made[1], made[2])
+    True
+    """
+
+    rows: Any
+    weight: Any = 1.0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.weight, "weight")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{float(self.weight):g} mean of {said(self.rows)}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        def change(rows: Float[Tensor, "span row dim"], table: Table, spans: Spans) -> Tensor:
+            return torch.lerp(rows, rows.mean(dim=1, keepdim=True).expand_as(rows), self.weight)
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The selected token rows become the row of padding, as if nothing had been said there; places stay.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> made = Drop("cat")(embed("a cat", tower), lookup_of(tower)).token[0]
+    >>> torch.equal(made[2], made[-1])
+    True
+    """
+
+    rows: Any
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"no {said(self.rows)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        padding = lookup(int(lookup.tokenizer.pad_token_id))
+        return over(prompt, self.rows, "token", lambda rows, table, spans: padding)

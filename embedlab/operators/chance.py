@@ -1,0 +1,156 @@
+"""Chance, seeded: noise on rows, rows turned in a random direction, rows in random order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedlab.embeddings import Embeddings, Lookup, Table, finite, is_whole
+from embedlab.errors import OperatorError
+from embedlab.operators.apply import Stage, over, tables, where
+from embedlab.select import Spans, said, words_of
+
+
+def generator(seed: int) -> torch.Generator:
+    """A seeded generator on the CPU, so that a seed means the same on every machine."""
+    return torch.Generator().manual_seed(seed)
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse a seed that is no whole number in reach of torch's generator."""
+    if not is_whole(seed) or not 0 <= seed < 2**63:
+        raise OperatorError(f"seed is {seed!r}; it has to be a whole number from 0 to 2^63 - 1.")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Add a random vector to each selected row, `amount` times as long as the row: `r + a · |r| · u`, |u| = 1.
+
+    Directions are uniform and drawn from `seed`; amount 0 is the identity, and the same seed gives the same directions
+    whatever the amount.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("a cat", tower)
+    >>> moved = Noise("cat", amount=0.5)(prompt, lookup_of(tower)).token[0, 2] - prompt.token[0, 2]
+    >>> torch.allclose(moved.norm(), 0.5 * prompt.token[0, 2].norm())
+    True
+    """
+
+    rows: Any
+    amount: Any = 0.5
+    seed: int = 0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.amount, "amount")
+        check_seed(self.seed)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} + {float(self.amount):g} noise {self.seed}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        random = generator(self.seed)
+
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            unit = torch.nn.functional.normalize(torch.randn(rows.shape, generator=random), dim=-1).to(rows)
+            return rows + self.amount * rows.norm(dim=-1, keepdim=True) * unit
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Turn each selected row by `angle` degrees toward a random direction at right angles to it; lengths stay.
+
+    `cos φ · r + sin φ · |r| · u` with `u ⟂ r`, `|u| = 1`, drawn from `seed`; 0 is the identity, 180 the opposite.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("a cat", tower)
+    >>> made = Rotate("cat", angle=60)(prompt, lookup_of(tower)).token[0, 2]
+    >>> round(float(torch.nn.functional.cosine_similarity(made, prompt.token[0, 2], dim=0)), 4)
+    0.5
+    """
+
+    rows: Any
+    angle: Any = 45.0
+    seed: int = 0
+    stage: Stage = "token"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.angle, "angle")
+        check_seed(self.seed)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} turned {float(self.angle):g}°{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        random = generator(self.seed)
+        angle = torch.as_tensor(self.angle) * (math.pi / 180)
+
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            unit = torch.nn.functional.normalize(rows, dim=-1)
+            other = torch.randn(rows.shape, generator=random).to(rows)
+            other = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
+            return angle.cos().to(rows) * rows + angle.sin().to(rows) * rows.norm(dim=-1, keepdim=True) * other
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Put the selected rows in random order, drawn from `seed`; all of them together, across words and windows.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("a cat above a dog", tower)
+    >>> made = Shuffle({"role": "words"}, seed=3)(prompt, lookup_of(tower))
+    >>> torch.equal(made.position.sort(dim=1).values, prompt.position.sort(dim=1).values)
+    True
+    """
+
+    rows: Any
+    seed: int = 0
+    stage: Stage = "position"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        check_seed(self.seed)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} shuffled {self.seed}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            order = torch.randperm(rows.shape[0] * rows.shape[1], generator=generator(self.seed))
+            return rows.flatten(0, 1)[order].view_as(rows)
+
+        return over(prompt, self.rows, self.stage, change)

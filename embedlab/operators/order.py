@@ -1,0 +1,139 @@
+"""Rows in another order, and words in each other's places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedlab.embeddings import Embeddings, Lookup, Table, is_whole
+from embedlab.errors import OperatorError
+from embedlab.operators.apply import Lengths, Stage, check_lengths, fit, over, tables, where
+from embedlab.select import Spans, said, select, words_of
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Turn the order of the selected rows round: within each occurrence of a phrase, or of what is selected together.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("a cat", tower)
+    >>> torch.equal(Reverse("a cat", stage="token")(prompt, lookup_of(tower)).token, embed("cat a", tower).token)
+    True
+    """
+
+    rows: Any
+    stage: Stage = "position"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} reversed{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        return over(prompt, self.rows, self.stage, lambda rows, table, spans: rows.flip(1))
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Give the selected rows a stated order: row `i` becomes row `order[i]` of the selection, counted from 0.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("red green blue", tower)
+    >>> made = Permute({"role": "words"}, order=(2, 0, 1), stage="token")(prompt, lookup_of(tower))
+    >>> torch.equal(made.token, embed("blue red green", tower).token)
+    True
+    """
+
+    rows: Any
+    order: Any
+    stage: Stage = "position"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        tables(self.stage)
+        order = tuple(self.order) if isinstance(self.order, list | tuple) else ()
+        if not order or not all(is_whole(i) for i in order) or sorted(order) != list(range(len(order))):
+            raise OperatorError(f"order is {self.order!r}; it has to hold each number from 0 up once, such as [1,0].")
+        object.__setattr__(self, "order", order)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} in order {' '.join(map(str, self.order))}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+            if rows.shape[1] != len(self.order):
+                raise OperatorError(f"order names {len(self.order)} rows, '{said(self.rows)}' has {rows.shape[1]}.")
+            return rows[:, list(self.order)]
+
+        return over(prompt, self.rows, self.stage, change)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Let two selections trade their rows: at stage `position` two words trade places, at `token` their vectors.
+
+    Where their counts of rows differ, `lengths` says how each is made to fit the other.
+
+    >>> from embedlab import embed, models
+    >>> from embedlab.embeddings import lookup_of
+    >>> tower = models.load("emoji").towers[0]
+    >>> prompt = embed("a cat above a dog", tower)
+    >>> made = Swap("cat", "dog", stage="token")(prompt, lookup_of(tower))
+    >>> torch.equal(made.token, embed("a dog above a cat", tower).token)
+    True
+    """
+
+    rows: Any
+    by: Any
+    stage: Stage = "position"
+    lengths: Lengths = "error"
+
+    def __post_init__(self) -> None:
+        words_of(self.rows)
+        words_of(self.by)
+        tables(self.stage)
+        check_lengths(self.lengths)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return (*words_of(self.rows), *words_of(self.by))
+
+    def __str__(self) -> str:
+        return f"{said(self.rows)} ↔ {said(self.by)}{where(self.stage)}"
+
+    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+        here, there = select(self.rows, prompt.tokens), select(self.by, prompt.tokens)
+        if shared := {r for s in here for r in s} & {r for s in there for r in s}:
+            raise OperatorError(f"'{said(self.rows)}' and '{said(self.by)}' share row {min(shared)}; nothing to trade.")
+        if len(here) != len(there):
+            raise OperatorError(
+                f"'{said(self.rows)}' stands {len(here)} times and '{said(self.by)}' {len(there)} times; "
+                "say which by nth."
+            )
+        for table in tables(self.stage):
+            a, b = prompt.take(table, here), prompt.take(table, there)
+            names = said(self.rows), said(self.by)
+            to_there = torch.stack([fit(rows, b.shape[1], self.lengths, names[1], names[0]) for rows in a])
+            to_here = torch.stack([fit(rows, a.shape[1], self.lengths, *names) for rows in b])
+            prompt = prompt.put(table, here, to_here).put(table, there, to_there)
+        return prompt

@@ -1,0 +1,168 @@
+"""Tokens → rows: which rows of a prompt a setting speaks of.
+
+A selector is a word or phrase (every occurrence of it), a row number, a `Rows`, the same as a mapping, or a list of
+selectors. Rows are counted through all windows: row `r` stands in window `r // 77` at place `r % 77`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from embedlab.errors import OperatorError, listed
+from embedlab.prompt import Tokens
+
+Role = Literal["words", "bos", "eos", "pad", "all"]
+ROLES: tuple[Role, ...] = get_args(Role)
+Spans = list[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a prompt. Settings given together narrow each other; a list of selectors joins what each selects.
+
+    word: a word or phrase, every occurrence of it. nth: of those only the n-th, from 1; -1 is the last.
+    tokens: row numbers, through all windows. role: `words`, `bos` (start of text), `eos` (the first end of text of each
+    window, where CLIP pools), `pad` (what follows it) or `all`. window: a window, from 0. but: a selector to leave out.
+
+    >>> from embedlab.models import tokenizer
+    >>> from embedlab.prompt import tokenize
+    >>> tokens = tokenize("a cat and a cat", tokenizer())
+    >>> select(Rows(word="cat", nth=-1), tokens), select(Rows(role="words", but="a"), tokens)
+    ([(5,)], [(2, 3, 5)])
+    """
+
+    word: str | None = None
+    nth: int | None = None
+    tokens: tuple[int, ...] | int | None = None
+    role: Role | None = None
+    window: int | None = None
+    but: Any = None
+
+    def __post_init__(self) -> None:
+        if self.role is not None and self.role not in ROLES:
+            raise OperatorError(f"there is no role '{self.role}'; choose one of {listed(ROLES)}.")
+        if self.nth is not None and (self.word is None or not _whole(self.nth) or self.nth == 0):
+            raise OperatorError(f"nth is {self.nth!r}; it counts the occurrences of a `word` from 1, -1 is the last.")
+        if self.window is not None and not _whole(self.window):
+            raise OperatorError(f"window is {self.window!r}; it has to be a whole number, 0 is the first.")
+        if self.tokens is not None:
+            many = (self.tokens,) if _whole(self.tokens) else tuple(self.tokens)  # type: ignore[arg-type]
+            if not many or not all(_whole(r) for r in many):
+                raise OperatorError(f"tokens is {self.tokens!r}; it has to be row numbers.")
+            object.__setattr__(self, "tokens", many)
+        if all(getattr(self, f.name) is None for f in fields(self)):
+            raise OperatorError(f"a selector has to say something: {listed(f.name for f in fields(self))}.")
+
+    def __str__(self) -> str:
+        parts = [f"'{self.word}'"] if self.word is not None else []
+        told = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        return ", ".join([*parts, *(f"{name} {said(value)}" for name, value in told.items() if value is not None)])
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def rows_of(what: Any) -> tuple[Rows, ...]:
+    """A setting as selectors to be joined; raises OperatorError for what is none."""
+    if isinstance(what, Rows):
+        return (what,)
+    if isinstance(what, str):
+        return (Rows(word=what),)
+    if _whole(what):
+        return (Rows(tokens=(what,)),)
+    if isinstance(what, Mapping):
+        known = [f.name for f in fields(Rows)]
+        if unknown := [key for key in what if key not in known]:
+            raise OperatorError(f"a selector has no '{unknown[0]}'; it has {listed(known)}.")
+        return (Rows(**what),)
+    if isinstance(what, list | tuple) and what:
+        return tuple(part for w in what for part in rows_of(w))
+    raise OperatorError(f"rows is {what!r}; it has to be a word, a row number, a selector or a list of those.")
+
+
+def words_of(what: Any) -> tuple[str, ...]:
+    """The words that a setting names, for scores and labels."""
+    return tuple(rows.word for rows in rows_of(what) if rows.word is not None)
+
+
+def said(what: Any) -> str:
+    """A selector in a label."""
+    if isinstance(what, str | int):
+        return str(what)
+    if isinstance(what, tuple) and all(isinstance(w, int) for w in what):
+        return " ".join(map(str, what))
+    return " + ".join(str(rows) for rows in rows_of(what)) if what is not None else "None"
+
+
+def roles(tokens: Tokens) -> Bool[Tensor, "role window 77"]:
+    """One mask a role, in the order of `ROLES`."""
+    places = torch.arange(tokens.ids.shape[1])
+    bos = (places == 0).expand(tokens.ids.shape)
+    ended = (tokens.ids == tokens.tokenizer.eos_token_id).int().cumsum(1)
+    eos = (ended == 1) & (tokens.ids == tokens.tokenizer.eos_token_id)
+    words = (ended == 0) & ~bos
+    return torch.stack([words, bos, eos, (ended > 0) & ~eos, torch.ones_like(bos)])
+
+
+def select(what: Any, tokens: Tokens) -> Spans:
+    """The rows that a setting names, in spans: one for each occurrence of a word, one for everything else.
+
+    Spans are of one length, so that an operator can treat them together: where they are not, they become one.
+    Raises PromptError for a word that is not there, OperatorError for a selector that matches nothing.
+    """
+    spans = list(dict.fromkeys(span for rows in rows_of(what) for span in _spans(rows, tokens)))
+    if len({len(span) for span in spans}) == 1 and len({r for s in spans for r in s}) == sum(map(len, spans)):
+        return spans
+    return [tuple(sorted({row for span in spans for row in span}))]
+
+
+def _spans(rows: Rows, tokens: Tokens) -> Spans:
+    spans = _occurrences(rows, tokens) if rows.word is not None else []
+    if spans and (rows.tokens, rows.role, rows.window, rows.but) == (None,) * 4:
+        return spans
+    height, length = tokens.ids.shape
+    kept = _mask(spans, tokens) if spans else torch.ones(height, length, dtype=torch.bool)
+    if rows.tokens is not None:
+        assert isinstance(rows.tokens, tuple)
+        if wrong := [r for r in rows.tokens if not 0 <= r < kept.numel()]:
+            raise OperatorError(f"there is no row {wrong[0]}; this prompt has rows 0 to {kept.numel() - 1}.")
+        kept = kept & _mask([rows.tokens], tokens)
+    if rows.role is not None:
+        kept = kept & roles(tokens)[ROLES.index(rows.role)]
+    if rows.window is not None:
+        if not 0 <= rows.window < height:
+            raise OperatorError(f"there is no window {rows.window}; this prompt has windows 0 to {height - 1}.")
+        kept = kept & (torch.arange(height) == rows.window)[:, None]
+    if rows.but is not None:
+        kept = kept & ~_mask(select(rows.but, tokens), tokens)
+    if not kept.any():
+        counts = ", ".join(f"{int(mask.sum())} {role}" for mask, role in zip(roles(tokens), ROLES, strict=True))
+        raise OperatorError(
+            f"the rows ({rows}) match nothing; in {height} {'window' if height == 1 else 'windows'} this prompt has "
+            f"{counts} rows, and the words {listed((w.text for w in tokens.words), 12)}."
+        )
+    whole = [span for span in spans if bool(kept.view(-1)[list(span)].all())]
+    return whole or [tuple(kept.flatten().nonzero().flatten().tolist())]
+
+
+def _occurrences(rows: Rows, tokens: Tokens) -> Spans:
+    assert rows.word is not None
+    spans = tokens.rows(rows.word)
+    if rows.nth is None:
+        return spans
+    if abs(rows.nth) > len(spans):
+        raise OperatorError(f"'{rows.word}' stands {len(spans)} times; there is no occurrence {rows.nth}.")
+    return [spans[rows.nth - (rows.nth > 0)]]
+
+
+def _mask(spans: Spans, tokens: Tokens) -> Bool[Tensor, "window 77"]:
+    mask = torch.zeros(tokens.ids.shape, dtype=torch.bool)
+    mask.view(-1)[[row for span in spans for row in span]] = True
+    return mask
