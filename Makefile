@@ -10,6 +10,7 @@ STAMP := .venv/.installed
 .NOTPARALLEL:
 
 demo: $(STAMP)
+	@rm -rf outputs/demo
 	@$(BIN)/embedlab experiment=demo hydra.sweep.dir=outputs/demo
 	@echo
 	@echo "Next:"
