@@ -36,6 +36,8 @@ def conf_dir() -> str:
 
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
+    # Hydra knows -m only before or after all settings; people also write it between them
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     with mendable():
         app()
 

@@ -160,7 +160,7 @@ def test_what_a_tracker_refuses_is_known_before_anything_is_drawn(tmp_path):
 
 
 def test_a_refused_job_of_a_sweep_is_named_and_another_result_is_not_overwritten(tmp_path):
-    done = embedlab("-m", "guidance.scale=nan,2", *FAST, f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
+    done = embedlab(*FAST, "-m", "guidance.scale=nan,2", f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
     assert done.returncode == 2
     assert "embedlab: job 0 (guidance.scale=nan" in done.stderr
     first = embedlab(*FAST, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
