@@ -24,7 +24,7 @@ def embedlab(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subpr
 def test_help_answers_before_anything_heavy_is_imported(tmp_path):
     done = embedlab("--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "operators: interpolate, replace" in done.stdout
+    assert "operators: add, average, drop" in done.stdout
     assert "embedlab experiment=puppy_to_cat" in done.stdout
     code = (
         "import sys; sys.argv = ['embedlab', 'sampler.stepz=3']\n"
@@ -81,7 +81,7 @@ BAD = {
     "operators=[replace] operators.replace.by=pomeranian": "'puppy' has 1 token and 'pomeranian' has 2",
     "operators=[interpolate] operators.interpolate.weight=nan": "weight is nan; it has to be a finite number",
     "operators=[interpolate] operators.interpolate.weight=half": "weight is 'half'; it has to be a finite number",
-    "operators=[replac]": "Could not load 'operators/replac'; operators are interpolate, replace.",
+    "operators=[replac]": "Could not load 'operators/replac'; operators are add, average, drop, freeze, interpolate,",
     "model.name=emogi": "there is no model 'emogi'",
     "model.device=cuda:7": "device 'cuda:7' was asked for",
     "model=custom model.name=/nowhere": "there is no model '/nowhere'",
@@ -96,7 +96,8 @@ BAD = {
     "operators.replace.by=cat": "there is no operator 'replace' in this run; choose it first: operators=[...]",
     "+operators.x=5": "5 is no operator",
     "operators=[replace] +operators.replace._partial_=true": "is no operator",
-    "operators=[replace] operators.replace.rows=5": "a word of the prompt is a text; 5 is a int",
+    "operators=[replace] operators.replace.rows=99": "there is no row 99; this prompt has rows 0 to 76",
+    "operators=[replace] operators.replace.rows=null": "rows is None; it has to be a word, a row number, a selector",
     "prompt=cat,dog": """For one text quote it twice: 'prompt="cat,dog"'; for a sweep over its parts add -m.""",
     "prompt=(cat:1.2)": """is not in Hydra's syntax; a text with signs in it is quoted twice: 'prompt="(cat:1.2)"'""",
     "size=abc": "size is 'abc'; it has to be one side or [height, width] in pixels",

@@ -26,8 +26,8 @@ class Add:
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> queen = Add("king", direction={"woman": 1, "man": -1})(embed("a king", tower), lookup_of(tower))
-    >>> row = tower.token_table[3306] + tower.token_table[2308] - tower.token_table[786]
-    >>> torch.allclose(queen.token[0, 2], row, atol=1e-6)
+    >>> king, woman, man = (lookup_of(tower)(word)[0] for word in ("king", "woman", "man"))
+    >>> torch.allclose(queen.token[0, 2], king + woman - man, atol=1e-6)
     True
     """
 
