@@ -113,19 +113,23 @@ def line_of(error: BaseException) -> str:
             "for a sweep over its parts add -m."
         )
     if unknown := re.search(r"Could not override '([\w.]+)'", text):
-        return unknown_key(unknown[1])
-    if missing := re.search(r"Could not (?:load|find) '(\w+)/", text):
-        options = sorted(path.stem for path in Path(conf_dir(), missing[1]).glob("*.yaml"))
-        return f"{text.splitlines()[0].strip().rstrip('.')}; {missing[1]} are {listed(options)}."
+        missing = re.search(r"Key '(\w+)' is not in struct", " ".join(str(cause) for cause in chain(error)))
+        return unknown_key(unknown[1], missing[1] if missing else "")
+    if gone := re.search(r"Could not (?:load|find) '(\w+)/", text):
+        options = sorted(path.stem for path in Path(conf_dir(), gone[1]).glob("*.yaml"))
+        return f"{text.splitlines()[0].strip().rstrip('.')}; {gone[1]}: choose one of {listed(options)}."
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("Set the env", "See https", "object_type")))
 
 
-def unknown_key(key: str) -> str:
-    """What to say of a setting that is not there."""
+def unknown_key(key: str, missing: str = "") -> str:
+    """What to say of a setting that is not there; `missing` is the part of its name that Hydra did not find."""
     from embedlab.errors import listed
 
     first, _, rest = key.partition(".")
+    name, _, setting = rest.partition(".")
+    if first == "operators" and setting == missing != "":
+        return f"the operator '{name}' has no setting '{setting}'; conf/operators/{name}.yaml holds all it has."
     if first == "operators" and rest:
         return f"there is no operator '{rest.split('.')[0]}' in this run; choose it first: operators=[...]."
     if first not in SETTINGS:

@@ -319,6 +319,12 @@ class Metrics:
         object.__setattr__(self, "words", tuple(dict.fromkeys(self.words)))
 
 
+def scored_words(cell: Cell, settings: Metrics) -> list[str]:
+    """The words that pictures are scored with: those asked for, or those of the edit."""
+    named = [word for operator in cell.operators for word in getattr(operator, "words", ())]
+    return list(dict.fromkeys(settings.words if settings.words is not None else named))
+
+
 @torch.inference_mode()
 def score(
     model: Model, before: Rendered, after: Rendered, settings: Metrics
@@ -336,8 +342,7 @@ def score(
         )
     rows: list[dict[str, Any]] = [{"seed": seed} for seed in after.seeds]
     a, b = before.pictures, after.pictures
-    named = [w for op in after.cell.operators for w in getattr(op, "words", ())]
-    words = list(dict.fromkeys(settings.words if settings.words is not None else named))
+    words = scored_words(after.cell, settings)
     columns: dict[str, Tensor] = {}
     closest: list[str] = []
     if model.scorer:
@@ -416,6 +421,13 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
         room = studio(job.source)
         before, after = room.render([job.cell.baseline(), job.cell], seeds, at_once=job.at_once, on_step=on_step)
         rows, whole = score(room.model, before, after, job.metrics)
+        strange = [word for word in scored_words(after.cell, job.metrics) if word not in room.model.concepts]
+        if room.model.concepts and strange:
+            notes.append(
+                f"{listed(strange)}: none of the {len(room.model.concepts)} things that this model draws, so that its "
+                "pictures and scores of that mean nothing"
+            )
+            say(f"notice: {notes[-1]}.")
         settings = {"config": job.config, "versions": versions(), "label": job.cell.label}
         pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
         for n, row in enumerate(rows):
