@@ -35,11 +35,18 @@ def test_it_is_the_library_s_own_pipeline_and_the_same_picture(emoji):
 def test_replacing_puppy_by_cat_turns_puppies_into_cats(emoji):
     cell = Cell("A picture of a puppy", (Replace("puppy", by="cat"),))
     before, after = render(emoji, [cell.baseline(), cell], SEEDS)
-    words = Metrics(words=emoji.concepts)
-    was, _ = score(emoji, before, before, words)
-    is_now, _ = score(emoji, before, after, words)
-    assert sum(row["closest"] == "puppy" for row in was) >= 7
-    assert sum(row["closest"] == "cat" for row in is_now) >= 7
+    every, study = Metrics(words=emoji.concepts), Metrics(words=("puppy", "cat", "owl", "rocket"))
+    closest = {
+        name: [row["closest"] for row in score(emoji, before, picture, words)[0]]
+        for name, picture, words in (
+            ("before", before, every),
+            ("after", after, study),  # as experiment=puppy_to_cat scores them
+            ("after, among all words", after, every),
+        )
+    }
+    assert closest["before"].count("puppy") >= 7
+    assert closest["after"].count("cat") >= 7
+    assert closest["after, among all words"].count("puppy") == 0
 
 
 def test_grounds_are_told_apart(emoji):
