@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from embedlab.clip import Tower
 from embedlab.embeddings import Embeddings, Lookup, Table, finite, lookup_of
 from embedlab.errors import OperatorError, listed
-from embedlab.select import Spans, select
+from embedlab.select import Spans, select, words_of
 
 Stage = Literal["token", "position", "both"]
 STAGES: dict[str, tuple[Table, ...]] = {
@@ -28,6 +29,18 @@ class Operator(Protocol):
     """Anything that answers with a new prompt and leaves the old one be."""
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings: ...
+
+
+@dataclass(frozen=True)
+class OnRows:
+    """What an operator on selected rows has at least: its selector, and the words that pictures are scored with."""
+
+    rows: Any
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that this edit is about, for scores."""
+        return words_of(self.rows)
 
 
 def edit(

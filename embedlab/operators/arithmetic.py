@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, Table, finite
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Stage, direction, names, over, shown, tables, where
+from embedlab.operators.apply import OnRows, Stage, direction, names, over, shown, tables, where
 from embedlab.select import Spans, said, words_of
 
 
@@ -90,7 +90,7 @@ class Subtract:
 
 
 @dataclass(frozen=True)
-class ProjectOut:
+class ProjectOut(OnRows):
     """Take a direction out of the selected rows: `r - w (r·d̂) d̂`; weight 0 is the identity, 1 leaves nothing of it.
 
     The debiasing step of Bolukbasi et al. (2016), "neutralise". Directions as in `Add`.
@@ -104,18 +104,12 @@ class ProjectOut:
     True
     """
 
-    rows: Any
     direction: Any
     weight: Any = 1.0
     stage: Stage = "token"
 
     def __post_init__(self) -> None:
         Add.__post_init__(self)  # type: ignore[arg-type]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         much = "" if self.weight == 1 else f"{float(self.weight):g} of "
@@ -130,7 +124,7 @@ class ProjectOut:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(OnRows):
     """Multiply the selected rows: 1 is the identity, 0 leaves zeros, a negative number turns them round.
 
     >>> from embedlab import embed, models
@@ -141,7 +135,6 @@ class Scale:
     True
     """
 
-    rows: Any
     by: Any = 1.0
     stage: Stage = "token"
 
@@ -149,11 +142,6 @@ class Scale:
         words_of(self.rows)
         tables(self.stage)
         finite(self.by, "by")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} × {float(self.by):g}{where(self.stage)}"
@@ -163,7 +151,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Normalise:
+class Normalise(OnRows):
     """Bring the length of the selected rows to `to` times the mean length of the table's rows, by a share `weight`.
 
     Weight 0 is the identity. At stage `token` the table is the vocabulary. A row of zero length is refused.
@@ -176,7 +164,6 @@ class Normalise:
     True
     """
 
-    rows: Any
     to: Any = 1.0
     weight: Any = 1.0
     stage: Stage = "token"
@@ -187,11 +174,6 @@ class Normalise:
         finite(self.weight, "weight")
         if finite(self.to, "to") <= 0:
             raise OperatorError(f"to is {self.to}; it has to be above 0, 1 is the mean length of the table's rows.")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"|{said(self.rows)}| → {float(self.to):g}, {float(self.weight):g}{where(self.stage)}"
@@ -208,7 +190,7 @@ class Normalise:
 
 
 @dataclass(frozen=True)
-class Average:
+class Average(OnRows):
     """Move the selected rows toward their mean: weight 0 is the identity, 1 makes them all equal.
 
     Each occurrence of a word is averaged by itself; what a selector names otherwise is averaged together.
@@ -221,7 +203,6 @@ class Average:
     True
     """
 
-    rows: Any
     weight: Any = 1.0
     stage: Stage = "token"
 
@@ -229,11 +210,6 @@ class Average:
         words_of(self.rows)
         tables(self.stage)
         finite(self.weight, "weight")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{float(self.weight):g} mean of {said(self.rows)}{where(self.stage)}"
@@ -246,7 +222,7 @@ class Average:
 
 
 @dataclass(frozen=True)
-class Drop:
+class Drop(OnRows):
     """The selected token rows become the row of padding, as if nothing had been said there; places stay.
 
     >>> from embedlab import embed, models
@@ -257,15 +233,8 @@ class Drop:
     True
     """
 
-    rows: Any
-
     def __post_init__(self) -> None:
         words_of(self.rows)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"no {said(self.rows)}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, Table, finite, is_whole
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Stage, over, tables, where
+from embedlab.operators.apply import OnRows, Stage, over, tables, where
 from embedlab.select import Spans, said, words_of
 
 
@@ -27,7 +27,7 @@ def check_seed(seed: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(OnRows):
     """Add a random vector to each selected row, `amount` times as long as the row: `r + a · |r| · u`, |u| = 1.
 
     Directions are uniform and drawn from `seed`; amount 0 is the identity, and the same seed gives the same directions
@@ -42,7 +42,6 @@ class Noise:
     True
     """
 
-    rows: Any
     amount: Any = 0.5
     seed: int = 0
     stage: Stage = "token"
@@ -52,11 +51,6 @@ class Noise:
         tables(self.stage)
         finite(self.amount, "amount")
         check_seed(self.seed)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} + {float(self.amount):g} noise {self.seed}{where(self.stage)}"
@@ -72,7 +66,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Rotate:
+class Rotate(OnRows):
     """Turn each selected row by `angle` degrees toward a random direction at right angles to it; lengths stay.
 
     `cos φ · r + sin φ · |r| · u` with `u ⟂ r`, `|u| = 1`, drawn from `seed`; 0 is the identity, 180 the opposite.
@@ -86,7 +80,6 @@ class Rotate:
     0.5
     """
 
-    rows: Any
     angle: Any = 45.0
     seed: int = 0
     stage: Stage = "token"
@@ -96,11 +89,6 @@ class Rotate:
         tables(self.stage)
         finite(self.angle, "angle")
         check_seed(self.seed)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} turned {float(self.angle):g}°{where(self.stage)}"
@@ -119,7 +107,7 @@ class Rotate:
 
 
 @dataclass(frozen=True)
-class Shuffle:
+class Shuffle(OnRows):
     """Put the selected rows in random order, drawn from `seed`; all of them together, across words and windows.
 
     >>> from embedlab import embed, models
@@ -131,7 +119,6 @@ class Shuffle:
     True
     """
 
-    rows: Any
     seed: int = 0
     stage: Stage = "position"
 
@@ -139,11 +126,6 @@ class Shuffle:
         words_of(self.rows)
         tables(self.stage)
         check_seed(self.seed)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} shuffled {self.seed}{where(self.stage)}"

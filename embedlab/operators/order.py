@@ -10,12 +10,12 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, Table, is_whole
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Lengths, Stage, check_lengths, fit, over, tables, where
+from embedlab.operators.apply import Lengths, OnRows, Stage, check_lengths, fit, over, tables, where
 from embedlab.select import Spans, said, select, words_of
 
 
 @dataclass(frozen=True)
-class Reverse:
+class Reverse(OnRows):
     """Turn the order of the selected rows round: within each occurrence of a phrase, or of what is selected together.
 
     >>> from embedlab import embed, models
@@ -26,17 +26,11 @@ class Reverse:
     True
     """
 
-    rows: Any
     stage: Stage = "position"
 
     def __post_init__(self) -> None:
         words_of(self.rows)
         tables(self.stage)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} reversed{where(self.stage)}"
@@ -46,7 +40,7 @@ class Reverse:
 
 
 @dataclass(frozen=True)
-class Permute:
+class Permute(OnRows):
     """Give the selected rows a stated order: row `i` becomes row `order[i]` of the selection, counted from 0.
 
     >>> from embedlab import embed, models
@@ -58,7 +52,6 @@ class Permute:
     True
     """
 
-    rows: Any
     order: Any
     stage: Stage = "position"
 
@@ -69,11 +62,6 @@ class Permute:
         if not order or not all(is_whole(i) for i in order) or sorted(order) != list(range(len(order))):
             raise OperatorError(f"order is {self.order!r}; it has to hold each number from 0 up once, such as [1,0].")
         object.__setattr__(self, "order", order)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} in order {' '.join(map(str, self.order))}{where(self.stage)}"

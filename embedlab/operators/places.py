@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, Table, finite, is_whole
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import between, over
+from embedlab.operators.apply import OnRows, between, over
 from embedlab.prompt import WINDOW
 from embedlab.select import Spans, said, words_of
 
@@ -31,7 +31,7 @@ def places_of(spans: Spans) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Shift:
+class Shift(OnRows):
     """Move the selected rows' places by a number of tokens, along the table; half a token is half way between rows.
 
     0 is the identity; a place past the table is refused.
@@ -44,17 +44,11 @@ class Shift:
     True
     """
 
-    rows: Any
     by: Any = 1
 
     def __post_init__(self) -> None:
         words_of(self.rows)
         finite(self.by, "by")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} shifted {float(self.by):+g}"
@@ -67,7 +61,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(OnRows):
     """Let the selected rows stand from place `at` on: its first token there, the next ones after it.
 
     >>> from embedlab import embed, models
@@ -78,18 +72,12 @@ class Place:
     True
     """
 
-    rows: Any
     at: int
 
     def __post_init__(self) -> None:
         words_of(self.rows)
         if not is_whole(self.at):
             raise OperatorError(f"at is {self.at!r}; it has to be a place, a whole number from 0.")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} at {self.at}"
@@ -102,7 +90,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Freeze:
+class Freeze(OnRows):
     """Let all selected rows stand at one place, by a share `weight`: 0 is the identity, 1 leaves no order among them.
 
     >>> from embedlab import embed, models
@@ -113,18 +101,12 @@ class Freeze:
     True
     """
 
-    rows: Any
     at: int = 1
     weight: Any = 1.0
 
     def __post_init__(self) -> None:
         Place.__post_init__(self)  # type: ignore[arg-type]
         finite(self.weight, "weight")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} frozen at {self.at}" + ("" if self.weight == 1 else f", {float(self.weight):g}")
@@ -154,7 +136,7 @@ def stretched(table: Float[Tensor, "place dim"], keep: int = 20, factor: float =
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Stretch(OnRows):
     """Let the selected rows stand on a stretched position table: after the first `keep` places, steps are 1/`factor`.
 
     Long-CLIP's way of reading 248 tokens with 77 trained places, inside a window; factor 1 is the identity.
@@ -178,11 +160,6 @@ class Stretch:
             raise OperatorError(f"keep is {self.keep!r}; it has to be a whole number from 0 to {WINDOW - 1}.")
         if finite(self.factor, "factor") < 1:
             raise OperatorError(f"factor is {self.factor}; it has to be 1 or more: 4 makes 248 places of 77.")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return words_of(self.rows)
 
     def __str__(self) -> str:
         return f"places stretched {float(self.factor):g} after {self.keep}"
