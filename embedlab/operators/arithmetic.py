@@ -75,7 +75,9 @@ class Subtract:
     stage: Stage = "token"
 
     def __post_init__(self) -> None:
-        Add.__post_init__(self)  # type: ignore[arg-type]
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.weight, "weight")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -109,7 +111,9 @@ class ProjectOut(OnRows):
     stage: Stage = "token"
 
     def __post_init__(self) -> None:
-        Add.__post_init__(self)  # type: ignore[arg-type]
+        words_of(self.rows)
+        tables(self.stage)
+        finite(self.weight, "weight")
 
     def __str__(self) -> str:
         much = "" if self.weight == 1 else f"{float(self.weight):g} of "
