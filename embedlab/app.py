@@ -198,7 +198,9 @@ def job_of(config: DictConfig) -> Any:
     assert isinstance(resolved, dict)
     parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS if config.get(key) is not None}
     cell = Cell(
-        prompt=config.prompt,
+        prompt=hydra.utils.instantiate(config.prompt, _convert_="all")
+        if OmegaConf.is_dict(config.prompt)
+        else config.prompt,
         operators=tuple((parts["operators"] or {}).values()),
         encoder=parts["encoder"],
         guidance=parts["guidance"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Real
@@ -17,8 +17,7 @@ from transformers import CLIPTokenizer
 from embedlab.clip import Tower
 from embedlab.errors import OperatorError, PromptError
 from embedlab.prompt import WINDOW, Tokens, ids_of, tokenize
-
-Table = Literal["token", "position"]
+from embedlab.select import Spans, select
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,19 @@ class Embeddings:
     """One prompt before one text encoder. Values are never changed in place: `put` answers with a new prompt."""
 
     tokens: Tokens
-    token: Float[Tensor, "window 77 dim"]
-    position: Float[Tensor, "window 77 dim"]
+    token: Float[Tensor, "window place dim"]
+    position: Float[Tensor, "window place dim"]
+    places: Float[Tensor, "entry dim"]  # the position table that the prompt is read with
 
-    def take(self, table: Table, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
+    def spans(self, rows: Any, table: str = "token") -> Spans:
+        """Where the rows that a selector names stand in a table."""
+        return select(rows, self.tokens)
+
+    def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
         """The vectors of `rows` in a table; all spans are of one length."""
         return getattr(self, table).flatten(0, 1)[torch.tensor(rows)]
 
-    def put(self, table: Table, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Embeddings:
+    def put(self, table: str, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Embeddings:
         """The prompt with other vectors at `rows` of a table; `values` broadcast over the spans."""
         old = getattr(self, table)
         new = old.flatten(0, 1).clone()
@@ -41,7 +45,7 @@ class Embeddings:
         return replace(self, **{table: new.view_as(old)})
 
     @property
-    def summed(self) -> Float[Tensor, "window 77 dim"]:
+    def summed(self) -> Float[Tensor, "window place dim"]:
         """What enters the encoder."""
         return self.token + self.position
 
@@ -74,7 +78,6 @@ class Lookup:
 
     tokenizer: CLIPTokenizer
     token_table: Float[Tensor, "vocab dim"]
-    position_table: Float[Tensor, "place dim"]
 
     def __call__(self, what: str | int | Tensor | Sequence[Any]) -> Float[Tensor, "row dim"]:
         """Token rows of a word or phrase, of a token id, or a vector as it is."""
@@ -89,13 +92,9 @@ class Lookup:
             return self.token_table[[what]]
         return vectors(what, self.token_table)
 
-    def table(self, name: Table) -> Float[Tensor, "entry dim"]:
-        """The table of a stage."""
-        return self.token_table if name == "token" else self.position_table
-
-    def mean_length(self, name: Table) -> Tensor:
-        """The mean norm of a table's rows."""
-        return mean_norm(self.table(name))
+    def mean_length(self, table: str, prompt: Embeddings) -> Tensor:
+        """The mean norm of the rows of the vocabulary, or of the position table that a prompt is read with."""
+        return mean_norm(self.token_table if table == "token" else prompt.places)
 
     def nearest(
         self, rows: Float[Tensor, "*row dim"], most: int = 5, by: Literal["cosine", "distance"] = "cosine"
@@ -123,15 +122,23 @@ class Lookup:
             for r, row in enumerate(best.tolist())
         ]
 
-    def place(self, what: str | int | Tensor | Sequence[Any], tokens: Tokens) -> Float[Tensor, "row dim"]:
-        """Position rows: where a word of the prompt stands, of a place 0 to 76, or a vector as it is."""
+    def rows(self, what: Any, table: str, prompt: Embeddings, like: Any = None) -> Float[Tensor, "row dim"]:
+        """The rows that a setting names: in the vocabulary, or among a prompt's places.
+
+        A place is a number, or a word of the prompt (where its first occurrence stands); a vector is itself.
+        """
+        if isinstance(what, Mapping):
+            raise OperatorError("rows of another prompt ({prompt: …}) come after the encoder; set stage to hidden.")
+        if table == "token":
+            return self(what)
+        places = prompt.places
         if isinstance(what, str):
-            return self.position_table[[row % WINDOW for row in tokens.rows(what)[0]]]
+            return places[[row % prompt.tokens.window for row in prompt.tokens.rows(what)[0]]]
         if is_whole(what):
-            if not 0 <= what < len(self.position_table):
-                raise OperatorError(f"{what} is no place in a window; places are 0 to {len(self.position_table) - 1}.")
-            return self.position_table[[what]]
-        return vectors(what, self.position_table)
+            if not 0 <= what < len(places):
+                raise OperatorError(f"{what} is no place in a window; places are 0 to {len(places) - 1}.")
+            return places[[what]]
+        return vectors(what, places)
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
@@ -139,11 +146,11 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def finite(value: Any, name: str) -> float:
+def finite(value: Any, name: str) -> Any:
     """A setting that has to be a finite number."""
     if isinstance(value, bool) or not isinstance(value, Real | Tensor) or not math.isfinite(float(value)):
         raise OperatorError(f"{name} is {value!r}; it has to be a finite number.")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim"]:
@@ -170,13 +177,42 @@ def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim
 
 
 def lookup_of(tower: Tower) -> Lookup:
-    """The tables of an encoder, as they are now."""
-    return Lookup(tower.tokenizer, tower.token_table.detach(), tower.position_table.detach())
+    """The vocabulary of an encoder, as it is now."""
+    return Lookup(tower.tokenizer, tower.token_table.detach())
 
 
-def embed(prompt: str | Tokens, tower: Tower, truncate: bool = False) -> Embeddings:
-    """Look up the rows of a prompt of any length; the position rows start again in every window."""
-    tokens = tokenize(prompt, tower.tokenizer, truncate) if isinstance(prompt, str) else prompt
+def embed(prompt: str | Tokens, tower: Tower, truncate: bool = False, stretch: float | None = None) -> Embeddings:
+    """Look up the rows of a prompt of any length; the position rows start again in every window.
+
+    `stretch` reads windows of more than 77 places, on a position table drawn out so many times (Long-CLIP: 4 for 248).
+    """
+    places = tower.position_table.detach()[:WINDOW]
+    places = places if stretch is None else stretched(places, factor=stretch)
+    tokens = tokenize(prompt, tower.tokenizer, truncate, len(places)) if isinstance(prompt, str) else prompt
     table = tower.token_table.detach()
-    position = tower.position_table.detach()[:WINDOW]
-    return Embeddings(tokens, table[tokens.ids.to(table.device)], position.expand(len(tokens.ids), -1, -1))
+    position = places[: tokens.window].expand(len(tokens.ids), -1, -1)
+    return Embeddings(tokens, table[tokens.ids.to(table.device)], position, places)
+
+
+def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Float[Tensor, "count dim"]:
+    """Rows at places that need not be whole, by linear interpolation; whole places give their row to the bit."""
+    low = at.floor().long().clamp(max=len(rows) - 1)
+    high = (low + 1).clamp(max=len(rows) - 1)
+    return torch.lerp(rows[low], rows[high], (at - low)[..., None].to(rows))
+
+
+def stretched(table: Float[Tensor, "place dim"], keep: int = 20, factor: float = 4.0) -> Float[Tensor, "longer dim"]:
+    """A position table with the rows after the first `keep` drawn out `factor` times (Long-CLIP, Zhang et al. 2024).
+
+    New row `keep + factor·i + k` is `(1 - k/factor) · old[keep + i] + (k/factor) · old[keep + i + 1]`; past the last
+    old row the line through the last two goes on. 77 rows, 20 kept, factor 4 make 248; factor 1 is the table itself.
+
+    >>> table = torch.arange(77.0)[:, None]
+    >>> longer = stretched(table)
+    >>> len(longer), longer[[19, 20, 21, 24, 247]].flatten().tolist()
+    (248, [19.0, 20.0, 20.25, 21.0, 76.75])
+    """
+    length = keep + int((len(table) - keep) * factor)
+    where = torch.arange(length - keep) / factor
+    beyond = torch.cat([table, 2 * table[-1:] - table[-2:-1]])
+    return torch.cat([table[:keep], between(beyond[keep:], where.to(table.device))])

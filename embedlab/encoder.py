@@ -2,79 +2,216 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.clip import Tower, forward, read
-from embedlab.embeddings import Embeddings, embed, is_whole
-from embedlab.errors import SamplerError
-from embedlab.prompt import Join, check_join, joined
+from embedlab.clip import States, Tower, forward, read
+from embedlab.embeddings import Embeddings, embed, finite, is_whole, vectors
+from embedlab.errors import OperatorError, PromptError, SamplerError, listed
+from embedlab.prompt import Join, Tokens, check_join, joined
+from embedlab.schedule import timed
+from embedlab.select import Rows, Spans, rows_of, said, select
 
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output."""
+    """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output.
+
+    `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
+    another prompt.
+    """
 
     hidden: Float[Tensor, "row width"]
     pooled: Float[Tensor, " joint"]
+    tokens: Tokens | None = None
+    rows: tuple[int, ...] = ()
 
     def zeros(self) -> Conditioning:
         """Nothing at all: SDXL's unconditional half when no negative prompt is given."""
-        return Conditioning(torch.zeros_like(self.hidden), torch.zeros_like(self.pooled))
+        return replace(self, hidden=torch.zeros_like(self.hidden), pooled=torch.zeros_like(self.pooled))
+
+    def spans(self, rows: Any, table: str = "hidden") -> Spans:
+        """Where the rows that a selector names stand among the hidden states; the pooled output is one vector."""
+        everything = rows_of(rows) == (Rows(role="all"),)
+        if table == "pooled":
+            if not everything:
+                raise OperatorError(
+                    f"the pooled output is one vector; rows is '{said(rows)}', it has to be {{role: all}}."
+                )
+            return [(0,)]
+        if everything:
+            return [tuple(range(len(self.hidden)))]
+        if self.tokens is None:
+            raise OperatorError("this conditioning does not know its tokens; rows can only be {role: all}.")
+        where = {row: n for n, row in enumerate(self.rows) if row >= 0}
+        spans = [tuple(where[row] for row in span if row in where) for span in select(rows, self.tokens)]
+        spans = [span for span in spans if span]
+        if not spans:
+            raise OperatorError(f"none of the rows '{said(rows)}' is among the {len(self.hidden)} that reach the UNet.")
+        if len({len(span) for span in spans}) > 1:
+            return [tuple(sorted({row for span in spans for row in span}))]
+        return spans
+
+    def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
+        """The vectors at `rows`; all spans are of one length."""
+        return self.pooled[None, None] if table == "pooled" else self.hidden[torch.tensor(rows)]
+
+    def put(self, table: str, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Conditioning:
+        """The conditioning with other vectors at `rows`; `values` broadcast over the spans."""
+        if table == "pooled":
+            return replace(self, pooled=values.reshape(-1).to(self.pooled))
+        hidden = self.hidden.clone()
+        hidden[torch.tensor(rows)] = values.to(hidden)
+        return replace(self, hidden=hidden)
+
+
+class Texts:
+    """From a text to its conditioning: the Lookup of the stages after the encoder. Each text is encoded once.
+
+    >>> from embedlab import models
+    >>> texts = texts_of(models.load("emoji").towers)
+    >>> texts("a cat").hidden.shape
+    torch.Size([77, 96])
+    """
+
+    def __init__(self, encode: Callable[[str], Conditioning]):
+        self._encode = encode
+        self._known: dict[str, Conditioning] = {}
+
+    def __call__(self, text: str) -> Conditioning:
+        """The conditioning of a text."""
+        if not isinstance(text, str):
+            raise OperatorError(f"{text!r:.80} is no text; after the encoder, rows come from a prompt or a vector.")
+        if text not in self._known:
+            self._known[text] = self._encode(text)
+        return self._known[text]
+
+    def rows(self, what: Any, table: str, prompt: Conditioning, like: Any = None) -> Float[Tensor, "row dim"]:
+        """Rows of another prompt: those that `like` selects there, or as `{prompt: …, rows: …}` says; or vectors."""
+        own = prompt.pooled[None] if table == "pooled" else prompt.hidden
+        if isinstance(what, Tensor | list | tuple):
+            return vectors(what, own)
+        if isinstance(what, Mapping):
+            if unknown := [key for key in what if key not in ("prompt", "rows")]:
+                raise OperatorError(f"rows of another prompt are {{prompt: …, rows: …}}; '{unknown[0]}' is neither.")
+            what, like = what["prompt"], what.get("rows", like)
+        other = self(what)
+        try:
+            spans = other.spans(like, table)
+        except PromptError as error:
+            raise PromptError(f"{error} Say which rows of it: {{prompt: {what}, rows: …}}.") from None
+        return other.take(table, spans).flatten(0, 1)
+
+    def mean_length(self, table: str, prompt: Conditioning) -> Tensor:
+        """The mean norm of the prompt's own hidden states, or the norm of its pooled output."""
+        return (prompt.pooled[None] if table == "pooled" else prompt.hidden).float().norm(dim=-1).mean()
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How prompts are read: `join` of windows (`windows`, `run` or `truncate`), and `skip` last layers (clip skip)."""
+    """How prompts are read.
+
+    join: how windows reach the UNet: `windows`, `run`, or `truncate` (only the first). skip: how many last layers are
+    skipped (clip skip), or a mix of several as weights that sum to 1: `{0: 0.5, 2: 0.5}`. stretch: windows of more than
+    77 places on a position table drawn out so many times after its first 20 rows (Long-CLIP: 4 makes 248).
+    """
 
     join: Join = "windows"
-    skip: int = 0
+    skip: Any = 0
+    stretch: float | None = None
 
     def __post_init__(self) -> None:
+        if timed(self):
+            return
         check_join(self.join)
-        if not is_whole(self.skip) or self.skip < 0:
-            raise SamplerError(f"encoder.skip is {self.skip!r}; it has to be a whole number, 0 or more.")
+        skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip
+        if isinstance(self.skip, Mapping | tuple):
+            object.__setattr__(self, "skip", tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in skips))
+            if abs(sum(w for _, w in self.skip) - 1) > 1e-6:
+                raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in self.skip)}, do not sum to 1.")
+        if wrong := [k for k in self.skips if not is_whole(k) or k < 0]:
+            raise SamplerError(f"encoder.skip is {wrong[0]!r}; it has to be a whole number, 0 or more.")
+        if self.stretch is not None:
+            try:
+                finite(self.stretch, "encoder.stretch")
+            except OperatorError as error:
+                raise SamplerError(str(error)) from None
+            if not 1 <= self.stretch <= 64:
+                raise SamplerError(f"encoder.stretch is {self.stretch}; it goes from 1 to 64, and 4 makes 248 places.")
 
     @property
     def truncate(self) -> bool:
         """Whether only the first window is read."""
         return self.join == "truncate"
 
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """The counts of skipped layers that are read."""
+        return tuple(k for k, _ in self.skip) if isinstance(self.skip, tuple) else (self.skip,)
 
-def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False) -> Prompt:
+    @property
+    def window(self) -> int:
+        """How many places a window has."""
+        return 77 if self.stretch is None else 20 + int(57 * self.stretch)
+
+
+def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
     """The rows of a prompt before every text encoder."""
-    return tuple(embed(prompt, tower, truncate) for tower in towers)
+    return tuple(embed(prompt, tower, truncate, stretch) for tower in towers)
 
 
 def encode(
-    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: int = 0, at_once: int = 256
+    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: Any = 0, at_once: int = 256
 ) -> list[Conditioning]:
     """Encode prompts, edited or not, of any lengths together; `at_once` windows a call at the most.
 
     `join` is how windows reach the UNet: one after the other with all their rows (A1111, ComfyUI, compel), or as one
     run with only the outer start and end (`no_boseos_middle` of diffusers' long prompt weighting). The pooled output is
-    that of the first window. `skip` reads an earlier hidden state.
+    that of the first window. `skip` reads an earlier hidden state, or a weighted mix: `((0, 0.5), (2, 0.5))`.
     """
     check_join(join)
+    mix = skip if isinstance(skip, tuple) else ((skip, 1.0),)
     hidden: list[list[Tensor]] = [[] for _ in prompts]
+    if len({part.tokens.window for prompt in prompts for part in prompt}) > 1:
+        raise SamplerError("prompts with windows of different lengths cannot be encoded in one call.")
     for t, tower in enumerate(towers):
         parts = [prompt[t] for prompt in prompts]
         ids = torch.cat([part.tokens.ids for part in parts])
         rows = torch.cat([part.summed for part in parts])
         states = [forward(tower, i, r) for i, r in zip(ids.split(at_once), rows.split(at_once), strict=True)]
-        windows = torch.cat([read(tower, s, skip) for s in states])
+        windows = torch.cat([mixed(tower, s, mix) for s in states])
         pooled = torch.cat([s.pooled for s in states])
         counts = [len(part.tokens.ids) for part in parts]
         for mine, block in zip(hidden, windows.split(counts), strict=True):
-            mine.append(block.flatten(0, 1)[joined(len(block), join)])
+            mine.append(block.flatten(0, 1)[joined(len(block), join, block.shape[1])])
         firsts = torch.tensor([0, *counts[:-1]]).cumsum(0)
-    return [
-        Conditioning(torch.cat(mine, dim=-1), pooled[first])
-        for mine, first in zip(hidden, firsts.tolist(), strict=True)
-    ]
+    answers = []
+    for mine, first, prompt in zip(hidden, firsts.tolist(), prompts, strict=True):
+        tokens = prompt[0].tokens
+        rows_read = tuple(joined(len(tokens.ids), join, tokens.window))
+        answers.append(Conditioning(torch.cat(mine, dim=-1), pooled[first], tokens, rows_read))
+    return answers
+
+
+def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Float[Tensor, "batch place dim"]:
+    """A weighted sum of hidden states, each read with so many layers skipped; one alone is itself to the bit."""
+    if len(mix) == 1 and mix[0][1] == 1:
+        return read(tower, states, mix[0][0])
+    return torch.stack([weight * read(tower, states, skip) for skip, weight in mix]).sum(0)
+
+
+def texts_of(towers: Sequence[Tower], encoder: Encoder | None = None) -> Texts:
+    """Texts as these encoders read them."""
+    how = encoder or Encoder()
+
+    def one(text: str) -> Conditioning:
+        return encode([embed_all(text, towers, how.truncate, how.stretch)], towers, how.join, how.skip)[0]
+
+    return Texts(one)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,23 +22,37 @@ from torch import Tensor
 
 from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
-from embedlab.encoder import Conditioning, Encoder, Prompt, embed_all, encode
+from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
 from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
-from embedlab.guidance import Guidance, guided
+from embedlab.guidance import Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
-from embedlab.operators.apply import Operator, edit, edit_with
-from embedlab.prompt import Tokens, tokenize
-from embedlab.sampler import Sampler, Start, check_seeds, check_size, generators, noise, picture_latents, sample
+from embedlab.operators.apply import edit, edit_encoded, edit_with
+from embedlab.prompt import Tokens, joined, tokenize
+from embedlab.sampler import (
+    Sampler,
+    Start,
+    check_seeds,
+    check_size,
+    generators,
+    moments,
+    noise,
+    picture_latents,
+    sample,
+)
+from embedlab.schedule import Moment, Timed, at, curves, timed
 from embedlab.tracker import Silent, Tracker
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Everything that a picture depends on, but for the model and the seed."""
+    """Everything that a picture depends on, but for the model and the seed.
 
-    prompt: str
-    operators: tuple[Operator, ...] = ()
+    The prompt and settings of operators, encoder and guidance may change over time (`embedlab.schedule`).
+    """
+
+    prompt: Any
+    operators: tuple[Any, ...] = ()
     encoder: Encoder = field(default_factory=Encoder)
     guidance: Guidance = field(default_factory=Guidance)
     sampler: Sampler = field(default_factory=Sampler)
@@ -45,7 +60,7 @@ class Cell:
     size: tuple[int, int] | int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str):
+        if not isinstance(self.prompt, str | Timed):
             raise PromptError(f"a prompt is a text; {self.prompt!r} is a {type(self.prompt).__name__}.")
         if callable(self.operators) or isinstance(self.operators, str):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
@@ -55,6 +70,8 @@ class Cell:
                 raise OperatorError(
                     f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
                 )
+        if fixed := [name for name in ("sampler", "start", "size") if timed(getattr(self, name))]:
+            raise ConfigError(f"{fixed[0]} cannot change over time; prompt, operators, encoder and guidance can.")
         for name, kind in (("encoder", Encoder), ("guidance", Guidance), ("sampler", Sampler), ("start", Start)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
@@ -63,6 +80,14 @@ class Cell:
     def label(self) -> str:
         """The edit in a few characters."""
         return ", ".join(str(operator) for operator in self.operators) or "as written"
+
+    @property
+    def text(self) -> str:
+        """The prompt; of one that changes over time, what it ends with."""
+        prompt = self.prompt
+        while isinstance(prompt, Timed):
+            prompt = prompt.values[-1]  # type: ignore[attr-defined]
+        return str(prompt)
 
     def baseline(self) -> Cell:
         """The same cell with no edit: its pictures share their seeds with the edited ones."""
@@ -79,46 +104,48 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What the UNet is told in a call, and whence: the plain cell, its rows as written and edited, the conditioning."""
+
+    cell: Cell
+    written: Prompt
+    edited: Prompt
+    conditioning: Conditioning
+    plain: Conditioning  # of the negative prompt
+
+
+@dataclass(frozen=True)
 class Rendered:
-    """What became of a cell: pictures in [0, 1] and final latents by seed, its rows before and after the edit."""
+    """What became of a cell: pictures in [0, 1] and final latents by seed, and what each call of the UNet was told."""
 
     cell: Cell
     seeds: tuple[int, ...]
     pictures: Float[Tensor, "seed 3 height width"]
     latents: Float[Tensor, "seed c h w"]
-    written: Prompt
-    edited: Prompt
-    conditioning: Conditioning
+    told: tuple[Told, ...]
     steps: tuple[Step, ...] = ()
 
 
 # ── plan ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def unfold(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
+    """The plain cell of each call of the denoiser; equal ones are the same object."""
+    if not timed(cell):
+        return [cell] * len(calls)
+    for curve in curves(cell):
+        if past := curve.past(calls[0]):
+            raise SamplerError(f"{past}.")
+    known: dict[str, Cell] = {}
+    return [known.setdefault(fingerprint(plain), plain) for plain in (at(cell, moment) for moment in calls)]
+
+
 def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     """Refuse what is wrong with a cell before weights are read; answers with its tokens.
 
     Operators meet rows of the right shapes, so words that are not there, token counts that differ and vectors of
-    another width raise here.
+    another width raise here; a cell that changes over time is checked as it is in every call.
     """
-    parts, lookups = [], []
-    for name in source.encoders:
-        depth, layer = source.told(name, "num_hidden_layers"), int(len(source.encoders) > 1)
-        if cell.encoder.skip + layer > depth:
-            raise SamplerError(
-                f"encoder.skip is {cell.encoder.skip}, but the part '{name}' has {depth} layers; skip {depth - layer} "
-                "at the most."
-            )
-    for words, width in zip(source.tokenizers, source.widths, strict=True):
-        tokens = tokenize(cell.prompt, words, truncate=cell.encoder.truncate)
-        table, places = stand_in(len(words), width), stand_in(77, width)
-        lookup = Lookup(words, table, places)
-        parts.append(Embeddings(tokens, table[tokens.ids], places.expand(len(tokens.ids), -1, -1)))
-        lookups.append(lookup)
-    edit_with(parts, cell.operators, lookups)
-    seen = tuple(part.tokens for part in parts)
-    if cell.guidance.negative is not None:
-        seen += (tokenize(cell.guidance.negative, source.tokenizers[0], truncate=cell.encoder.truncate),)
     channels, latent = source.told("unet", "in_channels"), source.told("vae", "latent_channels")
     if channels != latent:
         raise ModelError(
@@ -126,14 +153,53 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
             "an inpainting or depth model, which embedlab does not run."
         )
     check_size(cell.size, source.size, source.factor, len(source.told("unet", "block_out_channels")))
-    cell.start.first(cell.sampler.steps)
-    cell.sampler.make({k: v for k, v in source.part("scheduler").items() if not k.startswith("_")})
+    first = cell.start.first(cell.sampler.steps)
+    scheduler = cell.sampler.make({k: v for k, v in source.part("scheduler").items() if not k.startswith("_")})
+    seen: dict[str, Tokens] = {}
+    for plain in {id(plain): plain for plain in unfold(cell, moments(scheduler, first))}.values():
+        seen |= {tokens.text: tokens for tokens in _check_text(plain, source)}
+    return tuple(seen.values())
+
+
+def _check_text(cell: Cell, source: Source) -> list[Tokens]:
+    how = cell.encoder
+    for name in source.encoders:
+        depth, layer = source.told(name, "num_hidden_layers"), int(len(source.encoders) > 1)
+        if max(how.skips) + layer > depth:
+            raise SamplerError(
+                f"encoder.skip is {max(how.skips)}, but the part '{name}' has {depth} layers; skip {depth - layer} "
+                "at the most."
+            )
+
+    def rows_of(text: str) -> list[tuple[Embeddings, Lookup]]:
+        made = []
+        for words, width in zip(source.tokenizers, source.widths, strict=True):
+            tokens = tokenize(text, words, how.truncate, how.window)
+            table, places = stand_in(len(words), width), stand_in(how.window, width)
+            position = places.expand(len(tokens.ids), -1, -1)
+            made.append((Embeddings(tokens, table[tokens.ids], position, places), Lookup(words, table)))
+        return made
+
+    def told(text: str) -> Conditioning:
+        tokens = tokenize(text, source.tokenizers[0], how.truncate, how.window)
+        rows = tuple(joined(len(tokens.ids), how.join, how.window))
+        width = source.told(source.encoders[-1], "projection_dim") if len(source.encoders) > 1 else source.widths[-1]
+        seed = zlib.crc32(text.encode())  # another stand-in for each text: two of them must not cancel out
+        hidden = stand_in(len(rows), sum(source.widths), seed)
+        return Conditioning(hidden, stand_in(1, width, seed)[0], tokens, rows)
+
+    parts, lookups = zip(*rows_of(cell.prompt), strict=True)
+    edit_with(parts, cell.operators, lookups)
+    edit_encoded(told(cell.prompt), cell.operators, Texts(told))
+    seen = [part.tokens for part in parts]
+    if cell.guidance.negative is not None:
+        seen.append(tokenize(cell.guidance.negative, source.tokenizers[0], how.truncate, how.window))
     return seen
 
 
-def stand_in(height: int, width: int) -> Float[Tensor, "height width"]:
+def stand_in(height: int, width: int, seed: int = 0) -> Float[Tensor, "height width"]:
     """A table of rows that all differ and have a length, in the memory of one vector: row r begins at its entry r."""
-    vector = torch.randn(height + width, generator=torch.Generator().manual_seed(0))
+    vector = torch.randn(height + width, generator=torch.Generator().manual_seed(seed))
     return vector.as_strided((height, width), (1, 1))
 
 
@@ -178,15 +244,17 @@ def render(
     """
     seeds = check_seeds(seeds)
     check_at_once(at_once)
-    written = [embed_all(cell.prompt, model.towers, cell.encoder.truncate) for cell in cells]
-    edited = [edit(prompt, cell.operators, model.towers) for prompt, cell in zip(written, cells, strict=True)]
-    told, plain = _encode(model, cells, edited)
+    schedules = []
+    for cell in cells:
+        scheduler = cell.sampler.make(model.scheduler)
+        schedules.append(unfold(cell, moments(scheduler, cell.start.first(cell.sampler.steps))))
+    told = tell(model, schedules)
 
     groups: dict[Any, list[tuple[int, int]]] = {}
     for i, cell in enumerate(cells):
         size = check_size(cell.size, _trained(model), _factor(model), len(model.unet.config.block_out_channels))
-        key = (size, cell.sampler, cell.start, len(told[i].hidden), len(plain[i].hidden), cell.guidance.scale == 1)
-        groups.setdefault(key, []).extend((i, seed) for seed in seeds)
+        shapes = [(len(c.conditioning.hidden), len(c.plain.hidden), c.cell.guidance.scale == 1) for c in told[i]]
+        groups.setdefault((size, cell.sampler, cell.start, *shapes), []).extend((i, seed) for seed in seeds)
 
     made: dict[tuple[int, int], Any] = {}
     for (size, sampler, start, *_), rows in groups.items():
@@ -198,15 +266,21 @@ def render(
                 picture = images.to_tensor(start.open(), size).mul(2).sub(1)
                 begin = picture_latents(model.vae, picture, random).to(model.device)
             shape = (model.unet.config.in_channels, size[0] // _factor(model), size[1] // _factor(model))
-            denoise = guided(
-                model.unet,
-                [told[i] for i in who],
-                [plain[i] for i in who],
-                [cells[i].guidance.scale for i in who],
-                size if model.size_conditioned else None,
-            )
+            denoisers: dict[tuple[int, ...], Any] = {}
+            turns = []
+            for call in zip(*(told[i] for i in who), strict=True):
+                key = tuple(id(c) for c in call)
+                if key not in denoisers:
+                    denoisers[key] = guided(
+                        model.unet,
+                        [c.conditioning for c in call],
+                        [c.plain for c in call],
+                        [c.cell.guidance.scale for c in call],
+                        size if model.size_conditioned else None,
+                    )
+                turns.append(denoisers[key])
             out = sample(
-                denoise,
+                in_turn(turns),
                 noise(shape, random).to(model.device),
                 sampler.make(model.scheduler),
                 random,
@@ -228,7 +302,7 @@ def render(
             for shots in zip(*(kept for _, _, kept in mine_made), strict=True)
         )
         pictures, latents = (torch.stack([m[k] for m in mine_made]) for k in (0, 1))
-        answers.append(Rendered(cell, tuple(seeds), pictures, latents, written[i], edited[i], told[i], steps))
+        answers.append(Rendered(cell, tuple(seeds), pictures, latents, told[i], steps))
     return answers
 
 
@@ -240,25 +314,40 @@ def _trained(model: Model) -> int:
     return model.unet.config.sample_size * _factor(model)
 
 
-def _encode(
-    model: Model, cells: Sequence[Cell], edited: Sequence[Prompt]
-) -> tuple[list[Conditioning], list[Conditioning]]:
-    """The conditioning of every cell and of its negative prompt; what is the same text is encoded once."""
-    told: dict[int, Conditioning] = {}
-    plain: dict[int, Conditioning] = {}
-    for reading in dict.fromkeys(cell.encoder for cell in cells):
-        mine = [i for i, cell in enumerate(cells) if cell.encoder == reading]
-        negatives = list(dict.fromkeys(cells[i].guidance.negative for i in mine))
-        batch = [edited[i] for i in mine] + [
-            embed_all(text or "", model.towers, reading.truncate) for text in negatives
-        ]
-        out = encode(batch, model.towers, reading.join, reading.skip)
-        told |= dict(zip(mine, out[: len(mine)], strict=True))
-        nothing = dict(zip(negatives, out[len(mine) :], strict=True))
-        if None in nothing and model.zero_negative:
-            nothing[None] = nothing[None].zeros()
-        plain |= {i: nothing[cells[i].guidance.negative] for i in mine}
-    return [told[i] for i in range(len(cells))], [plain[i] for i in range(len(cells))]
+def tell(model: Model, schedules: Sequence[Sequence[Cell]]) -> list[tuple[Told, ...]]:
+    """What each call of each cell is told; every distinct prompt, edit and negative prompt is encoded once."""
+    cells = {id(cell): cell for schedule in schedules for cell in schedule}
+    known: dict[int, Told] = {}
+    for how in dict.fromkeys(cell.encoder for cell in cells.values()):
+        mine = {key: cell for key, cell in cells.items() if cell.encoder == how}
+        texts = texts_of(model.towers, how)
+        names = {key: fingerprint([cell.prompt, cell.operators]) for key, cell in mine.items()}
+        distinct = {names[key]: cell for key, cell in mine.items()}
+        written = {n: embed_all(c.prompt, model.towers, how.truncate, how.stretch) for n, c in distinct.items()}
+        edited = {n: edit(written[n], c.operators, model.towers) for n, c in distinct.items()}
+        negatives = list(dict.fromkeys(cell.guidance.negative for cell in mine.values()))
+        others = [embed_all(text or "", model.towers, how.truncate, how.stretch) for text in negatives]
+        out = encode([*edited.values(), *others], model.towers, how.join, how.skip)
+        told = {n: edit_encoded(c, distinct[n].operators, texts) for n, c in zip(edited, out, strict=False)}
+        plain = dict(zip(negatives, out[len(edited) :], strict=True))
+        if None in plain and model.zero_negative:
+            plain[None] = plain[None].zeros()
+        for key, cell in mine.items():
+            n = names[key]
+            known[key] = Told(cell, written[n], edited[n], told[n], plain[cell.guidance.negative])
+    return [tuple(known[id(cell)] for cell in schedule) for schedule in schedules]
+
+
+def schedule_of(rendered: Rendered, calls: Sequence[Moment]) -> list[dict[str, Any]]:
+    """What was active when, a row for each call of the denoiser; nothing for a cell that does not change."""
+    if not timed(rendered.cell):
+        return []
+    rows = []
+    for moment, told in zip(calls, rendered.told, strict=True):
+        cell, when = told.cell, {"call": moment.call, "step": moment.step, "timestep": round(moment.timestep, 4)}
+        reading = {"skip": cell.encoder.skip, "guidance.scale": cell.guidance.scale, "negative": cell.guidance.negative}
+        rows.append({**when, "sigma": round(moment.sigma, 6), "prompt": cell.prompt, "edit": cell.label, **reading})
+    return rows
 
 
 class Studio:
@@ -347,7 +436,7 @@ def score(
     closest: list[str] = []
     if model.scorer:
         old, new = image_features(model.scorer, a), image_features(model.scorer, b)
-        texts = [after.cell.prompt, *(settings.template.format(word) for word in words)]
+        texts = [after.cell.text, *(settings.template.format(word) for word in words)]
         scores = 100 * (new @ text_features(model.scorer, texts).T).clamp_min(0)
         # the word "prompt" must not take the column of the whole prompt
         heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
@@ -365,8 +454,12 @@ def score(
     whole = {name: round(float(column.mean()), 6) for name, column in columns.items()}
     for word in words if closest else ():
         whole[f"closest/{word}"] = closest.count(word) / len(closest)
-    whole |= metrics.row_distance(after.written, after.edited)
-    whole |= metrics.conditioning_distance(before.conditioning, after.conditioning)
+    distances = [
+        metrics.row_distance(new.written, new.edited)
+        | metrics.conditioning_distance(old.conditioning, new.conditioning)
+        for old, new in zip(before.told, after.told, strict=True)
+    ]
+    whole |= {key: sum(d[key] for d in distances) / len(distances) for key in distances[0]}
     return rows, whole
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from embedlab.embeddings import finite
 from embedlab.encoder import Conditioning
 from embedlab.errors import OperatorError, SamplerError
+from embedlab.schedule import timed
 
 Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h w"]]
 
@@ -28,10 +29,12 @@ class Guidance:
     `negative` is a prompt of any length; left out it is the model's own nothing (the empty prompt, zeros for SDXL).
     """
 
-    scale: float = 4.0
-    negative: str | None = None
+    scale: Any = 4.0
+    negative: Any = None
 
     def __post_init__(self) -> None:
+        if timed(self):
+            return
         try:
             finite(self.scale, "guidance.scale")
         except OperatorError as error:
@@ -88,5 +91,15 @@ def guided(
             return unet(x, t, **kwargs)[0]
         without, given = unet(torch.cat([x, x]), t, **kwargs)[0].chunk(2)
         return without + scale * (given - without)
+
+    return denoise
+
+
+def in_turn(denoisers: Sequence[Denoiser]) -> Denoiser:
+    """One denoiser after the other, one a call: what a schedule of conditionings and scales becomes."""
+    left = iter(denoisers)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return next(left)(x, t)
 
     return denoise

@@ -19,7 +19,6 @@ from embedlab.errors import ConfigError
 KEY = "embedlab"  # the PNG text chunk that holds the settings
 
 
-@torch.inference_mode()
 def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 16) -> Float[Tensor, "row 3 height width"]:
     """Scaled latents → pictures in [0, 1], float32 on the CPU."""
     latents = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)

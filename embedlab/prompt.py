@@ -1,6 +1,7 @@
 """Text → Tokens: ids in windows of 77, where each word landed, what was cut and what was left out.
 
-A row is one place in the prompt, counted through all windows: row `r` stands in window `r // 77` at place `r % 77`.
+A row is one place in the prompt, counted through all windows: row `r` stands in window `r // 77` at place `r % 77`. On
+a stretched position table a window has more than 77 places; `Tokens.window` says how many.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from transformers import CLIPTokenizer
 from embedlab.errors import PromptError, listed
 
 WINDOW = 77
-BODY = WINDOW - 2  # between start and end of text
 
 Join = Literal["windows", "run", "truncate"]
 JOINS: tuple[Join, ...] = ("windows", "run", "truncate")
@@ -29,11 +29,7 @@ class Word:
 
     text: str
     rows: tuple[int, ...]
-
-    @property
-    def cut(self) -> bool:
-        """Whether the border between two windows runs through the word."""
-        return self.rows[0] // WINDOW != self.rows[-1] // WINDOW
+    cut: bool = False  # whether the border between two windows runs through the word
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,15 @@ class Tokens:
     """A tokenized prompt. `dropped` holds the words that truncation left out."""
 
     text: str
-    ids: Int[Tensor, "window 77"]
+    ids: Int[Tensor, "window place"]
     words: tuple[Word, ...]
     tokenizer: CLIPTokenizer = field(repr=False, compare=False)
     dropped: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """How many places a window has."""
+        return self.ids.shape[1]
 
     @property
     def length(self) -> int:
@@ -85,7 +86,7 @@ class Tokens:
         windows = len(self.ids)
         said = []
         if windows > 1:
-            said.append(f"the prompt has {self.length} tokens and runs in {windows} windows of {BODY}")
+            said.append(f"the prompt has {self.length} tokens and runs in {windows} windows of {self.window - 2}")
         if cut := [word.text for word in self.words if word.cut]:
             said.append(f"cut in two between windows: {listed(cut, 12)}")
         if self.dropped:
@@ -103,7 +104,7 @@ def ids_of(text: str, tokenizer: CLIPTokenizer) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
-def tokenize(text: str, tokenizer: CLIPTokenizer, truncate: bool = False) -> Tokens:
+def tokenize(text: str, tokenizer: CLIPTokenizer, truncate: bool = False, window: int = WINDOW) -> Tokens:
     """Tokenize a prompt of any length: windows of start + 75 + end, the last one filled with padding.
 
     One window holds exactly what the tokenizer's own `padding="max_length"` gives. `truncate` keeps the first window.
@@ -120,18 +121,18 @@ def tokenize(text: str, tokenizer: CLIPTokenizer, truncate: bool = False) -> Tok
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     pieces = tokenizer.convert_ids_to_tokens(ids)
 
+    body = window - 2
     words: list[Word] = []
     begin = 0
     for i, piece in enumerate(pieces):
         if piece.endswith("</w>") or i == len(pieces) - 1:
-            rows = tuple(k // BODY * WINDOW + k % BODY + 1 for k in range(begin, i + 1))
-            words.append(Word(text[spans[begin][0] : spans[i][1]], rows))
+            rows = tuple(k // body * window + k % body + 1 for k in range(begin, i + 1))
+            words.append(Word(text[spans[begin][0] : spans[i][1]], rows, begin // body != i // body))
             begin = i + 1
 
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    windows = max(1, -(-len(ids) // BODY))
-    body = [ids[i * BODY : (i + 1) * BODY] for i in range(windows)]
-    table = torch.tensor([[bos, *row, eos, *[pad] * (BODY - len(row))] for row in body])
+    bodies = [ids[i * body : (i + 1) * body] for i in range(max(1, -(-len(ids) // body)))]
+    table = torch.tensor([[bos, *row, eos, *[pad] * (body - len(row))] for row in bodies])
     tokens = Tokens(text, table, tuple(words), tokenizer)
     return first_window(tokens) if truncate else tokens
 
@@ -140,7 +141,7 @@ def first_window(tokens: Tokens) -> Tokens:
     """Truncate to one window; a word that does not fit whole loses the tokens beyond it and counts as left out."""
     if len(tokens.ids) == 1:
         return tokens
-    inside = [(w, tuple(r for r in w.rows if r < WINDOW)) for w in tokens.words]
+    inside = [(w, tuple(r for r in w.rows if r < tokens.window)) for w in tokens.words]
     return replace(
         tokens,
         ids=tokens.ids[:1],
@@ -149,17 +150,17 @@ def first_window(tokens: Tokens) -> Tokens:
     )
 
 
-def joined(windows: int, join: Join) -> list[int]:
+def joined(windows: int, join: Join, window: int = WINDOW) -> list[int]:
     """The rows that reach the UNet: all of them, or one run of 75·k + 2 with only the outer start and end.
 
     >>> [len(joined(3, join)) for join in ("windows", "run")]
     [231, 227]
     """
-    rows = range(windows * WINDOW)
+    rows = range(windows * window)
     if join != "run":
         return list(rows)
     last = len(rows) - 1
-    return [r for r in rows if r in (0, last) or r % WINDOW not in (0, WINDOW - 1)]
+    return [r for r in rows if r in (0, last) or r % window not in (0, window - 1)]
 
 
 def check_join(join: str) -> None:

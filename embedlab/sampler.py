@@ -17,6 +17,7 @@ from torch import Tensor
 from embedlab.embeddings import is_whole
 from embedlab.errors import PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
+from embedlab.schedule import Moment
 
 SHIPPED = Path(__file__).parent / "pictures"
 LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
@@ -166,7 +167,23 @@ def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]
     return torch.stack([posterior.mean[0] + posterior.std[0] * d for d in drawn]) * vae.config.scaling_factor
 
 
-@torch.inference_mode()
+def moments(scheduler: Any, first: int = 0) -> list[Moment]:
+    """Every call of the denoiser that `sample` will make, with its step and noise level."""
+    every, count = scheduler.order, len(scheduler.timesteps)
+    steps = -(-count // every)
+    calls = []
+    for call in range(first * every, count):
+        t = scheduler.timesteps[call]
+        if getattr(scheduler, "sigmas", None) is not None and len(scheduler.sigmas) >= count:
+            sigma = float(scheduler.sigmas[call])
+        else:
+            a = float(scheduler.alphas_cumprod[int(t)])
+            sigma = ((1 - a) / a) ** 0.5
+        step = first + (call - first * every + every - 1) // every
+        calls.append(Moment(call, step, steps, float(t), sigma, steps * every))
+    return calls
+
+
 def sample(
     denoise: Denoiser,
     noise: Float[Tensor, "row c h w"],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from embedlab.errors import OperatorError, listed
 from embedlab.prompt import Tokens
+from embedlab.schedule import Timed
 
 Role = Literal["words", "bos", "eos", "pad", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -88,20 +89,22 @@ def rows_of(what: Any) -> tuple[Rows, ...]:
 
 
 def words_of(what: Any) -> tuple[str, ...]:
-    """The words that a setting names, for scores and labels."""
+    """The words that a setting names, for scores and labels; of one that changes over time, all it ever names."""
+    if isinstance(what, Timed):
+        return tuple(word for value in getattr(what, "values", ()) for word in words_of(value))
     return tuple(rows.word for rows in rows_of(what) if rows.word is not None)
 
 
 def said(what: Any) -> str:
     """A selector in a label."""
-    if isinstance(what, str | int):
+    if isinstance(what, str | int | Timed):
         return str(what)
     if isinstance(what, tuple) and all(isinstance(w, int) for w in what):
         return " ".join(map(str, what))
     return " + ".join(str(rows) for rows in rows_of(what)) if what is not None else "None"
 
 
-def roles(tokens: Tokens) -> Bool[Tensor, "role window 77"]:
+def roles(tokens: Tokens) -> Bool[Tensor, "role window place"]:
     """One mask a role, in the order of `ROLES`."""
     places = torch.arange(tokens.ids.shape[1])
     bos = (places == 0).expand(tokens.ids.shape)
@@ -162,7 +165,7 @@ def _occurrences(rows: Rows, tokens: Tokens) -> Spans:
     return [spans[rows.nth - (rows.nth > 0)]]
 
 
-def _mask(spans: Spans, tokens: Tokens) -> Bool[Tensor, "window 77"]:
+def _mask(spans: Spans, tokens: Tokens) -> Bool[Tensor, "window place"]:
     mask = torch.zeros(tokens.ids.shape, dtype=torch.bool)
     mask.view(-1)[[row for span in spans for row in span]] = True
     return mask

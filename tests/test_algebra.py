@@ -30,9 +30,9 @@ from embedlab import (
     Swap,
     embed,
 )
-from embedlab.embeddings import lookup_of
+from embedlab.embeddings import lookup_of, stretched
 from embedlab.errors import EmbedlabError
-from embedlab.operators import slerp_whole, stretched
+from embedlab.operators import slerp_whole
 from embedlab.select import ROLES, roles, select
 
 WORDS = ("cat", "dog", "fox", "owl", "bear", "star")
@@ -243,7 +243,8 @@ def test_sums_of_words_are_embedding_merges(sd1):
         (lambda: Scale([], 2), "it has to be a word, a row number, a selector or a list of those"),
         (lambda: Scale({}, 2), "a selector has to say something"),
         (lambda: Scale("cat", "loud"), "by is 'loud'; it has to be a finite number"),
-        (lambda: Scale("cat", 2, stage="hidden"), "stage is 'hidden'; choose one of token, position, both"),
+        (lambda: Scale("cat", 2, stage="layers"), "stage is 'layers'; choose one of token, position, both, hidden, pool"),
+        (lambda: Scale("cat", 2, stage="hidden"), "an operator of stage 'hidden' met rows; apply it with edit_encoded"),
         (lambda: Add("cat", {"dog": 1, "fox": float("nan")}), "weight of fox is nan"),
         (lambda: Add("cat", {"dog": 1, 1929: -1}), "has no length"),
         (lambda: Add("cat", {}), "an empty sum is no direction"),

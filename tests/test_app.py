@@ -24,7 +24,7 @@ def embedlab(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subpr
 def test_help_answers_before_anything_heavy_is_imported(tmp_path):
     done = embedlab("--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "operators: add, average, drop" in done.stdout
+    assert "operators: add, average, blend" in done.stdout
     assert "embedlab experiment=puppy_to_cat" in done.stdout
     code = (
         "import sys; sys.argv = ['embedlab', 'sampler.stepz=3']\n"
@@ -81,7 +81,7 @@ BAD = {
     "operators=[replace] operators.replace.by=pomeranian": "'puppy' has 1 token and 'pomeranian' has 2",
     "operators=[interpolate] operators.interpolate.weight=nan": "weight is nan; it has to be a finite number",
     "operators=[interpolate] operators.interpolate.weight=half": "weight is 'half'; it has to be a finite number",
-    "operators=[replac]": "Could not load 'operators/replac'; operators: choose one of add, average, drop",
+    "operators=[replac]": "Could not load 'operators/replac'; operators: choose one of add, average, blend",
     "model.name=emogi": "there is no model 'emogi'",
     "model.device=cuda:7": "device 'cuda:7' was asked for",
     "model=custom model.name=/nowhere": "there is no model '/nowhere'",

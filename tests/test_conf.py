@@ -1,5 +1,6 @@
 """Every config composes, and every part of it can be made."""
 
+import dataclasses
 from pathlib import Path
 
 import hydra.utils
@@ -39,7 +40,7 @@ def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
     made = hydra.utils.instantiate(config.operators, _convert_="all")
     assert list(made) == [operator]
     named = set(OmegaConf.to_container(config.operators[operator])) - {"_target_"}
-    assert named == set(type(made[operator]).__dataclass_fields__)
+    assert named == {field.name for field in dataclasses.fields(made[operator])}
     check(Cell(config.prompt, tuple(made.values())), find("emoji"))  # its defaults fit the default prompt
 
 

@@ -14,7 +14,6 @@ from embedlab.embeddings import embed
 from embedlab.models import Scorer
 
 
-@torch.inference_mode()
 def image_features(scorer: Scorer, pictures: Float[Tensor, "n 3 h w"], at_once: int = 64) -> Float[Tensor, "n joint"]:
     """Unit vectors of pictures in [0, 1], resized to what the image encoder was trained on."""
     weight = scorer.image.vision_model.embeddings.patch_embedding.weight
@@ -27,7 +26,6 @@ def image_features(scorer: Scorer, pictures: Float[Tensor, "n 3 h w"], at_once: 
     return normalize(features.float(), dim=-1).cpu()
 
 
-@torch.inference_mode()
 def text_features(scorer: Scorer, texts: Sequence[str]) -> Float[Tensor, "n joint"]:
     """Unit vectors of texts; what is longer than one window is truncated, as CLIP was trained."""
     prompts = [embed(text, scorer.text, truncate=True) for text in texts]

@@ -1,20 +1,24 @@
-"""Embeddings → Embeddings: an operator is a noun with settings and one verb.
+"""Embeddings → Embeddings, Conditioning → Conditioning: an operator is a noun with settings and one verb.
 
-Any callable `(Embeddings, Lookup) -> Embeddings` is one; those here are frozen dataclasses that check their settings
+Any callable `(Embeddings, Lookup) -> Embeddings` is one; after the encoder (its `stage` is hidden, pooled or
+conditioning) it is `(Conditioning, Texts) -> Conditioning`. Those here are frozen dataclasses that check their settings
 when they are made. Operators are applied in the order given, to every text encoder of the model alike.
 """
 
-from embedlab.operators.apply import Operator, edit
+from embedlab.operators.apply import Operator, edit, edit_encoded
 from embedlab.operators.arithmetic import Add, Average, Drop, Normalise, ProjectOut, Scale, Subtract
 from embedlab.operators.chance import Noise, Rotate, Shuffle
 from embedlab.operators.interpolate import Interpolate, lerp, slerp, slerp_whole
 from embedlab.operators.order import Permute, Reverse, Swap
-from embedlab.operators.places import Freeze, Place, Shift, Stretch, stretched
+from embedlab.operators.places import Freeze, Place, Shift, Stretch
 from embedlab.operators.replace import Replace
+from embedlab.operators.whole import Blend, Concatenate, Truncate
 
 __all__ = [
     "Add",
     "Average",
+    "Blend",
+    "Concatenate",
     "Drop",
     "Freeze",
     "Interpolate",
@@ -33,9 +37,10 @@ __all__ = [
     "Stretch",
     "Subtract",
     "Swap",
+    "Truncate",
     "edit",
+    "edit_encoded",
     "lerp",
     "slerp",
     "slerp_whole",
-    "stretched",
 ]

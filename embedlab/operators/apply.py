@@ -4,49 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clip import Tower
-from embedlab.embeddings import Embeddings, Lookup, Table, finite, lookup_of
+from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
+from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, listed
-from embedlab.select import Spans, select, words_of
+from embedlab.schedule import Timed, timed
+from embedlab.select import Spans, said, words_of
 
-Stage = Literal["token", "position", "both"]
-STAGES: dict[str, tuple[Table, ...]] = {
+Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
+STAGES: dict[str, tuple[str, ...]] = {
     "token": ("token",),
     "position": ("position",),
     "both": ("token", "position"),
+    "hidden": ("hidden",),
+    "pooled": ("pooled",),
+    "conditioning": ("hidden", "pooled"),
 }
+BEFORE = ("token", "position", "both")  # the encoder; the other stages come after it
 Lengths = Literal["error", "repeat", "resample", "zero"]
 LENGTHS = ("error", "repeat", "resample", "zero")
+Value = TypeVar("Value", Embeddings, Conditioning)
 
 
 class Operator(Protocol):
-    """Anything that answers with a new prompt and leaves the old one be."""
+    """Anything that answers with a new prompt (or conditioning) and leaves the old one be.
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings: ...
+    A callable that has a `stage` of `hidden`, `pooled` or `conditioning` meets a Conditioning and Texts, any other an
+    Embeddings and a Lookup, once for each text encoder.
+    """
+
+    def __call__(self, prompt: Any, lookup: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
-class OnRows:
+class Edit:
+    """An operator of ours: settings are checked when it is made; those that change over time, at each moment."""
+
+    def __post_init__(self) -> None:
+        if not timed(self):
+            self.check()
+
+    def check(self) -> None:
+        """Refuse settings that cannot be."""
+
+
+@dataclass(frozen=True)
+class OnRows(Edit):
     """What an operator on selected rows has at least: its selector, and the words that pictures are scored with."""
 
     rows: Any
+    named: ClassVar[tuple[str, ...]] = ()  # the settings that name words, where the stage is before the encoder
+
+    def check(self) -> None:
+        words_of(self.rows)
+        tables(getattr(self, "stage", "token"))
 
     @property
     def words(self) -> tuple[str, ...]:
         """The words that this edit is about, for scores."""
-        return words_of(self.rows)
+        others = () if is_late(self) else self.named
+        return (*words_of(self.rows), *(word for setting in others for word in names(getattr(self, setting))))
 
 
 def edit(
     prompt: Sequence[Embeddings], operators: Iterable[Operator], towers: Sequence[Tower]
 ) -> tuple[Embeddings, ...]:
-    """Apply operators in order to the prompt before each text encoder."""
+    """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder."""
     return edit_with(prompt, operators, [lookup_of(tower) for tower in towers])
 
 
@@ -54,21 +83,37 @@ def edit_with(
     prompt: Sequence[Embeddings], operators: Iterable[Operator], lookups: Sequence[Lookup]
 ) -> tuple[Embeddings, ...]:
     """`edit` with tables that are at hand already."""
-    parts = []
-    operators = list(operators)
-    for whole, lookup in zip(prompt, lookups, strict=True):
-        part = whole
-        for operator in operators:
-            part = operator(part, lookup)
-            if not isinstance(part, Embeddings):
-                raise OperatorError(
-                    f"{operator!r} answered with a {type(part).__name__}; an operator answers with Embeddings."
-                )
-        parts.append(part)
-    return tuple(parts)
+    early = [operator for operator in operators if not is_late(operator)]
+    return tuple(applied(part, early, lookup) for part, lookup in zip(prompt, lookups, strict=True))
 
 
-def tables(stage: str) -> tuple[Table, ...]:
+def edit_encoded(told: Conditioning, operators: Iterable[Operator], texts: Texts) -> Conditioning:
+    """Apply the operators of the stages after the encoder, in order, to a conditioning."""
+    return applied(told, [operator for operator in operators if is_late(operator)], texts)
+
+
+def is_late(operator: Any) -> bool:
+    """Whether an operator works on what comes out of the encoder."""
+    stage = getattr(operator, "stage", "token")
+    return isinstance(stage, str) and stage in STAGES and stage not in BEFORE
+
+
+def applied(value: Value, operators: Iterable[Operator], lookup: Lookup | Texts) -> Value:
+    """Operators in order; one that answers with something else is refused."""
+    kind = type(value)
+    for operator in operators:
+        if timed(operator):
+            raise OperatorError(f"'{operator}' changes over time; a cell takes it, or `at(operator, moment)`.")
+        value = operator(value, lookup)
+        if not isinstance(value, kind):
+            raise OperatorError(
+                f"{operator!r} answered with a {type(value).__name__}; an operator of its stage answers with "
+                f"{'an Embeddings' if kind is Embeddings else 'a Conditioning'}."
+            )
+    return value
+
+
+def tables(stage: str) -> tuple[str, ...]:
     """The tables that a stage names."""
     if stage not in STAGES:
         raise OperatorError(f"stage is '{stage}'; choose one of {listed(STAGES)}.")
@@ -76,14 +121,17 @@ def tables(stage: str) -> tuple[Table, ...]:
 
 
 def over(
-    prompt: Embeddings,
+    prompt: Value,
     rows: Any,
     stage: Stage,
-    change: Callable[[Float[Tensor, "span row dim"], Table, Spans], Float[Tensor, "*span row dim"]],
-) -> Embeddings:
+    change: Callable[[Float[Tensor, "span row dim"], str, Spans], Float[Tensor, "*span row dim"]],
+) -> Value:
     """Put what `change` makes of the selected rows in their place, in each table that the stage names."""
-    spans = select(rows, prompt.tokens)
+    if (stage in BEFORE) != isinstance(prompt, Embeddings):
+        met, way = ("rows", "edit_encoded") if isinstance(prompt, Embeddings) else ("a conditioning", "edit")
+        raise OperatorError(f"an operator of stage '{stage}' met {met}; apply it with {way}.")
     for table in tables(stage):
+        spans = prompt.spans(rows, table)
         prompt = prompt.put(table, spans, change(prompt.take(table, spans), table, spans))
     return prompt
 
@@ -95,37 +143,44 @@ def check_lengths(lengths: str) -> None:
 
 
 def source(
-    what: Any, table: Table, prompt: Embeddings, lookup: Lookup, lengths: Lengths = "error"
+    what: Any, table: str, prompt: Value, lookup: Lookup | Texts, lengths: Lengths = "error", like: Any = None
 ) -> Float[Tensor, "row dim"]:
     """The rows that a setting names: token rows by word or id, position rows by word of the prompt or place.
 
+    After the encoder it is rows of another prompt, those that `like` selects there, or as `{prompt: …, rows: …}` says.
     A mapping is a sum, `{king: 1, man: -1, woman: 1}`; its terms are brought to the longest of them by `lengths`
     (`zero` is embedding-merge's rule).
     """
-    if isinstance(what, Mapping):
+    if is_sum(what):
         terms = [
-            (name, source(name, table, prompt, lookup), finite(w, f"weight of {name}")) for name, w in what.items()
+            (name, source(name, table, prompt, lookup, like=like), finite(w, f"weight of {name}"))
+            for name, w in what.items()
         ]
         if not terms:
             raise OperatorError("an empty sum names no rows.")
         longest, there = max((len(rows), str(name)) for name, rows, _ in terms)
         parts = [weight * fit(rows, longest, lengths, there, name) for name, rows, weight in terms]
         return torch.stack(parts).sum(0)
-    return lookup(what) if table == "token" else lookup.place(what, prompt.tokens)
+    return lookup.rows(what, table, prompt, like)  # type: ignore[arg-type]
 
 
-def direction(what: Any, table: Table, prompt: Embeddings, lookup: Lookup) -> Float[Tensor, " dim"]:
+def is_sum(what: Any) -> bool:
+    """Whether a setting is a weighted sum, and not rows of another prompt."""
+    return isinstance(what, Mapping) and not isinstance(what.get("prompt"), str)
+
+
+def direction(what: Any, table: str, prompt: Value, lookup: Lookup | Texts, like: Any = None) -> Float[Tensor, " dim"]:
     """One vector: of a word or phrase, the mean of its rows; of a mapping, the weighted sum of such means.
 
     Raises OperatorError for a direction of zero length.
     """
-    if isinstance(what, Mapping):
-        terms = [finite(w, f"weight of {name}") * direction(name, table, prompt, lookup) for name, w in what.items()]
+    if is_sum(what):
+        terms = [finite(w, f"weight of {n}") * direction(n, table, prompt, lookup, like) for n, w in what.items()]
         if not terms:
             raise OperatorError("an empty sum is no direction.")
         vector = torch.stack(terms).sum(0)
     else:
-        vector = source(what, table, prompt, lookup).mean(0)
+        vector = source(what, table, prompt, lookup, like=like).mean(0)
     if not bool(vector.detach().norm() > 0):
         raise OperatorError(f"the direction {shown(what)} has no length.")
     return vector
@@ -163,13 +218,6 @@ def fit(
     return between(rows, at)
 
 
-def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Float[Tensor, "count dim"]:
-    """Rows at places that need not be whole, by linear interpolation; whole places give their row to the bit."""
-    low = at.floor().long().clamp(max=len(rows) - 1)
-    high = (low + 1).clamp(max=len(rows) - 1)
-    return torch.lerp(rows[low], rows[high], (at - low)[..., None].to(rows))
-
-
 def plural(count: int) -> str:
     """`1 token`, `2 tokens`."""
     return "token" if count == 1 else "tokens"
@@ -177,18 +225,24 @@ def plural(count: int) -> str:
 
 def shown(what: Any) -> str:
     """A setting in a label: a word or number as it is, a vector by name, a sum as a sum."""
-    if isinstance(what, Mapping):
+    if is_sum(what):
         return " ".join(f"{weight:+g} {shown(name)}" for name, weight in what.items()).removeprefix("+")
+    if isinstance(what, Mapping):
+        return f"'{what['prompt']}'" + (f" ({said(what['rows'])})" if "rows" in what else "")
     return "a vector" if isinstance(what, Tensor | list | tuple) else str(what)
 
 
 def names(what: Any) -> tuple[str, ...]:
     """The words that a setting names, for scores."""
+    if isinstance(what, Timed):
+        return tuple(word for value in getattr(what, "values", ()) for word in names(value))
     if isinstance(what, Mapping | list | tuple):
-        return tuple(word for w in what for word in names(w))
+        return tuple(word for w in what for word in names(w)) if is_sum(what) or not isinstance(what, Mapping) else ()
     return (what,) if isinstance(what, str) else ()
 
 
 def where(stage: Stage) -> str:
     """Which rows a label speaks of, where those are not token rows."""
-    return "" if stage == "token" else f" ({'position' if stage == 'position' else 'token and position'} rows)"
+    named = {"position": "position rows", "both": "token and position rows", "hidden": "hidden states"}
+    named |= {"pooled": "pooled output", "conditioning": "hidden states and pooled output"}
+    return f" ({named[stage]})" if stage in named else ""

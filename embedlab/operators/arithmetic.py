@@ -9,14 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, Table, finite
+from embedlab.embeddings import Embeddings, Lookup, finite
+from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import OnRows, Stage, direction, names, over, shown, tables, where
-from embedlab.select import Spans, said, words_of
+from embedlab.operators.apply import OnRows, Stage, Value, direction, over, shown, where
+from embedlab.schedule import figure
+from embedlab.select import Spans, said
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(OnRows):
     """Add `weight` times a direction to the selected rows: `r + w · d`; weight 0 is the identity.
 
     A direction is a word or phrase (the mean of its rows), an id, a vector, or a weighted sum of those as a mapping:
@@ -31,33 +33,28 @@ class Add:
     True
     """
 
-    rows: Any
+    named = ("direction",)
+
     direction: Any
     weight: Any = 1.0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.weight, "weight")
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return (*words_of(self.rows), *names(self.direction))
-
     def __str__(self) -> str:
-        return f"{said(self.rows)} + {float(self.weight):g} ({shown(self.direction)}){where(self.stage)}"
+        return f"{said(self.rows)} + {figure(self.weight)} ({shown(self.direction)}){where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
-            return rows + self.weight * direction(self.direction, table, prompt, lookup).to(rows)
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
+            return rows + self.weight * direction(self.direction, table, prompt, lookup, self.rows).to(rows)
 
         return over(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
-class Subtract:
+class Subtract(OnRows):
     """Take `weight` times a direction from the selected rows: `Add` with the sign turned.
 
     >>> from embedlab import embed, models
@@ -69,25 +66,20 @@ class Subtract:
     True
     """
 
-    rows: Any
+    named = ("direction",)
+
     direction: Any
     weight: Any = 1.0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.weight, "weight")
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return (*words_of(self.rows), *names(self.direction))
-
     def __str__(self) -> str:
-        return f"{said(self.rows)} - {float(self.weight):g} ({shown(self.direction)}){where(self.stage)}"
+        return f"{said(self.rows)} - {figure(self.weight)} ({shown(self.direction)}){where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         return Add(self.rows, self.direction, -self.weight, self.stage)(prompt, lookup)
 
 
@@ -110,18 +102,19 @@ class ProjectOut(OnRows):
     weight: Any = 1.0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        much = "" if self.weight == 1 else f"{float(self.weight):g} of "
+        much = "" if self.weight == 1 else f"{figure(self.weight)} of "
         return f"{said(self.rows)} without {much}({shown(self.direction)}){where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
-            unit = torch.nn.functional.normalize(direction(self.direction, table, prompt, lookup).to(rows), dim=0)
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
+            unit = torch.nn.functional.normalize(
+                direction(self.direction, table, prompt, lookup, self.rows).to(rows), dim=0
+            )
             return rows - self.weight * (rows @ unit)[..., None] * unit
 
         return over(prompt, self.rows, self.stage, change)
@@ -142,15 +135,14 @@ class Scale(OnRows):
     by: Any = 1.0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.by, "by")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} × {float(self.by):g}{where(self.stage)}"
+        return f"{said(self.rows)} × {figure(self.by)}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         return over(prompt, self.rows, self.stage, lambda rows, table, spans: rows * self.by)
 
 
@@ -172,22 +164,21 @@ class Normalise(OnRows):
     weight: Any = 1.0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.weight, "weight")
         if finite(self.to, "to") <= 0:
             raise OperatorError(f"to is {self.to}; it has to be above 0, 1 is the mean length of the table's rows.")
 
     def __str__(self) -> str:
-        return f"|{said(self.rows)}| → {float(self.to):g}, {float(self.weight):g}{where(self.stage)}"
+        return f"|{said(self.rows)}| → {figure(self.to)}, {figure(self.weight)}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             lengths = rows.norm(dim=-1, keepdim=True)
             if not bool((lengths.detach() > 0).all()):
                 raise OperatorError(f"a row of '{said(self.rows)}' has no length to be changed.")
-            factor = self.to * lookup.mean_length(table) / lengths
+            factor = self.to * lookup.mean_length(table, prompt) / lengths  # type: ignore[arg-type]
             return rows * torch.lerp(torch.ones_like(factor), factor, self.weight)
 
         return over(prompt, self.rows, self.stage, change)
@@ -210,16 +201,15 @@ class Average(OnRows):
     weight: Any = 1.0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        return f"{float(self.weight):g} mean of {said(self.rows)}{where(self.stage)}"
+        return f"{figure(self.weight)} mean of {said(self.rows)}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Float[Tensor, "span row dim"], table: Table, spans: Spans) -> Tensor:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Float[Tensor, "span row dim"], table: str, spans: Spans) -> Tensor:
             return torch.lerp(rows, rows.mean(dim=1, keepdim=True).expand_as(rows), self.weight)
 
         return over(prompt, self.rows, self.stage, change)
@@ -237,8 +227,8 @@ class Drop(OnRows):
     True
     """
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
+    def check(self) -> None:
+        super().check()
 
     def __str__(self) -> str:
         return f"no {said(self.rows)}"

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, Table, finite, is_whole
+from embedlab.embeddings import Lookup, finite, is_whole
+from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import OnRows, Stage, over, tables, where
-from embedlab.select import Spans, said, words_of
+from embedlab.operators.apply import OnRows, Stage, Value, over, where
+from embedlab.schedule import figure
+from embedlab.select import Spans, said
 
 
 def generator(seed: int) -> torch.Generator:
@@ -46,19 +48,18 @@ class Noise(OnRows):
     seed: int = 0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.amount, "amount")
         check_seed(self.seed)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} + {float(self.amount):g} noise {self.seed}{where(self.stage)}"
+        return f"{said(self.rows)} + {figure(self.amount)} noise {self.seed}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         random = generator(self.seed)
 
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             unit = torch.nn.functional.normalize(torch.randn(rows.shape, generator=random), dim=-1).to(rows)
             return rows + self.amount * rows.norm(dim=-1, keepdim=True) * unit
 
@@ -84,20 +85,19 @@ class Rotate(OnRows):
     seed: int = 0
     stage: Stage = "token"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         finite(self.angle, "angle")
         check_seed(self.seed)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} turned {float(self.angle):g}°{where(self.stage)}"
+        return f"{said(self.rows)} turned {figure(self.angle)}°{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         random = generator(self.seed)
         angle = torch.as_tensor(self.angle) * (math.pi / 180)
 
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             unit = torch.nn.functional.normalize(rows, dim=-1)
             other = torch.randn(rows.shape, generator=random).to(rows)
             other = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
@@ -122,16 +122,15 @@ class Shuffle(OnRows):
     seed: int = 0
     stage: Stage = "position"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         check_seed(self.seed)
 
     def __str__(self) -> str:
         return f"{said(self.rows)} shuffled {self.seed}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             order = torch.randperm(rows.shape[0] * rows.shape[1], generator=generator(self.seed))
             return rows.flatten(0, 1)[order].view_as(rows)
 

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, Table, finite
+from embedlab.embeddings import Lookup, finite
+from embedlab.encoder import Texts
 from embedlab.errors import OperatorError, listed
-from embedlab.operators.apply import Lengths, Stage, check_lengths, fit, names, over, shown, source, tables, where
-from embedlab.select import Spans, said, words_of
+from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
+from embedlab.schedule import figure
+from embedlab.select import Spans, said
 
 
 def lerp(
@@ -71,7 +73,7 @@ PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"lerp": lerp, "sl
 
 
 @dataclass(frozen=True)
-class Interpolate:
+class Interpolate(OnRows):
     """Move the selected rows toward others: weight 0 stays, weight 1 lands exactly there; beyond 1 goes on past it.
 
     `toward` and `weight` may be lists of the same length: the rows keep what the weights leave of 1, and the ends are
@@ -87,22 +89,23 @@ class Interpolate:
     True
     """
 
-    rows: Any
+    named = ("toward",)
+
     toward: Any
     weight: Any = 0.5
     stage: Stage = "token"
     path: Literal["lerp", "slerp", "slerp_whole"] = "lerp"
     lengths: Lengths = "error"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check_lengths(self.lengths)
-        words_of(self.rows)
+        super().check()
         if self.path not in PATHS:
             raise OperatorError(f"path is '{self.path}'; choose one of {listed(PATHS)}.")
         ends = self.ends
         for _, weight in ends:
             finite(weight, "weight")
-        if len(tables(self.stage)) > 1 and not all(isinstance(end, str) for end, _ in ends):
+        if self.stage == "both" and not all(isinstance(end, str) for end, _ in ends):
             raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id is no place.")
         if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
             raise OperatorError(f"weights {listed(w for _, w in ends)} have to be 0 or more and sum to 1 at the most.")
@@ -123,21 +126,16 @@ class Interpolate:
             raise OperatorError("`toward` names no end; name a word, or several with a weight each.")
         return list(zip(self.toward, self.weight, strict=True))
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return (*words_of(self.rows), *names([end for end, _ in self.ends]))
-
     def __str__(self) -> str:
-        mix = " + ".join(f"{float(weight):g} {shown(end)}" for end, weight in self.ends)
+        mix = " + ".join(f"{figure(weight)} {shown(end)}" for end, weight in self.ends)
         return f"{said(self.rows)} → {mix}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             ends = self.ends
             kept = 1 - sum(weight for _, weight in ends)
             for end, weight in ends:
-                there = source(end, table, prompt, lookup, self.lengths)
+                there = source(end, table, prompt, lookup, self.lengths, self.rows)
                 there = fit(there, rows.shape[1], self.lengths, said(self.rows), end).expand_as(rows)
                 kept += weight
                 if len(ends) == 1:

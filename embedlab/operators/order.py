@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, Table, is_whole
+from embedlab.embeddings import Lookup, is_whole
+from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Lengths, OnRows, Stage, check_lengths, fit, over, tables, where
-from embedlab.select import Spans, said, select, words_of
+from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, tables, where
+from embedlab.select import Spans, said, words_of
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,13 @@ class Reverse(OnRows):
 
     stage: Stage = "position"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
 
     def __str__(self) -> str:
         return f"{said(self.rows)} reversed{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         return over(prompt, self.rows, self.stage, lambda rows, table, spans: rows.flip(1))
 
 
@@ -55,9 +55,8 @@ class Permute(OnRows):
     order: Any
     stage: Stage = "position"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
-        tables(self.stage)
+    def check(self) -> None:
+        super().check()
         order = tuple(self.order) if isinstance(self.order, list | tuple) else ()
         if not order or not all(is_whole(i) for i in order) or sorted(order) != list(range(len(order))):
             raise OperatorError(f"order is {self.order!r}; it has to hold each number from 0 up once, such as [1,0].")
@@ -66,8 +65,8 @@ class Permute(OnRows):
     def __str__(self) -> str:
         return f"{said(self.rows)} in order {' '.join(map(str, self.order))}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             if rows.shape[1] != len(self.order):
                 raise OperatorError(f"order names {len(self.order)} rows, '{said(self.rows)}' has {rows.shape[1]}.")
             return rows[:, list(self.order)]
@@ -76,7 +75,7 @@ class Permute(OnRows):
 
 
 @dataclass(frozen=True)
-class Swap:
+class Swap(OnRows):
     """Let two selections trade their rows: at stage `position` two words trade places, at `token` their vectors.
 
     Where their counts of rows differ, `lengths` says how each is made to fit the other.
@@ -90,15 +89,13 @@ class Swap:
     True
     """
 
-    rows: Any
     by: Any
     stage: Stage = "position"
     lengths: Lengths = "error"
 
-    def __post_init__(self) -> None:
-        words_of(self.rows)
+    def check(self) -> None:
+        super().check()
         words_of(self.by)
-        tables(self.stage)
         check_lengths(self.lengths)
 
     @property
@@ -109,16 +106,18 @@ class Swap:
     def __str__(self) -> str:
         return f"{said(self.rows)} ↔ {said(self.by)}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        here, there = select(self.rows, prompt.tokens), select(self.by, prompt.tokens)
-        if shared := {r for s in here for r in s} & {r for s in there for r in s}:
-            raise OperatorError(f"'{said(self.rows)}' and '{said(self.by)}' share row {min(shared)}; nothing to trade.")
-        if len(here) != len(there):
-            raise OperatorError(
-                f"'{said(self.rows)}' stands {len(here)} times and '{said(self.by)}' {len(there)} times; "
-                "say which by nth."
-            )
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         for table in tables(self.stage):
+            here, there = prompt.spans(self.rows, table), prompt.spans(self.by, table)
+            if shared := {r for s in here for r in s} & {r for s in there for r in s}:
+                raise OperatorError(
+                    f"'{said(self.rows)}' and '{said(self.by)}' share row {min(shared)}; nothing to trade."
+                )
+            if len(here) != len(there):
+                raise OperatorError(
+                    f"'{said(self.rows)}' stands {len(here)} times and '{said(self.by)}' {len(there)} times; "
+                    "say which by nth."
+                )
             a, b = prompt.take(table, here), prompt.take(table, there)
             names = said(self.rows), said(self.by)
             to_there = torch.stack([fit(rows, b.shape[1], self.lengths, names[1], names[0]) for rows in a])

@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, Table
+from embedlab.embeddings import Lookup
+from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Lengths, Stage, check_lengths, fit, names, over, shown, source, tables, where
-from embedlab.select import Spans, said, words_of
+from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
+from embedlab.select import Spans, said
 
 
 @dataclass(frozen=True)
-class Replace:
+class Replace(OnRows):
     """The selected rows become those of `by`: every occurrence of a word, or any other selector.
 
     At stage `token`, `by` is a word or phrase, a token id, a vector `(dim,)` or several `(n, dim)`. At stage `position`
@@ -32,28 +33,24 @@ class Replace:
     True
     """
 
-    rows: Any
+    named = ("by",)
+
     by: Any
     stage: Stage = "token"
     lengths: Lengths = "error"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check_lengths(self.lengths)
-        words_of(self.rows)
-        if len(tables(self.stage)) > 1 and not isinstance(self.by, str):
+        super().check()
+        if self.stage == "both" and not isinstance(self.by, str):
             raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id is no place.")
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words that this edit is about, for scores."""
-        return (*words_of(self.rows), *names(self.by))
 
     def __str__(self) -> str:
         return f"{said(self.rows)} → {shown(self.by)}{where(self.stage)}"
 
-    def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
-        def change(rows: Tensor, table: Table, spans: Spans) -> Tensor:
-            there = source(self.by, table, prompt, lookup, self.lengths)
+    def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
+            there = source(self.by, table, prompt, lookup, self.lengths, self.rows)
             return fit(there, rows.shape[1], self.lengths, said(self.rows), self.by)
 
         return over(prompt, self.rows, self.stage, change)

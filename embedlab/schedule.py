@@ -1,0 +1,328 @@
+"""Settings that change while a picture is made: a value for each call of the denoiser.
+
+Wherever a cell has a setting (of an operator, `guidance.scale`, `guidance.negative`, `encoder.skip`, the prompt itself)
+it may have a `Switch`, a `Ramp` or an `Alternate` instead; an operator may stand in a `During`. `at` answers with the
+plain setting of a moment. The clocks:
+
+step: the step of the schedule, from 0; a second-order scheduler (Heun) calls twice a step and sees one value in both.
+fraction: the share of steps done before this one, 0 up to but without 1.
+timestep, sigma: the noise level of the call itself; both fall, from the training schedule's top to 0.
+a1111: the rule of AUTOMATIC1111's prompt editing, where a value ending at step n is still used by call n.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, get_args
+
+from embedlab.errors import ConfigError, listed
+
+Clock = Literal["step", "fraction", "timestep", "sigma", "a1111"]
+CLOCKS: tuple[Clock, ...] = get_args(Clock)
+FALLING = ("timestep", "sigma")
+SHAPES = ("linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One call of the denoiser: its number, the step that it belongs to, of how many, and its noise level."""
+
+    call: int
+    step: int
+    steps: int
+    timestep: float
+    sigma: float
+    calls: int = 0  # how many there would be without img2img's late start; a second-order scheduler counts two a step
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+    def tell(self, clock: Clock) -> float:
+        """What a clock shows."""
+        return self.call if clock == "a1111" else getattr(self, clock)
+
+
+class Timed:
+    """What answers with another value at another moment."""
+
+    clock: Clock
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that the operators within are about, for scores."""
+        within = [self.operator] if isinstance(self, During) else getattr(self, "values", ())
+        return tuple(word for value in within for word in getattr(value, "words", ()))
+
+    def __call__(self, moment: Moment) -> Any:
+        raise NotImplementedError
+
+    def past(self, moment: Moment) -> str | None:
+        """Why this does not fit a schedule of so many steps; None when it does."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Switch(Timed):
+    """One value after another: `values[k]` until the clock reaches `at[k]`, then the next; one `at` fewer than values.
+
+    `at` 0 (of step or fraction) skips what comes before, the last step or fraction 1 is never reached: both ends of a
+    sweep are the plain settings.
+
+    >>> turn = Switch(["cat", "dog"], at=0.5)
+    >>> [turn(Moment(call=s, step=s, steps=4, timestep=0, sigma=0, calls=4)) for s in range(4)]
+    ['cat', 'cat', 'dog', 'dog']
+    """
+
+    values: Sequence[Any]
+    at: Any
+    clock: Clock = "fraction"
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if len(self.values) != len(self.at) + 1:
+            raise ConfigError(
+                f"a switch of {len(self.values)} values needs {len(self.values) - 1} times; at is {listed(self.at)}."
+            )
+
+    def __str__(self) -> str:
+        parts = [f"{figure(v)} until {t:g}" for v, t in zip(self.values[:-1], self.at, strict=True)]
+        return f"({', '.join(parts)}, then {figure(self.values[-1])})"
+
+    def __call__(self, moment: Moment) -> Any:
+        if self.clock == "a1111":
+            ends = [end_of(at, moment.calls) for at in self.at]
+            passed = sum(moment.call > end or end < 1 for end in ends)
+        elif self.clock in FALLING:
+            passed = sum(moment.tell(self.clock) <= at for at in self.at)
+        else:
+            passed = sum(moment.tell(self.clock) >= at - 1e-9 for at in self.at)
+        return self.values[passed]
+
+    def past(self, moment: Moment) -> str | None:
+        return beyond(self.at, self.clock, moment)
+
+
+@dataclass(frozen=True)
+class Ramp(Timed):
+    """Numbers between points: `values[k]` when the clock shows `at[k]`, between them a line (or half a cosine wave).
+
+    Before the first point and after the last, their values hold.
+
+    >>> ramp = Ramp([0, 1], at=[0, 0.5])
+    >>> [ramp(Moment(call=s, step=s, steps=4, timestep=0, sigma=0)) for s in range(4)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+
+    values: Sequence[float]
+    at: Any = (0, 1)
+    clock: Clock = "fraction"
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if len(self.values) != len(self.at) or len(self.at) < 2:
+            raise ConfigError(
+                f"a ramp needs a time for each value, two or more: {len(self.values)} values, at {listed(self.at)}."
+            )
+        if wrong := [v for v in self.values if not number(v)]:
+            raise ConfigError(f"a ramp runs between numbers; {wrong[0]!r} is none (use a Switch).")
+        if self.clock == "a1111":
+            raise ConfigError("A1111 has no ramps; choose the clock step, fraction, timestep or sigma.")
+        if self.shape not in SHAPES:
+            raise ConfigError(f"shape is '{self.shape}'; choose one of {listed(SHAPES)}.")
+
+    def __str__(self) -> str:
+        return (
+            f"({' to '.join(figure(v) for v in self.values)} over {self.clock} {figure(self.at[0])} to {self.at[-1]:g})"
+        )
+
+    def __call__(self, moment: Moment) -> float:
+        now, times, values = moment.tell(self.clock), list(self.at), [float(v) for v in self.values]
+        if self.clock in FALLING:
+            now, times = -now, [-t for t in times]
+        if now <= times[0]:
+            return values[0]
+        for (t0, v0), (t1, v1) in zip(
+            zip(times, values, strict=True), list(zip(times, values, strict=True))[1:], strict=False
+        ):
+            if now < t1:
+                share = (now - t0) / (t1 - t0)
+                share = share if self.shape == "linear" else (1 - math.cos(math.pi * share)) / 2
+                return v0 + (v1 - v0) * share
+        return values[-1]
+
+    def past(self, moment: Moment) -> str | None:
+        return beyond(self.at, self.clock, moment)
+
+
+@dataclass(frozen=True)
+class Alternate(Timed):
+    """The values in turn, `every` so many steps; with clock `a1111`, as `[a|b]` does there: the first one twice.
+
+    >>> turns = Alternate(["cat", "dog"])
+    >>> [turns(Moment(call=s, step=s, steps=3, timestep=0, sigma=0)) for s in range(3)]
+    ['cat', 'dog', 'cat']
+    """
+
+    values: Sequence[Any]
+    every: int = 1
+    clock: Literal["step", "a1111"] = "step"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.values, str) or not isinstance(self.values, Sequence) or len(self.values) < 2:
+            raise ConfigError(f"values is {self.values!r}; to alternate, it has to be a list of two or more.")
+        object.__setattr__(self, "values", tuple(self.values))
+        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
+            raise ConfigError(f"every is {self.every!r}; it has to be a whole number of steps, 1 or more.")
+        if self.clock not in ("step", "a1111"):
+            raise ConfigError(f"to alternate, the clock is step or a1111, not '{self.clock}'.")
+
+    def __str__(self) -> str:
+        return f"({' | '.join(figure(v) for v in self.values)})"
+
+    def __call__(self, moment: Moment) -> Any:
+        turn = moment.step if self.clock == "step" else max(moment.call, 1) - 1
+        return self.values[turn // self.every % len(self.values)]
+
+    def past(self, moment: Moment) -> str | None:
+        return None
+
+
+@dataclass(frozen=True)
+class During(Timed):
+    """An operator that works from `begin` on until before `end`, and not at all outside.
+
+    >>> from embedlab import Scale
+    >>> louder = During(Scale("cat", 2), begin=0.5)
+    >>> [louder(Moment(call=s, step=s, steps=2, timestep=0, sigma=0)) is not None for s in range(2)]
+    [False, True]
+    """
+
+    operator: Any
+    begin: float | None = None
+    end: float | None = None
+    clock: Clock = "fraction"
+
+    def __post_init__(self) -> None:
+        if not callable(self.operator) or isinstance(self.operator, type):
+            raise ConfigError(f"operator is {self.operator!r}; it has to be an operator.")
+        times = [t for t in (self.begin, self.end) if t is not None]
+        if not times:
+            raise ConfigError("begin or end has to be given; an operator that always works needs no During.")
+        check_times(times, self.clock)
+
+    @property
+    def stage(self) -> Any:
+        """The stage of the operator within."""
+        return getattr(self.operator, "stage", "token")
+
+    def __str__(self) -> str:
+        from_ = "" if self.begin is None else f" from {self.begin:g}"
+        return f"{self.operator}{from_}" + ("" if self.end is None else f" until {self.end:g}")
+
+    def __call__(self, moment: Moment) -> Any:
+        begun = self.begin is None or Switch((False, True), self.begin, self.clock)(moment)
+        over = self.end is not None and Switch((False, True), self.end, self.clock)(moment)
+        return at(self.operator, moment) if begun and not over else None
+
+    def past(self, moment: Moment) -> str | None:
+        return beyond(tuple(t for t in (self.begin, self.end) if t is not None), self.clock, moment)
+
+
+def settle(curve: Switch | Ramp) -> None:
+    """Lists become tuples, one time a tuple of one; what is no list of values and no rising times is refused."""
+    if isinstance(curve.values, str) or not isinstance(curve.values, Sequence) or len(curve.values) < 2:
+        raise ConfigError(f"values is {curve.values!r}; it has to be a list of two or more.")
+    times = tuple(curve.at) if isinstance(curve.at, Sequence) and not isinstance(curve.at, str) else (curve.at,)
+    check_times(times, curve.clock)
+    object.__setattr__(curve, "values", tuple(curve.values))
+    object.__setattr__(curve, "at", times)
+
+
+def check_times(times: Sequence[Any], clock: str) -> None:
+    """Refuse an unknown clock, and times that are no numbers, below 0 or out of order."""
+    if clock not in CLOCKS:
+        raise ConfigError(f"there is no clock '{clock}'; choose one of {listed(CLOCKS)}.")
+    if wrong := [t for t in times if not number(t) or t < 0]:
+        raise ConfigError(f"{wrong[0]!r} is no time; on the clock {clock} it has to be a number, 0 or more.")
+    order = sorted(set(times), reverse=clock in FALLING)
+    if list(times) != order:
+        way = "fall" if clock in FALLING else "rise"
+        raise ConfigError(f"the times {listed(times)} are out of order; on the clock {clock} they have to {way}.")
+
+
+def number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def end_of(at: float, calls: int) -> int:
+    """The call at which A1111 ends an entry: a number with a point is a share of the steps, one without is a step."""
+    return min(int(at * calls) if isinstance(at, float) else int(at), calls)
+
+
+def beyond(times: Sequence[float], clock: Clock, moment: Moment) -> str | None:
+    """Why a time lies past the end of a schedule; A1111 clips those."""
+    last = {"step": moment.steps, "fraction": 1}.get(clock)
+    if last is not None and times and max(times) > last:
+        return f"{clock} {max(times):g} is past the end; there are {moment.steps} steps, so it is {last} at the most"
+    return None
+
+
+def figure(value: Any) -> str:
+    """A setting in a label: a number in short, anything else as it is; figures that change over time as such."""
+    if isinstance(value, Timed | str):
+        return str(value)
+    try:
+        return f"{float(value):g}"
+    except (TypeError, ValueError, RuntimeError):
+        return str(value)
+
+
+def timed(value: Any) -> bool:
+    """Whether a setting, or any within it, changes over time."""
+    if isinstance(value, Timed):
+        return True
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return any(timed(getattr(value, f.name)) for f in dataclasses.fields(value))
+    if isinstance(value, Mapping):
+        return any(timed(v) for v in value.values())
+    return isinstance(value, list | tuple) and any(timed(v) for v in value)
+
+
+def curves(value: Any) -> list[Timed]:
+    """Everything within a setting that changes over time, outermost first."""
+    own = [value] if isinstance(value, Timed) else []
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    else:
+        parts = list(value) if isinstance(value, list | tuple) else []
+    return [*own, *(curve for part in parts for curve in curves(part))]
+
+
+def at(value: Any, moment: Moment) -> Any:
+    """The plain setting of a moment. Dataclasses are made anew, and so check what they were given.
+
+    Operators that do not work at this moment leave their list.
+
+    >>> at({"weight": Ramp([0, 1])}, Moment(call=1, step=1, steps=4, timestep=0, sigma=0))
+    {'weight': 0.25}
+    """
+    if isinstance(value, Timed):
+        return at(value(moment), moment)
+    if not timed(value):
+        return value
+    if isinstance(value, Mapping):
+        return {key: at(v, moment) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        whole = [at(v, moment) for v in value]
+        return type(value)(new for old, new in zip(value, whole, strict=True) if not isinstance(old, During) or new)
+    fields = {f.name: at(getattr(value, f.name), moment) for f in dataclasses.fields(value) if f.init}
+    return dataclasses.replace(value, **fields)

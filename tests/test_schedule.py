@@ -1,0 +1,304 @@
+"""Settings that change while a picture is made: which call sees what, and what that costs."""
+
+import re
+
+import pytest
+import torch
+
+from embedlab import (
+    Alternate,
+    Blend,
+    Cell,
+    During,
+    Encoder,
+    Guidance,
+    Interpolate,
+    Moment,
+    Ramp,
+    Replace,
+    Sampler,
+    Scale,
+    Start,
+    Switch,
+    find,
+    render,
+)
+from embedlab.errors import EmbedlabError
+from embedlab.experiment import check, fingerprint, schedule_of, unfold
+from embedlab.sampler import SCHEDULERS, moments
+from embedlab.schedule import at
+
+PROMPT = "a picture of a puppy"
+CAT = Replace("puppy", "cat")
+
+
+def steps(count, calls_a_step=1):
+    """Moments of a schedule of so many steps."""
+    total = count * calls_a_step
+    return [
+        Moment(call, (call + calls_a_step - 1) // calls_a_step, count, 1000 - 10 * call, 5.0 - call / 10, total)
+        for call in range(total)
+    ]
+
+
+def values(curve, count=10, calls_a_step=1):
+    return [curve(moment) for moment in steps(count, calls_a_step)]
+
+
+def test_a_switch_turns_at_the_first_call_that_reaches_its_time():
+    for clock, when in (("fraction", 0.3), ("step", 3), ("timestep", 970), ("sigma", 4.7)):
+        assert "".join(values(Switch(["a", "b"], when, clock))) == "aaabbbbbbb", clock
+    assert "".join(values(Switch(["a", "b", "c"], [0.2, 0.9]))) == "aabbbbbbbc"
+    assert "".join(values(Switch(["a", "b"], 0))) == "b" * 10
+    assert "".join(values(Switch(["a", "b"], 1))) == "a" * 10
+
+
+def test_a_fraction_of_every_number_of_steps_turns_at_the_right_step():
+    """In float32 a share such as 0.29 of 100 steps lands one step early or late (ComfyUI 5917, 16156)."""
+    for count in (7, 25, 30, 50, 99, 100):
+        for turn in range(count + 1):
+            seen = values(Switch([0, 1], turn / count), count)
+            assert seen == [0] * turn + [1] * (count - turn), (count, turn)
+
+
+def test_both_calls_of_a_second_order_step_see_one_value():
+    seen = values(Switch([0, 1], at=0.5), count=4, calls_a_step=2)
+    by_step = {}
+    for moment, value in zip(steps(4, 2), seen, strict=True):
+        by_step.setdefault(moment.step, set()).add(value)
+    assert all(len(found) == 1 for found in by_step.values())
+
+
+def a1111(text, calls):
+    """Its rule, written out: the first entry whose end is not before the number of the call (from 0)."""
+    return [next(value for end, value in text if call <= end) for call in range(calls)]
+
+
+@pytest.mark.parametrize(
+    ("when", "entries"),
+    [
+        (0.5, [(5, "cat"), (10, "dog")]),
+        (3, [(3, "cat"), (10, "dog")]),
+        (0.25, [(2, "cat"), (10, "dog")]),
+        (1.0, [(10, "cat")]),
+        (1, [(1, "cat"), (10, "dog")]),
+        (0.05, [(10, "dog")]),  # an end before the first step makes no entry
+    ],
+)
+def test_a1111s_prompt_editing_is_a_named_variant(when, entries):
+    """`[cat:dog:when]` in 10 steps; the entries are those of its own parser (peers' goldens)."""
+    assert values(Switch(["cat", "dog"], when, "a1111")) == a1111(entries, 10)
+
+
+def test_a1111s_alternation_uses_the_first_value_twice():
+    entries = [(n + 1, "abc"[n % 3]) for n in range(6)]
+    assert values(Alternate(["a", "b", "c"], clock="a1111"), 6) == a1111(entries, 6)
+    assert "".join(values(Alternate(["a", "b", "c"]), 6)) == "abcabc"
+    assert "".join(values(Alternate(["a", "b"], every=2), 6)) == "aabbaa"
+
+
+def test_a_ramp_goes_through_its_points():
+    assert values(Ramp([0, 1], [0, 1]), 4) == [0, 0.25, 0.5, 0.75]
+    assert values(Ramp([2, 0, 1], [2, 4, 8], "step"), 10) == [2, 2, 2, 1, 0, 0.25, 0.5, 0.75, 1, 1]
+    assert values(Ramp([0, 1], [980, 940], "timestep"), 8) == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1])
+    wave = values(Ramp([0, 1], [0, 1], shape="cosine"), 4)
+    assert wave[0] == 0
+    assert wave[2] == pytest.approx(0.5)
+    assert 0 < wave[1] < 0.25
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_every_call_of_every_scheduler_has_its_moment(emoji, scheduler):
+    from embedlab.guidance import in_turn
+    from embedlab.sampler import noise, sample
+
+    sampler = Sampler(scheduler, steps=6)
+    calls = moments(sampler.make(emoji.scheduler))
+    met = []
+
+    def denoise(x, t):
+        met.append(float(t))
+        return torch.zeros_like(x)
+
+    sample(in_turn([denoise] * len(calls)), noise((4, 8, 8), [torch.Generator()]), sampler.make(emoji.scheduler))
+    assert met == [moment.timestep for moment in calls]
+    assert [m.call for m in calls] == list(range(len(met)))
+    assert calls[0].fraction == 0
+    assert calls[-1].fraction < 1
+    assert all(a.sigma >= b.sigma > 0 for a, b in zip(calls, calls[1:], strict=False))
+    if scheduler == "heun":
+        assert [m.step for m in calls] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_a_late_start_keeps_the_clock_of_the_whole_schedule(emoji):
+    calls = moments(Sampler("ddim", steps=10).make(emoji.scheduler), first=4)
+    assert [m.step for m in calls] == [4, 5, 6, 7, 8, 9]
+    assert calls[0].fraction == 0.4
+
+
+@pytest.fixture(scope="module")
+def small(emoji):
+    """Cells of four steps on the default model, and how to render them."""
+
+    def cell(operators=(), **more):
+        return Cell(more.pop("prompt", PROMPT), operators, sampler=Sampler("ddim", steps=4), **more)
+
+    def picture(*cells):
+        return [made.latents for made in render(emoji, cells, [3])]
+
+    return cell, picture
+
+
+def same(a, b):
+    """To the noise of other batches."""
+    return torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_schedule_that_never_turns_is_the_plain_cell(small):
+    cell, picture = small
+    plain, cat = picture(cell(), cell([CAT]))
+    for timed, expected in [
+        (cell([During(CAT, begin=1)]), plain),
+        (cell([During(CAT, begin=0)]), cat),
+        (cell([Replace("puppy", Switch(["cat", "dog"], 1))]), cat),
+        (cell([Interpolate("puppy", "cat", Ramp([1, 1]))]), cat),
+        (cell([Interpolate("puppy", "cat", Ramp([0, 0]))]), plain),
+        (cell(prompt=Switch([PROMPT, "a picture of a cat"], 0)), cat),
+        (cell(guidance=Guidance(Switch([4.0, 1.0], 1))), plain),
+        (cell(encoder=Encoder(skip=Alternate([0, 0]))), plain),
+    ]:
+        assert same(picture(timed)[0], expected), timed
+
+
+def test_a_schedule_in_between_is_neither_end_and_each_axis_counts(small):
+    cell, picture = small
+    plain, cat = picture(cell(), cell([CAT]))
+    seen = [plain, cat]
+    for timed in [
+        cell([During(CAT, begin=0.5)]),
+        cell([During(CAT, end=0.5)]),
+        cell([Interpolate("puppy", "cat", Ramp([0, 1]))]),
+        cell(prompt=Alternate([PROMPT, "a picture of a cat"])),
+        cell(guidance=Guidance(Ramp([8, 1]))),
+        cell(guidance=Guidance(4, Switch([None, "green"], 0.5))),
+        cell([Blend("a picture of a cat", Ramp([0, 1]))]),
+    ]:
+        (made,) = picture(timed)
+        assert not any(same(made, other) for other in seen), timed
+        seen.append(made)
+
+
+def test_it_is_the_loop_that_a_reader_would_write(small, emoji):
+    """Two steps as written, two with the edit, by hand."""
+    from embedlab import edit, embed_all, encode
+    from embedlab.guidance import guided
+    from embedlab.sampler import generators, noise
+
+    cell, picture = small
+    rows = embed_all(PROMPT, emoji.towers)
+    told, cat, empty = encode([rows, edit(rows, [CAT], emoji.towers), embed_all("", emoji.towers)], emoji.towers)
+    scheduler = Sampler("ddim", steps=4).make(emoji.scheduler)
+    with torch.inference_mode():
+        x = noise((4, 16, 16), generators([3]))
+        for n, t in enumerate(scheduler.timesteps):
+            x = scheduler.step(guided(emoji.unet, [cat if n >= 2 else told], [empty], [4.0])(x, t), t, x).prev_sample
+    assert same(picture(cell([During(CAT, begin=0.5)]))[0], x)
+
+
+def counted(module, monkeypatch):
+    rows = []
+    forward = module.forward
+
+    def counting(x, *args, **kwargs):
+        rows.append(len(x))
+        return forward(x, *args, **kwargs)
+
+    monkeypatch.setattr(module, "forward", counting)
+    return rows
+
+
+def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small, emoji, monkeypatch):
+    from embedlab import encoder
+
+    cell, picture = small
+    rows = counted(emoji.unet, monkeypatch)
+    texts = []
+    forward = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda tower, ids, rows: texts.append(len(ids)) or forward(tower, ids, rows))
+    picture(cell([During(CAT, begin=0.5)]))
+    assert rows == [2, 2, 2, 2]
+    assert texts == [3]  # as written, edited, and the empty prompt: one call
+    rows.clear()
+    texts.clear()
+    picture(cell([CAT], guidance=Guidance(Switch([4, 1], 0.5))), cell(guidance=Guidance(Switch([4, 1], 0.5))))
+    assert rows == [4, 4, 2, 2]
+    assert texts == [3]
+
+
+def test_the_table_of_what_was_active_when(small, emoji):
+    cell, _ = small
+    sampler = Sampler("heun", steps=3)
+    timed = Cell(PROMPT, [During(CAT, begin=1, clock="step")], guidance=Guidance(Ramp([1, 3])), sampler=sampler)
+    (made,) = render(emoji, [timed], [0])
+    table = schedule_of(made, moments(sampler.make(emoji.scheduler)))
+    assert [row["edit"] for row in table] == ["as written", *["puppy → cat"] * 4]
+    assert [row["guidance.scale"] for row in table] == pytest.approx([1, 5 / 3, 5 / 3, 7 / 3, 7 / 3])
+    assert table[0]["timestep"] > table[-1]["timestep"]
+    assert schedule_of(render(emoji, [cell()], [0])[0], []) == []
+
+
+def test_plain_cells_of_equal_settings_are_one(emoji):
+    calls = moments(Sampler(steps=25).make(emoji.scheduler))
+    turning = unfold(Cell(PROMPT, [Interpolate("puppy", "cat", Alternate([0, 1]))]), calls)
+    assert len({id(cell) for cell in turning}) == 2
+    assert len({fingerprint(cell) for cell in turning}) == 2
+    ramp = unfold(Cell(PROMPT, [Interpolate("puppy", "cat", Ramp([0, 1]))]), calls)
+    assert len({id(cell) for cell in ramp}) == 25
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Switch(["a"], []), "values is ['a']; it has to be a list of two or more"),
+        (lambda: Switch(["a", "b"], [0.2, 0.4]), "a switch of 2 values needs 1 times; at is 0.2, 0.4"),
+        (lambda: Switch([0, 1, 2], [0.5, 0.2]), "the times 0.5, 0.2 are out of order; on the clock fraction they"),
+        (lambda: Switch([0, 1, 2], [200, 500], "timestep"), "on the clock timestep they have to fall"),
+        (lambda: Switch([0, 1], "half"), "'half' is no time; on the clock fraction it has to be a number"),
+        (lambda: Switch([0, 1], -1, "step"), "-1 is no time"),
+        (lambda: Switch([0, 1], float("nan")), "nan is no time"),
+        (lambda: Switch([0, 1], 0.5, "hours"), "there is no clock 'hours'; choose one of step, fraction, timestep"),
+        (lambda: Ramp([0, 1], [0.5]), "a ramp needs a time for each value"),
+        (lambda: Ramp(["cat", "dog"]), "a ramp runs between numbers; 'cat' is none (use a Switch)"),
+        (lambda: Ramp([0, 1], clock="a1111"), "A1111 has no ramps"),
+        (lambda: Ramp([0, 1], shape="wild"), "shape is 'wild'; choose one of linear, cosine"),
+        (lambda: Alternate(["a"]), "to alternate, it has to be a list of two or more"),
+        (lambda: Alternate(["a", "b"], every=0), "every is 0; it has to be a whole number of steps"),
+        (lambda: Alternate(["a", "b"], clock="sigma"), "to alternate, the clock is step or a1111, not 'sigma'"),
+        (lambda: During(CAT), "begin or end has to be given"),
+        (lambda: During("cat", 0.5), "operator is 'cat'; it has to be an operator"),
+        (lambda: Cell(PROMPT, [During(CAT, 26, clock="step")]), "step 26 is past the end; there are 25 steps, so it"),
+        (lambda: Cell(PROMPT, [During(CAT, 1.5)]), "fraction 1.5 is past the end"),
+        (lambda: Cell(PROMPT, [Replace("puppy", Switch(["cat", "golden retriever"], 0.5))]), "'puppy' has 1 token and"),
+        (lambda: Cell(PROMPT, [Interpolate("kitten", "cat", Ramp([0, 1]))]), "'kitten' is not in the prompt"),
+        (lambda: Cell(Switch([PROMPT, "a cat"], 0.5), [CAT]), "'puppy' is not in the prompt; its words are a, cat"),
+        (lambda: Cell(PROMPT, guidance=Guidance(Ramp([4, 0]))), "guidance.scale is 0.96; 1 is the prompt alone"),
+        (lambda: Cell(PROMPT, encoder=Encoder(skip=Switch([0, 9], 0.5))), "encoder.skip is 9, but the part"),
+        (lambda: Cell(PROMPT, start=Start("puppy.png", strength=Ramp([0, 1]))), "start.strength is"),
+    ],
+)
+def test_bad_schedules_are_one_clear_line(make, message):
+    with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
+        check(make(), find("emoji"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_operator_that_changes_is_refused_outside_a_cell(emoji):
+    from embedlab import edit, embed_all
+
+    rows = embed_all(PROMPT, emoji.towers)
+    louder = Scale("puppy", Ramp([1, 2]))
+    with pytest.raises(EmbedlabError, match="changes over time; a cell takes it"):
+        edit(rows, [louder], emoji.towers)
+    now = at(louder, steps(10)[5])
+    assert now == Scale("puppy", 1.5)
+    assert edit(rows, [now], emoji.towers)
