@@ -42,9 +42,7 @@ class Conditioning:
         everything = rows_of(rows) == (Rows(role="all"),)
         if table == "pooled":
             if not everything:
-                raise OperatorError(
-                    f"the pooled output is one vector; rows is '{said(rows)}', it has to be {{role: all}}."
-                )
+                raise OperatorError(f"the pooled output is one vector: rows is {{role: all}}, not '{said(rows)}'.")
             return [(0,)]
         if everything:
             return [tuple(range(len(self.hidden)))]

@@ -176,3 +176,9 @@ def open_pipeline(folder: Path):
     pipe = DiffusionPipeline.from_pretrained(folder, **extra)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def pipeline_sd1(folders):
+    """diffusers' pipeline of the small SD 1."""
+    return open_pipeline(folders["sd1"])

@@ -243,7 +243,10 @@ def test_sums_of_words_are_embedding_merges(sd1):
         (lambda: Scale([], 2), "it has to be a word, a row number, a selector or a list of those"),
         (lambda: Scale({}, 2), "a selector has to say something"),
         (lambda: Scale("cat", "loud"), "by is 'loud'; it has to be a finite number"),
-        (lambda: Scale("cat", 2, stage="layers"), "stage is 'layers'; choose one of token, position, both, hidden, pool"),
+        (
+            lambda: Scale("cat", 2, stage="layers"),
+            "stage is 'layers'; choose one of token, position, both, hidden, pool",
+        ),
         (lambda: Scale("cat", 2, stage="hidden"), "an operator of stage 'hidden' met rows; apply it with edit_encoded"),
         (lambda: Add("cat", {"dog": 1, "fox": float("nan")}), "weight of fox is nan"),
         (lambda: Add("cat", {"dog": 1, 1929: -1}), "has no length"),

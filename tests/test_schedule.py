@@ -1,6 +1,7 @@
 """Settings that change while a picture is made: which call sees what, and what that costs."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_every_call_of_every_scheduler_has_its_moment(emoji, scheduler):
     assert [m.call for m in calls] == list(range(len(met)))
     assert calls[0].fraction == 0
     assert calls[-1].fraction < 1
-    assert all(a.sigma >= b.sigma > 0 for a, b in zip(calls, calls[1:], strict=False))
+    assert all(a.sigma >= b.sigma > 0 for a, b in pairwise(calls))
     if scheduler == "heun":
         assert [m.step for m in calls] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
@@ -224,7 +225,9 @@ def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small,
     rows = counted(emoji.unet, monkeypatch)
     texts = []
     forward = encoder.forward
-    monkeypatch.setattr(encoder, "forward", lambda tower, ids, rows: texts.append(len(ids)) or forward(tower, ids, rows))
+    monkeypatch.setattr(
+        encoder, "forward", lambda tower, ids, rows: texts.append(len(ids)) or forward(tower, ids, rows)
+    )
     picture(cell([During(CAT, begin=0.5)]))
     assert rows == [2, 2, 2, 2]
     assert texts == [3]  # as written, edited, and the empty prompt: one call
