@@ -28,6 +28,10 @@ HERE = Path(__file__).resolve().parent
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
 
 
+# nothing is drawn, so nothing is written
+EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
+
+
 def conf_dir() -> str:
     """Where the configs are: beside the package in a checkout, inside it when installed."""
     beside = HERE.parent / "conf"
@@ -38,6 +42,10 @@ def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    if "explain" in sys.argv[1:3]:
+        if sys.argv[1] != "explain":
+            fail("explain takes one cell; leave out -m and the lists of values.")
+        sys.argv[1:] = [*EXPLAIN, *sys.argv[2:]]
     with mendable():
         app()
 
@@ -150,7 +158,8 @@ def app(config: DictConfig) -> None:
             line = message_of(error)
             if line is None:
                 raise
-            leave_nothing(Path(output_dir()))
+            if not config.explain:
+                leave_nothing(Path(output_dir()))
             fail(f"job {HydraConfig.get().job.num} ({name_of_job()}): {line}" if in_sweep() else line)
 
 
@@ -167,7 +176,8 @@ def work(config: DictConfig) -> dict[str, Any]:
     from tqdm import tqdm
     from transformers.utils import logging as transformers_logging
 
-    from embedlab.experiment import run
+    from embedlab.errors import ConfigError
+    from embedlab.experiment import explained, run
     from embedlab.sweep import table
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -175,7 +185,12 @@ def work(config: DictConfig) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     diffusers_logging.set_verbosity_error()
+    if not isinstance(config.explain, bool):
+        raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     job = job_of(config)
+    if config.explain:
+        print(explained(job))
+        return {}
     # on a terminal, UNet calls as they are made; elsewhere nothing
     with tqdm(desc=job.name or job.cell.label, unit=" UNet calls", disable=None, leave=False) as bar:
         result = run(job, on_step=lambda step: bar.update())
@@ -220,11 +235,12 @@ def job_of(config: DictConfig) -> Any:
         name=redact(name_of_job()),
         group=redact(config.group) or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
         at_once=config.at_once,
+        export=config.export,
     )
 
 
 PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
-SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "group")
+SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "export", "explain", "group")
 
 
 def output_dir() -> str:

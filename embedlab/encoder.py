@@ -205,6 +205,19 @@ def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Flo
     return torch.stack([weight * read(tower, states, skip) for skip, weight in mix]).sum(0)
 
 
+def filled(
+    hidden: Float[Tensor, "row width"], length: int, empty: Float[Tensor, "window width"]
+) -> Float[Tensor, "length width"]:
+    """Hidden states followed by whole windows of the empty prompt, up to a length, as compel does."""
+    windows, rest = divmod(length - len(hidden), len(empty))
+    if rest:
+        raise OperatorError(
+            f"{len(hidden)} rows cannot be filled up to {length} with whole windows of an empty prompt; "
+            "choose encoder.join=windows."
+        )
+    return torch.cat([hidden, *[empty] * windows])
+
+
 def texts_of(towers: Sequence[Tower], encoder: Encoder | None = None) -> Texts:
     """Texts as these encoders read them."""
     how = encoder or Encoder()

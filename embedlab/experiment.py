@@ -24,6 +24,8 @@ from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
 from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
+from embedlab.explain import explain
+from embedlab.export import prompt_embeds, save_embeds
 from embedlab.guidance import Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
@@ -480,10 +482,15 @@ class Job:
     name: str = ""
     group: str | None = None
     at_once: int = 16
+    export: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", check_seeds(self.seeds))
         check_at_once(self.at_once)
+        if not isinstance(self.export, bool):
+            raise ConfigError(f"export is {self.export!r}; it has to be true or false.")
+        if self.export and timed(self.cell):
+            raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
         if self.group is not None and not isinstance(self.group, str):
             raise ConfigError(f"group is {self.group!r}; it has to be a text.")
 
@@ -514,6 +521,16 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
         room = studio(job.source)
         before, after = room.render([job.cell.baseline(), job.cell], seeds, at_once=job.at_once, on_step=on_step)
         rows, whole = score(room.model, before, after, job.metrics)
+        first = job.cell.start.first(job.cell.sampler.steps)
+        schedule = schedule_of(after, moments(job.cell.sampler.make(room.model.scheduler), first))
+        told = explain(after.told[-1].cell, room.model.towers, room.model.words)
+        for note in told.notes:
+            if note not in notes:
+                notes.append(note)
+                say(f"notice: {note}.")
+        if job.export:
+            embeds = prompt_embeds(job.cell, room.model.towers, room.model.zero_negative)
+            save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": room.model.name, "cell": job.cell})
         strange = [word for word in scored_words(after.cell, job.metrics) if word not in room.model.concepts]
         if room.model.concepts and strange:
             notes.append(
@@ -537,7 +554,7 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
         names = [f"seed {seed}" for seed in seeds]
         columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
         shown = [[pictures[False][n], pictures[True][n]][-len(columns) :] for n in range(len(seeds))]
-        sheet = images.sheet(shown, columns, names, job.cell.prompt)
+        sheet = images.sheet(shown, columns, names, str(job.cell.prompt))
         images.save(sheet, job.folder / "sheet.png", settings)
         steps = steps_sheet(after)
         if steps:
@@ -547,8 +564,10 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
             "key": job.key,
             "name": job.name or job.cell.label,
             "label": job.cell.label,
-            "prompt": job.cell.prompt,
+            "prompt": str(job.cell.prompt),
             "notes": notes,
+            "explain": told.as_dict(),
+            "schedule": schedule,
             "scores": whole,
             "pictures": rows,
             **settings,
@@ -567,8 +586,25 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
             ["picture", *rows[0]],
             [[p, *row.values()] for p, row in zip(pictures[True], rows, strict=True)],
         )
+        log.table("tokens", told.columns, told.table)
+        if schedule:
+            log.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
         log.scores(whole)
     return result
+
+
+def explained(job: Job) -> str:
+    """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
+    check(job.cell, job.source)
+    first = job.cell.start.first(job.cell.sampler.steps)
+    config = {k: v for k, v in job.source.part("scheduler").items() if not k.startswith("_")}
+    calls = moments(job.cell.sampler.make(config), first)
+    cells = unfold(job.cell, calls)
+    towers, words = job.source.towers(), job.source.names("words")
+    if not timed(job.cell):
+        return str(explain(cells[0], towers, words))
+    ends = [(calls[k], explain(cells[k], towers, words)) for k in (0, -1)]
+    return "\n\n".join(f"at call {moment.call}, step {moment.step}:\n{report}" for moment, report in ends)
 
 
 def steps_sheet(rendered: Rendered) -> Image.Image | None:
@@ -577,7 +613,7 @@ def steps_sheet(rendered: Rendered) -> Image.Image | None:
         return None
     rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
     return images.sheet(
-        rows, [f"step {step.step}" for step in rendered.steps], ["latents", "predicted x0"], rendered.cell.prompt
+        rows, [f"step {step.step}" for step in rendered.steps], ["latents", "predicted x0"], str(rendered.cell.prompt)
     )
 
 

@@ -50,7 +50,8 @@ class Model:
     scheduler: dict[str, Any] = field(repr=False)
     zero_negative: bool = False
     scorer: Scorer | None = None
-    concepts: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()  # the things that a small model draws
+    words: tuple[str, ...] = ()  # all the words that it was trained on
 
     @property
     def device(self) -> torch.device:
@@ -224,6 +225,19 @@ class Source:
         """Read the weights. The same source gives the same model again within a process."""
         return _load(self)
 
+    def towers(self) -> tuple[Tower, ...]:
+        """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""
+        if self.single_file:
+            return self.load().towers
+        device = pick_device(self.device)
+        encoders = self._encoders(pick_dtype(self.dtype, device))
+        return _towers(self.tokenizers, [encoder.to(device).eval().requires_grad_(False) for encoder in encoders])
+
+    def names(self, what: str) -> tuple[str, ...]:
+        """A list of words that a small model keeps beside its weights: `concepts` that it draws, `words` it saw."""
+        path = Path(self.where) / f"{what}.json" if isinstance(self.where, Path) else Path()
+        return tuple(read_json(path, list)) if path.is_file() else ()
+
     def _read(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
         if isinstance(self.where, Path) and not (self.where / name).is_dir():
             raise ModelError(
@@ -249,15 +263,18 @@ class Source:
     def _parts(self, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, AutoencoderKL]:
         if self.single_file:
             return _from_single_file(self, dtype)
+        encoders = self._encoders(dtype)
+        unet = self._read(UNet2DConditionModel, "unet", dtype)
+        # half precision overflows in SDXL's decoder, and the autoencoder runs once a picture only
+        return encoders, unet, self._read(AutoencoderKL, "vae", torch.float32)
+
+    def _encoders(self, dtype: torch.dtype) -> list[nn.Module]:
         kinds = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
         named = [(name, self.index[name][1]) for name in self.encoders]
         for name, kind in named:
             if kind not in kinds:
                 raise ModelError(f"the part '{name}' of '{self.name}' is a {kind}; embedlab edits {listed(kinds)}.")
-        encoders = [self._read(kinds[kind], name, dtype) for name, kind in named]
-        unet = self._read(UNet2DConditionModel, "unet", dtype)
-        # half precision overflows in SDXL's decoder, and the autoencoder runs once a picture only
-        return encoders, unet, self._read(AutoencoderKL, "vae", torch.float32)
+        return [self._read(kinds[kind], name, dtype) for name, kind in named]
 
 
 def find(name: str = "emoji", **settings: Any) -> Source:
@@ -325,7 +342,6 @@ def _load(source: Source) -> Model:
     towers = _towers(source.tokenizers, encoders)
     for tower in towers:
         clip.check(tower)
-    concepts = Path(source.where) / "concepts.json" if isinstance(source.where, Path) else Path()
     return Model(
         name=source.name,
         towers=towers,
@@ -334,7 +350,8 @@ def _load(source: Source) -> Model:
         scheduler={k: v for k, v in source.part("scheduler").items() if not k.startswith("_")},
         zero_negative=bool(source.index.get("force_zeros_for_empty_prompt", len(towers) > 1)),
         scorer=_scorer(source, towers, device),
-        concepts=tuple(read_json(concepts, list)) if concepts.is_file() else (),
+        concepts=source.names("concepts"),
+        words=source.names("words"),
     )
 
 

@@ -19,6 +19,8 @@ ORDER = [
         "embeddings",
         "encoder",
         "operators",
+        "explain",
+        "export",
         "guidance",
         "sampler",
         "images",

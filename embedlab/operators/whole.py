@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.embeddings import finite, is_whole
-from embedlab.encoder import Conditioning, Texts
+from embedlab.encoder import Conditioning, Texts, filled
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import Edit, Stage
 from embedlab.schedule import figure
@@ -92,18 +92,10 @@ class Blend(Edit):
         )
 
     def _filled(self, hidden: Float[Tensor, "row width"], length: int, lookup: Texts) -> Float[Tensor, "length width"]:
-        if len(hidden) >= length:
-            return hidden[:length]
-        if self.lengths == "own":
-            return torch.cat([hidden, hidden.new_zeros(length - len(hidden), hidden.shape[1])])
-        empty = lookup("").hidden
-        windows, rest = divmod(length - len(hidden), len(empty))
-        if rest:
-            raise OperatorError(
-                f"{len(hidden)} rows cannot be filled up to {length} with whole windows of an empty prompt; "
-                "choose encoder.join=windows, or lengths: own."
-            )
-        return torch.cat([hidden, *[empty] * windows])
+        if self.lengths == "empty":
+            return filled(hidden, length, lookup("").hidden)
+        more = max(0, length - len(hidden))
+        return torch.cat([hidden[:length], hidden.new_zeros(more, hidden.shape[1])])
 
 
 def mean(parts: Sequence[Tensor], weights: Sequence[Any]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -529,6 +530,15 @@ def unet(
 # ── export ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def words_in(text: str) -> list[str]:
+    """The words and numbers of a caption.
+
+    >>> words_in("A puppy on cyan, in 3d")
+    ['a', 'puppy', 'on', 'cyan', 'in', '3d']
+    """
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
 def export(folder: Path, target: Path, held_out: int = 64) -> None:
     """Write the stages' weights as a diffusers folder in fp16, with the image tower and some held-out scenes."""
     target.mkdir(parents=True, exist_ok=True)
@@ -577,6 +587,13 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"]}
     (target / "model_index.json").write_text(json.dumps(index, indent=1))
     (target / "concepts.json").write_text(json.dumps(list(scenes.WORDS), indent=1))
+    seen = {
+        word
+        for row in rows_of(folder, "train")[1]
+        for key in ("caption", "long")
+        for word in words_in(row.get(key) or "")
+    }
+    (target / "words.json").write_text(json.dumps(sorted(seen), indent=1))
     pictures, rows = rows_of(folder, "held_out")
     grid(pixels(pictures[:held_out]), 8).save(target / "held_out.png", optimize=True)
     (target / "held_out.json").write_text(json.dumps(rows[:held_out], indent=1))

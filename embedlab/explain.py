@@ -1,0 +1,265 @@
+"""What will be told to the UNet, as a table, before it is touched: tokens, lengths, neighbours, drift, what to mind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.clip import Tower, forward
+from embedlab.embeddings import Embeddings, embed, lookup_of
+from embedlab.encoder import Conditioning, Encoder, embed_all, encode, texts_of
+from embedlab.errors import OperatorError, listed
+from embedlab.operators.apply import edit, edit_encoded
+from embedlab.schedule import timed
+from embedlab.select import ROLES, roles
+
+
+@dataclass(frozen=True)
+class Token:
+    """One row of one encoder: what stands there, and what an edit made of it.
+
+    `weight` is how much of the row as written is left in it, `(r'·r)/(r·r)`: 1 unedited, 0.5 half of it. `norm` is its
+    length in units of the vocabulary's mean length, before and after. `near` names the vocabulary's nearest entries.
+    """
+
+    encoder: int
+    row: int
+    window: int
+    place: int
+    role: str
+    id: int
+    piece: str
+    weight: float
+    norm: float
+    norm_after: float
+    moved: float  # distance of the position row from where it was, relative to its length
+    near: tuple[str, ...]
+    near_after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Mean and standard deviation of the word rows at a hidden state (0 is what enters), as written and edited."""
+
+    encoder: int
+    layer: int
+    mean: float
+    std: float
+    mean_after: float
+    std_after: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """How long a prompt is: tokens of its text, windows, and rows that reach the UNet."""
+
+    text: str
+    tokens: int
+    windows: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plain cell, explained. `str` of it is a report; `tokens` leaves out padding that no operator touched."""
+
+    prompt: str
+    edit: str
+    tokens: tuple[Token, ...]
+    layers: tuple[Layer, ...]
+    positive: Side
+    negative: Side
+    hidden: tuple[float, float, float, float]  # what reaches the UNet: mean, std as written; mean, std edited
+    notes: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The heads of the table of tokens."""
+        return [field.name for field in dataclasses.fields(Token)]
+
+    @property
+    def table(self) -> list[list[Any]]:
+        """The tokens as rows of plain values, for a tracker or a data frame."""
+        rows = [[getattr(token, name) for name in self.columns] for token in self.tokens]
+        return [[", ".join(v) if isinstance(v, tuple) else v for v in row] for row in rows]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.prompt}", f"edit: {self.edit}", ""]
+        several = len({token.encoder for token in self.tokens}) > 1
+        heads = [*(["encoder"] if several else []), "row", "window", "place", "id", "piece", "weight", "norm", "near"]
+        table = [heads]
+        for token in self.tokens:
+            changed = token.near_after != token.near or token.norm_after != token.norm
+            norm = f"{token.norm:.2f} → {token.norm_after:.2f}" if changed else f"{token.norm:.2f}"
+            near = ", ".join(token.near) + (f" → {', '.join(token.near_after)}" if changed else "")
+            near += f" (place moved by {token.moved:.0%} of its length)" if token.moved else ""
+            piece = token.piece if token.role == "words" else f"{token.piece} ({token.role})"
+            cells = [token.row, token.window, token.place, token.id, piece, f"{token.weight:.2f}", norm, near]
+            table.append([str(c) for c in ([token.encoder, *cells] if several else cells)])
+        wide = [max(len(row[n]) for row in table) for n in range(len(heads))]
+        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
+        lines += ["", "word rows through the encoder, mean ± standard deviation:"]
+        for layer in self.layers:
+            name = f"encoder {layer.encoder}, hidden state {layer.layer}" if several else f"hidden state {layer.layer}"
+            after = f" → {layer.mean_after:+.3f} ± {layer.std_after:.3f}"
+            same = (layer.mean, layer.std) == (layer.mean_after, layer.std_after)
+            lines.append(f"  {name}: {layer.mean:+.3f} ± {layer.std:.3f}{'' if same else after}")
+        mean, std, mean_after, std_after = self.hidden
+        after = "" if (mean, std) == (mean_after, std_after) else f" → {mean_after:+.3f} ± {std_after:.3f}"
+        lines.append(f"  all rows that reach the UNet: {mean:+.3f} ± {std:.3f}{after}")
+        lines.append("")
+        for name, side in (("prompt", self.positive), ("negative", self.negative)):
+            windows = "1 window" if side.windows == 1 else f"{side.windows} windows"
+            lines.append(f"{name}: {side.tokens} tokens, {windows}, {side.rows} rows reach the UNet")
+        return "\n".join([*lines, *(f"notice: {note}." for note in self.notes)])
+
+
+@torch.inference_mode()
+def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most: int = 3) -> Explanation:
+    """The table of a plain cell's tokens and what to mind about it; the UNet is not needed.
+
+    `known` are the words that a model was trained on, where those are few; `most` is how many neighbours are named.
+
+    >>> from embedlab import Cell, Interpolate, models
+    >>> half = Cell("a puppy", [Interpolate("puppy", "skunk", 0.5)])
+    >>> sorted(explain(half, models.load("emoji").towers, most=2).tokens[2].near_after)
+    ['puppy', 'skunk']
+    """
+    if timed(cell):
+        raise OperatorError("this cell changes over time; explain one moment of it: at(cell, moment).")
+    how: Encoder = cell.encoder
+    before = embed_all(cell.prompt, towers, how.truncate, how.stretch)
+    after = edit(before, cell.operators, towers)
+    negative = cell.guidance.negative or ""
+    plain, told, other = encode(
+        [before, after, embed_all(negative, towers, how.truncate, how.stretch)], towers, how.join, how.skip
+    )
+    told = edit_encoded(told, cell.operators, texts_of(towers, how))
+    tokens: list[Token] = []
+    layers: list[Layer] = []
+    for n, (tower, old, new) in enumerate(zip(towers, before, after, strict=True)):
+        tokens += tokens_of(n, tower, old, new, most)
+        layers += layers_of(n, tower, old, new)
+    words = before[0].tokens
+    positive = Side(cell.prompt, words.length, len(words.ids), len(told.hidden))
+    against = Side(negative, *lengths_of(negative, towers[0], how), len(other.hidden))
+    drift = (*moments_of(plain.hidden), *moments_of(told.hidden))
+    notes = [*words.notes(), *notes_of(tokens, towers, after), *strangers(words.words, known)]
+    notes += faults(plain, told)
+    return Explanation(
+        prompt=cell.prompt,
+        edit=cell.label,
+        tokens=tuple(tokens),
+        layers=tuple(layers),
+        positive=positive,
+        negative=against,
+        hidden=drift,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def lengths_of(text: str, tower: Tower, how: Encoder) -> tuple[int, int]:
+    """Tokens and windows of a text."""
+    tokens = embed(text, tower, how.truncate, how.stretch).tokens
+    return tokens.length, len(tokens.ids)
+
+
+def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most: int) -> list[Token]:
+    """The rows of an encoder: words and ends, and whatever padding an operator touched."""
+    a, b = old.token.flatten(0, 1).float(), new.token.flatten(0, 1).float()
+    p, q = old.position.flatten(0, 1).float(), new.position.flatten(0, 1).float()
+    kinds = roles(old.tokens)[:4].flatten(1).int().argmax(0)
+    touched = ((a != b).any(-1) | (p != q).any(-1)).cpu()
+    shown = ((kinds != ROLES.index("pad")) | touched).nonzero().flatten()
+    ids = old.tokens.ids.flatten()[shown]
+    lookup = lookup_of(tower)
+    near = [tuple(n.text for n in row) for row in lookup.nearest(a[shown], most)]
+    near_after = [tuple(n.text for n in row) for row in lookup.nearest(b[shown], most)]
+    unit = lookup.mean_length("token", old)
+    weights = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
+    moved = (p - q).norm(dim=-1) / p.norm(dim=-1).clamp_min(1e-12)
+    pieces = tower.tokenizer.convert_ids_to_tokens(ids.tolist())
+    made = []
+    for i, row in enumerate(shown.tolist()):
+        text = pieces[i].replace("</w>", " ").strip() or pieces[i]
+        made.append(
+            Token(
+                encoder=encoder,
+                row=row,
+                window=row // old.tokens.window,
+                place=row % old.tokens.window,
+                role=ROLES[int(kinds[row])],
+                id=int(ids[i]),
+                piece=text,
+                weight=round(float(weights[row]), 4),
+                norm=round(float(a[row].norm() / unit), 4),
+                norm_after=round(float(b[row].norm() / unit), 4),
+                moved=round(float(moved[row]), 4),
+                near=near[i],
+                near_after=near_after[i],
+            )
+        )
+    return made
+
+
+def layers_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings) -> list[Layer]:
+    """Mean and standard deviation of the word rows at every hidden state."""
+    words = roles(old.tokens)[ROLES.index("words")]
+    if not words.any():
+        return []
+    states = forward(tower, torch.cat([old.tokens.ids] * 2), torch.cat([old.summed, new.summed])).hidden
+    made = []
+    for n, state in enumerate(states):
+        a, b = (half[words.to(half.device)] for half in state.chunk(2))
+        made.append(Layer(encoder, n, *moments_of(a), *moments_of(b)))
+    return made
+
+
+def moments_of(rows: Float[Tensor, "row dim"]) -> tuple[float, float]:
+    """Mean and standard deviation of all entries."""
+    return round(float(rows.float().mean()), 5), round(float(rows.float().std()), 5)
+
+
+def notes_of(tokens: Sequence[Token], towers: Sequence[Tower], after: Sequence[Embeddings]) -> list[str]:
+    """Edited rows that are longer or shorter than any of the vocabulary."""
+    notes = []
+    for n, tower in enumerate(towers):
+        lengths = tower.token_table.float().norm(dim=-1)
+        unit = lengths.mean()
+        low, high = float(lengths.min() / unit), float(lengths.max() / unit)
+        for token in tokens:
+            if token.encoder == n and not low - 1e-3 <= token.norm_after <= high + 1e-3:
+                notes.append(
+                    f"row {token.row} ('{token.piece}') has length {token.norm_after:.2f}, outside the vocabulary's "
+                    f"{low:.2f} to {high:.2f} (its mean is 1)"
+                )
+    return notes
+
+
+def strangers(words: Sequence[Any], known: Sequence[str]) -> list[str]:
+    """Words that a model of few words never saw."""
+    if not known:
+        return []
+    seen = {word.lower() for word in known}
+    new = [w.text for w in words if any(c.isalnum() for c in w.text) and w.text.lower() not in seen]
+    return [f"words that this model never saw, and reads at random: {listed(dict.fromkeys(new), 12)}"] if new else []
+
+
+def faults(plain: Conditioning, told: Conditioning) -> list[str]:
+    """What is wrong with what would reach the UNet."""
+    if not (torch.isfinite(told.hidden).all() and torch.isfinite(told.pooled).all()):
+        return ["the conditioning holds NaN or infinite numbers"]
+    ratio = float(told.hidden.float().std() / plain.hidden.float().std().clamp_min(1e-12))
+    if not 0.5 <= ratio <= 2:
+        return [f"what reaches the UNet spreads {ratio:.2f} times as wide as without the edit"]
+    return []

@@ -1,0 +1,111 @@
+"""Conditionings for other tools: the tensors that a diffusers pipeline takes, alone or in a file with their recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedlab.clip import Tower
+from embedlab.encoder import Conditioning, embed_all, encode, filled, texts_of
+from embedlab.errors import ConfigError, OperatorError
+from embedlab.operators.apply import edit, edit_encoded
+from embedlab.schedule import timed
+
+KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
+
+
+@torch.inference_mode()
+def conditioned(cell: Any, towers: Sequence[Tower]) -> tuple[Conditioning, Conditioning]:
+    """What a plain cell tells the UNet: its edited prompt, and its negative prompt (empty when it has none)."""
+    if timed(cell):
+        raise OperatorError("this cell changes over time, a pipeline is told one thing; export `at(cell, moment)`.")
+    how = cell.encoder
+    prompts = [
+        edit(embed_all(cell.prompt, towers, how.truncate, how.stretch), cell.operators, towers),
+        embed_all(cell.guidance.negative or "", towers, how.truncate, how.stretch),
+    ]
+    told, plain = encode(prompts, towers, how.join, how.skip)
+    return edit_encoded(told, cell.operators, texts_of(towers, how)), plain
+
+
+def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
+    """A plain cell as keywords for any diffusers pipeline of the model: `pipe(**prompt_embeds(cell, towers_of(pipe)))`.
+
+    `prompt_embeds` and `negative_prompt_embeds` (1, row, width), with two encoders also `pooled_prompt_embeds` and
+    `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: the shorter is filled up with windows
+    of the empty prompt, as A1111 and compel do. `zero_negative` makes no negative prompt zeros, as SDXL's pipeline
+    does (`force_zeros_for_empty_prompt`); left out, it does so with two encoders.
+
+    >>> from embedlab import Cell, models
+    >>> made = prompt_embeds(Cell("a cat"), models.load("emoji").towers)
+    >>> {name: tuple(tensor.shape) for name, tensor in made.items()}
+    {'prompt_embeds': (1, 77, 96), 'negative_prompt_embeds': (1, 77, 96)}
+    """
+    told, plain = conditioned(cell, towers)
+    empty = texts_of(towers, cell.encoder)("").hidden
+    length = max(len(told.hidden), len(plain.hidden))
+    pair = [dataclasses.replace(c, hidden=filled(c.hidden, length, empty)) for c in (told, plain)]
+    if cell.guidance.negative is None and (len(towers) > 1 if zero_negative is None else zero_negative):
+        pair[1] = pair[1].zeros()
+    made = {"prompt_embeds": pair[0].hidden[None], "negative_prompt_embeds": pair[1].hidden[None]}
+    if len(towers) > 1:
+        made |= {"pooled_prompt_embeds": pair[0].pooled[None], "negative_pooled_prompt_embeds": pair[1].pooled[None]}
+    return {name: tensor.clone() for name, tensor in made.items()}
+
+
+def recipe(value: Any) -> Any:
+    """A cell, or any part of it, as plain values: what a file says of how it was made.
+
+    >>> from embedlab import Scale
+    >>> recipe(Scale("cat", 2))
+    {'_target_': 'embedlab.operators.arithmetic.Scale', 'rows': 'cat', 'by': 2, 'stage': 'token'}
+    """
+    if isinstance(value, Tensor):
+        data = value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        return {"tensor": list(value.shape), "sha256": hashlib.sha256(data).hexdigest()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        own = {f.name: recipe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **own}
+    if isinstance(value, Mapping):
+        return {str(key): recipe(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [recipe(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = None) -> Path:
+    """Write tensors as safetensors, whole or not at all, with a recipe (a cell, or any JSON) inside."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in embeds.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(plain, temporary, metadata={KEY: json.dumps(recipe(made_by), ensure_ascii=False)})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be written: {error.strerror or error}.") from None
+    return path
+
+
+def load_embeds(path: Path | str) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of a file, ready for a pipeline, and its recipe; None where it has none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator of its own)
+            inside = (file.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"'{path}' is not a safetensors file that can be read: {error}") from None
+    return tensors, json.loads(inside) if inside else None
