@@ -111,16 +111,18 @@ class Lookup:
         if by not in ("cosine", "distance"):
             raise OperatorError(f"nearest by '{by}'; choose one of cosine, distance.")
         rows, table = vectors(rows, self.token_table).float(), self.token_table.float()
-        distances = torch.cdist(rows, table)
-        cosines = torch.nn.functional.normalize(rows, dim=-1) @ torch.nn.functional.normalize(table, dim=-1).T
-        best = (cosines if by == "cosine" else -distances).topk(most, dim=-1).indices
-        return [
-            [
-                Neighbour(i, self.tokenizer.decode([i]).strip(), float(cosines[r, i]), float(distances[r, i]))
-                for i in row
+        unit = torch.nn.functional.normalize(table, dim=-1)
+        found: list[list[Neighbour]] = []
+        for part in rows.split(256):  # a window of distances to 49,408 entries is 15 MB
+            distances = torch.cdist(part, table)
+            cosines = torch.nn.functional.normalize(part, dim=-1) @ unit.T
+            best = (cosines if by == "cosine" else -distances).topk(most, dim=-1).indices
+            near = zip(best.tolist(), cosines.gather(1, best).tolist(), distances.gather(1, best).tolist(), strict=True)
+            found += [
+                [Neighbour(i, self.tokenizer.decode([i]).strip(), c, d) for i, c, d in zip(*three, strict=True)]
+                for three in near
             ]
-            for r, row in enumerate(best.tolist())
-        ]
+        return found
 
     def rows(self, what: Any, table: str, prompt: Embeddings, like: Any = None) -> Float[Tensor, "row dim"]:
         """The rows that a setting names: in the vocabulary, or among a prompt's places.

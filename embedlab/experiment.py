@@ -24,7 +24,7 @@ from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
 from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
-from embedlab.explain import explain
+from embedlab.explanation import explain
 from embedlab.export import prompt_embeds, save_embeds
 from embedlab.guidance import Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, text_features

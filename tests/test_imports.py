@@ -19,7 +19,7 @@ ORDER = [
         "embeddings",
         "encoder",
         "operators",
-        "explain",
+        "explanation",
         "export",
         "guidance",
         "sampler",

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from embedlab.clip import Tower, forward
-from embedlab.embeddings import Embeddings, embed, lookup_of
+from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of
 from embedlab.encoder import Conditioning, Encoder, embed_all, encode, texts_of
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.schedule import timed
 from embedlab.select import ROLES, roles
+
+LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning
 
 
 @dataclass(frozen=True)
@@ -180,11 +182,10 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
     p, q = old.position.flatten(0, 1).float(), new.position.flatten(0, 1).float()
     kinds = roles(old.tokens)[:4].flatten(1).int().argmax(0)
     touched = ((a != b).any(-1) | (p != q).any(-1)).cpu()
-    shown = ((kinds != ROLES.index("pad")) | touched).nonzero().flatten()
+    shown = ((kinds != ROLES.index("pad")) | touched).nonzero().flatten()[:LONGEST]
     ids = old.tokens.ids.flatten()[shown]
     lookup = lookup_of(tower)
-    near = [tuple(n.text for n in row) for row in lookup.nearest(a[shown], most)]
-    near_after = [tuple(n.text for n in row) for row in lookup.nearest(b[shown], most)]
+    near, near_after = (names_near(rows, shown, lookup, most) for rows in (a, b))
     unit = lookup.mean_length("token", old)
     weights = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
     moved = (p - q).norm(dim=-1) / p.norm(dim=-1).clamp_min(1e-12)
@@ -210,6 +211,19 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
             )
         )
     return made
+
+
+def names_near(
+    rows: Float[Tensor, "row dim"], shown: Int[Tensor, " few"], lookup: Lookup, most: int
+) -> list[tuple[str, ...]]:
+    """The vocabulary entries nearest to some rows; rows that are equal are looked up once."""
+    whole = torch.isfinite(rows[shown]).all(-1)
+    if not whole.any():
+        return [()] * len(shown)
+    distinct, which = rows[shown][whole].unique(dim=0, return_inverse=True)
+    near = [tuple(n.text for n in row) for row in lookup.nearest(distinct, most)]
+    named = iter(which.tolist())
+    return [near[next(named)] if good else () for good in whole.tolist()]  # NaN is near nothing
 
 
 def layers_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings) -> list[Layer]:

@@ -1,0 +1,124 @@
+"""Conditionings that leave: diffusers' own pipelines, given them, make our pictures."""
+
+import json
+
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
+
+from embedlab import (
+    Blend,
+    Cell,
+    Guidance,
+    Interpolate,
+    Ramp,
+    Sampler,
+    Scale,
+    load_embeds,
+    prompt_embeds,
+    render,
+    save_embeds,
+    towers_of,
+)
+from embedlab.errors import EmbedlabError
+from embedlab.export import recipe
+
+PROMPT = "A picture of a puppy"
+EDIT = (Interpolate("puppy", "skunk", 0.5), Scale({"role": "pad"}, 0.5, "hidden"))
+LONG = "a red star, " * 40
+
+
+@pytest.mark.parametrize(
+    ("prompt", "negative"), [(PROMPT, None), (PROMPT, "blurry"), (LONG + PROMPT, "blurry"), (PROMPT, LONG)]
+)
+def test_a_pipeline_that_is_handed_our_embeds_draws_our_picture(model, pipeline, prompt, negative):
+    from diffusers import DDIMScheduler
+
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    cell = Cell(prompt, EDIT, guidance=Guidance(3, negative), sampler=Sampler("ddim", steps=3))
+    embeds = prompt_embeds(cell, towers_of(pipeline))
+    theirs = pipeline(
+        **embeds,
+        num_inference_steps=3,
+        guidance_scale=3,
+        generator=torch.Generator().manual_seed(5),
+        output_type="latent",
+        width=16,
+        height=16,
+    ).images
+    if len(prompt) > len(LONG) or negative == LONG:
+        assert torch.isfinite(theirs).all()  # padded to one length there, masked here: not the same picture
+        return
+    (ours,) = render(model, [cell], [5])
+    torch.testing.assert_close(ours.latents, theirs, atol=1e-4, rtol=0)
+
+
+def test_img2img_and_controlnet_take_them_too(pipeline, kind):
+    from PIL import Image
+
+    xl = kind == "sdxl"
+    parts = pipeline.components
+    cell = Cell(PROMPT, [*EDIT, Blend("a cat", 0.5)])
+    embeds = prompt_embeds(cell, towers_of(pipeline))
+    picture = Image.new("RGB", (16, 16), "red")
+    extra = {} if xl else {"requires_safety_checker": False}
+    settings = {"num_inference_steps": 2, "output_type": "latent"}
+    again = (StableDiffusionXLImg2ImgPipeline if xl else StableDiffusionImg2ImgPipeline)(**parts, **extra)
+    again.set_progress_bar_config(disable=True)
+    assert torch.isfinite(again(**embeds, image=picture, strength=0.9, **settings).images).all()
+    net = ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(4, 8))
+    steered = (StableDiffusionXLControlNetPipeline if xl else StableDiffusionControlNetPipeline)(
+        **parts, controlnet=net, **extra
+    )
+    steered.set_progress_bar_config(disable=True)
+    made = steered(**embeds, image=picture, width=16, height=16, **settings).images
+    assert torch.isfinite(made).all()
+
+
+def test_a_file_holds_the_tensors_and_their_recipe(model, tmp_path):
+    cell = Cell(PROMPT, [*EDIT, Interpolate("picture", torch.zeros(model.towers[0].width), 0.1)][:2])
+    embeds = prompt_embeds(cell, model.towers)
+    path = save_embeds(tmp_path / "deep" / "puppy.safetensors", embeds, {"cell": cell})
+    tensors, made_by = load_embeds(path)
+    assert set(tensors) == set(embeds)
+    assert all(torch.equal(tensors[name], embeds[name]) for name in embeds)
+    assert made_by["cell"]["prompt"] == PROMPT
+    assert made_by["cell"]["operators"][0] == recipe(EDIT[0])
+    assert json.loads(json.dumps(made_by)) == made_by
+    assert [p.name for p in path.parent.iterdir()] == ["puppy.safetensors"]
+
+
+def test_a_recipe_of_vectors_names_them_by_content():
+    one, two = (recipe(Interpolate("cat", torch.full((4,), v), 0.5))["toward"] for v in (1.0, 2.0))
+    assert one["tensor"] == two["tensor"] == [4]
+    assert one["sha256"] != two["sha256"]
+
+
+def test_what_cannot_leave_is_refused(sd1, tmp_path):
+    timed = Cell(PROMPT, [Interpolate("puppy", "cat", Ramp([0, 1]))])
+    with pytest.raises(EmbedlabError, match="a pipeline is told one thing"):
+        prompt_embeds(timed, sd1.towers)
+    (tmp_path / "text").write_text("no")
+    with pytest.raises(EmbedlabError, match="is not a safetensors file that can be read"):
+        load_embeds(tmp_path / "text")
+    with pytest.raises(EmbedlabError, match="cannot be written"):
+        save_embeds(tmp_path / "text" / "x.safetensors", {"a": torch.ones(1)})
+
+
+def test_a_job_writes_them_when_asked(tmp_path):
+    from embedlab import Job, find
+    from embedlab.experiment import run
+
+    cell = Cell(PROMPT, EDIT, sampler=Sampler("ddim", steps=1))
+    run(Job(find("emoji"), cell, (0,), tmp_path, export=True), say=lambda _: None)
+    tensors, made_by = load_embeds(tmp_path / "conditioning.safetensors")
+    assert tensors["prompt_embeds"].shape == (1, 77, 96)
+    assert made_by["model"] == "emoji"
+    with pytest.raises(EmbedlabError, match="this cell changes over time"):
+        Job(find("emoji"), Cell(PROMPT, guidance=Guidance(Ramp([1, 2]))), (0,), tmp_path, export=True)
