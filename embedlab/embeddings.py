@@ -148,9 +148,14 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def plain(value: Any) -> float:
+    """A number, or a tensor that may be learned, as a float."""
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
 def finite(value: Any, name: str) -> Any:
     """A setting that has to be a finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real | Tensor) or not math.isfinite(float(value)):
+    if isinstance(value, bool) or not isinstance(value, Real | Tensor) or not math.isfinite(plain(value)):
         raise OperatorError(f"{name} is {value!r}; it has to be a finite number.")
     return value
 

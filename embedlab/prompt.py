@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -41,6 +42,7 @@ class Tokens:
     words: tuple[Word, ...]
     tokenizer: CLIPTokenizer = field(repr=False, compare=False)
     dropped: tuple[str, ...] = ()
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # selections made before
 
     @property
     def window(self) -> int:
@@ -96,12 +98,17 @@ class Tokens:
 
 def ids_of(text: str, tokenizer: CLIPTokenizer) -> list[int]:
     """Token ids of a text without start and end; special tokens inside it are refused."""
+    return list(_ids(text, tokenizer, len(tokenizer)))  # tokens may be added later, by textual inversion
+
+
+@lru_cache(maxsize=4096)
+def _ids(text: str, tokenizer: CLIPTokenizer, count: int) -> tuple[int, ...]:
     for special in (tokenizer.bos_token, tokenizer.eos_token):
         if special and special in text:
             raise PromptError(f"'{special}' inside a prompt would end it for the encoder; leave it out.")
     if re.search(r"[\ud800-\udfff]", text):
         raise PromptError(f"{text!r} holds characters that are no text (a broken encoding); type it again.")
-    return list(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+    return tuple(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
 def tokenize(text: str, tokenizer: CLIPTokenizer, truncate: bool = False, window: int = WINDOW) -> Tokens:
@@ -145,6 +152,7 @@ def first_window(tokens: Tokens) -> Tokens:
     return replace(
         tokens,
         ids=tokens.ids[:1],
+        memo={},
         words=tuple(Word(w.text, rows) for w, rows in inside if rows),
         dropped=tuple(w.text for w, rows in inside if rows != w.rows),
     )

@@ -279,7 +279,7 @@ def figure(value: Any) -> str:
     if isinstance(value, Timed | str):
         return str(value)
     try:
-        return f"{float(value):g}"
+        return f"{float(getattr(value, 'detach', lambda: value)()):g}"
     except (TypeError, ValueError, RuntimeError):
         return str(value)
 

@@ -120,6 +120,13 @@ def select(what: Any, tokens: Tokens) -> Spans:
     Spans are of one length, so that an operator can treat them together: where they are not, they become one.
     Raises PromptError for a word that is not there, OperatorError for a selector that matches nothing.
     """
+    key = repr(what)
+    if key not in tokens.memo:
+        tokens.memo[key] = _selected(what, tokens)
+    return tokens.memo[key]
+
+
+def _selected(what: Any, tokens: Tokens) -> Spans:
     spans = list(dict.fromkeys(span for rows in rows_of(what) for span in _spans(rows, tokens)))
     if len({len(span) for span in spans}) == 1 and len({r for s in spans for r in s}) == sum(map(len, spans)):
         return spans

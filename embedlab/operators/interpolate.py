@@ -137,7 +137,7 @@ class Interpolate(OnRows):
             for end, weight in ends:
                 there = source(end, table, prompt, lookup, self.lengths, self.rows)
                 there = fit(there, rows.shape[1], self.lengths, said(self.rows), end).expand_as(rows)
-                kept += weight
+                kept = kept + weight  # not in place: it may be learned
                 if len(ends) == 1:
                     rows = PATHS[self.path](rows, there, weight)
                 elif isinstance(kept, Tensor) or kept:  # else nothing of the rows is left and this end has no weight

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import finite, is_whole
+from embedlab.embeddings import finite, is_whole, plain
 from embedlab.encoder import Conditioning, Texts, filled
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import Edit, Stage
@@ -64,7 +64,7 @@ class Blend(Edit):
             raise OperatorError(f"lengths is '{self.lengths}'; choose one of empty, own.")
         if self.own is not None:
             finite(self.own, "own")
-        if abs(float(sum(self.weights))) < 1e-8:
+        if abs(plain(sum(self.weights))) < 1e-8:
             raise OperatorError(f"the weights {listed(figure(w) for w in self.weights)} sum to 0; there is no mean.")
 
     @property

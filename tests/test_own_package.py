@@ -1,0 +1,109 @@
+"""A user's own operator, in his own package: installed with pip, named by `_target_`, swept over."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+OPERATOR = '''
+    from dataclasses import dataclass
+
+    from embedlab import Embeddings, Lookup
+
+
+    @dataclass(frozen=True)
+    class Fade:
+        """Take `share` of a word's length away."""
+
+        word: str
+        share: float
+
+        def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
+            spans = prompt.spans(self.word)
+            return prompt.put("token", spans, (1 - self.share) * prompt.take("token", spans))
+
+
+    @dataclass(frozen=True)
+    class Mute:
+        """After the encoder: a stage says so."""
+
+        stage = "hidden"
+
+        def __call__(self, told, texts):
+            spans = told.spans({"role": "pad"})
+            return told.put("hidden", spans, texts("").take("hidden", texts("").spans({"role": "eos"})))
+'''
+PROJECT = """
+    [build-system]
+    requires = ["hatchling"]
+    build-backend = "hatchling.build"
+
+    [project]
+    name = "their-operators"
+    version = "1.0"
+"""
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """The package, installed where Python finds it."""
+    root = tmp_path_factory.mktemp("theirs")
+    (root / "source" / "their_operators").mkdir(parents=True)
+    (root / "source" / "their_operators" / "__init__.py").write_text(textwrap.dedent(OPERATOR))
+    (root / "source" / "pyproject.toml").write_text(textwrap.dedent(PROJECT))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run(
+        [*pip, "--target", str(root / "site"), str(root / "source")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return root / "site"
+
+
+def test_an_installed_operator_is_swept_over(theirs, tmp_path):
+    words = [
+        "+operators.fade._target_=their_operators.Fade",
+        "+operators.fade.word=puppy",
+        "+operators.fade.share=0,0.5,1",
+        "+operators.mute._target_=their_operators.Mute",
+        "seeds=[0]",
+        "sampler.steps=2",
+        "tracker=silent",
+        f"hydra.sweep.dir={tmp_path}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "embedlab", "-m", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(theirs)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    results = [json.loads((tmp_path / str(n) / "result.json").read_text()) for n in range(3)]
+    edited = [result["scores"]["rows/edited"] for result in results]
+    assert edited == [0, 1, 1]
+    assert all(result["scores"]["conditioning/distance"] > 0 for result in results), (
+        "the second works after the encoder"
+    )
+    assert len({(tmp_path / str(n) / "seed-0.png").read_bytes() for n in range(3)}) == 3
+
+
+def test_what_their_operator_lacks_is_one_line(theirs, tmp_path):
+    words = ["+operators.fade._target_=their_operators.Fade", "+operators.fade.word=kitten", "+operators.fade.share=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "embedlab", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(theirs)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "embedlab: 'kitten' is not in the prompt; its words are A, picture, of, a, puppy."
