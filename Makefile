@@ -16,7 +16,7 @@ demo: $(STAMP)
 	@echo "Next:"
 	@echo "  $(BIN)/embedlab experiment=puppy_and_skunk"
 	@echo "  $(BIN)/embedlab -m operators=[interpolate] operators.interpolate.toward=fox operators.interpolate.weight=0,0.5,1"
-	@echo "  $(BIN)/embedlab experiment=positions"
+	@echo "  $(BIN)/embedlab experiment=when_decided"
 
 test: lint
 	$(BIN)/python -m pytest

@@ -42,10 +42,11 @@ def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    if "explain" in sys.argv[1:3]:
-        if sys.argv[1] != "explain":
+    if "explain" in sys.argv[1:]:
+        words = [word for word in sys.argv[1:] if word != "explain"]
+        if {"-m", "--multirun"} & set(words):
             fail("explain takes one cell; leave out -m and the lists of values.")
-        sys.argv[1:] = [*EXPLAIN, *sys.argv[2:]]
+        sys.argv[1:] = [*words, *EXPLAIN]
     with mendable():
         app()
 
@@ -158,7 +159,7 @@ def app(config: DictConfig) -> None:
             line = message_of(error)
             if line is None:
                 raise
-            if not config.explain:
+            if config.explain is not True:
                 leave_nothing(Path(output_dir()))
             fail(f"job {HydraConfig.get().job.num} ({name_of_job()}): {line}" if in_sweep() else line)
 

@@ -183,7 +183,8 @@ class Alternate(Timed):
             raise ConfigError(f"to alternate, the clock is step or a1111, not '{self.clock}'.")
 
     def __str__(self) -> str:
-        return f"({' | '.join(figure(v) for v in self.values)})"
+        turns = " | ".join(figure(v) for v in self.values)
+        return f"({turns})" if self.every == 1 else f"({turns}, {self.every} steps each)"
 
     def __call__(self, moment: Moment) -> Any:
         turn = moment.step if self.clock == "step" else max(moment.call, 1) - 1

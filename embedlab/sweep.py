@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,11 +43,15 @@ def label(result: dict[str, Any]) -> str:
 
     >>> label({"label": "as written", "name": "encoder.join=run,sampler.steps=9"})
     'join run, steps 9'
+    >>> label({"label": "as written", "name": "encoder.skip={0:0.5,2:0.5},sampler.steps=9"})
+    'skip {0:0.5,2:0.5}, steps 9'
     """
     name = str(result.get("name") or "")
-    if not name or (name.startswith("operators") and len(result["label"]) <= 32):
+    if not name or (name.startswith("operators") and len(result["label"]) <= 48):
         return result["label"]
-    settings = [setting.partition("=") for setting in name.split(",") if not setting.startswith("operators=")]
+    # commas inside brackets belong to a value
+    parts = re.split(r",(?![^\[{(]*[\]})])", name)
+    settings = [setting.partition("=") for setting in parts if not setting.startswith("operators=")]
     return ", ".join(f"{key.split('.')[-1]} {value}" for key, _, value in settings) or result["label"]
 
 

@@ -124,6 +124,16 @@ BAD = {
     "tracker=null": "has to be the name of an option; tracker=silent logs nothing",
     "tracker.mode=offlin": "tracker.mode is 'offlin'",
     "at_once=0": "at_once is 0",
+    "export=2": "export is 2; it has to be true or false",
+    "explain=please": "explain is 'please'; it has to be true or false",
+    "operators=[replace] operators.replace.rows={rol:eos}": "a selector has no 'rol'; it has word, nth, tokens, role",
+    "operators=[replace] operators.replace.stage=hidden": "Say which rows of it: {prompt: cat, rows: …}",
+    "operators=[scale] operators.scale.by={_target_:embedlab.schedule.Ramp,values:[1,2],at:[0.5,0.2]}": "out of order",
+    "operators=[scale] operators.scale.by={_target_:embedlab.schedule.Switch,values:[1,2],at:30,clock:step}": "past",
+    "prompt={_target_:embedlab.schedule.Switch,values:[cat,dog],at:0.5} operators=[replace]": "'puppy' is not in the",
+    "encoder.skip={0:0.5,1:0.1}": "the weights of encoder.skip, 0.5, 0.1, do not sum to 1",
+    "explain operators=[replace] operators.replace.rows=kitten": "'kitten' is not in the prompt",
+    "-m explain": "explain takes one cell",
 }
 
 
@@ -150,6 +160,14 @@ def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, m
     assert not list(tmp_path.rglob("*.png"))
     assert not list(tmp_path.rglob("result.json"))
     assert not (tmp_path / "out").exists(), "nothing stays of a job that was refused"
+
+
+def test_explain_prints_the_table_and_writes_nothing(tmp_path):
+    done = embedlab("explain", "experiment=puppy_and_skunk", "operators.interpolate.weight=0.5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "puppy → 0.5 skunk" in done.stdout
+    assert "6829" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_tracker_refuses_is_known_before_anything_is_drawn(tmp_path):
