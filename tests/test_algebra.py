@@ -28,6 +28,7 @@ from embedlab import (
     Stretch,
     Subtract,
     Swap,
+    edit,
     embed,
 )
 from embedlab.embeddings import lookup_of, stretched
@@ -131,6 +132,19 @@ def test_operators_on_disjoint_rows_commute(sd1, text, stage, amount, seed):
     for a in moving("cat", stage, amount, seed):
         for b in moving("rocket", stage, -amount, seed + 1):
             assert same(a(b(prompt, lookup), lookup), b(a(prompt, lookup), lookup)), (a, b)
+
+
+@laws
+@given(prompts, selectors, stages, amounts, seeds)
+def test_composition_is_associative(sd1, text, rows, stage, amount, seed):
+    prompt = (embed(text, sd1.towers[0]),)
+    a, b, c = moving(rows, stage, amount, seed)[:3]
+    whole = edit(prompt, [a, b, c], sd1.towers)
+    for split in ([a], [b, c]), ([a, b], [c]), ([], [a, b, c]):
+        parts = prompt
+        for some in split:
+            parts = edit(parts, some, sd1.towers)
+        assert same(parts[0], whole[0])
 
 
 @laws

@@ -1,6 +1,7 @@
 """Everything written down is run: each block of the README, in an empty folder."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -60,3 +61,10 @@ def test_the_tree_names_what_is_there():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (ROOT / target).exists(), target
+
+
+def test_the_page_of_studies_is_what_the_configs_say_and_has_every_picture():
+    page = runpy.run_path(str(ROOT / "docs" / "studies.py"))["page"]()
+    assert (ROOT / "docs" / "studies.md").read_text() == page, "run `python docs/studies.py --page`"
+    for picture in re.findall(r"\]\((studies/.*?\.png)\)", page):
+        assert (ROOT / "docs" / picture).is_file(), picture

@@ -1,0 +1,58 @@
+"""Run the studies of conf/experiment and write docs/studies.md: question, command, picture, what was seen.
+
+    python docs/studies.py            # all of them (about 40 s each on two cores)
+    python docs/studies.py layers     # some
+    python docs/studies.py --page     # the page only, from the configs' own comments
+
+What was seen is written by hand, under the question in the study's config, after looking at its picture.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+PICTURES = ROOT / "docs" / "studies"
+WIDEST = 1200  # pixels, for the page
+
+
+def page() -> str:
+    """The whole page, from the comments at the head of every study."""
+    made = (
+        f"{len(STUDIES)} studies on the default model, made by `python docs/studies.py`: rows are seeds, columns jobs."
+    )
+    parts = ["# What was asked, and what was seen", "", made]
+    for study in STUDIES:
+        comment = [line[2:] for line in study.read_text().splitlines()[1:] if line.startswith("# ")]
+        seen = next(n for n, line in enumerate(comment) if line.startswith("Seen: "))
+        question = " ".join(line for line in comment[:seen] if not line.startswith("  "))
+        told = " ".join(comment[seen:]).removeprefix("Seen: ")
+        parts += ["", f"## {study.stem}", "", question, "", f"    embedlab experiment={study.stem}", "", told, ""]
+        parts += [f"![{study.stem}](studies/{study.stem}.png)"]
+    return "\n".join(parts) + "\n"
+
+
+def run(name: str) -> None:
+    """One study into outputs/studies, and its sheet onto the page."""
+    folder = ROOT / "outputs" / "studies" / name
+    mode = f"hydra.sweep.dir={folder}" if "MULTIRUN" in (ROOT / f"conf/experiment/{name}.yaml").read_text() else ""
+    words = [f"experiment={name}", "tracker=silent", mode or f"hydra.run.dir={folder}"]
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "embedlab", *words], check=True, cwd=ROOT)
+    sheet = folder / ("steps.png" if (folder / "steps.png").is_file() else "sheet.png")
+    picture = Image.open(sheet).convert("RGB")
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
+    PICTURES.mkdir(exist_ok=True)
+    picture.quantize(192).save(PICTURES / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--page"]:
+        for name in sys.argv[1:] or [study.stem for study in STUDIES]:
+            run(name)
+    (ROOT / "docs" / "studies.md").write_text(page())
