@@ -32,7 +32,7 @@ def page() -> str:
         question = " ".join(line for line in comment[:seen] if not line.startswith("  "))
         told = " ".join(comment[seen:]).removeprefix("Seen: ")
         parts += ["", f"## {study.stem}", "", question, "", f"    embedlab experiment={study.stem}", "", told, ""]
-        parts += [f"![{study.stem}](studies/{study.stem}.png)"]
+        parts += [f"![{study.stem}](studies/{study.stem}.jpg)"]
     return "\n".join(parts) + "\n"
 
 
@@ -48,7 +48,7 @@ def run(name: str) -> None:
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
     PICTURES.mkdir(exist_ok=True)
-    picture.quantize(192).save(PICTURES / f"{name}.png", optimize=True)
+    picture.save(PICTURES / f"{name}.jpg", quality=88, subsampling=0)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,9 @@ def sheet(
 
 def plain(label: str) -> str:
     """A label in letters that Pillow's own font has."""
-    return label.replace("→", "->")
+    for sign, letters in {"→": "->", "↔": "<->", "−": "-", "×": "x"}.items():
+        label = label.replace(sign, letters)
+    return label
 
 
 def wrap(label: str, font: Any, width: float, most: int = 3) -> list[str]:

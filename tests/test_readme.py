@@ -66,5 +66,5 @@ def test_links_lead_somewhere():
 def test_the_page_of_studies_is_what_the_configs_say_and_has_every_picture():
     page = runpy.run_path(str(ROOT / "docs" / "studies.py"))["page"]()
     assert (ROOT / "docs" / "studies.md").read_text() == page, "run `python docs/studies.py --page`"
-    for picture in re.findall(r"\]\((studies/.*?\.png)\)", page):
+    for picture in re.findall(r"\]\((studies/.*?\.jpg)\)", page):
         assert (ROOT / "docs" / picture).is_file(), picture

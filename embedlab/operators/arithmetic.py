@@ -21,8 +21,9 @@ from embedlab.select import Spans, said
 class Add(OnRows):
     """Add `weight` times a direction to the selected rows: `r + w · d`; weight 0 is the identity.
 
-    A direction is a word or phrase (the mean of its rows), an id, a vector, or a weighted sum of those as a mapping:
-    `{woman: 1, man: -1}` (Mikolov et al. 2013). At stage `position` it is made of places.
+    A direction (dim,) is a word or phrase (the mean of its rows), an id, a vector, or a weighted sum of those as a
+    mapping: `{woman: 1, man: -1}` (Mikolov et al. 2013), `{a red cat: 1, a cat: -1}`. At stage `position` it is made of
+    places, after the encoder of prompts, each by the mean of the rows that the selector finds there.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -122,7 +123,9 @@ class ProjectOut(OnRows):
 
 @dataclass(frozen=True)
 class Scale(OnRows):
-    """Multiply the selected rows: 1 is the identity, 0 leaves zeros, a negative number turns them round.
+    """Multiply the selected rows (n, dim): 1 is the identity, 0 leaves zeros, a negative number turns them round.
+
+    At stage `hidden` it is A1111's emphasis without its normalisation ("No norm"), and sd_embed's weights.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -150,7 +153,8 @@ class Scale(OnRows):
 class Normalise(OnRows):
     """Bring the length of the selected rows to `to` times the mean length of the table's rows, by a share `weight`.
 
-    Weight 0 is the identity. At stage `token` the table is the vocabulary. A row of zero length is refused.
+    `r (1 - w + w · to · m / |r|)` for rows (n, dim); weight 0 is the identity. At stage `token` the table is the
+    vocabulary, after the encoder the prompt's own hidden states. A row of zero length is refused.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -188,7 +192,8 @@ class Normalise(OnRows):
 class Average(OnRows):
     """Move the selected rows toward their mean: weight 0 is the identity, 1 makes them all equal.
 
-    Each occurrence of a word is averaged by itself; what a selector names otherwise is averaged together.
+    Each occurrence of a word (n, dim) is averaged by itself; what a selector names otherwise is averaged together. With
+    weight 1 over all words it is a bag of words.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -217,7 +222,9 @@ class Average(OnRows):
 
 @dataclass(frozen=True)
 class Drop(OnRows):
-    """The selected token rows become the row of padding, as if nothing had been said there; places stay.
+    """The selected token rows (n, dim) become the row of padding, as if nothing had been said there; places stay.
+
+    ADV_CLIP_emb masks a word likewise, with the row of "+".
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of

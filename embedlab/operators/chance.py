@@ -32,8 +32,8 @@ def check_seed(seed: Any) -> None:
 class Noise(OnRows):
     """Add a random vector to each selected row, `amount` times as long as the row: `r + a · |r| · u`, |u| = 1.
 
-    Directions are uniform and drawn from `seed`; amount 0 is the identity, and the same seed gives the same directions
-    whatever the amount.
+    Directions (n, dim) are uniform and drawn from `seed`; amount 0 is the identity, and the same seed gives the same
+    directions whatever the amount. prompt-control's NOISE() mixes noise into the conditioning: stage `hidden`.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -70,7 +70,8 @@ class Noise(OnRows):
 class Rotate(OnRows):
     """Turn each selected row by `angle` degrees toward a random direction at right angles to it; lengths stay.
 
-    `cos φ · r + sin φ · |r| · u` with `u ⟂ r`, `|u| = 1`, drawn from `seed`; 0 is the identity, 180 the opposite.
+    `cos φ · r + sin φ · |r| · u` with `u ⟂ r`, `|u| = 1`, one for each row (n, dim), drawn from `seed`; 0 is the
+    identity, 180 the opposite. The control for `Interpolate`: as far away, but toward nothing.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -108,7 +109,9 @@ class Rotate(OnRows):
 
 @dataclass(frozen=True)
 class Shuffle(OnRows):
-    """Put the selected rows in random order, drawn from `seed`; all of them together, across words and windows.
+    """Put the selected rows (n, dim) in random order, drawn from `seed`; all together, across words and windows.
+
+    At stage `position` the words stay and their places are dealt out anew; no other tool offers it.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of

@@ -128,7 +128,8 @@ class Interpolate(OnRows):
 
     def __str__(self) -> str:
         mix = " + ".join(f"{figure(weight)} {shown(end)}" for end, weight in self.ends)
-        return f"{said(self.rows)} → {mix}{where(self.stage)}"
+        path = "" if self.path == "lerp" else f", {self.path}"
+        return f"{said(self.rows)} → {mix}{path}{where(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:

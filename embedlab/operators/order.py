@@ -19,6 +19,8 @@ from embedlab.select import Spans, said, words_of
 class Reverse(OnRows):
     """Turn the order of the selected rows round: within each occurrence of a phrase, or of what is selected together.
 
+    Rows are (n, dim) of the table that `stage` names; twice is the identity. No other tool offers it for places.
+
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
@@ -41,7 +43,9 @@ class Reverse(OnRows):
 
 @dataclass(frozen=True)
 class Permute(OnRows):
-    """Give the selected rows a stated order: row `i` becomes row `order[i]` of the selection, counted from 0.
+    """Give the selected rows (n, dim) a stated order: row `i` becomes row `order[i]` of the selection, from 0.
+
+    prompt-control permutes words of the text (SHUFFLE, SHIFT); this permutes what they are read as.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -78,7 +82,8 @@ class Permute(OnRows):
 class Swap(OnRows):
     """Let two selections trade their rows: at stage `position` two words trade places, at `token` their vectors.
 
-    Where their counts of rows differ, `lengths` says how each is made to fit the other.
+    Rows are (n, dim) of the table that `stage` names. Where their counts differ, `lengths` says how each is made to fit
+    the other. At stage `token` it is the prompt with the words exchanged; at `position` no other tool offers it.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of

@@ -41,7 +41,8 @@ def check_place(at: Any) -> None:
 class Shift(OnRows):
     """Move the selected rows' places by a number of tokens, along the table; half a token is half way between rows.
 
-    0 is the identity; a place past the table is refused.
+    Row p of the position table (77, dim) becomes row p + `by`, between two rows by their line: words are read as if so
+    many more stood before them. 0 is the identity; a place past the table is refused. No other tool offers it.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
@@ -71,6 +72,9 @@ class Shift(OnRows):
 class Place(OnRows):
     """Let the selected rows stand from place `at` on: its first token there, the next ones after it.
 
+    Their position rows (n, dim) become rows `at`, `at + 1`, … of the table, whatever stands there already (the
+    `position_ids` of a text encoder, word by word).
+
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
@@ -98,6 +102,8 @@ class Place(OnRows):
 @dataclass(frozen=True)
 class Freeze(OnRows):
     """Let all selected rows stand at one place, by a share `weight`: 0 is the identity, 1 leaves no order among them.
+
+    Position rows (n, dim) move to row `at` of the table on a straight line; causal attention still knows the order.
 
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
