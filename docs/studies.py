@@ -31,6 +31,7 @@ def page() -> str:
         seen = next(n for n, line in enumerate(comment) if line.startswith("Seen: "))
         question = " ".join(line for line in comment[:seen] if not line.startswith("  "))
         told = " ".join(comment[seen:]).removeprefix("Seen: ")
+        told = told[0].upper() + told[1:]
         parts += ["", f"## {study.stem}", "", question, "", f"    embedlab experiment={study.stem}", "", told, ""]
         parts += [f"![{study.stem}](studies/{study.stem}.jpg)"]
     return "\n".join(parts) + "\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 import hydra.utils
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from embedlab import Cell, find
@@ -68,7 +69,9 @@ def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
 
     config = composed(f"experiment={experiment}")
     params = config.hydra.sweeper.params or {}
-    first = [f"{key}={str(value).split(',')[0]}" for key, value in params.items()]
+    parser = OverridesParser.create()
+    swept = [parser.parse_override(f"{key}={value}") for key, value in params.items()]
+    first = [f"{axis.key_or_group}={next(axis.sweep_string_iterator())}" for axis in swept]
     config = composed(f"experiment={experiment}", *first)
     parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS}
     cell = Cell(
