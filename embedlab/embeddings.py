@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from numbers import Real
 from typing import Any, Literal, TypeGuard
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
-from embedlab.errors import OperatorError, PromptError
+from embedlab.errors import OperatorError, PromptError, SamplerError, listed
 from embedlab.prompt import WINDOW, Tokens, ids_of, tokenize
 from embedlab.select import Spans, select
 
@@ -110,6 +109,8 @@ class Lookup:
         """
         if by not in ("cosine", "distance"):
             raise OperatorError(f"nearest by '{by}'; choose one of cosine, distance.")
+        if not is_whole(most) or not 1 <= most <= len(self.token_table):
+            raise OperatorError(f"most is {most!r}; it has to be a number of neighbours, 1 or more.")
         rows, table = vectors(rows, self.token_table).float(), self.token_table.float()
         unit = torch.nn.functional.normalize(table, dim=-1)
         found: list[list[Neighbour]] = []
@@ -149,32 +150,38 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def plain(value: Any) -> float:
-    """A number, or a tensor that may be learned, as a float."""
+    """A number, or a tensor of one that may be learned, as a float."""
     return float(value.detach() if isinstance(value, Tensor) else value)
 
 
+LARGEST = 3.4e38  # float32's
+
+
 def finite(value: Any, name: str) -> Any:
-    """A setting that has to be a finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real | Tensor) or not math.isfinite(plain(value)):
-        raise OperatorError(f"{name} is {value!r}; it has to be a finite number.")
+    """A setting that has to be a finite number; a tensor of one number is one."""
+    single = value.numel() == 1 and not value.is_complex() if isinstance(value, Tensor) else True
+    number = isinstance(value, int | float | np.number | Tensor) and not isinstance(value, bool) and single
+    # compared as it is: an int may be beyond all floats
+    if not number or not abs(value.detach() if isinstance(value, Tensor) else value) <= LARGEST:
+        raise OperatorError(f"{name} is {repr(value)[:80]}; it has to be a finite number.")
     return value
 
 
 def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim"]:
-    """A vector, or several, as rows beside a table. Of several tensors (one an encoder) the one that fits is taken."""
+    """A vector, or several, as rows beside a table. Of several, those of its width are taken (one an encoder)."""
     width = like.shape[1]
-    if isinstance(what, list | tuple) and what and all(isinstance(w, Tensor) for w in what):
+    if isinstance(what, list | tuple) and what and all(isinstance(w, Tensor) and w.ndim for w in what):
         fit = [w for w in what if w.shape[-1] == width]
-        widths = ", ".join(str(w.shape[-1]) for w in what)
         if not fit:
+            widths = listed(w.shape[-1] for w in what)
             raise OperatorError(f"vectors of width {widths} do not fit rows of width {width}.")
-        what = fit[0]
+        what = torch.cat([w.reshape(-1, width) for w in fit])
     try:
         rows = torch.as_tensor(what)
         if rows.dtype == torch.bool or rows.is_complex() or isinstance(what, bool | float):
             raise TypeError
-        rows = rows.to(like)
-    except (TypeError, ValueError, RuntimeError):
+        rows = rows.to_dense().to(like)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise OperatorError(f"{repr(what)[:80]} is no word, no id and no vector of {width} numbers.") from None
     if rows.ndim not in (1, 2) or rows.shape[-1] != width or not len(rows):
         raise OperatorError(f"a vector of shape {tuple(rows.shape)} does not fit rows of width {width}.")
@@ -193,6 +200,8 @@ def embed(prompt: str | Tokens, tower: Tower, truncate: bool = False, stretch: f
 
     `stretch` reads windows of more than 77 places, on a position table drawn out so many times (Long-CLIP: 4 for 248).
     """
+    if stretch is not None and not 1 <= finite(stretch, "stretch") <= 64:
+        raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64, and 4 makes 248 places.")
     places = tower.position_table.detach()[:WINDOW]
     places = places if stretch is None else stretched(places, factor=stretch)
     tokens = tokenize(prompt, tower.tokenizer, truncate, len(places)) if isinstance(prompt, str) else prompt

@@ -15,7 +15,7 @@ from embedlab.embeddings import Embeddings, embed, finite, is_whole, vectors
 from embedlab.errors import OperatorError, PromptError, SamplerError, listed
 from embedlab.prompt import Join, Tokens, check_join, joined
 from embedlab.schedule import timed
-from embedlab.select import Rows, Spans, rows_of, said, select
+from embedlab.select import Rows, Spans, rows_of, said, select, words_of
 
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
 
@@ -49,8 +49,12 @@ class Conditioning:
         if self.tokens is None:
             raise OperatorError("this conditioning does not know its tokens; rows can only be {role: all}.")
         where = {row: n for n, row in enumerate(self.rows) if row >= 0}
-        spans = [tuple(where[row] for row in span if row in where) for span in select(rows, self.tokens)]
-        spans = [span for span in spans if span]
+        whole = select(rows, self.tokens)
+        spans = [span for span in (tuple(where[row] for row in span if row in where) for span in whole) if span]
+        if words_of(rows) and sum(map(len, spans)) < sum(map(len, whole)):
+            raise OperatorError(
+                f"of '{said(rows)}' only a part is among the {len(self.hidden)} rows that reach the UNet."
+            )
         if not spans:
             raise OperatorError(f"none of the rows '{said(rows)}' is among the {len(self.hidden)} that reach the UNet.")
         if len({len(span) for span in spans}) > 1:
@@ -99,6 +103,8 @@ class Texts:
         if isinstance(what, Mapping):
             if unknown := [key for key in what if key not in ("prompt", "rows")]:
                 raise OperatorError(f"rows of another prompt are {{prompt: …, rows: …}}; '{unknown[0]}' is neither.")
+            if "prompt" not in what:
+                raise OperatorError("rows of another prompt are {prompt: …, rows: …}; `prompt` is missing.")
             what, like = what["prompt"], what.get("rows", like)
         other = self(what)
         try:
@@ -130,8 +136,11 @@ class Encoder:
             return
         check_join(self.join)
         skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip
-        if isinstance(self.skip, Mapping | tuple):
-            object.__setattr__(self, "skip", tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in skips))
+        if isinstance(self.skip, Mapping | list | tuple):
+            pairs = [tuple(pair) if isinstance(pair, list | tuple) else (pair,) for pair in skips]
+            if not pairs or any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+                raise SamplerError(f"encoder.skip is {self.skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
+            object.__setattr__(self, "skip", tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in pairs))
             if abs(sum(w for _, w in self.skip) - 1) > 1e-6:
                 raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in self.skip)}, do not sum to 1.")
         if wrong := [k for k in self.skips if not is_whole(k) or k < 0]:
@@ -175,6 +184,11 @@ def encode(
     that of the first window. `skip` reads an earlier hidden state, or a weighted mix: `((0, 0.5), (2, 0.5))`.
     """
     check_join(join)
+    if not is_whole(at_once) or at_once < 1:
+        raise SamplerError(f"at_once is {at_once!r}; it has to be a whole number of windows, 1 or more.")
+    if not prompts:
+        return []
+    skip = Encoder(skip=skip).skip
     mix = skip if isinstance(skip, tuple) else ((skip, 1.0),)
     hidden: list[list[Tensor]] = [[] for _ in prompts]
     if len({part.tokens.window for prompt in prompts for part in prompt}) > 1:
@@ -212,8 +226,8 @@ def filled(
     windows, rest = divmod(length - len(hidden), len(empty))
     if rest:
         raise OperatorError(
-            f"{len(hidden)} rows cannot be filled up to {length} with whole windows of an empty prompt; "
-            "choose encoder.join=windows."
+            f"{len(hidden)} rows cannot be filled up to {length} with whole windows of an empty prompt: that takes "
+            "encoder.join=windows, and nothing truncated."
         )
     return torch.cat([hidden, *[empty] * windows])
 

@@ -8,13 +8,14 @@ import json
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -25,8 +26,8 @@ from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
 from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
 from embedlab.explanation import explain
-from embedlab.export import prompt_embeds, save_embeds
-from embedlab.guidance import Guidance, guided, in_turn
+from embedlab.export import content_of, prompt_embeds, save_embeds
+from embedlab.guidance import Denoiser, Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
 from embedlab.operators.apply import edit, edit_encoded, edit_with
@@ -65,6 +66,8 @@ class Cell:
         if not isinstance(self.prompt, str | Timed):
             raise PromptError(f"a prompt is a text; {self.prompt!r} is a {type(self.prompt).__name__}.")
         if callable(self.operators) or isinstance(self.operators, str):
+            raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
+        if not isinstance(self.operators, list | tuple):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         object.__setattr__(self, "operators", tuple(self.operators))
         for operator in self.operators:
@@ -186,13 +189,21 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         tokens = tokenize(text, source.tokenizers[0], how.truncate, how.window)
         rows = tuple(joined(len(tokens.ids), how.join, how.window))
         width = source.told(source.encoders[-1], "projection_dim") if len(source.encoders) > 1 else source.widths[-1]
-        seed = zlib.crc32(text.encode())  # another stand-in for each text: two of them must not cancel out
-        hidden = stand_in(len(rows), sum(source.widths), seed)
-        return Conditioning(hidden, stand_in(1, width, seed)[0], tokens, rows)
+        # as an encoder's, a row is made by the ids up to it: texts that begin alike have equal rows there
+        ids = tokens.ids.tolist()
+        past = [zlib.crc32(str(window[: n + 1]).encode()) % 40_009 for window in ids for n in range(len(window))]
+        hidden = stand_in(40_009, sum(source.widths))[[past[row] for row in rows]]
+        return Conditioning(hidden, stand_in(40_009, width)[past[len(ids[0]) - 1]], tokens, rows)
 
     parts, lookups = zip(*rows_of(cell.prompt), strict=True)
     edit_with(parts, cell.operators, lookups)
     edit_encoded(told(cell.prompt), cell.operators, Texts(told))
+    pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
+    if pooled and source.told("unet", "addition_embed_type") != "text_time":
+        raise OperatorError(
+            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' is told none; "
+            "take stage hidden, or an SDXL model."
+        )
     seen = [part.tokens for part in parts]
     if cell.guidance.negative is not None:
         seen.append(tokenize(cell.guidance.negative, source.tokenizers[0], how.truncate, how.window))
@@ -209,21 +220,17 @@ def fingerprint(value: Any) -> str:
     """A hash of settings: dataclasses by field, tensors by content, anything else by its repr."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            data = value.detach().cpu().contiguous()
-            return [
-                "tensor",
-                str(data.dtype),
-                list(data.shape),
-                hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest(),
-            ]
+        if isinstance(value, Tensor | np.ndarray):
+            return ["tensor", str(value.dtype), list(value.shape), content_of(value)]
+        name = [type(value).__module__, type(value).__qualname__]
         if dataclasses.is_dataclass(value):
-            own = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            return [type(value).__module__, type(value).__qualname__, own]
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}
+            return [*name, {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}]
+        if isinstance(value, Mapping):  # pairs, because the keys 5 and "5" are two
+            return ["mapping", *([plain(k), plain(v)] for k, v in value.items())]
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
+        if callable(value) and not isinstance(value, type) and getattr(value, "__dict__", None):
+            return [*name, repr(value), plain(vars(value))]  # somebody's own operator, which may be changed
         return repr(value)
 
     return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
@@ -268,21 +275,9 @@ def render(
                 picture = images.to_tensor(start.open(), size).mul(2).sub(1)
                 begin = picture_latents(model.vae, picture, random).to(model.device)
             shape = (model.unet.config.in_channels, size[0] // _factor(model), size[1] // _factor(model))
-            denoisers: dict[tuple[int, ...], Any] = {}
-            turns = []
-            for call in zip(*(told[i] for i in who), strict=True):
-                key = tuple(id(c) for c in call)
-                if key not in denoisers:
-                    denoisers[key] = guided(
-                        model.unet,
-                        [c.conditioning for c in call],
-                        [c.plain for c in call],
-                        [c.cell.guidance.scale for c in call],
-                        size if model.size_conditioned else None,
-                    )
-                turns.append(denoisers[key])
+            calls = list(zip(*(told[i] for i in who), strict=True))
             out = sample(
-                in_turn(turns),
+                in_turn(_denoisers(model, calls, size)),
                 noise(shape, random).to(model.device),
                 sampler.make(model.scheduler),
                 random,
@@ -306,6 +301,22 @@ def render(
         pictures, latents = (torch.stack([m[k] for m in mine_made]) for k in (0, 1))
         answers.append(Rendered(cell, tuple(seeds), pictures, latents, told[i], steps))
     return answers
+
+
+def _denoisers(model: Model, calls: Sequence[Sequence[Told]], size: tuple[int, int]) -> Iterator[Denoiser]:
+    """A denoiser for each call; neighbours that are told the same are one, and only one at a time is held."""
+    last: Sequence[Told] = ()
+    for call in calls:
+        if not last or any(new is not old for new, old in zip(call, last, strict=True)):
+            last = call
+            denoise = guided(
+                model.unet,
+                [told.conditioning for told in call],
+                [told.plain for told in call],
+                [told.cell.guidance.scale for told in call],
+                size if model.size_conditioned else None,
+            )
+        yield denoise
 
 
 def _factor(model: Model) -> int:
@@ -334,6 +345,12 @@ def tell(model: Model, schedules: Sequence[Sequence[Cell]]) -> list[tuple[Told, 
         plain = dict(zip(negatives, out[len(edited) :], strict=True))
         if None in plain and model.zero_negative:
             plain[None] = plain[None].zeros()
+        for n, conditioning in told.items():
+            if not (torch.isfinite(conditioning.hidden).all() and torch.isfinite(conditioning.pooled).all()):
+                raise OperatorError(
+                    f"what '{distinct[n].label}' makes of the prompt holds NaN or infinite numbers; "
+                    "its settings are too large, or this dtype is too small (model.dtype=float32)."
+                )
         for key, cell in mine.items():
             n = names[key]
             known[key] = Told(cell, written[n], edited[n], told[n], plain[cell.guidance.negative])
@@ -519,6 +536,9 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
     # opened first: what a tracker refuses is known before anything is drawn
     with job.tracker.run(job.name or job.cell.label, job.folder, job.config, job.group) as log:
         room = studio(job.source)
+        if job.export:
+            embeds = prompt_embeds(job.cell, room.model.towers, room.model.zero_negative)
+            save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": room.model.name, "cell": job.cell})
         before, after = room.render([job.cell.baseline(), job.cell], seeds, at_once=job.at_once, on_step=on_step)
         rows, whole = score(room.model, before, after, job.metrics)
         first = job.cell.start.first(job.cell.sampler.steps)
@@ -528,9 +548,6 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
             if note not in notes:
                 notes.append(note)
                 say(f"notice: {note}.")
-        if job.export:
-            embeds = prompt_embeds(job.cell, room.model.towers, room.model.zero_negative)
-            save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": room.model.name, "cell": job.cell})
         strange = [word for word in scored_words(after.cell, job.metrics) if word not in room.model.concepts]
         if room.model.concepts and strange:
             notes.append(

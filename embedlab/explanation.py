@@ -158,6 +158,8 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     drift = (*moments_of(plain.hidden), *moments_of(told.hidden))
     notes = [*words.notes(), *notes_of(tokens, towers, after), *strangers(words.words, known)]
     notes += faults(plain, told)
+    if cell.operators and torch.equal(plain.hidden, told.hidden) and torch.equal(plain.pooled, told.pooled):
+        notes.append("the edit changes nothing that reaches the UNet")
     return Explanation(
         prompt=cell.prompt,
         edit=cell.label,

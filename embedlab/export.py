@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,10 @@ def conditioned(cell: Any, towers: Sequence[Tower]) -> tuple[Conditioning, Condi
         embed_all(cell.guidance.negative or "", towers, how.truncate, how.stretch),
     ]
     told, plain = encode(prompts, towers, how.join, how.skip)
-    return edit_encoded(told, cell.operators, texts_of(towers, how)), plain
+    told = edit_encoded(told, cell.operators, texts_of(towers, how))
+    if not (torch.isfinite(told.hidden).all() and torch.isfinite(told.pooled).all()):
+        raise OperatorError(f"what '{cell.label}' makes of the prompt holds NaN or infinite numbers.")
+    return told, plain
 
 
 def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
@@ -61,6 +65,12 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     return {name: tensor.clone() for name, tensor in made.items()}
 
 
+def content_of(array: Any) -> str:
+    """The SHA-256 of an array's bytes, whatever its shape."""
+    data = torch.as_tensor(array).detach().cpu().to_dense().contiguous().reshape(-1)
+    return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
 def recipe(value: Any) -> Any:
     """A cell, or any part of it, as plain values: what a file says of how it was made.
 
@@ -68,9 +78,8 @@ def recipe(value: Any) -> Any:
     >>> recipe(Scale("cat", 2))
     {'_target_': 'embedlab.operators.arithmetic.Scale', 'rows': 'cat', 'by': 2, 'stage': 'token'}
     """
-    if isinstance(value, Tensor):
-        data = value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        return {"tensor": list(value.shape), "sha256": hashlib.sha256(data).hexdigest()}
+    if isinstance(value, Tensor | np.ndarray):
+        return {"tensor": list(value.shape), "sha256": content_of(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         own = {f.name: recipe(getattr(value, f.name)) for f in dataclasses.fields(value)}

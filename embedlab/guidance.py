@@ -5,7 +5,7 @@ A Denoiser maps latents and a timestep to what the model predicts there (noise o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def guided(
     return denoise
 
 
-def in_turn(denoisers: Sequence[Denoiser]) -> Denoiser:
+def in_turn(denoisers: Iterable[Denoiser]) -> Denoiser:
     """One denoiser after the other, one a call: what a schedule of conditionings and scales becomes."""
     left = iter(denoisers)
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +170,21 @@ def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]
 
 def moments(scheduler: Any, first: int = 0) -> list[Moment]:
     """Every call of the denoiser that `sample` will make, with its step and noise level."""
-    every, count = scheduler.order, len(scheduler.timesteps)
-    steps = -(-count // every)
+    every, times = scheduler.order, scheduler.timesteps.tolist()
+    count = len(times)
+    # calls at one noise level are one step: Heun's two, and the one that PNDM makes twice to warm up
+    step_of = [0, *accumulate(int(b != a) for a, b in pairwise(times))]
+    steps = step_of[-1] + 1
     calls = []
     for call in range(first * every, count):
-        t = scheduler.timesteps[call]
+        t = times[call]
         if getattr(scheduler, "sigmas", None) is not None and len(scheduler.sigmas) >= count:
             sigma = float(scheduler.sigmas[call])
         else:
             a = float(scheduler.alphas_cumprod[int(t)])
             sigma = ((1 - a) / a) ** 0.5
-        step = first + (call - first * every + every - 1) // every
-        calls.append(Moment(call, step, steps, float(t), sigma, steps * every))
+        top = float(scheduler.config.num_train_timesteps)
+        calls.append(Moment(call, step_of[call], steps, float(t), sigma, top, steps * every))
     return calls
 
 
@@ -210,9 +214,8 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
     kept = []
-    for i, t in enumerate(timesteps):
-        # calls that share a step: all but the first step of a second-order scheduler take two
-        step = first + (i + every - 1) // every
+    for moment, t in zip(moments(scheduler, first), timesteps, strict=True):
+        step = moment.step
         seen = denoise(scheduler.scale_model_input(x, t), t).to(x.dtype)
         out = advance(seen, t, x)
         if step in keep:

@@ -16,7 +16,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal, get_args
 
 from embedlab.errors import ConfigError, listed
@@ -36,6 +35,7 @@ class Moment:
     steps: int
     timestep: float
     sigma: float
+    top: float = 1000  # the training schedule's first timestep, and one
     calls: int = 0  # how many there would be without img2img's late start; a second-order scheduler counts two a step
 
     @property
@@ -259,7 +259,7 @@ def check_times(times: Sequence[Any], clock: str) -> None:
 
 def number(value: Any) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 3.4e38
 
 
 def end_of(at: float, calls: int) -> int:
@@ -269,9 +269,14 @@ def end_of(at: float, calls: int) -> int:
 
 def beyond(times: Sequence[float], clock: Clock, moment: Moment) -> str | None:
     """Why a time lies past the end of a schedule; A1111 clips those."""
-    last = {"step": moment.steps, "fraction": 1}.get(clock)
+    if clock == "a1111":
+        ends = [end_of(t, moment.calls) for t in times]
+        if ends != sorted(ends):
+            return f"the times {listed(times)} end at calls {listed(ends)} of {moment.calls}, out of order"
+        return None
+    last = {"step": moment.steps, "fraction": 1, "timestep": moment.top}.get(clock)
     if last is not None and times and max(times) > last:
-        return f"{clock} {max(times):g} is past the end; there are {moment.steps} steps, so it is {last} at the most"
+        return f"{clock} {max(times):g} is past the end; there are {moment.steps} steps, so it is {last:g} at the most"
     return None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedlab.errors import OperatorError, listed
 from embedlab.prompt import Tokens
-from embedlab.schedule import Timed
+from embedlab.schedule import Timed, timed
 
 Role = Literal["words", "bos", "eos", "pad", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -46,6 +46,8 @@ class Rows:
     but: Any = None
 
     def __post_init__(self) -> None:
+        if timed(self):
+            return  # checked as it is at each moment
         if self.role is not None and self.role not in ROLES:
             raise OperatorError(f"there is no role '{self.role}'; choose one of {listed(ROLES)}.")
         if self.nth is not None and (self.word is None or not _whole(self.nth) or self.nth == 0):
@@ -53,9 +55,9 @@ class Rows:
         if self.window is not None and not _whole(self.window):
             raise OperatorError(f"window is {self.window!r}; it has to be a whole number, 0 is the first.")
         if self.tokens is not None:
-            many = (self.tokens,) if _whole(self.tokens) else tuple(self.tokens)  # type: ignore[arg-type]
-            if not many or not all(_whole(r) for r in many):
-                raise OperatorError(f"tokens is {self.tokens!r}; it has to be row numbers.")
+            many = tuple(self.tokens) if isinstance(self.tokens, list | tuple) else (self.tokens,)
+            if not many or not all(_whole(r) for r in many) or len(set(many)) < len(many):
+                raise OperatorError(f"tokens is {self.tokens!r}; it has to be row numbers, each once.")
             object.__setattr__(self, "tokens", many)
         if all(getattr(self, f.name) is None for f in fields(self)):
             raise OperatorError(f"a selector has to say something: {listed(f.name for f in fields(self))}.")
@@ -92,7 +94,10 @@ def words_of(what: Any) -> tuple[str, ...]:
     """The words that a setting names, for scores and labels; of one that changes over time, all it ever names."""
     if isinstance(what, Timed):
         return tuple(word for value in getattr(what, "values", ()) for word in words_of(value))
-    return tuple(rows.word for rows in rows_of(what) if rows.word is not None)
+    if isinstance(what, list | tuple) and timed(what):
+        return tuple(word for part in what for word in words_of(part))
+    named = [rows.word for rows in rows_of(what) if rows.word is not None]
+    return tuple(word for name in named for word in (words_of(name) if isinstance(name, Timed) else (name,)))
 
 
 def said(what: Any) -> str:
@@ -101,6 +106,8 @@ def said(what: Any) -> str:
         return str(what)
     if isinstance(what, tuple) and all(isinstance(w, int) for w in what):
         return " ".join(map(str, what))
+    if isinstance(what, list | tuple):
+        return " + ".join(said(part) for part in what)
     return " + ".join(str(rows) for rows in rows_of(what)) if what is not None else "None"
 
 
@@ -117,7 +124,8 @@ def roles(tokens: Tokens) -> Bool[Tensor, "role window place"]:
 def select(what: Any, tokens: Tokens) -> Spans:
     """The rows that a setting names, in spans: one for each occurrence of a word, one for everything else.
 
-    Spans are of one length, so that an operator can treat them together: where they are not, they become one.
+    Spans are of one length, so that an operator can treat them together: where they are not, they become one. So do the
+    selectors of a list: their rows are one group, in the order of the prompt.
     Raises PromptError for a word that is not there, OperatorError for a selector that matches nothing.
     """
     key = repr(what)
@@ -127,8 +135,13 @@ def select(what: Any, tokens: Tokens) -> Spans:
 
 
 def _selected(what: Any, tokens: Tokens) -> Spans:
-    spans = list(dict.fromkeys(span for rows in rows_of(what) for span in _spans(rows, tokens)))
-    if len({len(span) for span in spans}) == 1 and len({r for s in spans for r in s}) == sum(map(len, spans)):
+    parts = rows_of(what)
+    spans = list(dict.fromkeys(span for rows in parts for span in _spans(rows, tokens)))
+    if (
+        len(parts) == 1
+        and len({len(span) for span in spans}) == 1
+        and len({r for s in spans for r in s}) == sum(map(len, spans))
+    ):
         return spans
     return [tuple(sorted({row for span in spans for row in span}))]
 
@@ -139,11 +152,10 @@ def _spans(rows: Rows, tokens: Tokens) -> Spans:
         return spans
     height, length = tokens.ids.shape
     kept = _mask(spans, tokens) if spans else torch.ones(height, length, dtype=torch.bool)
+    if rows.tokens is not None and (rows.word, rows.role, rows.window, rows.but) == (None,) * 4:
+        return [_in_reach(rows, tokens)]  # in the order given
     if rows.tokens is not None:
-        assert isinstance(rows.tokens, tuple)
-        if wrong := [r for r in rows.tokens if not 0 <= r < kept.numel()]:
-            raise OperatorError(f"there is no row {wrong[0]}; this prompt has rows 0 to {kept.numel() - 1}.")
-        kept = kept & _mask([rows.tokens], tokens)
+        kept = kept & _mask([_in_reach(rows, tokens)], tokens)
     if rows.role is not None:
         kept = kept & roles(tokens)[ROLES.index(rows.role)]
     if rows.window is not None:
@@ -160,6 +172,13 @@ def _spans(rows: Rows, tokens: Tokens) -> Spans:
         )
     whole = [span for span in spans if bool(kept.view(-1)[list(span)].all())]
     return whole or [tuple(kept.flatten().nonzero().flatten().tolist())]
+
+
+def _in_reach(rows: Rows, tokens: Tokens) -> tuple[int, ...]:
+    assert isinstance(rows.tokens, tuple)
+    if wrong := [r for r in rows.tokens if not 0 <= r < tokens.ids.numel()]:
+        raise OperatorError(f"there is no row {wrong[0]}; this prompt has rows 0 to {tokens.ids.numel() - 1}.")
+    return rows.tokens
 
 
 def _occurrences(rows: Rows, tokens: Tokens) -> Spans:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
@@ -14,8 +16,8 @@ from embedlab.clip import Tower
 from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, listed
-from embedlab.schedule import Timed, timed
-from embedlab.select import Spans, said, words_of
+from embedlab.schedule import Switch, Timed, figure, timed
+from embedlab.select import Role, Rows, Spans, said, words_of
 
 Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
 STAGES: dict[str, tuple[str, ...]] = {
@@ -46,7 +48,11 @@ class Operator(Protocol):
 class Edit:
     """An operator of ours: settings are checked when it is made; those that change over time, at each moment."""
 
+    role: ClassVar[Role | None] = None  # of the rows that are meant when `rows` is left out, or null in YAML
+
     def __post_init__(self) -> None:
+        if self.role is not None and getattr(self, "rows", "") is None:
+            object.__setattr__(self, "rows", Rows(role=self.role))
         if not timed(self):
             self.check()
 
@@ -95,7 +101,10 @@ def edit_encoded(told: Conditioning, operators: Iterable[Operator], texts: Texts
 def is_late(operator: Any) -> bool:
     """Whether an operator works on what comes out of the encoder."""
     stage = getattr(operator, "stage", "token")
-    return isinstance(stage, str) and stage in STAGES and stage not in BEFORE
+    if isinstance(stage, Timed):
+        raise OperatorError(f"stage is {stage}; it is the one setting that cannot change over time.")
+    tables(stage)
+    return stage not in BEFORE
 
 
 def applied(value: Value, operators: Iterable[Operator], lookup: Lookup | Texts) -> Value:
@@ -104,18 +113,39 @@ def applied(value: Value, operators: Iterable[Operator], lookup: Lookup | Texts)
     for operator in operators:
         if timed(operator):
             raise OperatorError(f"'{operator}' changes over time; a cell takes it, or `at(operator, moment)`.")
+        old = value
+        if not isinstance(operator, Edit):  # somebody's own: what it may do in place is done to a copy
+            names = ("token", "position") if isinstance(value, Embeddings) else ("hidden", "pooled")
+            value = replace(value, **{name: getattr(value, name).clone() for name in names})
         value = operator(value, lookup)
         if not isinstance(value, kind):
             raise OperatorError(
                 f"{operator!r} answered with a {type(value).__name__}; an operator of its stage answers with "
                 f"{'an Embeddings' if kind is Embeddings else 'a Conditioning'}."
             )
+        check_shapes(old, value, operator)
     return value
+
+
+def check_shapes(old: Any, new: Any, operator: Any) -> None:
+    """Refuse what an operator made when it is of another shape or dtype than what it got; hidden rows may be more."""
+    if isinstance(new, Embeddings):
+        pairs = {name: (getattr(old, name), getattr(new, name)) for name in ("token", "position")}
+    else:
+        pairs = {"hidden": (old.hidden[:1], new.hidden[:1]), "pooled": (old.pooled, new.pooled)}
+    for name, (a, b) in pairs.items():
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise OperatorError(
+                f"'{operator}' made {name} rows of shape {tuple(b.shape)}, {b.dtype}; "
+                f"they were {tuple(a.shape)}, {a.dtype}."
+            )
+    if new.tokens is not old.tokens:
+        raise OperatorError(f"'{operator}' answered with other tokens; an operator edits rows, not the text.")
 
 
 def tables(stage: str) -> tuple[str, ...]:
     """The tables that a stage names."""
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in STAGES:
         raise OperatorError(f"stage is '{stage}'; choose one of {listed(STAGES)}.")
     return STAGES[stage]
 
@@ -166,7 +196,12 @@ def source(
 
 def is_sum(what: Any) -> bool:
     """Whether a setting is a weighted sum, and not rows of another prompt."""
-    return isinstance(what, Mapping) and not isinstance(what.get("prompt"), str)
+    if not isinstance(what, Mapping):
+        return False
+    weights = (Real, Tensor, Timed)
+    return not (
+        isinstance(what.get("prompt"), str | Switch) or ("rows" in what and not isinstance(what["rows"], weights))
+    )
 
 
 def direction(what: Any, table: str, prompt: Value, lookup: Lookup | Texts, like: Any = None) -> Float[Tensor, " dim"]:
@@ -178,10 +213,14 @@ def direction(what: Any, table: str, prompt: Value, lookup: Lookup | Texts, like
         terms = [finite(w, f"weight of {n}") * direction(n, table, prompt, lookup, like) for n, w in what.items()]
         if not terms:
             raise OperatorError("an empty sum is no direction.")
-        vector = torch.stack(terms).sum(0)
+        vector, most = torch.stack(terms).sum(0), max(float(term.detach().norm()) for term in terms)
     else:
         vector = source(what, table, prompt, lookup, like=like).mean(0)
-    if not bool(vector.detach().norm() > 0):
+        most = float(vector.detach().norm())
+    length = float(vector.detach().norm())
+    if not math.isfinite(length):
+        raise OperatorError(f"the direction {shown(what)} is too long for its dtype.")
+    if length <= 1e-6 * most or length < 1e-12:  # what is left of terms that cancel out is rounding
         raise OperatorError(f"the direction {shown(what)} has no length.")
     return vector
 
@@ -226,9 +265,12 @@ def plural(count: int) -> str:
 def shown(what: Any) -> str:
     """A setting in a label: a word or number as it is, a vector by name, a sum as a sum."""
     if is_sum(what):
-        return " ".join(f"{weight:+g} {shown(name)}" for name, weight in what.items()).removeprefix("+")
+        signed = {name: figure(weight) for name, weight in what.items()}
+        return " ".join(f"{'' if w[0] in '-(' else '+'}{w} {shown(name)}" for name, w in signed.items()).removeprefix(
+            "+"
+        )
     if isinstance(what, Mapping):
-        return f"'{what['prompt']}'" + (f" ({said(what['rows'])})" if "rows" in what else "")
+        return f"'{what.get('prompt', '?')}'" + (f" ({said(what['rows'])})" if "rows" in what else "")
     return "a vector" if isinstance(what, Tensor | list | tuple) else str(what)
 
 

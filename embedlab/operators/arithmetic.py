@@ -113,9 +113,8 @@ class ProjectOut(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            unit = torch.nn.functional.normalize(
-                direction(self.direction, table, prompt, lookup, self.rows).to(rows), dim=0
-            )
+            vector = direction(self.direction, table, prompt, lookup, self.rows).to(rows)
+            unit = vector / vector.norm()
             return rows - self.weight * (rows @ unit)[..., None] * unit
 
         return over(prompt, self.rows, self.stage, change)
@@ -203,6 +202,9 @@ class Average(OnRows):
     True
     """
 
+    role = "words"
+
+    rows: Any = None
     weight: Any = 1.0
     stage: Stage = "token"
 

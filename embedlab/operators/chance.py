@@ -99,10 +99,13 @@ class Rotate(OnRows):
         angle = torch.as_tensor(self.angle) * (math.pi / 180)
 
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            unit = torch.nn.functional.normalize(rows, dim=-1)
+            lengths = rows.norm(dim=-1, keepdim=True)
+            if not bool((lengths.detach() > 0).all()):
+                raise OperatorError(f"a row of '{said(self.rows)}' has no length to be turned.")
+            unit = rows / lengths
             other = torch.randn(rows.shape, generator=random).to(rows)
             other = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
-            return angle.cos().to(rows) * rows + angle.sin().to(rows) * rows.norm(dim=-1, keepdim=True) * other
+            return angle.cos().to(rows) * rows + angle.sin().to(rows) * lengths * other
 
         return over(prompt, self.rows, self.stage, change)
 
@@ -122,6 +125,9 @@ class Shuffle(OnRows):
     True
     """
 
+    role = "words"
+
+    rows: Any = None
     seed: int = 0
     stage: Stage = "position"
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Lookup, finite
+from embedlab.embeddings import Lookup, finite, plain
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
-from embedlab.schedule import figure
+from embedlab.schedule import figure, timed
 from embedlab.select import Spans, said
 
 
@@ -61,8 +61,9 @@ def slerp_whole(
 
 def _arc(here: Tensor, there: Tensor, weight: float, cosine: Tensor) -> Tensor:
     there = there.to(here)
-    if not isinstance(weight, Tensor) and weight in (0, 1):
-        return there if weight else here
+    learned = isinstance(weight, Tensor) and weight.requires_grad  # its gradient is wanted at the ends, too
+    if not learned and plain(weight) in (0, 1):
+        return there if plain(weight) else here
     a, b = here.float(), there.float()
     angle = cosine.clamp(-0.9995, 0.9995).arccos()
     arc = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(angle)
@@ -100,7 +101,7 @@ class Interpolate(OnRows):
     def check(self) -> None:
         check_lengths(self.lengths)
         super().check()
-        if self.path not in PATHS:
+        if not isinstance(self.path, str) or self.path not in PATHS:
             raise OperatorError(f"path is '{self.path}'; choose one of {listed(PATHS)}.")
         ends = self.ends
         for _, weight in ends:
@@ -127,7 +128,10 @@ class Interpolate(OnRows):
         return list(zip(self.toward, self.weight, strict=True))
 
     def __str__(self) -> str:
-        mix = " + ".join(f"{figure(weight)} {shown(end)}" for end, weight in self.ends)
+        if timed(self.weight) or timed(self.toward):
+            mix = f"{figure(self.weight)} {shown(self.toward)}"
+        else:
+            mix = " + ".join(f"{figure(weight)} {shown(end)}" for end, weight in self.ends)
         path = "" if self.path == "lerp" else f", {self.path}"
         return f"{said(self.rows)} → {mix}{path}{where(self.stage)}"
 
@@ -141,7 +145,7 @@ class Interpolate(OnRows):
                 kept = kept + weight  # not in place: it may be learned
                 if len(ends) == 1:
                     rows = PATHS[self.path](rows, there, weight)
-                elif isinstance(kept, Tensor) or kept:  # else nothing of the rows is left and this end has no weight
+                elif plain(kept):  # else nothing of the rows is left and this end has no weight
                     rows = PATHS[self.path](rows, there, weight / kept)
             return rows
 

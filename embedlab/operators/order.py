@@ -12,6 +12,7 @@ from embedlab.embeddings import Lookup, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
 from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, tables, where
+from embedlab.schedule import timed
 from embedlab.select import Spans, said, words_of
 
 
@@ -29,6 +30,9 @@ class Reverse(OnRows):
     True
     """
 
+    role = "words"
+
+    rows: Any = None
     stage: Stage = "position"
 
     def check(self) -> None:
@@ -67,7 +71,8 @@ class Permute(OnRows):
         object.__setattr__(self, "order", order)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} in order {' '.join(map(str, self.order))}{where(self.stage)}"
+        order = self.order if timed(self.order) else " ".join(map(str, self.order))
+        return f"{said(self.rows)} in order {order}{where(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from embedlab.errors import OperatorError
 from embedlab.operators.apply import OnRows, over
 from embedlab.prompt import WINDOW
 from embedlab.schedule import figure
-from embedlab.select import Rows, Spans, said
+from embedlab.select import Spans, said
 
 
 def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*place dim"]:
@@ -33,7 +33,7 @@ def places_of(spans: Spans, prompt: Embeddings) -> Tensor:
 
 def check_place(at: Any) -> None:
     """Refuse what is no place."""
-    if not is_whole(at):
+    if not is_whole(at) or not 0 <= at < 10_000:
         raise OperatorError(f"at is {at!r}; it has to be a place, a whole number from 0.")
 
 
@@ -113,6 +113,9 @@ class Freeze(OnRows):
     True
     """
 
+    role = "all"
+
+    rows: Any = None
     at: int = 1
     weight: Any = 1.0
 
@@ -145,7 +148,9 @@ class Stretch(OnRows):
     (True, True)
     """
 
-    rows: Any = field(default_factory=lambda: Rows(role="all"))
+    role = "all"
+
+    rows: Any = None
     keep: int = 20
     factor: Any = 4.0
 
@@ -153,8 +158,10 @@ class Stretch(OnRows):
         super().check()
         if not is_whole(self.keep) or not 0 <= self.keep < WINDOW:
             raise OperatorError(f"keep is {self.keep!r}; it has to be a whole number from 0 to {WINDOW - 1}.")
-        if finite(self.factor, "factor") < 1:
-            raise OperatorError(f"factor is {self.factor}; it has to be 1 or more: 4 makes 248 places of 77.")
+        if not 1 <= finite(self.factor, "factor") <= 64:
+            raise OperatorError(
+                f"factor is {self.factor}; it has to be 1 or more, and 64 at most: 4 makes 248 of 77 places."
+            )
 
     def __str__(self) -> str:
         return f"places stretched {figure(self.factor)} after {self.keep}"

@@ -79,7 +79,7 @@ class Blend(Edit):
     def __call__(self, prompt: Conditioning, lookup: Texts) -> Conditioning:
         total = sum(self.weights)
         own, *others = (weight / total for weight in self.weights)
-        if not any(isinstance(w, Tensor) for w in self.weights) and not any(others):
+        if not any(isinstance(w, Tensor) and w.requires_grad for w in others) and not any(map(plain, others)):
             return prompt
         parts = [prompt, *(lookup(text) for text in many(self.prompts))]
         length = len(prompt.hidden) if self.lengths == "own" else max(len(part.hidden) for part in parts)
@@ -177,6 +177,8 @@ class Truncate(Edit):
             raise OperatorError(f"to is {self.to!r}; it has to be a number of rows, such as 16.")
 
     def __str__(self) -> str:
+        if not is_whole(self.to):
+            return f"first {self.to} rows"
         return f"first {self.to} rows" if self.to > 0 else f"without the last {-self.to} rows"
 
     def __call__(self, prompt: Conditioning, lookup: Texts) -> Conditioning:

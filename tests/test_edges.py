@@ -1,0 +1,281 @@
+"""Edges that were found by trying: each was once silent, wrong or a traceback."""
+
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from embedlab import (
+    Add,
+    Alternate,
+    Average,
+    Blend,
+    Cell,
+    Concatenate,
+    During,
+    Embeddings,
+    Encoder,
+    Freeze,
+    Guidance,
+    Interpolate,
+    Normalise,
+    Permute,
+    Place,
+    ProjectOut,
+    Ramp,
+    Replace,
+    Reverse,
+    Rotate,
+    Rows,
+    Sampler,
+    Scale,
+    Stretch,
+    Switch,
+    Truncate,
+    edit,
+    embed,
+    embed_all,
+    encode,
+    explain,
+    find,
+    render,
+    texts_of,
+)
+from embedlab.embeddings import lookup_of
+from embedlab.errors import EmbedlabError
+from embedlab.experiment import check, fingerprint
+from embedlab.export import recipe
+from embedlab.sampler import moments
+from embedlab.select import select
+
+PROMPT = "a picture of a puppy"
+ALL = {"role": "all"}
+T = torch.tensor
+
+
+class Own:
+    """Somebody's own operator, of which two look alike."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __repr__(self):
+        return "Own()"
+
+    def __call__(self, prompt, lookup):
+        return prompt.put("token", [(5,)], self.by * prompt.take("token", [(5,)]))
+
+
+def test_cells_that_differ_have_other_fingerprints():
+    a = np.random.default_rng(0).normal(size=(30, 96)).astype("float32")
+    b = a.copy()
+    b[15] *= 5
+    pairs = [
+        (Replace("puppy", {5: 1}), Replace("puppy", {"5": 1})),
+        (Replace("puppy", {5: 0.2, "5": 0.5}), Replace("puppy", {5: 0.5, "5": 0.2})),
+        (Add("puppy", a), Add("puppy", b)),
+        (Own(1), Own(2)),
+        (Scale("puppy", T(2.0)), Scale("puppy", T(3.0))),
+    ]
+    for one, other in pairs:
+        assert fingerprint(one) != fingerprint(other), one
+        assert fingerprint(one) == fingerprint(one)
+    own = Own(1)
+    before = fingerprint(own)
+    own.by = 3
+    assert fingerprint(own) != before
+    assert recipe(Scale("puppy", T(2.0)))["by"]["tensor"] == []
+
+
+def test_a_learned_number_renders(emoji):
+    sampler = Sampler("ddim", steps=1)
+    cells = [Cell(PROMPT, [Scale("puppy", by)], sampler=sampler) for by in (2.0, T(2.0), torch.nn.Parameter(T(2.0)))]
+    cells.append(Cell(PROMPT, [Blend("a cat", T(0.5))], sampler=sampler))
+    made = [one.latents for one in render(emoji, cells, [0])]
+    assert torch.allclose(made[0], made[1], atol=1e-4)
+    assert torch.allclose(made[0], made[2], atol=1e-4)
+
+
+def test_a_list_of_selectors_is_one_group(sd1):
+    prompt, lookup = embed(PROMPT, sd1.towers[0]), lookup_of(sd1.towers[0])
+    for rows in (["picture", "puppy"], [2, 5], {"tokens": [2, 5]}):
+        mean = Average(rows)(prompt, lookup).token[0]
+        assert torch.equal(mean[2], mean[5])
+        turned = Reverse(rows, "token")(prompt, lookup).token[0]
+        assert torch.equal(turned[[2, 5]], prompt.token[0, [5, 2]])
+    assert select({"tokens": [5, 2]}, prompt.tokens) == [(5, 2)]
+    two = Replace({"tokens": [5, 2]}, "golden retriever")(prompt, lookup).token[0]
+    assert torch.equal(two[[5, 2]], lookup("golden retriever"))
+
+
+def test_several_vectors_are_several_rows(sd1):
+    prompt, lookup = embed(PROMPT, sd1.towers[0]), lookup_of(sd1.towers[0])
+    first, second = torch.ones(16), 2 * torch.ones(16)
+    made = Replace("a picture", [first, second])(prompt, lookup).token[0]
+    assert torch.equal(made[1:3], torch.stack([first, second]))
+
+
+def test_what_an_own_operator_does_in_place_is_done_to_a_copy(sd1):
+    kept = [table.clone() for table in (sd1.towers[0].token_table, sd1.towers[0].position_table)]
+
+    def harsh(prompt: Embeddings, lookup):
+        prompt.token.mul_(2)
+        prompt.position.mul_(2)
+        return prompt
+
+    prompt = embed_all(PROMPT, sd1.towers)
+    made = edit(prompt, [harsh], sd1.towers)
+    assert torch.equal(made[0].token, 2 * prompt[0].token)
+    assert all(
+        torch.equal(a, b) for a, b in zip(kept, (sd1.towers[0].token_table, sd1.towers[0].position_table), strict=True)
+    )
+
+
+def test_tensor_weights_keep_the_laws(emoji):
+    tower = emoji.towers[0]
+    prompt, lookup, texts = embed(PROMPT, tower), lookup_of(tower), texts_of(emoji.towers)
+    for path in ("lerp", "slerp", "slerp_whole"):
+        for zero, one in ((T(0.0), T(1.0)), (T([0.0]), T([1.0]))):
+            assert torch.equal(Interpolate("puppy", "cat", zero, path=path)(prompt, lookup).token, prompt.token)
+            full = Interpolate("puppy", "cat", one, path=path)(prompt, lookup).token
+            assert torch.equal(full, Replace("puppy", "cat")(prompt, lookup).token)
+            both = Interpolate("puppy", ["cat", "dog"], [zero, one], path=path)(prompt, lookup).token
+            assert torch.equal(both, Replace("puppy", "dog")(prompt, lookup).token)
+    long = "a star " * 60
+    assert torch.equal(Blend(long, T(0.0))(texts(PROMPT), texts).hidden, texts(PROMPT).hidden)
+
+
+LABELS = [
+    Truncate(Switch([16, 77], 0.5)),
+    Scale({"tokens": Alternate([1, 2])}, 2),
+    Permute("a picture", Alternate([[0, 1], [1, 0]])),
+    Replace("puppy", {"cat": Ramp([0, 1]), "dog": Ramp([1, 0])}),
+    Replace("puppy", {"prompt": Switch(["a cat", "a dog"], 0.5), "rows": 2}, "hidden"),
+    Interpolate("puppy", ["cat", "dog"], Switch([[1, 0], [0, 1]], 0.5)),
+    Interpolate("puppy", Switch([["cat", "dog"], ["fox", "owl"]], 0.5), [0.5, 0.5]),
+    Scale({"word": "a", "nth": Switch([1, 2], 0.5)}, 2),
+    Scale({"role": Switch(["eos", "pad"], 0.5)}, 2),
+    Scale([Switch(["puppy", "picture"], 0.5), "of"], 2),
+    Scale(Rows(word="a", nth=Switch([1, 2], 0.5)), 2),
+    Scale(Rows(tokens=Switch([1, 2], 0.5)), 2),
+    During(Scale("puppy", Ramp([1, 2])), begin=0.2, end=0.9),
+]
+
+
+@pytest.mark.parametrize("operator", LABELS, ids=lambda o: type(o).__name__)
+def test_every_setting_that_changes_over_time_has_a_label_and_renders(emoji, operator):
+    from embedlab.experiment import Metrics, score, scored_words
+
+    cell = Cell(PROMPT, [operator], sampler=Sampler("ddim", steps=2))
+    check(cell, find("emoji"))
+    assert "embedlab" not in cell.label
+    before, after = render(emoji, [cell.baseline(), cell], [0])
+    assert all(isinstance(word, str) for word in scored_words(cell, Metrics()))
+    assert score(emoji, before, after, Metrics(words=("puppy", "cat")))[1]["change/latents"] > 0
+
+
+def test_calls_at_one_noise_level_are_one_step(emoji):
+    calls = moments(Sampler("pndm", steps=5).make(emoji.scheduler))
+    assert [m.step for m in calls] == [0, 1, 1, 2, 3, 4]
+    assert {m.steps for m in calls} == {5}
+    plain = Cell(PROMPT, sampler=Sampler("pndm", steps=5, keep=(4,)))
+    never = Cell(PROMPT, [During(Replace("puppy", "cat"), 5, clock="step")], sampler=plain.sampler)
+    one, two = render(emoji, [plain, never], [0])
+    assert torch.allclose(one.latents, two.latents, atol=1e-4)
+    assert len(one.steps) == 1
+    assert torch.allclose(one.steps[0].latents, one.pictures, atol=1e-5), "the last step is the picture"
+
+
+BAD = [
+    (lambda: Cell(PROMPT, [Scale(ALL, 5, "pooled")]), "the UNet of 'emoji' is told none; take stage hidden"),
+    (lambda: Cell(PROMPT, [ProjectOut("puppy", {"cat": 1e20, "dog": 1e20})]), "is too long for its dtype"),
+    (lambda: Cell(PROMPT, [ProjectOut("puppy", {"cat": 0.1, "CAT": 0.2, "Cat": -0.3})]), "has no length"),
+    (lambda: Cell(PROMPT, [ProjectOut("puppy", {"cat": 1e-20})]), "has no length"),
+    (lambda: Cell(PROMPT, [Scale("puppy", 0), Rotate("puppy", 90)]), "has no length to be turned"),
+    (lambda: Cell(PROMPT, [Add({"role": "bos"}, {"a cat": 1, "a dog": -1}, 1, "hidden")]), "has no length"),
+    (
+        lambda: Cell(PROMPT, [Truncate(2), Scale("a picture", 2, "hidden")]),
+        "only a part is among the 2 rows that reach",
+    ),
+    (lambda: Cell(PROMPT, [During(Replace("puppy", "cat"), 5000, clock="timestep")]), "timestep 5000 is past the end"),
+    (lambda: Cell(PROMPT, [Replace("puppy", Switch(["cat", "dog", "fox"], [0.9, 1], "a1111"))]), "out of order"),
+    (lambda: Encoder(skip=((0, 0.5), (0, 0.5))), "a mix of layers is written {0: 0.5, 2: 0.5}"),
+    (lambda: Encoder(skip=(1, 2)), "a mix of layers is written {0: 0.5, 2: 0.5}"),
+    (lambda: Encoder(skip={}), "a mix of layers is written {0: 0.5, 2: 0.5}"),
+    (lambda: Scale("puppy", 1e39), "by is 1e+39; it has to be a finite number"),
+    (lambda: Scale("puppy", 10**400), "it has to be a finite number"),
+    (lambda: Scale("puppy", Fraction(3, 2)), "it has to be a finite number"),
+    (lambda: Scale("puppy", T([1.0, 2.0])), "it has to be a finite number"),
+    (lambda: Scale("puppy", T(2j)), "it has to be a finite number"),
+    (lambda: Concatenate("a cat", 1e39), "weight is 1e+39; it has to be a finite number"),
+    (lambda: Ramp([0, 10**400]), "a ramp runs between numbers"),
+    (lambda: Rows(tokens=1.5), "tokens is 1.5; it has to be row numbers"),
+    (lambda: Rows(tokens=True), "tokens is True; it has to be row numbers"),
+    (lambda: Rows(tokens=(1, 1)), "it has to be row numbers, each once"),
+    (lambda: Scale("puppy", 2, ["token"]), "choose one of token, position, both"),
+    (lambda: Interpolate("puppy", "cat", 0.5, path=["lerp"]), "choose one of lerp, slerp, slerp_whole"),
+    (lambda: Place("puppy", 10**20), "it has to be a place, a whole number from 0"),
+    (lambda: Freeze("puppy", 10**20), "it has to be a place, a whole number from 0"),
+    (lambda: Stretch(factor=1e12), "it has to be 1 or more, and 64 at most"),
+    (lambda: Cell(PROMPT, [Replace("puppy", [T(5.0)])]), "a vector of shape (1,) does not fit rows of width 96"),
+    (lambda: Cell(PROMPT, None), "operators is None; it has to be a list of operators"),
+    (lambda: Cell(PROMPT, 5), "operators is 5; it has to be a list of operators"),
+    (lambda: Cell(PROMPT, [Replace("puppy", {"rows": "cat"}, "hidden")]), "`prompt` is missing"),
+    (lambda: Cell(PROMPT, [type("Late", (Own,), {"stage": "late"})(2)]), "stage is 'late'; choose one of"),
+    (
+        lambda: Cell(PROMPT, [lambda p, _: p.put("token", [(5,)], p.take("token", [(5,)])) and None]),
+        "answered with a None",
+    ),
+    (
+        lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token.double(), p.position, p.places)]),
+        "torch.float64; they were",
+    ),
+    (
+        lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token[..., :5], p.position, p.places)]),
+        "made token rows of shape (1, 77, 5)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_each_is_one_clear_line_before_weights(make, message):
+    def whole():
+        made = make()
+        if isinstance(made, Cell):
+            check(made, find("emoji"))
+
+    with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
+        whole()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: embed("a", m.towers[0], stretch=float("nan")), "stretch is nan; it has to be a finite number"),
+        (lambda m: embed("a", m.towers[0], stretch=0.5), "stretch is 0.5; it goes from 1 to 64"),
+        (lambda m: encode([embed_all("a", m.towers)], m.towers, at_once=0), "at_once is 0"),
+        (lambda m: encode([embed_all("a", m.towers)], m.towers, skip=1.5), "encoder.skip is 1.5"),
+        (lambda m: encode([embed_all("a", m.towers)], m.towers, skip=((0, 5.0),)), "do not sum to 1"),
+        (lambda m: lookup_of(m.towers[0]).nearest(torch.ones(96), 10**6), "it has to be a number of neighbours"),
+        (
+            lambda m: render(m, [Cell(PROMPT, [Scale("puppy", 3e38), Scale("puppy", 3e38)])], [0]),
+            "its settings are too",
+        ),
+        (lambda m: lookup_of(m.towers[0])([]), "a vector of shape (0,) does not fit rows of width 96"),
+    ],
+)
+def test_public_functions_say_what_they_take(emoji, call, message):
+    with pytest.raises(EmbedlabError, match=re.escape(message)):
+        call(emoji)
+    assert encode([], emoji.towers) == []
+
+
+def test_an_edit_that_changes_nothing_is_said_so(emoji):
+    said = "the edit changes nothing that reaches the UNet"
+    assert said in explain(Cell(PROMPT, [Normalise("puppy", weight=0)]), emoji.towers).notes
+    assert said in explain(Cell(PROMPT, [Reverse("puppy")]), emoji.towers).notes
+    assert said not in explain(Cell(PROMPT), emoji.towers).notes
+    assert said not in explain(Cell(PROMPT, guidance=Guidance(2)), emoji.towers).notes
