@@ -51,12 +51,12 @@ class Conditioning:
         where = {row: n for n, row in enumerate(self.rows) if row >= 0}
         whole = select(rows, self.tokens)
         spans = [span for span in (tuple(where[row] for row in span if row in where) for span in whole) if span]
+        if not spans:
+            raise OperatorError(f"none of the rows '{said(rows)}' is among the {len(self.hidden)} that reach the UNet.")
         if words_of(rows) and sum(map(len, spans)) < sum(map(len, whole)):
             raise OperatorError(
                 f"of '{said(rows)}' only a part is among the {len(self.hidden)} rows that reach the UNet."
             )
-        if not spans:
-            raise OperatorError(f"none of the rows '{said(rows)}' is among the {len(self.hidden)} that reach the UNet.")
         if len({len(span) for span in spans}) > 1:
             return [tuple(sorted({row for span in spans for row in span}))]
         return spans

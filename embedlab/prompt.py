@@ -30,7 +30,7 @@ class Word:
 
     text: str
     rows: tuple[int, ...]
-    cut: bool = False  # whether the border between two windows runs through the word
+    cut: bool = field(default=False, repr=False)  # whether the border between two windows runs through the word
 
 
 @dataclass(frozen=True)

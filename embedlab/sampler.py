@@ -184,7 +184,7 @@ def moments(scheduler: Any, first: int = 0) -> list[Moment]:
             a = float(scheduler.alphas_cumprod[int(t)])
             sigma = ((1 - a) / a) ** 0.5
         top = float(scheduler.config.num_train_timesteps)
-        calls.append(Moment(call, step_of[call], steps, float(t), sigma, top, steps * every))
+        calls.append(Moment(call, step_of[call], steps, float(t), sigma, steps * every, top))
     return calls
 
 

@@ -35,8 +35,8 @@ class Moment:
     steps: int
     timestep: float
     sigma: float
-    top: float = 1000  # the training schedule's first timestep, and one
     calls: int = 0  # how many there would be without img2img's late start; a second-order scheduler counts two a step
+    top: float = 1000  # how many timesteps the training schedule has
 
     @property
     def fraction(self) -> float:

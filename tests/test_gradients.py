@@ -31,7 +31,7 @@ from embedlab.sampler import generators, noise, sample
 PROMPT = "a picture of a puppy"
 
 
-def picture(model, operators, steps=3, seed=1):
+def picture(model, operators, steps=4, seed=0):
     """A picture with the graph of how it came about."""
     rows = embed_all(PROMPT, model.towers)
     told, empty = encode([edit(rows, operators, model.towers), embed_all("", model.towers)], model.towers)
@@ -45,7 +45,7 @@ def test_textual_inversion_in_small_raises_the_clip_score_in_twenty_steps(emoji)
     """A token row, begun at "puppy", learns to be drawn as a rocket (Gal et al. 2022, with the cosine as the loss)."""
     wanted = text_features(emoji.scorer, ["a picture of a rocket"])[0]
     row = emoji.towers[0].token_table[6829].clone().requires_grad_()
-    descent = torch.optim.Adam([row], lr=0.05)
+    descent = torch.optim.Adam([row], lr=0.03)
     for _ in range(20):
         cosine = image_features(emoji.scorer, picture(emoji, [Replace("puppy", row)]))[0] @ wanted
         descent.zero_grad()
