@@ -124,6 +124,8 @@ def line_of(error: BaseException) -> str:
     if unknown := re.search(r"Could not override '([\w.]+)'", text):
         missing = re.search(r"Key '(\w+)' is not in struct", " ".join(str(cause) for cause in chain(error)))
         return unknown_key(unknown[1], missing[1] if missing else "")
+    if lost := re.search(r"Error locating target '([^']+)'", text):
+        return f"there is no '{lost[1]}' to be imported; a _target_ is a package, a dot and the name of a class in it."
     if gone := re.search(r"Could not (?:load|find) '(\w+)/", text):
         options = sorted(path.stem for path in Path(conf_dir(), gone[1]).glob("*.yaml"))
         return f"{text.splitlines()[0].strip().rstrip('.')}; {gone[1]}: choose one of {listed(options)}."

@@ -134,6 +134,10 @@ BAD = {
     "encoder.skip={0:0.5,1:0.1}": "the weights of encoder.skip, 0.5, 0.1, do not sum to 1",
     "explain operators=[replace] operators.replace.rows=kitten": "'kitten' is not in the prompt",
     "-m explain": "explain takes one cell",
+    "+operators.x._target_=embedlab.operators.Repalce": "there is no 'embedlab.operators.Repalce' to be imported",
+    "operators=[average] operators.average.rows={word:kitten}": "'kitten' is not in the prompt",
+    "operators=[stretch] operators.stretch.factor=1e12": "it has to be 1 or more, and 64 at most",
+    "operators=[truncate] operators.truncate.to=100": "to is 100; 77 rows reach the UNet",
 }
 
 
