@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, finite, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import OnRows, Stage, Value, over, where
+from embedlab.operators.apply import OnRows, Stage, Value, over, tables, where
 from embedlab.schedule import figure
 from embedlab.select import Spans, said
 
@@ -20,6 +21,15 @@ from embedlab.select import Spans, said
 def generator(seed: int) -> torch.Generator:
     """A seeded generator on the CPU, so that a seed means the same on every machine."""
     return torch.Generator().manual_seed(seed)
+
+
+@lru_cache(maxsize=32)
+def normal(seed: int, shape: tuple[int, ...], table: int = 0) -> Tensor:
+    """Standard normal numbers on the CPU, the same for a seed on every machine; each table has a stream of its own.
+
+    Kept, because a sweep over an amount draws them again and again; nobody writes into them.
+    """
+    return torch.randn(shape, generator=generator((seed + table * 0x9E3779B97F4A7C15) % 2**63))
 
 
 def check_seed(seed: Any) -> None:
@@ -57,10 +67,9 @@ class Noise(OnRows):
         return f"{said(self.rows)} + {figure(self.amount)} noise {self.seed}{where(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        random = generator(self.seed)
-
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            unit = torch.nn.functional.normalize(torch.randn(rows.shape, generator=random), dim=-1).to(rows)
+            drawn = normal(self.seed, tuple(rows.shape), tables(self.stage).index(table))
+            unit = torch.nn.functional.normalize(drawn, dim=-1).to(rows)
             return rows + self.amount * rows.norm(dim=-1, keepdim=True) * unit
 
         return over(prompt, self.rows, self.stage, change)
@@ -95,7 +104,6 @@ class Rotate(OnRows):
         return f"{said(self.rows)} turned {figure(self.angle)}°{where(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        random = generator(self.seed)
         angle = torch.as_tensor(self.angle) * (math.pi / 180)
 
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
@@ -103,7 +111,7 @@ class Rotate(OnRows):
             if not bool((lengths.detach() > 0).all()):
                 raise OperatorError(f"a row of '{said(self.rows)}' has no length to be turned.")
             unit = rows / lengths
-            other = torch.randn(rows.shape, generator=random).to(rows)
+            other = normal(self.seed, tuple(rows.shape), tables(self.stage).index(table)).to(rows)
             other = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
             return angle.cos().to(rows) * rows + angle.sin().to(rows) * lengths * other
 
