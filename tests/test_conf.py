@@ -45,6 +45,18 @@ def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
     check(Cell(config.prompt, tuple(made.values())), find("emoji"))  # its defaults fit the default prompt
 
 
+def test_every_operator_has_a_file_of_its_own_and_a_checked_example():
+    from embedlab import operators
+
+    kinds = {kind for name in operators.__all__ if dataclasses.is_dataclass(kind := getattr(operators, name))}
+    named = {
+        OmegaConf.load(CONF / "operators" / f"{name}.yaml")[name]["_target_"].rsplit(".", 1)[1]
+        for name in options("operators")
+    }
+    assert named == {kind.__name__ for kind in kinds}
+    assert all(">>>" in kind.__doc__ and ">>> from" in kind.__doc__ for kind in kinds)
+
+
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_found_by_one_callable(model):
     extra = ["model.name=owner/name"] if model == "custom" else []
