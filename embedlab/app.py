@@ -74,6 +74,8 @@ def message_of(error: Exception) -> str | None:
         return line_of(error)
     if isinstance(error, EmbedlabError):
         return str(error)
+    if isinstance(error, TypeError) and "can only concatenate str" in str(error):
+        return "a choice is a name; an operator of your own is added by '+operators.NAME={_target_: PACKAGE.CLASS, …}'."
     if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
         return "a choice (group=option) has to be the name of an option; tracker=silent logs nothing."
     if isinstance(error, OSError):
@@ -142,7 +144,8 @@ def unknown_key(key: str, missing: str = "") -> str:
     if first == "operators" and setting == missing != "":
         return f"the operator '{name}' has no setting '{setting}'; conf/operators/{name}.yaml holds all it has."
     if first == "operators" and rest:
-        return f"there is no operator '{rest.split('.')[0]}' in this run; choose it first: operators=[...]."
+        name = rest.split(".")[0]
+        return f"there is no operator '{name}' in this run; choose it first: operators=[...], or add your own with a +."
     if first not in SETTINGS:
         return f"there is no setting '{first}'; there are {listed(SETTINGS)}."
     group = Path(conf_dir(), first)

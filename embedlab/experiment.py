@@ -621,7 +621,7 @@ def explained(job: Job) -> str:
     if not timed(job.cell):
         return str(explain(cells[0], towers, words))
     ends = [(calls[k], explain(cells[k], towers, words)) for k in (0, -1)]
-    return "\n\n".join(f"at call {moment.call}, step {moment.step}:\n{report}" for moment, report in ends)
+    return "\n\n".join(f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends)
 
 
 def steps_sheet(rendered: Rendered) -> Image.Image | None:

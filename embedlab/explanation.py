@@ -78,6 +78,7 @@ class Explanation:
     positive: Side
     negative: Side
     hidden: tuple[float, float, float, float]  # what reaches the UNet: mean, std as written; mean, std edited
+    shifts: dict[str, float]  # by role, how far its hidden states moved, in shares of their length
     notes: tuple[str, ...]
 
     @property
@@ -119,6 +120,9 @@ class Explanation:
         mean, std, mean_after, std_after = self.hidden
         after = "" if (mean, std) == (mean_after, std_after) else f" → {mean_after:+.3f} ± {std_after:.3f}"
         lines.append(f"  all rows that reach the UNet: {mean:+.3f} ± {std:.3f}{after}")
+        if any(self.shifts.values()):
+            moved = ", ".join(f"{role} {share:.1%}" for role, share in self.shifts.items())
+            lines.append(f"  hidden states moved, in shares of their length: {moved}")
         lines.append("")
         for name, side in (("prompt", self.positive), ("negative", self.negative)):
             windows = "1 window" if side.windows == 1 else f"{side.windows} windows"
@@ -168,6 +172,7 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
         positive=positive,
         negative=against,
         hidden=drift,
+        shifts=shifts_of(plain, told),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -238,6 +243,24 @@ def layers_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings) -> l
     for n, state in enumerate(states):
         a, b = (half[words.to(half.device)] for half in state.chunk(2))
         made.append(Layer(encoder, n, *moments_of(a), *moments_of(b)))
+    return made
+
+
+def shifts_of(plain: Conditioning, told: Conditioning) -> dict[str, float]:
+    """How far the hidden states of each role moved, relative to their length; rows that both have are compared."""
+    assert plain.tokens is not None
+    kinds = roles(plain.tokens)[:4].flatten(1)
+    there = {row: n for n, row in enumerate(told.rows) if row >= 0}
+    pairs = [(row, n, there[row]) for n, row in enumerate(plain.rows) if row in there]
+    made: dict[str, float] = {}
+    for role, mask in zip(ROLES, kinds, strict=False):
+        mine = [(n, m) for row, n, m in pairs if mask[row]]
+        if mine:
+            a, b = (
+                hidden.float()[list(rows)]
+                for hidden, rows in zip((plain.hidden, told.hidden), zip(*mine, strict=True), strict=True)
+            )
+            made[role] = round(float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean()), 5)
     return made
 
 

@@ -26,6 +26,8 @@ KEY = "embedlab"  # the metadata entry of a safetensors file that holds the reci
 @torch.inference_mode()
 def conditioned(cell: Any, towers: Sequence[Tower]) -> tuple[Conditioning, Conditioning]:
     """What a plain cell tells the UNet: its edited prompt, and its negative prompt (empty when it has none)."""
+    if not hasattr(cell, "guidance"):
+        raise ConfigError(f"{cell!r:.80} is no Cell; write Cell({cell!r:.80}).")
     if timed(cell):
         raise OperatorError("this cell changes over time, a pipeline is told one thing; export `at(cell, moment)`.")
     how = cell.encoder

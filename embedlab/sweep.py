@@ -39,20 +39,45 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def label(result: dict[str, Any]) -> str:
-    """What tells a job apart from the others of its sweep: the edit, where it is short, else what was overridden.
+    """What tells a job apart from the others of its sweep: its edit, where that was chosen, and what else was set.
 
-    >>> label({"label": "as written", "name": "encoder.join=run,sampler.steps=9"})
-    'join run, steps 9'
     >>> label({"label": "as written", "name": "encoder.skip={0:0.5,2:0.5},sampler.steps=9"})
     'skip {0:0.5,2:0.5}, steps 9'
+    >>> label({"label": "puppy → cat", "name": "operators.replace.by=cat,guidance.scale=2"})
+    'puppy → cat, scale 2'
     """
     name = str(result.get("name") or "")
-    if not name or (name.startswith("operators") and len(result["label"]) <= 48):
-        return result["label"]
-    # commas inside brackets belong to a value
-    parts = re.split(r",(?![^\[{(]*[\]})])", name)
-    settings = [setting.partition("=") for setting in parts if not setting.startswith("operators=")]
-    return ", ".join(f"{key.split('.')[-1]} {value}" for key, _, value in settings) or result["label"]
+    parts = split(name) if name != result["label"] else []
+    others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
+    said = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
+    return ", ".join([result["label"], *said] if len(said) < len(parts) or not parts else said)
+
+
+def split(name: str) -> list[str]:
+    """Overrides of a job's name; commas within brackets and quotes belong to a value.
+
+    >>> split("a=1,b=[2,3],c='4,5'")
+    ['a=1', 'b=[2,3]', "c='4,5'"]
+    """
+    parts, depth, quote = [""], 0, ""
+    for sign in name:
+        if sign in "'\"":
+            quote = "" if sign == quote else quote or sign
+        depth += 0 if quote else (sign in "[{(") - (sign in "]})")
+        if sign == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part for part in parts if part]
+
+
+def short(value: str) -> str:
+    """A value without the path of its class.
+
+    >>> short("{_target_: embedlab.schedule.Ramp, values: [8, 1]}")
+    '{Ramp, values: [8, 1]}'
+    """
+    return re.sub(r"_target_:\s*(?:\w+\.)*(\w+)", r"\1", value)
 
 
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:

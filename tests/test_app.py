@@ -93,7 +93,7 @@ BAD = {
     "promt=cat": "there is no setting 'promt'; there are model, operators,",
     "+foo=1": "there is no setting 'foo'",
     "~model": "'model' cannot be left out",
-    "operators.replace.by=cat": "there is no operator 'replace' in this run; choose it first: operators=[...]",
+    "operators.replace.by=cat": "there is no operator 'replace' in this run; choose it first: operators=[...], or add",
     "operators=[noise] operators.noise.amout=1": "the operator 'noise' has no setting 'amout'",
     "+operators.x=5": "5 is no operator",
     "operators=[replace] +operators.replace._partial_=true": "is no operator",

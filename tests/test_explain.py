@@ -99,8 +99,8 @@ def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
     source = find("emoji")
     timed = Cell(PROMPT, [Interpolate("puppy", "skunk", Ramp([0, 1]))])
     report = explained(Job(source, timed, (0,), folder=None))
-    assert report.startswith("at call 0, step 0:\n")
-    assert "at call 24, step 24:" in report
+    assert report.startswith("── call 0, step 0 ──\n")
+    assert "── call 24, step 24 ──" in report
     assert "0.96 skunk" in report
     with pytest.raises(EmbedlabError, match="this cell changes over time; explain one moment of it"):
         explain(timed, emoji.towers)

@@ -36,11 +36,11 @@ def test_python_blocks_run(block, tmp_path):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("embedlab")])
 def test_commands_run(command, tmp_path):
     words = shlex.split(command)[1:]
-    if "--cfg" not in words:
+    if "--help" not in words:
         words += [word for word in FAST if word.split("=")[0] not in command or word.startswith("sampler.steps")]
     done = subprocess.run([sys.executable, "-m", "embedlab", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    if "--cfg" not in words and "explain" not in words:
+    if "--help" not in words and "explain" not in words:
         assert list(tmp_path.rglob("sheet.png"))
 
 
