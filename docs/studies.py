@@ -1,6 +1,6 @@
 """Run the studies of conf/experiment and write docs/studies.md: question, command, picture, what was seen.
 
-    python docs/studies.py            # all of them (about 40 s each on two cores)
+    python docs/studies.py            # all of them (about a minute each on two cores)
     python docs/studies.py layers     # some
     python docs/studies.py --page     # the page only, from the configs' own comments
 

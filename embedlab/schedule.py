@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -47,7 +48,7 @@ class Moment:
         return self.call if clock == "a1111" else getattr(self, clock)
 
 
-class Timed:
+class Timed(ABC):
     """What answers with another value at another moment."""
 
     clock: Clock
@@ -58,12 +59,12 @@ class Timed:
         within = [self.operator] if isinstance(self, During) else getattr(self, "values", ())
         return tuple(word for value in within for word in getattr(value, "words", ()))
 
-    def __call__(self, moment: Moment) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, moment: Moment) -> Any: ...
 
+    @abstractmethod
     def past(self, moment: Moment) -> str | None:
         """Why this does not fit a schedule of so many steps; None when it does."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

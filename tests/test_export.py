@@ -27,7 +27,7 @@ from embedlab import (
     towers_of,
 )
 from embedlab.errors import EmbedlabError
-from embedlab.export import recipe
+from embedlab.export import conditioned, recipe
 
 PROMPT = "A picture of a puppy"
 EDIT = (Interpolate("puppy", "skunk", 0.5), Scale({"role": "pad"}, 0.5, "hidden"))
@@ -43,6 +43,11 @@ def test_a_pipeline_that_is_handed_our_embeds_draws_our_picture(model, pipeline,
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     cell = Cell(prompt, EDIT, guidance=Guidance(3, negative), sampler=Sampler("ddim", steps=3))
     embeds = prompt_embeds(cell, towers_of(pipeline))
+    told, plain = conditioned(cell, model.towers)
+    for name, own in (("prompt_embeds", told), ("negative_prompt_embeds", plain)):
+        assert embeds[name].shape == embeds["prompt_embeds"].shape, "of one length"
+        if negative is not None:
+            torch.testing.assert_close(embeds[name][0, : len(own.hidden)], own.hidden, atol=1e-5, rtol=0)
     theirs = pipeline(
         **embeds,
         num_inference_steps=3,
