@@ -32,10 +32,59 @@ class Collect(Callback):
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """The results of the finished jobs below a folder, in the order of their numbers."""
+    """The results of the jobs below a folder, finished or failed, in the order of their numbers.
+
+    `folder` of each is where its files are. A file cut short is a job that is not there yet.
+    """
     found = [path.parent for path in folder.glob("*/result.json")]
     found.sort(key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0, path.name))
-    return [{**json.loads((path / "result.json").read_text()), "folder": str(path)} for path in found]
+    results = []
+    for path in found:
+        try:
+            results.append({**json.loads((path / "result.json").read_text()), "folder": str(path)})
+        except ValueError:
+            continue
+    return results
+
+
+def axes(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """What varies in a sweep and the values it takes: settings by the key they were set with, then the seed.
+
+    >>> axes([{"overrides": {"guidance.scale": s, "sampler.steps": 9}, "pictures": [{"seed": 0}]} for s in (1, 4)])
+    {'guidance.scale': [1, 4]}
+    """
+    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
+    found: dict[str, list[Any]] = {}
+    for key in keys:
+        values: list[Any] = []
+        for result in results:
+            value = result.get("overrides", {}).get(key)
+            if value not in values:
+                values.append(value)
+        if len(values) > 1:
+            found[key] = values
+    seeds = list(dict.fromkeys(row["seed"] for result in results for row in result["pictures"]))
+    if len(seeds) > 1:
+        found["seed"] = seeds
+    return found
+
+
+def records(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a picture: job, label, prompt, each axis, scores, status, key, files (relative to the sweep's folder)."""
+    varied = [key for key in axes(results) if key != "seed"]
+    rows = []
+    for result in results:
+        overrides, folder = result.get("overrides", {}), Path(result["folder"]).name
+        for picture in result["pictures"]:
+            row = {"job": result.get("job"), "label": label(result), "prompt": result["prompt"]}
+            row |= {key: overrides.get(key) for key in varied}
+            row |= picture
+            row["status"] = "failed" if picture.get("error") else "done"
+            for name in ("file", "baseline"):
+                if picture.get(name):
+                    row[name] = f"{folder}/{picture[name]}"
+            rows.append(row)
+    return rows
 
 
 def label(result: dict[str, Any]) -> str:
