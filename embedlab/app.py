@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import hydra.utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
@@ -137,6 +136,7 @@ def line_of(error: BaseException) -> str:
 
 def unknown_key(key: str, missing: str = "") -> str:
     """What to say of a setting that is not there; `missing` is the part of its name that Hydra did not find."""
+    from embedlab.build import SETTINGS
     from embedlab.errors import listed
 
     first, _, rest = key.partition(".")
@@ -208,8 +208,9 @@ def work(config: DictConfig) -> dict[str, Any]:
 
 def job_of(config: DictConfig) -> Any:
     """Instantiate a config: every part is a callable's keyword list."""
+    from embedlab.build import SETTINGS, cell_of, part_of, redact
     from embedlab.errors import ConfigError
-    from embedlab.experiment import Cell, Job
+    from embedlab.experiment import Job
 
     if unknown := [str(key) for key in config if key not in SETTINGS]:
         raise ConfigError(unknown_key(unknown[0]))
@@ -217,36 +218,20 @@ def job_of(config: DictConfig) -> Any:
         raise ConfigError(f"'{gone[0]}' cannot be left out.")
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS if config.get(key) is not None}
-    cell = Cell(
-        prompt=hydra.utils.instantiate(config.prompt, _convert_="all")
-        if OmegaConf.is_dict(config.prompt)
-        else config.prompt,
-        operators=tuple((parts["operators"] or {}).values()),
-        encoder=parts["encoder"],
-        guidance=parts["guidance"],
-        sampler=parts["sampler"],
-        start=parts["start"],
-        size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
-    )
     seeds = OmegaConf.to_container(config.seeds) if OmegaConf.is_list(config.seeds) else config.seeds
     return Job(
-        source=parts["model"],
-        cell=cell,
+        source=part_of(config, "model"),
+        cell=cell_of(config),
         seeds=seeds,  # type: ignore[arg-type]
         folder=Path(output_dir()),
         config=redact(resolved),
-        metrics=parts["metrics"],
-        tracker=parts["tracker"],
+        metrics=part_of(config, "metrics"),
+        tracker=part_of(config, "tracker"),
         name=redact(name_of_job()),
         group=redact(config.group) or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
         at_once=config.at_once,
         export=config.export,
     )
-
-
-PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
-SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "export", "explain", "group")
 
 
 def output_dir() -> str:
@@ -262,25 +247,3 @@ def in_sweep() -> bool:
 def name_of_job() -> str:
     """What was overridden, which is what tells jobs apart; empty when nothing was."""
     return HydraConfig.get().job.override_dirname
-
-
-def redact(value: Any) -> Any:
-    """A config fit to be logged: values taken from secrets of the environment are blanked.
-
-    >>> os.environ["A_KEY"] = "s3cret-value"
-    >>> redact({"a": "s3cret-value", "b": [1]})
-    {'a': '***', 'b': [1]}
-    """
-    secrets = {
-        text
-        for name, text in os.environ.items()
-        if len(text) > 7 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
-    }
-    if isinstance(value, dict):
-        return {key: redact(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [redact(inner) for inner in value]
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-    return value

@@ -10,7 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from embedlab import Cell, find
-from embedlab.app import PARTS, conf_dir
+from embedlab.app import conf_dir
+from embedlab.build import PARTS, cell_of, part_of
 from embedlab.experiment import check
 
 CONF = Path(conf_dir())
@@ -77,21 +78,13 @@ def test_every_study_begins_with_its_question_its_command_and_what_was_seen(expe
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
-    from embedlab.experiment import Cell, check
-
     config = composed(f"experiment={experiment}")
     params = config.hydra.sweeper.params or {}
     parser = OverridesParser.create()
     swept = [parser.parse_override(f"{key}={value}") for key, value in params.items()]
     first = [f"{axis.key_or_group}={next(axis.sweep_string_iterator())}" for axis in swept]
     config = composed(f"experiment={experiment}", *first)
-    parts = {key: hydra.utils.instantiate(config[key], _convert_="all") for key in PARTS}
-    cell = Cell(
-        config.prompt,
-        tuple((parts["operators"] or {}).values()),
-        *(parts[k] for k in ("encoder", "guidance", "sampler", "start")),
-    )
-    assert check(cell, parts["model"])
+    assert check(cell_of(config), part_of(config, "model"))
 
 
 def test_every_folder_of_choices_is_one_of_the_house():
