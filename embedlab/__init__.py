@@ -19,7 +19,7 @@ _HOME = {
     "Freeze": "operators",
     "Guidance": "guidance",
     "Interpolate": "operators",
-    "Job": "experiment",
+    "Job": "job",
     "Lookup": "embeddings",
     "Metrics": "experiment",
     "Model": "models",

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 import traceback
@@ -47,6 +48,11 @@ def main() -> None:
             fail("explain takes one cell; leave out -m and the lists of values.")
         sys.argv[1:] = [*words, *EXPLAIN]
     with mendable():
+        for word in [word for word in sys.argv[1:] if word.startswith("resume=")]:
+            from embedlab.launch import taken_up
+
+            more = [other for other in sys.argv[1:] if other not in (word, "-m", "--multirun")]
+            sys.argv[1:] = taken_up(word.removeprefix("resume="), more)
         app()
 
 
@@ -176,41 +182,71 @@ def leave_nothing(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def work(config: DictConfig) -> dict[str, Any]:
-    """Make the job that a config describes, and run it."""
+def quiet_libraries() -> None:
+    """Let libraries say only what is wrong."""
     from diffusers.utils import logging as diffusers_logging
-    from tqdm import tqdm
     from transformers.utils import logging as transformers_logging
-
-    from embedlab.errors import ConfigError
-    from embedlab.experiment import explained, run
-    from embedlab.sweep import table
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     diffusers_logging.set_verbosity_error()
+
+
+def work(config: DictConfig) -> None:
+    """Make the job that a config describes, and carry it out by itself."""
+    from embedlab.batch import carry_out
+    from embedlab.errors import ConfigError
+    from embedlab.experiment import check
+    from embedlab.job import explained, make_room
+    from embedlab.launch import finished, store_of
+    from embedlab.progress import Display
+    from embedlab.store import Store
+    from embedlab.sweep import table
+
+    quiet_libraries()
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
-    job = job_of(config)
+    info = HydraConfig.get()
+    sweep = Path(info.sweep.dir).absolute() if in_sweep() else None
+    job = job_of(
+        config,
+        folder=Path(output_dir()),
+        name=name_of_job(),
+        group=sweep.name if sweep else None,
+        number=info.job.num if sweep else 0,
+        command=shlex.join(["embedlab", *info.overrides.task]),
+    )
     if config.explain:
         print(explained(job))
-        return {}
-    # on a terminal, UNet calls as they are made; elsewhere nothing
-    with tqdm(desc=job.name or job.cell.label, unit=" UNet calls", disable=None, leave=False) as bar:
-        result = run(job, on_step=lambda step: bar.update())
-    if not in_sweep():
+        return
+    check(job.cell, job.source)
+    result = finished(job)
+    if result is None:
+        job.tracker.ready()
+        make_room(job)
+        folder = store_of(config.store, sweep or job.folder)
+        display = Display()
+        with display.shown():
+            outcome = carry_out([job], Store(folder), display)
+        result = outcome.results[job.number]
+        if not sweep and config.store is None:
+            shutil.rmtree(folder, ignore_errors=True)  # all of it is in the job's own files now
+        if outcome.failures and not sweep:
+            fail(outcome.failures[0][1], 1)
+    elif not sweep:
+        print("This was made already; nothing is drawn again.")
+    if not sweep:
         print(table([result]))
         print(f"\nThe pictures are in {output_dir()}; begin with sheet.png.")
-    return result
 
 
-def job_of(config: DictConfig) -> Any:
-    """Instantiate a config: every part is a callable's keyword list."""
+def job_of(config: DictConfig, **place: Any) -> Any:
+    """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
     from embedlab.build import SETTINGS, cell_of, part_of, redact
     from embedlab.errors import ConfigError
-    from embedlab.experiment import Job
+    from embedlab.job import Job
 
     if unknown := [str(key) for key in config if key not in SETTINGS]:
         raise ConfigError(unknown_key(unknown[0]))
@@ -223,14 +259,12 @@ def job_of(config: DictConfig) -> Any:
         source=part_of(config, "model"),
         cell=cell_of(config),
         seeds=seeds,  # type: ignore[arg-type]
-        folder=Path(output_dir()),
         config=redact(resolved),
         metrics=part_of(config, "metrics"),
         tracker=part_of(config, "tracker"),
-        name=redact(name_of_job()),
-        group=redact(config.group) or (Path(HydraConfig.get().sweep.dir).name if in_sweep() else None),
         at_once=config.at_once,
         export=config.export,
+        **redact({**place, "group": config.group if config.group is not None else place.get("group")}),
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from embedlab.experiment import Cell
 
 PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
-SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "export", "explain", "group")
+SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "store", "objective", "export", "explain", "group")
 
 
 def part_of(config: DictConfig, name: str) -> Any:
@@ -43,16 +43,20 @@ def redact(value: Any) -> Any:
     >>> redact({"a": "s3cret-value", "b": [1]})
     {'a': '***', 'b': [1]}
     """
-    secrets = {
+    secrets = [
         text
         for name, text in os.environ.items()
         if len(text) > 7 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
-    }
-    if isinstance(value, Mapping):
-        return {key: redact(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [redact(inner) for inner in value]
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-    return value
+    ]
+
+    def blank(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: blank(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [blank(inner) for inner in value]
+        if isinstance(value, str):
+            for secret in secrets:
+                value = value.replace(secret, "***")
+        return value
+
+    return blank(value)

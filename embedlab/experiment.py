@@ -5,28 +5,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
 from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
-from embedlab.explanation import explain
-from embedlab.export import content_of, prompt_embeds, save_embeds
+from embedlab.explanation import Explanation, explain
+from embedlab.export import content_of
 from embedlab.guidance import Denoiser, Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
@@ -44,7 +40,6 @@ from embedlab.sampler import (
     sample,
 )
 from embedlab.schedule import Moment, Timed, at, curves, timed
-from embedlab.tracker import Silent, Tracker
 
 
 @dataclass(frozen=True)
@@ -158,10 +153,8 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
             "an inpainting or depth model, which embedlab does not run."
         )
     check_size(cell.size, source.size, source.factor, len(source.told("unet", "block_out_channels")))
-    first = cell.start.first(cell.sampler.steps)
-    scheduler = cell.sampler.make({k: v for k, v in source.part("scheduler").items() if not k.startswith("_")})
     seen: dict[str, Tokens] = {}
-    for plain in {id(plain): plain for plain in unfold(cell, moments(scheduler, first))}.values():
+    for plain in {id(plain): plain for plain in calls_of(cell, source.part("scheduler"))}.values():
         seen |= {tokens.text: tokens for tokens in _check_text(plain, source)}
     return tuple(seen.values())
 
@@ -239,6 +232,24 @@ def fingerprint(value: Any) -> str:
 # ── render ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """One picture as it came out: in [0, 1], its final latents, and the steps that were kept (number, latents, x0)."""
+
+    picture: Float[Tensor, "3 height width"]
+    latents: Float[Tensor, "c h w"]
+    steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]], ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of its numbers are finite."""
+        return bool(torch.isfinite(self.latents).all())
+
+
+FAULT = "hold NaN or infinite numbers; try float32 or a lower guidance.scale."
+Wanted = tuple[Sequence[Told], int]  # what each call of the UNet is told of a picture, and its seed
+
+
 @torch.inference_mode()
 def render(
     model: Model,
@@ -253,54 +264,72 @@ def render(
     """
     seeds = check_seeds(seeds)
     check_at_once(at_once)
-    schedules = []
-    for cell in cells:
-        scheduler = cell.sampler.make(model.scheduler)
-        schedules.append(unfold(cell, moments(scheduler, cell.start.first(cell.sampler.steps))))
-    told = tell(model, schedules)
+    told = tell(model, [calls_of(cell, model.scheduler) for cell in cells])
+    wanted: list[Wanted] = [(mine, seed) for mine in told for seed in seeds]
+    made: dict[int, Drawn] = {}
+    for group in shared(model, wanted):
+        for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
+            made |= zip(part, draw(model, [wanted[n] for n in part], on_step), strict=True)
+    if bad := [seeds[n % len(seeds)] for n in sorted(made) if not made[n].whole]:
+        raise SamplerError(f"the latents of seed {listed(bad)} {FAULT}")
+    return [
+        gathered(cell, seeds, [made[i * len(seeds) + k] for k in range(len(seeds))], told[i])
+        for i, cell in enumerate(cells)
+    ]
 
-    groups: dict[Any, list[tuple[int, int]]] = {}
-    for i, cell in enumerate(cells):
+
+def calls_of(cell: Cell, scheduler_config: dict[str, Any]) -> list[Cell]:
+    """The plain cell of each call of the denoiser that a cell will make."""
+    config = {k: v for k, v in scheduler_config.items() if not k.startswith("_")}
+    return unfold(cell, moments(cell.sampler.make(config), cell.start.first(cell.sampler.steps)))
+
+
+def gathered(cell: Cell, seeds: Sequence[int], drawn: Sequence[Drawn], told: tuple[Told, ...]) -> Rendered:
+    """The pictures of a cell, put together."""
+    pictures, latents = torch.stack([d.picture for d in drawn]), torch.stack([d.latents for d in drawn])
+    steps = tuple(
+        Step(shots[0][0], torch.stack([s[1] for s in shots]), torch.stack([s[2] for s in shots]))
+        for shots in zip(*(d.steps for d in drawn), strict=True)
+    )
+    return Rendered(cell, tuple(seeds), pictures, latents, told, steps)
+
+
+def shared(model: Model, wanted: Sequence[Wanted]) -> list[list[int]]:
+    """Which pictures can share calls of the UNet: lists of their places, in the order of the first of each."""
+    groups: dict[Any, list[int]] = {}
+    for n, (told, _) in enumerate(wanted):
+        cell = told[0].cell
         size = check_size(cell.size, _trained(model), _factor(model), len(model.unet.config.block_out_channels))
-        shapes = [(len(c.conditioning.hidden), len(c.plain.hidden), c.cell.guidance.scale == 1) for c in told[i]]
-        groups.setdefault((size, cell.sampler, cell.start, *shapes), []).extend((i, seed) for seed in seeds)
+        shapes = [(len(c.conditioning.hidden), len(c.plain.hidden), c.cell.guidance.scale == 1) for c in told]
+        groups.setdefault((size, cell.sampler, cell.start, *shapes), []).append(n)
+    return list(groups.values())
 
-    made: dict[tuple[int, int], Any] = {}
-    for (size, sampler, start, *_), rows in groups.items():
-        for part in (rows[k : k + at_once] for k in range(0, len(rows), at_once)):
-            who, mine = [i for i, _ in part], [seed for _, seed in part]
-            random = generators(mine)
-            begin = None
-            if start.picture is not None:
-                picture = images.to_tensor(start.open(), size).mul(2).sub(1)
-                begin = picture_latents(model.vae, picture, random).to(model.device)
-            shape = (model.unet.config.in_channels, size[0] // _factor(model), size[1] // _factor(model))
-            calls = list(zip(*(told[i] for i in who), strict=True))
-            out = sample(
-                in_turn(_denoisers(model, calls, size)),
-                noise(shape, random).to(model.device),
-                sampler.make(model.scheduler),
-                random,
-                begin,
-                start.first(sampler.steps),
-                sampler.keep,
-                on_step,
-            )
-            pictures = images.decode(out.latents, model.vae)
-            kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
-            for n, who_and_seed in enumerate(part):
-                made[who_and_seed] = pictures[n], out.latents[n].float().cpu(), [(s, a[n], b[n]) for s, a, b in kept]
 
-    answers = []
-    for i, cell in enumerate(cells):
-        mine_made = [made[i, seed] for seed in seeds]
-        steps = tuple(
-            Step(shots[0][0], torch.stack([s[1] for s in shots]), torch.stack([s[2] for s in shots]))
-            for shots in zip(*(kept for _, _, kept in mine_made), strict=True)
-        )
-        pictures, latents = (torch.stack([m[k] for m in mine_made]) for k in (0, 1))
-        answers.append(Rendered(cell, tuple(seeds), pictures, latents, told[i], steps))
-    return answers
+@torch.inference_mode()
+def draw(model: Model, wanted: Sequence[Wanted], on_step: Callable[[int], None] | None = None) -> list[Drawn]:
+    """Make pictures that can share all their calls, in one batch; one with NaN leaves its neighbours be."""
+    cell, seeds = wanted[0][0][0].cell, [seed for _, seed in wanted]
+    size = check_size(cell.size, _trained(model), _factor(model), len(model.unet.config.block_out_channels))
+    random = generators(seeds)
+    begin = None
+    if cell.start.picture is not None:
+        picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
+        begin = picture_latents(model.vae, picture, random).to(model.device)
+    shape = (model.unet.config.in_channels, size[0] // _factor(model), size[1] // _factor(model))
+    out = sample(
+        in_turn(_denoisers(model, list(zip(*(told for told, _ in wanted), strict=True)), size)),
+        noise(shape, random).to(model.device),
+        cell.sampler.make(model.scheduler),
+        random,
+        begin,
+        cell.start.first(cell.sampler.steps),
+        cell.sampler.keep,
+        on_step,
+    )
+    pictures = images.decode(out.latents, model.vae)
+    kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
+    latents = out.latents.float().cpu()
+    return [Drawn(pictures[n], latents[n], tuple((s, a[n], b[n]) for s, a, b in kept)) for n in range(len(seeds))]
 
 
 def _denoisers(model: Model, calls: Sequence[Sequence[Told]], size: tuple[int, int]) -> Iterator[Denoiser]:
@@ -369,38 +398,6 @@ def schedule_of(rendered: Rendered, calls: Sequence[Moment]) -> list[dict[str, A
     return rows
 
 
-class Studio:
-    """A loaded model that remembers the cells it rendered last, so that a sweep draws a shared baseline once."""
-
-    def __init__(self, model: Model, remember: int = 16):
-        self.model = model
-        self.remember = remember
-        self._done: OrderedDict[str, Rendered] = OrderedDict()
-
-    def render(self, cells: Sequence[Cell], seeds: Sequence[int], **settings: Any) -> list[Rendered]:
-        """`render`, but for what was rendered before."""
-        keys = [fingerprint([cell, list(seeds)]) for cell in cells]
-        new = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in self._done}
-        if new:
-            done = render(self.model, list(new.values()), seeds, **settings)
-            self._done.update(zip(new, done, strict=True))
-        answers = [self._done[key] for key in keys]
-        while len(self._done) > self.remember:
-            self._done.popitem(last=False)
-        return answers
-
-
-_studios: OrderedDict[Source, Studio] = OrderedDict()
-
-
-def studio(source: Source) -> Studio:
-    """The studio of a model; one model is kept loaded within a process."""
-    if source not in _studios:
-        _studios.clear()
-        _studios[source] = Studio(source.load())
-    return _studios[source]
-
-
 # ── score ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -433,9 +430,57 @@ def scored_words(cell: Cell, settings: Metrics) -> list[str]:
     return list(dict.fromkeys(settings.words if settings.words is not None else named))
 
 
+class Eyes:
+    """What looks at pictures and texts for scores and tables, and remembers what it saw: jobs share their baselines."""
+
+    def __init__(self, model: Model, remember: int = 256):
+        self.model = model
+        self._pictures = Memory(remember)
+        self._texts = Memory(remember)
+        self._explained = Memory(remember)
+
+    def pictures(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n joint"]:
+        """CLIP features of pictures; those seen before are not looked at again."""
+        scorer = self.model.scorer
+        assert scorer is not None
+        keys = [content_of(picture) for picture in pictures]
+        where = {key: n for n, key in enumerate(keys)}
+        return torch.stack(
+            self._pictures(keys, lambda new: list(image_features(scorer, pictures[[where[k] for k in new]])))
+        )
+
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "n joint"]:
+        """CLIP features of texts."""
+        scorer = self.model.scorer
+        assert scorer is not None
+        return torch.stack(self._texts(texts, lambda new: list(text_features(scorer, new))))
+
+    def explain(self, cell: Cell) -> Explanation:
+        """The table of a plain cell's tokens."""
+        key = fingerprint([cell.prompt, cell.operators, cell.encoder, cell.guidance])
+        return self._explained([key], lambda _: [explain(cell, self.model.towers, self.model.words)])[0]
+
+
+class Memory:
+    """The last answers to a question that is asked of many things at once."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self._known: OrderedDict[str, Any] = OrderedDict()
+
+    def __call__(self, keys: Sequence[str], ask: Callable[[list[str]], Sequence[Any]]) -> list[Any]:
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if new:
+            self._known.update(zip(new, ask(new), strict=True))
+        answers = [self._known[key] for key in keys]
+        while len(self._known) > self.most:
+            self._known.popitem(last=False)
+        return answers
+
+
 @torch.inference_mode()
 def score(
-    model: Model, before: Rendered, after: Rendered, settings: Metrics
+    model: Model, before: Rendered, after: Rendered, settings: Metrics, eyes: Eyes | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Figures of each picture (by seed) and of the edit as a whole.
 
@@ -454,9 +499,10 @@ def score(
     columns: dict[str, Tensor] = {}
     closest: list[str] = []
     if model.scorer:
-        old, new = image_features(model.scorer, a), image_features(model.scorer, b)
+        eyes = eyes or Eyes(model)
+        old, new = eyes.pictures(torch.cat([a, b])).chunk(2)
         texts = [after.cell.text, *(settings.template.format(word) for word in words)]
-        scores = 100 * (new @ text_features(model.scorer, texts).T).clamp_min(0)
+        scores = 100 * (new @ eyes.texts(texts).T).clamp_min(0)
         # the word "prompt" must not take the column of the whole prompt
         heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
         columns = {f"clip_score/{head}": s for head, s in zip(heads, scores.T, strict=True)}
@@ -485,192 +531,7 @@ def score(
     return rows, whole
 
 
-# ── one job ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell with its seeds: what a run of the command line does, and one run of the tracker."""
-
-    source: Source
-    cell: Cell
-    seeds: tuple[int, ...]
-    folder: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=Metrics)
-    tracker: Tracker = field(default_factory=Silent)
-    name: str = ""
-    group: str | None = None
-    at_once: int = 16
-    export: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", check_seeds(self.seeds))
-        check_at_once(self.at_once)
-        if not isinstance(self.export, bool):
-            raise ConfigError(f"export is {self.export!r}; it has to be true or false.")
-        if self.export and timed(self.cell):
-            raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
-        if self.group is not None and not isinstance(self.group, str):
-            raise ConfigError(f"group is {self.group!r}; it has to be a text.")
-
-    @property
-    def key(self) -> str:
-        """A hash of everything that the pictures depend on."""
-        return fingerprint([self.source, self.cell, list(self.seeds)])
-
-
-def check_at_once(at_once: int) -> None:
+def check_at_once(at_once: int | None) -> None:
     """Refuse a batch size that is none."""
     if not is_whole(at_once) or at_once < 1:
         raise ConfigError(f"at_once is {at_once!r}; it has to be a whole number of pictures, 1 or more.")
-
-
-def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """Render a cell beside its baseline, score it, write all to the job's folder, log it; answers with the result.
-
-    `result.json` is written last: a folder that has one is finished.
-    """
-    seeds = job.seeds
-    notes = list(dict.fromkeys(note for tokens in check(job.cell, job.source) for note in tokens.notes()))
-    for note in notes:
-        say(f"notice: {note}.")
-    writable(job.folder, job.key)
-    # opened first: what a tracker refuses is known before anything is drawn
-    with job.tracker.run(job.name or job.cell.label, job.folder, job.config, job.group) as log:
-        room = studio(job.source)
-        if job.export:
-            embeds = prompt_embeds(job.cell, room.model.towers, room.model.zero_negative)
-            save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": room.model.name, "cell": job.cell})
-        before, after = room.render([job.cell.baseline(), job.cell], seeds, at_once=job.at_once, on_step=on_step)
-        rows, whole = score(room.model, before, after, job.metrics)
-        first = job.cell.start.first(job.cell.sampler.steps)
-        schedule = schedule_of(after, moments(job.cell.sampler.make(room.model.scheduler), first))
-        told = explain(after.told[-1].cell, room.model.towers, room.model.words)
-        for note in told.notes:
-            if note not in notes:
-                notes.append(note)
-                say(f"notice: {note}.")
-        strange = [word for word in scored_words(after.cell, job.metrics) if word not in room.model.concepts]
-        if room.model.concepts and strange:
-            notes.append(
-                f"{listed(strange)}: none of the {len(room.model.concepts)} things that this model draws, so that its "
-                "pictures and scores of that mean nothing"
-            )
-            say(f"notice: {notes[-1]}.")
-        settings = {"config": job.config, "versions": versions(), "label": job.cell.label}
-        pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
-        for n, row in enumerate(rows):
-            row["file"] = f"seed-{row['seed']}.png"
-            images.save(
-                pictures[True][n],
-                job.folder / row["file"],
-                {**settings, "seed": row["seed"], "edited": True, "scores": row},
-            )
-            if job.cell.operators:
-                row["baseline"] = f"baseline-seed-{row['seed']}.png"
-                plain = {**settings, "seed": row["seed"], "edited": False}
-                images.save(pictures[False][n], job.folder / row["baseline"], plain)
-        names = [f"seed {seed}" for seed in seeds]
-        columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
-        shown = [[pictures[False][n], pictures[True][n]][-len(columns) :] for n in range(len(seeds))]
-        sheet = images.sheet(shown, columns, names, str(job.cell.prompt))
-        images.save(sheet, job.folder / "sheet.png", settings)
-        steps = steps_sheet(after)
-        if steps:
-            images.save(steps, job.folder / "steps.png", settings)
-        result = {
-            "status": "done",
-            "key": job.key,
-            "name": job.name or job.cell.label,
-            "label": job.cell.label,
-            "prompt": str(job.cell.prompt),
-            "notes": notes,
-            "explain": told.as_dict(),
-            "schedule": schedule,
-            "scores": whole,
-            "pictures": rows,
-            **settings,
-        }
-        write_json(job.folder / "result.json", result)
-
-        for shot in after.steps:
-            captions = [f"seed {seed}, step {shot.step}" for seed in seeds]
-            for key, shots in (("steps/latents", shot.latents), ("steps/x0", shot.x0)):
-                log.pictures(key, list(zip(images.to_pil(shots), captions, strict=True)), shot.step)
-        captions = [caption(row, job.cell) for row in rows]
-        log.pictures("pictures", list(zip(pictures[True], captions, strict=True)))
-        log.pictures("sheet", [(sheet, job.cell.label)])
-        log.table(
-            "pictures_table",
-            ["picture", *rows[0]],
-            [[p, *row.values()] for p, row in zip(pictures[True], rows, strict=True)],
-        )
-        log.table("tokens", told.columns, told.table)
-        if schedule:
-            log.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
-        log.scores(whole)
-    return result
-
-
-def explained(job: Job) -> str:
-    """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
-    check(job.cell, job.source)
-    first = job.cell.start.first(job.cell.sampler.steps)
-    config = {k: v for k, v in job.source.part("scheduler").items() if not k.startswith("_")}
-    calls = moments(job.cell.sampler.make(config), first)
-    cells = unfold(job.cell, calls)
-    towers, words = job.source.towers(), job.source.names("words")
-    if not timed(job.cell):
-        return str(explain(cells[0], towers, words))
-    ends = [(calls[k], explain(cells[k], towers, words)) for k in (0, -1)]
-    return "\n\n".join(f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends)
-
-
-def steps_sheet(rendered: Rendered) -> Image.Image | None:
-    """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
-    if not rendered.steps:
-        return None
-    rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
-    return images.sheet(
-        rows, [f"step {step.step}" for step in rendered.steps], ["latents", "predicted x0"], str(rendered.cell.prompt)
-    )
-
-
-def caption(row: dict[str, Any], cell: Cell) -> str:
-    """What stands under a picture in the tracker."""
-    scores = ", ".join(
-        f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.items() if k.startswith("clip_score/")
-    )
-    return f"seed {row['seed']}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
-
-
-def versions() -> dict[str, str]:
-    """The versions that a picture depends on."""
-    return {name: version(name) for name in ("embedlab", "torch", "diffusers", "transformers")}
-
-
-def writable(folder: Path, key: str) -> None:
-    """Refuse a folder that cannot be written or holds the result of another cell, before anything is computed for it.
-
-    The same cell is rendered again; its old result is taken away first, so that a killed process leaves none.
-    """
-    done = folder / "result.json"
-    try:
-        if done.is_file():
-            if json.loads(done.read_text()).get("key") != key:
-                raise ConfigError(f"the folder '{folder}' holds the result of another cell; name another, or empty it.")
-            done.unlink()
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"the folder '{folder}' cannot be written: {error.strerror}.") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str))
-    os.replace(temporary, path)

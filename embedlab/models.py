@@ -6,6 +6,7 @@ wrong is checked against it; `Source.load` then reads the weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -221,6 +222,20 @@ class Source:
         """The side of the pictures that the model was trained on, in pixels."""
         return self.told("unet", "sample_size") * self.factor
 
+    @cached_property
+    def identity(self) -> list[str]:
+        """What its weights and configs are: the commit on the hub, or each file's name, size and a sample of it."""
+        if not isinstance(self.where, Path):
+            from huggingface_hub import hf_hub_download
+
+            self.index  # noqa: B018  (whatever is wrong is said there)
+            return [self.name, Path(hf_hub_download(self.name, "model_index.json")).parent.name]
+        if self.where.is_file():
+            return [sampled(self.where), *(Source(self.config).identity if self.config else ())]
+        kinds = (".safetensors", ".bin", ".json", ".txt")
+        files = sorted(p for p in self.where.rglob("*") if p.suffix in kinds and p.is_file())
+        return [f"{path.relative_to(self.where)} {sampled(path)}" for path in files]
+
     def load(self) -> Model:
         """Read the weights. The same source gives the same model again within a process."""
         return _load(self)
@@ -275,6 +290,17 @@ class Source:
             if kind not in kinds:
                 raise ModelError(f"the part '{name}' of '{self.name}' is a {kind}; embedlab edits {listed(kinds)}.")
         return [self._read(kinds[kind], name, dtype) for name, kind in named]
+
+
+def sampled(path: Path, places: int = 16, each: int = 1 << 16) -> str:
+    """Size and a hash of samples all over a file: other weights differ everywhere, gigabytes are slow to read."""
+    size = path.stat().st_size
+    seen = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for n in range(places if size > places * each else 1):
+            file.seek(n * (size - each) // (places - 1) if n else 0)
+            seen.update(file.read(each if size > places * each else size))
+    return f"{size} {seen.hexdigest()[:16]}"
 
 
 def find(name: str = "emoji", **settings: Any) -> Source:

@@ -5,21 +5,28 @@ Files of the experiment itself (PNG, result.json) are written before and without
 
 from __future__ import annotations
 
+import io
 import json
+import netrc
 import os
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from PIL import Image
 
 from embedlab.errors import ConfigError
+
+# what a run's summary says of a score that is logged once for each picture: wandb's names for it
+SUMMARIES = {"clip_score/*": "last", "change/*": "last", "closest/*": "last", "picture/clip_score/*": "mean"}
 
 
 class Run(Protocol):
@@ -34,9 +41,18 @@ class Run(Protocol):
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; cells may be pictures."""
 
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        """Lines over an axis, each by its name."""
+
+    def file(self, name: str, path: Path) -> None:
+        """A file to be kept with the run, such as the conditioning."""
+
 
 class Tracker(Protocol):
     """`with tracker.run(...) as run:` closes the run, also after an exception."""
+
+    def ready(self) -> None:
+        """Refuse what would keep runs from being opened, before anything is drawn."""
 
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Any:
         """Open a run that keeps its files below `folder`."""
@@ -45,6 +61,9 @@ class Tracker(Protocol):
 @dataclass(frozen=True)
 class Silent:
     """Logs nothing."""
+
+    def ready(self) -> None:
+        """It always is."""
 
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
@@ -61,10 +80,19 @@ class _SilentRun:
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Nothing."""
 
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        """Nothing."""
+
+    def file(self, name: str, path: Path) -> None:
+        """Nothing."""
+
 
 @dataclass(frozen=True)
 class Disk:
     """Plain files in the job's folder: `log/scores.jsonl` (appended and flushed line by line), PNG, tables as JSON."""
+
+    def ready(self) -> None:
+        """It always is."""
 
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
@@ -96,6 +124,14 @@ class _DiskRun:
         text = json.dumps({"columns": list(columns), "rows": plain}, ensure_ascii=False)
         (self.folder / f"{safe(key)}.json").write_text(text)
 
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        rows = [[x, *values] for x, *values in zip(at, *lines.values(), strict=True)]
+        self.table(key, [axis, *lines], rows)
+
+    def file(self, name: str, path: Path) -> None:
+        with (self.folder / "files.jsonl").open("a") as file:
+            file.write(json.dumps({"name": name, "path": str(path)}) + "\n")
+
 
 @dataclass(frozen=True)
 class Wandb:
@@ -120,6 +156,18 @@ class Wandb:
             raise ConfigError(f"tracker.tags is {self.tags!r}; it has to be a list: tracker.tags=[first,second].")
         if wrong := [tag for tag in self.tags if not isinstance(tag, str) or not 1 <= len(tag) <= 64]:
             raise ConfigError(f"tracker.tags holds {wrong[0]!r}; wandb takes texts of 1 to 64 letters.")
+
+    def ready(self) -> None:
+        """Online, there has to be a key; wandb would ask for one, or fail, when the first picture is made."""
+        if self.mode != "online":
+            return
+        host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+        named = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"))
+        if not named and not key_in_netrc(host):
+            raise ConfigError(
+                f"wandb: there is no key for {host}: run `wandb login`, set WANDB_API_KEY, or use tracker.mode=offline "
+                "(`embedlab sync` brings its runs up later)."
+            )
 
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
@@ -146,6 +194,10 @@ class Wandb:
             way = "tracker.mode=offline or tracker=disk" if self.mode == "online" else "tracker=disk"
             raise ConfigError(f"wandb: {reason}. Mend that (or a WANDB_ variable), or use {way}.") from None
         with run, finished_on_sigterm(run.finish):
+            for metric, how in SUMMARIES.items():
+                run.define_metric(metric, summary=how)
+            run.define_metric("picture/*", step_metric="picture/seed")
+            run.define_metric("steps/*", step_metric="steps/step")
             yield _WandbRun(run)
 
 
@@ -154,14 +206,13 @@ class _WandbRun:
         self.run = run
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
-        if step is None:
-            self.run.summary.update(dict(values))
-        self.run.log(dict(values), step=step)
+        self.run.log(dict(values) if step is None else {**values, "steps/step": step})
 
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
         import wandb
 
-        self.run.log({key: [wandb.Image(picture, caption=caption) for picture, caption in pictures]}, step=step)
+        shown = [wandb.Image(picture, caption=caption) for picture, caption in pictures]
+        self.run.log({key: shown} if step is None else {key: shown, "steps/step": step})
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
@@ -169,12 +220,88 @@ class _WandbRun:
         cells = [[wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
         self.run.log({key: wandb.Table(columns=list(columns), data=cells)})
 
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        import wandb
+
+        values = [list(line) for line in lines.values()]
+        self.run.log({key: wandb.plot.line_series(list(at), values, keys=list(lines), title=key, xname=axis)})
+
+    def file(self, name: str, path: Path) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"{safe(name)}-{self.run.id}", type=safe(name))
+        artifact.add_file(str(path))
+        self.run.log_artifact(artifact)
+
+
+@dataclass(frozen=True)
+class Trackio:
+    """trackio: a dashboard on this machine, without an account (`trackio show --project embedlab`)."""
+
+    project: str = "embedlab"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.project, str) or not re.fullmatch(r"[\w.-]{1,128}", self.project):
+            raise ConfigError(f"tracker.project is {self.project!r}; trackio takes 1 to 128 letters, digits, _ . -")
+
+    def ready(self) -> None:
+        """The package has to be there."""
+        if find_spec("trackio") is None:
+            raise ConfigError("tracker=trackio needs a package of its own: pip install 'embedlab[trackio]'.")
+
+    @contextmanager
+    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+        self.ready()
+        with redirect_stdout(io.StringIO()):  # it greets
+            import trackio
+
+            plain = json.loads(json.dumps(config, default=str))
+            run = trackio.init(
+                project=self.project, name=name[:128], group=group, config=plain, auto_log_gpu=False, auto_log_cpu=False
+            )
+        try:
+            yield _TrackioRun(run)
+        finally:
+            with redirect_stdout(io.StringIO()):
+                run.finish()
+
+
+class _TrackioRun:
+    def __init__(self, run: Any):
+        self.run = run
+
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.run.log(dict(values), step=step)
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        import trackio
+
+        for n, (picture, caption) in enumerate(pictures):
+            self.run.log({f"{key}/{n}": trackio.Image(picture, caption=caption)}, step=step)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        import trackio
+
+        cells = [[trackio.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
+        self.run.log({key: trackio.Table(columns=list(columns), data=cells)})
+
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        self.table(key, [axis, *lines], [[x, *values] for x, *values in zip(at, *lines.values(), strict=True)])
+
+    def file(self, name: str, path: Path) -> None:
+        self.run.log({f"{safe(name)}_file": str(path)})
+
 
 @dataclass(frozen=True)
 class Several:
     """Logs to several trackers at once."""
 
     trackers: Sequence[Tracker]
+
+    def ready(self) -> None:
+        """All of them have to be."""
+        for tracker in self.trackers:
+            tracker.ready()
 
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
@@ -197,6 +324,23 @@ class _SeveralRun:
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         for run in self.runs:
             run.table(key, columns, rows)
+
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        for run in self.runs:
+            run.curves(key, axis, at, lines)
+
+    def file(self, name: str, path: Path) -> None:
+        for run in self.runs:
+            run.file(name, path)
+
+
+def key_in_netrc(host: str) -> bool:
+    """Whether `wandb login` left a key on this machine."""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 @contextmanager

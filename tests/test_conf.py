@@ -89,4 +89,4 @@ def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
 
 def test_every_folder_of_choices_is_one_of_the_house():
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*PARTS, "experiment", "pretrain"}
+    assert folders == {*PARTS, "experiment", "hydra", "pretrain"}

@@ -26,7 +26,20 @@ ORDER = [
         "images",
         "metrics",
     ),
-    *("tracker", "experiment", "build", "sweep", "app", "pretrain", "__main__"),
+    *(
+        "tracker",
+        "experiment",
+        "store",
+        "job",
+        "batch",
+        "progress",
+        "build",
+        "launch",
+        "sweep",
+        "app",
+        "pretrain",
+        "__main__",
+    ),
 ]
 
 

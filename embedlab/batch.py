@@ -1,0 +1,461 @@
+"""Many jobs as one plan: each picture and text once, UNet calls shared, a job finished as soon as its pictures are."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Protocol
+
+import torch
+
+from embedlab.errors import EmbedlabError
+from embedlab.experiment import (
+    FAULT,
+    Cell,
+    Drawn,
+    Eyes,
+    Told,
+    Wanted,
+    calls_of,
+    draw,
+    fingerprint,
+    gathered,
+    tell,
+)
+from embedlab.job import Job, fail, finish, logged, make_room, reason_of
+from embedlab.models import Model, Source
+from embedlab.store import Store, write_json
+
+TOLD_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
+SIZES = {"cpu": (8, 16, 4, 32), "cuda": (16, 32, 64, 128)}  # batch sizes that are tried, in this order
+
+
+class Watch(Protocol):
+    """Whoever wants to know how a plan goes on."""
+
+    def planned(self, jobs: int, pictures: int, left: int) -> None:
+        """So many jobs, of so many distinct pictures, of which so many are still to be made."""
+
+    def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
+        """Pictures were made with so many UNet rows; `outside` is what was spent since the last that was no UNet."""
+
+    def finished(self, job: Job, result: dict[str, Any]) -> None:
+        """A job has its files."""
+
+    def failed(self, job: Job, reason: str) -> None:
+        """A job, or what was to be logged of it, failed."""
+
+    def note(self, text: str) -> None:
+        """Something to mind."""
+
+
+class Quiet:
+    """Watches and says nothing."""
+
+    def planned(self, jobs: int, pictures: int, left: int) -> None:
+        """Nothing."""
+
+    def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
+        """Nothing."""
+
+    def finished(self, job: Job, result: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def failed(self, job: Job, reason: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+# ── plan ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to be made, and the jobs that wait for it."""
+
+    key: str
+    cell: Cell
+    seed: int
+    jobs: list[int] = field(default_factory=list)
+
+
+def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
+    """Every distinct picture of some jobs, in the order in which they are asked for; equal ones are one.
+
+    >>> from embedlab import Cell, Job, Replace, find
+    >>> cat, owl = (Cell("a puppy", [Replace("puppy", by)]) for by in ("cat", "owl"))
+    >>> jobs = [Job(find("emoji"), cell, (0, 1), folder=None) for cell in (cat, owl, cat)]
+    >>> len(plan(jobs)), [picture.jobs for picture in plan(jobs).values()]
+    (6, [[0, 1, 2], [0, 2], [0, 1, 2], [0, 2], [1], [1]])
+    """
+    wanted: dict[str, Picture] = {}
+    for n, job in enumerate(jobs):
+        plain = job.cell.baseline()
+        for seed, keys in job.pictures.items():
+            for key, cell in zip(keys, (plain, job.cell), strict=True):
+                picture = wanted.setdefault(key, Picture(key, cell, seed))
+                if not picture.jobs or picture.jobs[-1] != n:
+                    picture.jobs.append(n)
+    return wanted
+
+
+# ── how many at once ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Pace:
+    """How many pictures share a call of the UNet: a number that was asked for, or the fastest of those tried.
+
+    What ran out of memory is never tried again. What was found is remembered between runs, by model and machine.
+    """
+
+    def __init__(self, fixed: int | None, device: str, name: str, memory: Path | None = None):
+        self.fixed, self.sizes, self.name, self.memory = fixed, SIZES.get(device, (8, 16)), name, memory
+        self.most = fixed or max(self.sizes)
+        self.seconds: dict[int, float] = {}  # a picture, by size of the batch
+        known = self._read().get(name)
+        if known and not fixed:
+            self.most = known["most"]
+            self.seconds = {size: 1.0 if size != known["best"] else 0.0 for size in self.sizes}
+
+    @property
+    def size(self) -> int:
+        """The size of the next batch."""
+        if self.fixed:
+            return self.most
+        untried = [size for size in self.sizes if size not in self.seconds and size <= self.most]
+        if untried and not self._settled():
+            return untried[0]
+        fits = {size: took for size, took in self.seconds.items() if size <= self.most}
+        return min(fits, key=lambda size: fits[size]) if fits else self.most
+
+    def _settled(self) -> bool:
+        """Larger is slower already: what is larger still need not be tried."""
+        tried = list(self.seconds)
+        return len(tried) > 2 and self.seconds[tried[-1]] > 1.05 * min(self.seconds.values())
+
+    def took(self, pictures: int, seconds: float) -> None:
+        """A batch was made."""
+        if not self.fixed and pictures in self.sizes and pictures not in self.seconds:
+            self.seconds[pictures] = seconds / pictures
+            self._write()
+
+    def too_many(self, pictures: int) -> None:
+        """A batch did not fit."""
+        self.most = max(1, pictures // 2)
+        self._write()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.memory.read_text()) if self.memory else {}
+        except (OSError, ValueError):
+            return {}
+
+    def _write(self) -> None:
+        if self.memory and not self.fixed and (self._settled() or len(self.seconds) == len(self.sizes)):
+            try:
+                write_json(self.memory, {**self._read(), self.name: {"most": self.most, "best": self.size}})
+            except OSError:  # it is found again next time
+                self.memory = None
+
+
+def cache() -> Path:
+    """Where embedlab keeps what it found out about this machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedlab"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a batch was too large for the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in str(error) for sign in ("out of memory", "can't allocate memory"))
+    )
+
+
+# ── carry out ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Outcome:
+    """What became of a plan: results by the number of the job, and why what failed failed."""
+
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failures: list[tuple[Job, str]] = field(default_factory=list)
+
+
+def carry_out(jobs: Sequence[Job], store: Store, watch: Watch | None = None, log: Log | None = None) -> Outcome:
+    """Make what is missing of all jobs' pictures, and finish each job as soon as it has all of its own.
+
+    A picture, a job or a tracker that fails is marked with its reason, and the rest goes on. Raises what keeps every
+    job from being made, such as weights that cannot be read.
+    """
+    watch = watch or Quiet()
+    outcome = Outcome()
+    wanted = plan(jobs)
+    missing = {key: picture for key, picture in wanted.items() if key not in store}
+    watch.planned(len(jobs), len(wanted), len(missing))
+    own = log is None
+    log = log or Log(watch, outcome)
+    log.outcome = outcome
+    try:
+        by_source: dict[Source, list[int]] = {}
+        for n, job in enumerate(jobs):
+            by_source.setdefault(job.source, []).append(n)
+        for source, numbers in by_source.items():
+            mine = set(numbers)
+            try:
+                model = source.load()
+            except EmbedlabError as error:
+                if len(by_source) == 1:
+                    raise
+                for n in numbers:
+                    _failed(jobs[n], str(error), outcome, watch)
+                continue
+            line = _Line(model, jobs, numbers, store, watch, outcome, log)
+            line.run([picture for picture in wanted.values() if mine & set(picture.jobs)], set(missing))
+    finally:
+        if own:
+            log.close()
+    return outcome
+
+
+def _failed(job: Job, reason: str, outcome: Outcome, watch: Watch) -> None:
+    outcome.failures.append((job, reason))
+    try:
+        outcome.results[job.number] = fail(job, reason)
+    except OSError as error:  # a full disk cannot be told so either
+        outcome.results[job.number] = {"status": "failed", "error": reason, **job.about(), "pictures": [], "scores": {}}
+        reason = f"{reason} (and its result.json cannot be written: {error.strerror})"
+    watch.failed(job, reason)
+
+
+class _Line:
+    """The pictures of one model on their way: told, drawn, kept, handed to their jobs."""
+
+    def __init__(
+        self,
+        model: Model,
+        jobs: Sequence[Job],
+        numbers: Sequence[int],
+        store: Store,
+        watch: Watch,
+        outcome: Outcome,
+        log: Log,
+    ):
+        self.model, self.jobs, self.store, self.watch, self.outcome, self.log = model, jobs, store, watch, outcome, log
+        self.eyes = Eyes(model)
+        fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
+        unet = model.unet
+        name = f"{model.name} {unet.dtype} {unet.device} {torch.get_num_threads()} threads {os.uname().nodename}"
+        self.pace = Pace(min(fixed, default=None), unet.device.type, name, cache() / "batches.json")
+        self.waits = {n: {key for keys in jobs[n].pictures.values() for key in keys} for n in numbers}
+        self.left = {n: set(keys) for n, keys in self.waits.items()}
+        self.faults: dict[str, str] = {}  # by key of the picture
+        self.told: dict[str, tuple[Told, ...]] = {}
+        self.uses = dict.fromkeys((name for n in numbers for name in self._names(n)), 0)
+        for n in numbers:
+            for name in self._names(n):
+                self.uses[name] += 1
+        self.clock = time.perf_counter()
+
+    def _names(self, number: int) -> tuple[str, ...]:
+        cell = self.jobs[number].cell
+        return tuple(dict.fromkeys(fingerprint(c) for c in (cell.baseline(), cell)))
+
+    def run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
+        """Everything, in the order asked for; what can share a call waits for company, and no longer."""
+        pools: dict[Any, list[tuple[Picture, Wanted]]] = {}
+        for part in (pictures[k : k + TOLD_AT_ONCE] for k in range(0, len(pictures), TOLD_AT_ONCE)):
+            self._tell({n for picture in part for n in picture.jobs})
+            ready = [picture for picture in part if picture.key in missing and picture.key not in self.faults]
+            for picture in part:
+                if picture.key not in missing or picture.key in self.faults:
+                    self._made(picture)
+            for picture in ready:
+                want = (self.told[fingerprint(picture.cell)], picture.seed)
+                pools.setdefault(self._alike(want), []).append((picture, want))
+            for pool in pools.values():
+                while len(pool) >= self.pace.size:
+                    self._draw([pool.pop(0) for _ in range(self.pace.size)])
+        for pool in pools.values():
+            while pool:
+                self._draw([pool.pop(0) for _ in range(min(len(pool), self.pace.size))])
+
+    def _alike(self, want: Wanted) -> Any:
+        cell = want[0][0].cell
+        shapes = [(len(c.conditioning.hidden), len(c.plain.hidden), c.cell.guidance.scale == 1) for c in want[0]]
+        return (cell.size, cell.sampler, cell.start, *shapes)
+
+    def _tell(self, numbers: set[int]) -> None:
+        """Encode what these jobs are told; where one cannot be, it is found and marked, and the others go on."""
+        cells = {}
+        for n in sorted(numbers & self.left.keys()):
+            for cell in (self.jobs[n].cell.baseline(), self.jobs[n].cell):
+                if (name := fingerprint(cell)) not in self.told:
+                    cells[name] = cell
+        if not cells:
+            return
+        try:
+            schedules = {name: calls_of(cell, self.model.scheduler) for name, cell in cells.items()}
+            self.told |= zip(cells, tell(self.model, list(schedules.values())), strict=True)
+        except Exception:  # one of them: which?
+            for name, cell in cells.items():
+                try:
+                    self.told[name] = tell(self.model, [calls_of(cell, self.model.scheduler)])[0]
+                except Exception as error:
+                    for n in sorted(numbers & self.left.keys()):
+                        if name in self._names(n):
+                            self._spoil(n, reason_of(error))
+
+    def _spoil(self, number: int, reason: str) -> None:
+        """Nothing of a job can be made."""
+        del self.left[number]
+        _failed(self.jobs[number], reason, self.outcome, self.watch)
+        self._forget(number)
+
+    def _draw(self, part: list[tuple[Picture, Wanted]]) -> None:
+        """One batch; halved while it does not fit, and one by one when it fails otherwise."""
+        part = [(picture, want) for picture, want in part if any(n in self.left for n in picture.jobs)]
+        for picture, _ in (there := [pair for pair in part if self.store.path(pair[0].key).is_file()]):
+            self._made(picture)  # somebody else made it meanwhile
+        part = [pair for pair in part if pair not in there]
+        if not part:
+            return
+        start = time.perf_counter()
+        try:
+            drawn = draw(self.model, [want for _, want in part])
+        except Exception as error:
+            if len(part) > 1:
+                if out_of_memory(error):
+                    self.pace.too_many(len(part))
+                    self.watch.note(f"{len(part)} pictures at once do not fit; going on with {self.pace.size}")
+                    gc.collect()
+                    if torch.cuda.is_available():
+                        torch.cuda.empty_cache()
+                size = min(self.pace.size, (len(part) + 1) // 2) if out_of_memory(error) else 1
+                for k in range(0, len(part), size):
+                    self._draw(part[k : k + size])
+                return
+            self.faults[part[0][0].key] = reason_of(error)
+            self._made(part[0][0])
+            return
+        took = time.perf_counter() - start
+        self.pace.took(len(part), took)
+        rows = sum(1 if told.cell.guidance.scale == 1 else 2 for _, (calls, _) in part for told in calls)
+        self.watch.drew(len(part), rows, took, start - self.clock)
+        self.clock = time.perf_counter()
+        for (picture, _), one in zip(part, drawn, strict=True):
+            self._keep(picture, one)
+        for picture, _ in part:
+            self._made(picture)
+
+    def _keep(self, picture: Picture, drawn: Drawn) -> None:
+        if not drawn.whole:
+            self.faults[picture.key] = f"the latents of seed {picture.seed} {FAULT}"
+            return
+        try:
+            self.store.put(picture.key, drawn)
+        except OSError as error:
+            self.faults[picture.key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
+
+    def _made(self, picture: Picture) -> None:
+        """Tell the jobs that waited for a picture; those that have all of theirs are finished."""
+        for n in picture.jobs:
+            if n in self.left:
+                self.left[n].discard(picture.key)
+                if not self.left[n]:
+                    del self.left[n]
+                    self._finish(n)
+
+    def _finish(self, number: int) -> None:
+        job = self.jobs[number]
+        try:
+            make_room(job)
+            faults: dict[int, str] = {}
+            kept: dict[int, tuple[Drawn, Drawn]] = {}
+            for seed, keys in job.pictures.items():
+                pair = tuple(self.store.get(key) for key in keys)
+                if bad := [self.faults[key] for key in keys if key in self.faults]:
+                    faults[seed] = bad[-1]
+                elif pair[0] is None or pair[1] is None:
+                    faults[seed] = f"its file in '{self.store.folder}' cannot be read back"
+                else:
+                    kept[seed] = (pair[0], pair[1])
+            before = after = None
+            if kept:
+                plain, mine = (job.cell.baseline(), job.cell)
+                before, after = (
+                    gathered(cell, list(kept), [pair[k] for pair in kept.values()], self.told[fingerprint(cell)])
+                    for k, cell in enumerate((plain, mine))
+                )
+            result = finish(job, self.model, self.eyes, before, after, faults, self.watch.note)
+        except Exception as error:
+            _failed(job, reason_of(error), self.outcome, self.watch)
+        else:
+            self.outcome.results[job.number] = result
+            if faults:
+                self.outcome.failures.append((job, result["error"]))
+                self.watch.failed(job, result["error"])
+            self.watch.finished(job, result)
+            if kept:
+                self.log.put(job, result)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        """What nobody is going to ask for any more need not be held."""
+        for name in self._names(number):
+            self.uses[name] -= 1
+            if not self.uses[name]:
+                self.told.pop(name, None)
+
+
+class Log:
+    """Tells trackers of finished jobs, one after the other, beside the drawing: a slow one keeps nobody waiting."""
+
+    def __init__(self, watch: Watch, outcome: Outcome | None = None):
+        self.watch = watch
+        self.outcome = outcome or Outcome()
+        self._queue: SimpleQueue[tuple[Job, dict[str, Any]] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def put(self, job: Job, result: dict[str, Any]) -> None:
+        """A job that is to be logged."""
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="embedlab-log", daemon=True)
+            self._thread.start()
+        self._queue.put((job, result))
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            job, result = item
+            try:
+                logged(job, result)
+            except Exception as error:  # whatever a tracker raises: the pictures are on disk
+                reason = f"its pictures are made, but were not logged: {reason_of(error)}"
+                self.outcome.failures.append((job, reason))
+                self.watch.failed(job, reason)
+                with suppress(OSError):  # a full disk: it is in the table of failures
+                    write_json(job.folder / "result.json", {**result, "log_error": reason})
+
+    def close(self, drop: bool = False) -> None:
+        """Wait until everything is logged; with `drop`, until the run that is open is closed."""
+        if self._thread is None:
+            return
+        if drop:
+            try:
+                while True:
+                    self._queue.get_nowait()
+            except Empty:
+                pass
+        self._queue.put(None)
+        self._thread.join()
+        self._thread = None

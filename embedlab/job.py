@@ -1,0 +1,320 @@
+"""One job of a sweep: its folder, its files, its result, and what is logged of it.
+
+Files come first: a tracker is told afterwards, from the files, so that what it does cannot lose a picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from embedlab import images
+from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.experiment import (
+    Cell,
+    Eyes,
+    Metrics,
+    Rendered,
+    calls_of,
+    check,
+    check_at_once,
+    fingerprint,
+    schedule_of,
+    score,
+    scored_words,
+    unfold,
+)
+from embedlab.explanation import Explanation, explain
+from embedlab.export import prompt_embeds, save_embeds
+from embedlab.models import Model, Source
+from embedlab.sampler import check_seeds, moments
+from embedlab.schedule import timed
+from embedlab.store import FORMAT, key_of, read_json, sweep_away, versions, write_json
+from embedlab.tracker import Run, Silent, Tracker
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell with its seeds: what a run of the command line does, and one run of the tracker."""
+
+    source: Source
+    cell: Cell
+    seeds: tuple[int, ...]
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
+    tracker: Tracker = field(default_factory=Silent)
+    name: str = ""
+    group: str | None = None
+    at_once: int | None = None
+    export: bool = False
+    number: int = 0
+    overrides: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
+        if self.at_once is not None:
+            check_at_once(self.at_once)
+        if not isinstance(self.export, bool):
+            raise ConfigError(f"export is {self.export!r}; it has to be true or false.")
+        if self.export and timed(self.cell):
+            raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
+        if self.group is not None and not isinstance(self.group, str):
+            raise ConfigError(f"group is {self.group!r}; it has to be a text.")
+
+    @cached_property
+    def pictures(self) -> dict[int, tuple[str, str]]:
+        """Seed → keys of the unedited and of the edited picture; the same one where nothing is edited."""
+        plain, mine = key_of(self.source, self.cell.baseline()), key_of(self.source, self.cell)
+        return {seed: (plain(seed), mine(seed)) for seed in self.seeds}
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of everything that the result depends on."""
+        return fingerprint([list(self.pictures.values()), list(self.seeds), self.metrics, self.export])
+
+    @property
+    def title(self) -> str:
+        """What it is called: its overrides, or its edit."""
+        return self.name or self.cell.label
+
+    def about(self) -> dict[str, Any]:
+        """What every result says of its job, finished or not."""
+        return {
+            "format": FORMAT,
+            "key": self.key,
+            "job": self.number,
+            "name": self.title,
+            "label": self.cell.label,
+            "overrides": self.overrides,
+            "command": self.command,
+            "prompt": str(self.cell.prompt),
+        }
+
+
+def state_of(job: Job) -> dict[str, Any] | None:
+    """The result that a job's folder holds already; None where there is none.
+
+    Raises ConfigError where it is the result of other settings, which is not to be overwritten.
+    """
+    try:
+        result = read_json(job.folder / "result.json")
+    except OSError as error:
+        raise ConfigError(f"the folder '{job.folder}' cannot be read: {error.strerror}.") from None
+    except ConfigError:
+        if (job.folder / "result.json").stat().st_size and _newer(job.folder / "result.json"):
+            raise
+        return None  # cut short: the job is made again
+    if result is not None and result.get("key") != job.key:
+        other = result.get("versions", {})
+        changed = [f"{k} {other[k]} (now {v})" for k, v in versions().items() if k in other and other[k] != v]
+        why = f"made with {listed(changed)}" if changed else "other settings"
+        raise ConfigError(
+            f"the folder '{job.folder}' holds another result ({why}: {result.get('name')}); nothing is overwritten. "
+            "Name another folder; with store=PATH pictures that both have are made once."
+        )
+    return result
+
+
+def _newer(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text()).get("format", 0) > FORMAT
+    except (ValueError, AttributeError):
+        return False
+
+
+def make_room(job: Job) -> None:
+    """Make a job's folder, and take away what a killed process left in it."""
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        sweep_away(job.folder)
+        probe = job.folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"the folder '{job.folder}' cannot be written: {error.strerror}.") from None
+
+
+def finish(
+    job: Job,
+    model: Model,
+    eyes: Eyes,
+    before: Rendered | None,
+    after: Rendered | None,
+    faults: Mapping[int, str],
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Score a job's pictures and write its files; `result.json` comes last, and a folder that has one is finished.
+
+    `before` and `after` hold the seeds that were made, `faults` says why the others were not.
+    """
+    notes = list(dict.fromkeys(note for tokens in check(job.cell, job.source) for note in tokens.notes()))
+    settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": job.cell.label}
+    rows: list[dict[str, Any]] = []
+    whole: dict[str, float] = {}
+    told: Explanation | None = None
+    schedule: list[dict[str, Any]] = []
+    if job.export:
+        embeds = prompt_embeds(job.cell, model.towers, model.zero_negative)
+        save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": model.name, "cell": job.cell})
+    if before is not None and after is not None:
+        rows, whole = score(model, before, after, job.metrics, eyes)
+        first = job.cell.start.first(job.cell.sampler.steps)
+        schedule = schedule_of(after, moments(job.cell.sampler.make(model.scheduler), first))
+        told = eyes.explain(after.told[-1].cell)
+        notes = list(dict.fromkeys([*notes, *told.notes]))
+        strange = [word for word in scored_words(after.cell, job.metrics) if word not in model.concepts]
+        if model.concepts and strange:
+            notes.append(
+                f"{listed(strange)}: none of the {len(model.concepts)} things that this model draws, so that its "
+                "pictures and scores of that mean nothing"
+            )
+        _write_pictures(job, before, after, rows, settings)
+    for note in notes:
+        say(f"notice: {note}.")
+    keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
+    by_seed = {row["seed"]: row for row in rows}
+    result = {
+        "status": "failed" if faults else "done",
+        **({"error": listed(dict.fromkeys(faults.values()), 3)} if faults else {}),
+        **job.about(),
+        "notes": notes,
+        "explain": told.as_dict() if told else None,
+        "schedule": schedule,
+        "scores": whole,
+        "pictures": [
+            {**by_seed[seed], "key": keys[seed]}
+            if seed in by_seed
+            else {"seed": seed, "key": keys[seed], "error": faults[seed]}
+            for seed in job.seeds
+        ],
+        "logged": False,
+        **settings,
+    }
+    write_json(job.folder / "result.json", result)
+    return result
+
+
+def _write_pictures(
+    job: Job, before: Rendered, after: Rendered, rows: Sequence[dict[str, Any]], settings: dict[str, Any]
+) -> None:
+    old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
+    for n, row in enumerate(rows):
+        row["file"] = f"seed-{row['seed']}.png"
+        mine = {**settings, "seed": row["seed"], "edited": True, "scores": dict(row)}
+        images.save(new[n], job.folder / row["file"], mine)
+        if job.cell.operators:
+            row["baseline"] = f"baseline-seed-{row['seed']}.png"
+            images.save(old[n], job.folder / row["baseline"], {**settings, "seed": row["seed"], "edited": False})
+    names = [f"seed {row['seed']}" for row in rows]
+    columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
+    shown = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
+    images.save(images.sheet(shown, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
+    if after.steps:
+        images.save(steps_sheet(after), job.folder / "steps.png", settings)
+        for step in after.steps:
+            for kind in ("latents", "x0"):
+                for seed, picture in zip(after.seeds, images.to_pil(getattr(step, kind)), strict=True):
+                    images.save(picture, job.folder / "steps" / f"step-{step.step}-seed-{seed}-{kind}.png")
+
+
+def fail(job: Job, reason: str) -> dict[str, Any]:
+    """Mark a job that could not be made at all; it is tried again when its sweep is taken up."""
+    settings = {"config": job.config, "versions": versions()}
+    pictures = [{"seed": seed, "key": keys[1], "error": reason} for seed, keys in job.pictures.items()]
+    result = {"status": "failed", "error": reason, **job.about(), "scores": {}, "pictures": pictures, **settings}
+    write_json(job.folder / "result.json", {**result, "logged": False})
+    return result
+
+
+def log(job: Job, result: dict[str, Any], run: Run) -> None:
+    """Tell a tracker's run of a job, from its files."""
+    rows = [row for row in result["pictures"] if "file" in row]
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("file", "baseline", "key")))
+    pictures = [_open(job.folder / row["file"]) for row in rows]
+    for step in sorted(job.cell.sampler.keep):
+        for kind in ("latents", "x0"):
+            files = [(row["seed"], job.folder / "steps" / f"step-{step}-seed-{row['seed']}-{kind}.png") for row in rows]
+            shots = [(_open(path), f"seed {seed}, step {step}") for seed, path in files if path.is_file()]
+            run.pictures(f"steps/{kind}", shots, step)
+    if rows:
+        run.pictures("pictures", [(p, caption(row, job.cell)) for p, row in zip(pictures, rows, strict=True)])
+        run.pictures("sheet", [(_open(job.folder / "sheet.png"), job.cell.label)])
+        table = [[p, *(row.get(key) for key in columns)] for p, row in zip(pictures, rows, strict=True)]
+        run.table("pictures_table", ["picture", *columns], table)
+    if result.get("explain"):
+        tokens = result["explain"]["tokens"]
+        cells = [[", ".join(v) if isinstance(v, list | tuple) else v for v in token.values()] for token in tokens]
+        run.table("tokens", list(tokens[0]), cells)
+    if schedule := result.get("schedule"):
+        run.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
+    if job.export and (file := job.folder / "conditioning.safetensors").is_file():
+        run.file("conditioning", file)
+    for row in rows:
+        figures = {f"picture/{k}": v for k, v in row.items() if isinstance(v, int | float)}
+        run.scores(figures)
+    run.scores(result["scores"])
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def logged(job: Job, result: dict[str, Any]) -> None:
+    """Open a run, tell it everything, close it, and note in the job's result that it knows."""
+    with job.tracker.run(job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group) as run:
+        log(job, result, run)
+    result["logged"] = True
+    write_json(job.folder / "result.json", result)
+
+
+def axes_of(job: Job) -> dict[str, Any]:
+    """What was set for this job, by the last part of its name where that is enough: what panels are drawn over."""
+    last = [key.split(".")[-1] for key in job.overrides]
+    short = {k: k.split(".")[-1] if last.count(k.split(".")[-1]) == 1 else k for k in job.overrides}
+    return {short[key]: value for key, value in job.overrides.items()}
+
+
+def explained(job: Job) -> str:
+    """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
+    check(job.cell, job.source)
+    calls = calls_of(job.cell, job.source.part("scheduler"))
+    towers, words = job.source.towers(), job.source.names("words")
+    if not timed(job.cell):
+        return str(explain(calls[0], towers, words))
+    first = job.cell.start.first(job.cell.sampler.steps)
+    config = {k: v for k, v in job.source.part("scheduler").items() if not k.startswith("_")}
+    times = moments(job.cell.sampler.make(config), first)
+    cells = unfold(job.cell, times)
+    ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
+    return "\n\n".join(f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends)
+
+
+def steps_sheet(rendered: Rendered) -> Image.Image:
+    """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
+    rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
+    heads = [f"step {step.step}" for step in rendered.steps]
+    return images.sheet(rows, heads, ["latents", "predicted x0"], str(rendered.cell.prompt))
+
+
+def caption(row: dict[str, Any], cell: Cell) -> str:
+    """What stands under a picture in the tracker."""
+    scores = ", ".join(
+        f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.items() if k.startswith("clip_score/")
+    )
+    return f"seed {row['seed']}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, EmbedlabError) else f"{type(error).__name__}: {text}"

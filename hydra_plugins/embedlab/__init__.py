@@ -1,0 +1,1 @@
+"""What Hydra looks for in installed packages; the code is in embedlab."""

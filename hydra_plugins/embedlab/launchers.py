@@ -1,0 +1,29 @@
+"""Hydra's launchers of embedlab; defined here because Hydra takes them from nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Batch(Launcher):
+    """All jobs of a batch as one plan, in this process."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from embedlab.launch import prepare
+
+        self.config, self.composer = config, prepare(hydra_context, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from embedlab.launch import launch
+
+        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew())
+
+    def crew(self) -> Any:
+        """Who carries the plan out; nobody else."""
+        return None
