@@ -198,7 +198,6 @@ def work(config: DictConfig) -> None:
     """Make the job that a config describes, and carry it out by itself."""
     from embedlab.batch import carry_out
     from embedlab.errors import ConfigError
-    from embedlab.experiment import check
     from embedlab.job import explained, make_room
     from embedlab.launch import finished, store_of
     from embedlab.progress import Display
@@ -221,7 +220,7 @@ def work(config: DictConfig) -> None:
     if config.explain:
         print(explained(job))
         return
-    check(job.cell, job.source)
+    job.notes  # noqa: B018  (what is wrong with its cell is said here)
     result = finished(job)
     if result is None:
         job.tracker.ready()
@@ -242,9 +241,9 @@ def work(config: DictConfig) -> None:
         print(f"\nThe pictures are in {output_dir()}; begin with sheet.png.")
 
 
-def job_of(config: DictConfig, **place: Any) -> Any:
+def job_of(config: DictConfig, make: Any = None, **place: Any) -> Any:
     """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
-    from embedlab.build import SETTINGS, cell_of, part_of, redact
+    from embedlab.build import SETTINGS, Maker, cell_of, redact
     from embedlab.errors import ConfigError
     from embedlab.job import Job
 
@@ -254,14 +253,15 @@ def job_of(config: DictConfig, **place: Any) -> Any:
         raise ConfigError(f"'{gone[0]}' cannot be left out.")
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
+    make = make or Maker()
     seeds = OmegaConf.to_container(config.seeds) if OmegaConf.is_list(config.seeds) else config.seeds
     return Job(
-        source=part_of(config, "model"),
-        cell=cell_of(config),
+        source=make(config, "model"),
+        cell=cell_of(config, make),
         seeds=seeds,  # type: ignore[arg-type]
         config=redact(resolved),
-        metrics=part_of(config, "metrics"),
-        tracker=part_of(config, "tracker"),
+        metrics=make(config, "metrics"),
+        tracker=make(config, "tracker"),
         at_once=config.at_once,
         export=config.export,
         **redact({**place, "group": config.group if config.group is not None else place.get("group")}),

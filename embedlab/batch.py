@@ -265,6 +265,9 @@ class _Line:
         for n in numbers:
             for name in self._names(n):
                 self.uses[name] += 1
+        self.content: dict[str, str] = {}  # by fingerprint of a cell: a hash of what the UNet is told of it
+        self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
+        self.twins: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
         self.clock = time.perf_counter()
 
     def _names(self, number: int) -> tuple[str, ...]:
@@ -282,6 +285,8 @@ class _Line:
                     self._made(picture)
             for picture in ready:
                 want = (self.told[fingerprint(picture.cell)], picture.seed)
+                if self._is_twin(picture):
+                    continue
                 pools.setdefault(self._alike(want), []).append((picture, want))
             for pool in pools.values():
                 while len(pool) >= self.pace.size:
@@ -289,6 +294,22 @@ class _Line:
         for pool in pools.values():
             while pool:
                 self._draw([pool.pop(0) for _ in range(min(len(pool), self.pace.size))])
+
+    def _is_twin(self, picture: Picture) -> bool:
+        """Whether the UNet is told the very same of another picture: an edit at its neutral setting is no edit."""
+        name = fingerprint(picture.cell)
+        first = self.first.setdefault((self.content[name], picture.seed), picture)
+        if first is picture:
+            return False
+        if (drawn := self.store.get(first.key)) is not None:
+            self._keep(picture, drawn)
+            self._made(picture)
+        elif first.key in self.faults:
+            self.faults[picture.key] = self.faults[first.key]
+            self._made(picture)
+        else:
+            self.twins.setdefault(first.key, []).append(picture)
+        return True
 
     def _alike(self, want: Wanted) -> Any:
         cell = want[0][0].cell
@@ -304,6 +325,11 @@ class _Line:
                     cells[name] = cell
         if not cells:
             return
+        self._tell_cells(cells, numbers)
+        for name in cells.keys() & self.told.keys():
+            self.content[name] = told_as(self.told[name])
+
+    def _tell_cells(self, cells: dict[str, Cell], numbers: set[int]) -> None:
         try:
             schedules = {name: calls_of(cell, self.model.scheduler) for name, cell in cells.items()}
             self.told |= zip(cells, tell(self.model, list(schedules.values())), strict=True)
@@ -369,6 +395,12 @@ class _Line:
 
     def _made(self, picture: Picture) -> None:
         """Tell the jobs that waited for a picture; those that have all of theirs are finished."""
+        for twin in self.twins.pop(picture.key, ()):
+            if picture.key in self.faults:
+                self.faults[twin.key] = self.faults[picture.key]
+            elif (drawn := self.store.get(picture.key)) is not None:
+                self._keep(twin, drawn)
+            self._made(twin)
         for n in picture.jobs:
             if n in self.left:
                 self.left[n].discard(picture.key)
@@ -416,6 +448,17 @@ class _Line:
             self.uses[name] -= 1
             if not self.uses[name]:
                 self.told.pop(name, None)
+
+
+def told_as(calls: Sequence[Told]) -> str:
+    """A hash of all that the UNet is told of a picture but its noise: conditionings, scales, and how it is sampled."""
+    known: dict[int, str] = {}
+    for told in calls:
+        if id(told) not in known:
+            tensors = (told.conditioning.hidden, told.conditioning.pooled, told.plain.hidden, told.plain.pooled)
+            known[id(told)] = fingerprint([*tensors, float(told.cell.guidance.scale)])
+    cell = calls[0].cell
+    return fingerprint([[known[id(told)] for told in calls], cell.sampler, cell.start, cell.size])
 
 
 class Log:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
@@ -21,17 +22,33 @@ def part_of(config: DictConfig, name: str) -> Any:
     return None if config.get(name) is None else hydra.utils.instantiate(config[name], _convert_="all")
 
 
-def cell_of(config: DictConfig) -> Cell:
+class Maker:
+    """Makes parts, each distinct one once: the jobs of a sweep share their model, and most of the rest."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Any] = {}
+
+    def __call__(self, config: DictConfig, name: str) -> Any:
+        """As `part_of`."""
+        if config.get(name) is None:
+            return None
+        key = json.dumps([name, OmegaConf.to_container(config[name], resolve=True)], default=repr)
+        if key not in self.made:
+            self.made[key] = part_of(config, name)
+        return self.made[key]
+
+
+def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:
     """The cell that a config describes."""
     from embedlab.experiment import Cell
 
     return Cell(
-        prompt=part_of(config, "prompt") if OmegaConf.is_dict(config.prompt) else config.prompt,
-        operators=tuple((part_of(config, "operators") or {}).values()),
-        encoder=part_of(config, "encoder"),
-        guidance=part_of(config, "guidance"),
-        sampler=part_of(config, "sampler"),
-        start=part_of(config, "start"),
+        prompt=make(config, "prompt") if OmegaConf.is_dict(config.prompt) else config.prompt,
+        operators=tuple((make(config, "operators") or {}).values()),
+        encoder=make(config, "encoder"),
+        guidance=make(config, "guidance"),
+        sampler=make(config, "sampler"),
+        start=make(config, "start"),
         size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
     )
 

@@ -9,7 +9,7 @@ import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     return seen
 
 
+@lru_cache(maxsize=64)
 def stand_in(height: int, width: int) -> Float[Tensor, "height width"]:
     """A table of rows that all differ and have a length, in the memory of one vector: row r begins at its entry r."""
     vector = torch.randn(height + width, generator=torch.Generator().manual_seed(0))

@@ -71,6 +71,11 @@ class Job:
             raise ConfigError(f"group is {self.group!r}; it has to be a text.")
 
     @cached_property
+    def notes(self) -> list[str]:
+        """What to mind about its texts; whatever is wrong with its cell is raised here, before weights are read."""
+        return list(dict.fromkeys(note for tokens in check(self.cell, self.source) for note in tokens.notes()))
+
+    @cached_property
     def pictures(self) -> dict[int, tuple[str, str]]:
         """Seed → keys of the unedited and of the edited picture; the same one where nothing is edited."""
         plain, mine = key_of(self.source, self.cell.baseline()), key_of(self.source, self.cell)
@@ -156,7 +161,7 @@ def finish(
 
     `before` and `after` hold the seeds that were made, `faults` says why the others were not.
     """
-    notes = list(dict.fromkeys(note for tokens in check(job.cell, job.source) for note in tokens.notes()))
+    notes = list(job.notes)
     settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": job.cell.label}
     rows: list[dict[str, Any]] = []
     whole: dict[str, float] = {}

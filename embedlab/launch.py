@@ -26,12 +26,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from embedlab.build import part_of
+from embedlab.build import Maker, part_of
 from embedlab.errors import ConfigError, listed
 from embedlab.job import Job, make_room, state_of
 from embedlab.store import FORMAT, Store, read_json, sweep_away, versions, write_json
 
-Crew = Callable[..., Any]  # carries jobs out: here, or on other machines
+Crew = Callable[[], Callable[..., Any]]  # makes who carries jobs out on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
 
 
@@ -41,6 +41,7 @@ class Composer:
     def __init__(self, loader: Any):
         self.loader = loader
         self.whole = loader.load_sweep_config
+        self.make = Maker()
         self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.parser = OverridesParser.create(config_loader=loader)
         self.parsed = lru_cache(maxsize=10_000)(self.parser.parse_override)
@@ -82,12 +83,11 @@ def launch(
     """Make all jobs of a batch; the answer holds for each the value of the objective, if there is one."""
     from embedlab.app import message_of, quiet_libraries
     from embedlab.batch import Outcome, carry_out
-    from embedlab.experiment import check
     from embedlab.progress import Display
 
     setup_globals()
     quiet_libraries()
-    begun = time.perf_counter()
+    begun = time.perf_counter()  # what follows is ours, the imports are not
     folder = Path(master.hydra.sweep.dir).absolute()
     jobs: list[Job] = []
     results: dict[int, dict[str, Any]] = {}
@@ -97,14 +97,15 @@ def launch(
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
     try:
+        common = set.intersection(*(set(lines) for lines in job_overrides)) if len(job_overrides) > 1 else set()
         for number, overrides in enumerate(job_overrides, first):
-            name = ",".join(line for line in overrides if not line.startswith(UNSAID))
+            name = ",".join(line for line in overrides if line not in common and not line.startswith(UNSAID))
             try:
                 config, whole = composer(master, overrides)
                 hydra_config.cfg = whole
                 place(whole, composer, overrides, number)
                 job = job_from(composer, config, whole, overrides, number)
-                checked(job, check)
+                job.notes  # noqa: B018  (what is wrong with its cell is said here)
                 if other := collision(same, config, job):
                     raise ConfigError(other)
                 if done := finished(job):
@@ -123,6 +124,7 @@ def launch(
         refuse(folder, wrong, len(job_overrides))
     if jobs:
         jobs[0].tracker.ready()
+    elsewhere = crew() if crew else None
     remember(folder, jobs)
     for job, config in zip(jobs, made, strict=True):
         if job.number not in results or not (job.folder / ".hydra").is_dir():
@@ -143,7 +145,7 @@ def launch(
                     log.put(job, result)
             display.jobs, display.done = len(jobs) - len(left), len(jobs) - len(left)
             if left:
-                (crew or carry_out)(left, store, display, log)
+                (elsewhere or carry_out)(left, store, display, log)
             log.close()
         except BaseException:
             log.close(drop=True)
@@ -198,6 +200,7 @@ def job_from(composer: Composer, config: DictConfig, whole: DictConfig, override
     parsed = [composer.parsed(line) for line in overrides]
     return job_of(
         config,
+        composer.make,
         folder=Path(whole.hydra.runtime.output_dir),
         name=whole.hydra.job.override_dirname,
         group=Path(whole.hydra.sweep.dir).name,
@@ -212,17 +215,6 @@ def command_of(overrides: Sequence[str]) -> str:
     words = [line for line in overrides if not line.startswith("hydra.sweep")]
     alone = ["hydra.mode=RUN"] if any(line.startswith("experiment=") for line in words) else []
     return shlex.join(["embedlab", *words, *alone])
-
-
-_checked: set[str] = set()
-
-
-def checked(job: Job, check: Callable[..., Any]) -> None:
-    """Refuse what is wrong with a job's cell, once for each cell."""
-    key = next(iter(job.pictures.values()))[1]
-    if key not in _checked:
-        check(job.cell, job.source)
-        _checked.add(key)
 
 
 def collision(same: dict[str, dict[str, Any]], config: DictConfig, job: Job) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,10 @@ class Source:
         if self.scorer is not None and not Path(self.scorer).is_dir() and not HUB_ID.fullmatch(self.scorer):
             raise ModelError(f"there is no scorer '{self.scorer}': no folder, and no hub id (owner/name).")
         pick_device(self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the settings, and not what was read by them."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
 
     @property
     def single_file(self) -> bool:

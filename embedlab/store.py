@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def code_of(cell: Cell) -> list[str]:
     return sorted(source_of(kind) for kind in foreign)
 
 
-@lru_cache(maxsize=256)
+@cache
 def source_of(kind: Any) -> str:
     """The text of a class, or of the module where it is; its name where neither can be had."""
     try:

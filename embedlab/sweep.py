@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +15,113 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from embedlab.store import write as write_file
+from embedlab.tracker import Tracker
+
 
 class Collect(Callback):
-    """Hydra callback: when all jobs of a multirun are done, put their pictures and scores together."""
+    """Hydra callback: when all jobs of a multirun were tried, put their pictures and scores together."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `sheet.png` and `results.csv` into the sweep's folder, and print the table."""
-        folder = Path(config.hydra.sweep.dir)
-        results = collect(folder)
-        if not results:
-            from embedlab.app import fail
+        """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
+        from embedlab.build import part_of
+        from embedlab.launch import FAILED
 
-            fail("this sweep has no jobs.")
-        write(folder, results)
-        print(table(results))
-        print(f"\nThe contact sheet is {folder.resolve() / 'sheet.png'}")
+        folder = Path(config.hydra.sweep.dir).absolute()
+        failures = conclude(folder, part_of(config, "tracker"), config.group or folder.name, FAILED.get(folder, []))
+        if failures:
+            sys.exit(1)
+
+
+def conclude(
+    folder: Path, tracker: Tracker, group: str, failed: Sequence[tuple[int, str, str]] = ()
+) -> list[tuple[int, str, str]]:
+    """What is done once for a whole sweep, from the files of its jobs; answers with what failed, and why."""
+    results = collect(folder)
+    if not results:
+        from embedlab.app import fail
+
+        fail("this sweep has no jobs.")
+    failures = {(number, reason): (number, name, reason) for number, name, reason in failed}
+    for result in results:
+        for reason in (result.get("error"), result.get("log_error")):
+            if reason:
+                failures.setdefault((result["job"], reason), (result["job"], result["name"], reason))
+    done = [result for result in results if any("file" in row for row in result["pictures"])]
+    try:
+        if done:
+            write(folder, results)
+            log(folder, results, tracker, group)
+    except Exception as error:  # a full disk, a tracker that dies: every job has its own files
+        from embedlab.job import reason_of
+
+        failures[-1, ""] = (-1, "the sweep's own table, sheet and run", reason_of(error))
+    if done:
+        print(table([result for result in done if result["scores"]]))
+        print(f"\nThe contact sheet is {folder / 'sheet.png'}; all figures are in results.csv and results.parquet.")
+    if failures:
+        print(f"\n{len(failures)} failed:")
+        for number, name, reason in sorted(failures.values()):
+            print(f"  {f'job {number} ' if number >= 0 else ''}({textwrap.shorten(name, 80)}): {reason}")
+        print(f"The same command again, or embedlab -m resume={folder}, makes what is missing and nothing else.")
+    return sorted(failures.values())
+
+
+def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group: str) -> None:
+    """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
+    from PIL import Image
+
+    rows, varied = records(results), axes(results)
+    config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
+    with tracker.run(f"sweep {group}", folder, config, group) as run:
+        with Image.open(folder / "sheet.png") as sheet:
+            run.pictures("sheet", [(sheet.convert("RGB"), group)])
+        heads = [
+            key for key in dict.fromkeys(k for row in rows for k in row) if key not in ("baseline", "key", "prompt")
+        ]
+        shown = []
+        for row in rows:
+            picture = None
+            if row.get("file"):
+                with Image.open(folder / row["file"]) as opened:
+                    picture = opened.convert("RGB")
+                    picture.thumbnail((256, 256))
+            shown.append([picture, *(plain_cell(row.get(key)) for key in heads)])
+        run.table("results", ["picture", *heads], shown)
+        for axis, score, at, lines in curves(rows, varied):
+            run.curves(f"{score} over {axis}", axis, at, lines)
+        run.scores(
+            {
+                "sweep/jobs": len(results),
+                "sweep/pictures": sum(1 for row in rows if row["status"] == "done"),
+                "sweep/failed": sum(1 for row in rows if row["status"] != "done"),
+            }
+        )
+
+
+def plain_cell(value: Any) -> Any:
+    """A value as a cell of a table: what is neither a number nor a text is written out."""
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+
+
+def curves(
+    rows: Sequence[dict[str, Any]], varied: dict[str, list[Any]]
+) -> list[tuple[str, str, list[float], dict[str, list[float]]]]:
+    """Each score over each numeric axis: mean over everything else, and the lowest and highest."""
+    made = []
+    scores = [
+        key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith(("clip_score/", "change/"))
+    ]
+    for axis, values in varied.items():
+        if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            continue
+        for score in scores:
+            found = {v: [row[score] for row in rows if row.get(axis) == v and score in row] for v in sorted(values)}
+            at = [v for v, seen in found.items() if seen]
+            if len(at) > 1:
+                kinds: dict[str, Any] = {"mean": lambda seen: sum(seen) / len(seen), "lowest": min, "highest": max}
+                made.append((axis, score, at, {name: [how(found[v]) for v in at] for name, how in kinds.items()}))
+    return made
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
@@ -53,7 +146,7 @@ def axes(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     >>> axes([{"overrides": {"guidance.scale": s, "sampler.steps": 9}, "pictures": [{"seed": 0}]} for s in (1, 4)])
     {'guidance.scale': [1, 4]}
     """
-    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
+    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {}) if key != "seeds"))
     found: dict[str, list[Any]] = {}
     for key in keys:
         values: list[Any] = []
@@ -135,33 +228,48 @@ def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
 
     from embedlab import images
 
-    seeds = list(dict.fromkeys(row["seed"] for result in results for row in result["pictures"]))
-    columns: list[tuple[str, dict[int, str]]] = []
-    first = results[0]
-    same_text = len({result["prompt"] for result in results}) == 1
-    if same_text and all("baseline" in row for row in first["pictures"]):
-        columns.append(
-            ("as written", {row["seed"]: f"{first['folder']}/{row['baseline']}" for row in first["pictures"]})
-        )
-    for result in results:
-        columns.append(
-            (label(result), {row["seed"]: f"{result['folder']}/{row['file']}" for row in result["pictures"]})
-        )
+    done = [result for result in results if any("file" in row for row in result["pictures"])]
+    seeds = list(dict.fromkeys(row["seed"] for result in done for row in result["pictures"]))
+
+    def files(result: dict[str, Any], name: str) -> dict[int, str]:
+        return {row["seed"]: f"{result['folder']}/{row[name]}" for row in result["pictures"] if name in row}
+
+    same_text = len({result["prompt"] for result in done}) == 1
+    columns = [(label(result), files(result, "file")) for result in done]
+    if same_text and files(done[0], "baseline"):
+        columns.insert(0, ("as written", files(done[0], "baseline")))
     cells = [[Image.open(files[seed]) if seed in files else None for _, files in columns] for seed in seeds]
-    title = first["prompt"] if same_text else ""
+    title = done[0]["prompt"] if same_text else ""
     picture = images.sheet(cells, [name for name, _ in columns], [f"seed {seed}" for seed in seeds], title)
     images.save(picture, folder / "sheet.png")
 
-    rows = [
-        {"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]
-    ]
+    rows = records(results)
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    temporary = folder / f".results.csv.{os.getpid()}"
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, folder / "results.csv")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys)
+    writer.writeheader()
+    writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
+    write_file(folder / "results.csv", text.getvalue().encode())
+    write_file(folder / "results.parquet", as_parquet(rows, keys))
+
+
+def as_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> bytes:
+    """A table by columns; a column of numbers is numbers, one of several kinds is text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns: dict[str, list[Any]] = {}
+    for key in keys:
+        cells = [plain_cell(row.get(key)) for row in rows]
+        kinds = {type(cell) for cell in cells if cell is not None}
+        if kinds == {int, float}:
+            cells = [None if cell is None else float(cell) for cell in cells]
+        elif len(kinds) > 1:
+            cells = [None if cell is None else str(cell) for cell in cells]
+        columns[key] = cells
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

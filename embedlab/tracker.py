@@ -158,7 +158,13 @@ class Wandb:
             raise ConfigError(f"tracker.tags holds {wrong[0]!r}; wandb takes texts of 1 to 64 letters.")
 
     def ready(self) -> None:
-        """Online, there has to be a key; wandb would ask for one, or fail, when the first picture is made."""
+        """Wandb's own variables have to be right; online, there has to be a key, because wandb would ask for one."""
+        import wandb
+
+        try:
+            wandb.setup(settings=wandb.Settings(silent=True, mode=self.mode))
+        except (wandb.errors.Error, ValueError) as error:
+            raise self._refused(error) from None
         if self.mode != "online":
             return
         host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
@@ -190,15 +196,18 @@ class Wandb:
                 reinit="create_new",
             )
         except (wandb.errors.Error, ValueError, TypeError, OSError) as error:  # pydantic's are ValueErrors
-            reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:240].rstrip(". ")
-            way = "tracker.mode=offline or tracker=disk" if self.mode == "online" else "tracker=disk"
-            raise ConfigError(f"wandb: {reason}. Mend that (or a WANDB_ variable), or use {way}.") from None
+            raise self._refused(error) from None
         with run, finished_on_sigterm(run.finish):
             for metric, how in SUMMARIES.items():
                 run.define_metric(metric, summary=how)
             run.define_metric("picture/*", step_metric="picture/seed")
             run.define_metric("steps/*", step_metric="steps/step")
             yield _WandbRun(run)
+
+    def _refused(self, error: Exception) -> ConfigError:
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:240].rstrip(". ")
+        way = "tracker.mode=offline or tracker=disk" if self.mode == "online" else "tracker=disk"
+        return ConfigError(f"wandb: {reason}. Mend that (or a WANDB_ variable), or use {way}.")
 
 
 class _WandbRun:

@@ -192,7 +192,7 @@ def test_a_refused_job_of_a_sweep_is_named_and_another_result_is_not_overwritten
     kept = (tmp_path / "out" / "result.json").read_text()
     other = embedlab(*FAST, "guidance.scale=2", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
     assert other.returncode == 2
-    assert "holds the result of another cell" in other.stderr
+    assert "holds another result (other settings: " in other.stderr
     assert (tmp_path / "out" / "result.json").read_text() == kept
 
 

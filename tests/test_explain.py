@@ -21,8 +21,10 @@ from embedlab import (
     explain,
     find,
 )
+from embedlab.batch import carry_out
 from embedlab.errors import EmbedlabError
-from embedlab.experiment import explained, run
+from embedlab.job import explained
+from embedlab.store import Store
 from embedlab.tracker import Disk
 
 PROMPT = "A picture of a puppy"
@@ -108,7 +110,8 @@ def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
 
 def test_every_run_logs_its_tokens_and_its_schedule(tmp_path):
     cell = Cell(PROMPT, [Replace("puppy", Switch(["puppy", "cat"], 0.5))], sampler=Sampler("ddim", steps=2))
-    result = run(Job(find("emoji"), cell, (0,), tmp_path, tracker=Disk()), say=lambda _: None)
+    job = Job(find("emoji"), cell, (0,), tmp_path, tracker=Disk())
+    result = carry_out([job], Store(tmp_path / ".cells")).results[0]
     kept = json.loads((tmp_path / "result.json").read_text())
     assert [row["edit"] for row in kept["schedule"]] == ["puppy → puppy", "puppy → cat"]
     assert kept["explain"]["tokens"][5]["near_after"][0] == "cat"

@@ -118,10 +118,12 @@ def test_what_cannot_leave_is_refused(sd1, tmp_path):
 
 def test_a_job_writes_them_when_asked(tmp_path):
     from embedlab import Job, find
-    from embedlab.experiment import run
+    from embedlab.batch import carry_out
+    from embedlab.store import Store
 
     cell = Cell(PROMPT, EDIT, sampler=Sampler("ddim", steps=1))
-    run(Job(find("emoji"), cell, (0,), tmp_path, export=True), say=lambda _: None)
+    job = Job(find("emoji"), cell, (0,), tmp_path, export=True)
+    assert not carry_out([job], Store(tmp_path / ".cells")).failures
     tensors, made_by = load_embeds(tmp_path / "conditioning.safetensors")
     assert tensors["prompt_embeds"].shape == (1, 77, 96)
     assert made_by["model"] == "emoji"

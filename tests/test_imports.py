@@ -33,6 +33,7 @@ ORDER = [
         "job",
         "batch",
         "progress",
+        "crew",
         "build",
         "launch",
         "sweep",

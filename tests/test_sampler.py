@@ -170,10 +170,17 @@ def test_a_start_past_the_end_is_refused(tmp_path):
         Start(str(file), step=10).first(10)
 
 
-def test_latents_with_nan_are_reported_not_decoded(sd1):
-    from embedlab.sampler import sample
+def test_latents_with_nan_are_reported_and_spoil_no_neighbour(sd1, monkeypatch):
+    from embedlab import Cell, experiment
 
-    with pytest.raises(SamplerError, match="the latents of picture 1 hold NaN"):
-        x = torch.zeros(2, 4, 8, 8)
-        bad = torch.tensor([0.0, float("nan")]).view(2, 1, 1, 1)
-        sample(lambda x, t: x + bad, x, Sampler("ddim", 2).make(sd1.scheduler))
+    own = experiment.noise
+    cell, at_once = Cell("a puppy", sampler=Sampler("ddim", 2)), 4
+    (good,) = experiment.render(sd1, [cell], [0, 1, 2], at_once)
+    spoilt = torch.tensor([1.0, float("nan"), 1.0]).view(3, 1, 1, 1)
+    monkeypatch.setattr(experiment, "noise", lambda *given: own(*given) * spoilt)
+    with pytest.raises(SamplerError, match="the latents of seed 1 hold NaN"):
+        experiment.render(sd1, [cell], [0, 1, 2], at_once)
+    told = experiment.tell(sd1, [experiment.calls_of(cell, sd1.scheduler)])[0]
+    drawn = experiment.draw(sd1, [(told, seed) for seed in (0, 1, 2)])
+    assert [one.whole for one in drawn] == [True, False, True]
+    assert torch.equal(drawn[2].latents, good.latents[2])

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 class Batch(Launcher):
     """All jobs of a batch as one plan, in this process."""
 
+    crew: Any = None  # who else carries the plan out: nobody
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from embedlab.launch import prepare
 
@@ -22,8 +24,28 @@ class Batch(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from embedlab.launch import launch
 
-        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew())
+        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew)
+
+
+class Ray(Batch):
+    """The same plan, cut into chunks for the workers of a Ray cluster."""
+
+    def __init__(self, **settings: Any):
+        self.settings = settings
 
     def crew(self) -> Any:
-        """Who carries the plan out; nobody else."""
-        return None
+        from embedlab.crew import Crew, Ray
+
+        return Crew(Ray(**self.settings))
+
+
+class Slurm(Batch):
+    """The same plan, cut into chunks for jobs of Slurm."""
+
+    def __init__(self, **settings: Any):
+        self.settings = settings
+
+    def crew(self) -> Any:
+        from embedlab.crew import Crew, Slurm
+
+        return Crew(Slurm(**self.settings))
