@@ -278,16 +278,14 @@ class _Line:
         """Everything, in the order asked for; what can share a call waits for company, and no longer."""
         pools: dict[Any, list[tuple[Picture, Wanted]]] = {}
         for part in (pictures[k : k + TOLD_AT_ONCE] for k in range(0, len(pictures), TOLD_AT_ONCE)):
-            self._tell({n for picture in part for n in picture.jobs})
-            ready = [picture for picture in part if picture.key in missing and picture.key not in self.faults]
+            self._tell(part)
             for picture in part:
-                if picture.key not in missing or picture.key in self.faults:
+                name = fingerprint(picture.cell)
+                if picture.key not in missing:
                     self._made(picture)
-            for picture in ready:
-                want = (self.told[fingerprint(picture.cell)], picture.seed)
-                if self._is_twin(picture):
-                    continue
-                pools.setdefault(self._alike(want), []).append((picture, want))
+                elif name in self.told and not self._is_twin(picture):
+                    want = (self.told[name], picture.seed)
+                    pools.setdefault(self._alike(want), []).append((picture, want))
             for pool in pools.values():
                 while len(pool) >= self.pace.size:
                     self._draw([pool.pop(0) for _ in range(self.pace.size)])
@@ -316,31 +314,24 @@ class _Line:
         shapes = [(len(c.conditioning.hidden), len(c.plain.hidden), c.cell.guidance.scale == 1) for c in want[0]]
         return (cell.size, cell.sampler, cell.start, *shapes)
 
-    def _tell(self, numbers: set[int]) -> None:
-        """Encode what these jobs are told; where one cannot be, it is found and marked, and the others go on."""
-        cells = {}
-        for n in sorted(numbers & self.left.keys()):
-            for cell in (self.jobs[n].cell.baseline(), self.jobs[n].cell):
-                if (name := fingerprint(cell)) not in self.told:
-                    cells[name] = cell
-        if not cells:
+    def _tell(self, pictures: Sequence[Picture]) -> None:
+        """Encode what is told of some pictures; a cell of which that cannot be done spoils its own jobs alone."""
+        cells = {fingerprint(picture.cell): picture.cell for picture in pictures}
+        new = {name: cell for name, cell in cells.items() if name not in self.told and self.uses[name]}
+        if not new:
             return
-        self._tell_cells(cells, numbers)
-        for name in cells.keys() & self.told.keys():
-            self.content[name] = told_as(self.told[name])
-
-    def _tell_cells(self, cells: dict[str, Cell], numbers: set[int]) -> None:
+        schedule = self.model.scheduler
         try:
-            schedules = {name: calls_of(cell, self.model.scheduler) for name, cell in cells.items()}
-            self.told |= zip(cells, tell(self.model, list(schedules.values())), strict=True)
+            self.told |= zip(new, tell(self.model, [calls_of(cell, schedule) for cell in new.values()]), strict=True)
         except Exception:  # one of them: which?
-            for name, cell in cells.items():
+            for name, cell in new.items():
                 try:
-                    self.told[name] = tell(self.model, [calls_of(cell, self.model.scheduler)])[0]
+                    self.told[name] = tell(self.model, [calls_of(cell, schedule)])[0]
                 except Exception as error:
-                    for n in sorted(numbers & self.left.keys()):
-                        if name in self._names(n):
-                            self._spoil(n, reason_of(error))
+                    for n in [n for n in self.left if name in self._names(n)]:
+                        self._spoil(n, reason_of(error))
+        for name in new.keys() & self.told.keys():
+            self.content[name] = told_as(self.told[name])
 
     def _spoil(self, number: int, reason: str) -> None:
         """Nothing of a job can be made."""
@@ -351,7 +342,7 @@ class _Line:
     def _draw(self, part: list[tuple[Picture, Wanted]]) -> None:
         """One batch; halved while it does not fit, and one by one when it fails otherwise."""
         part = [(picture, want) for picture, want in part if any(n in self.left for n in picture.jobs)]
-        for picture, _ in (there := [pair for pair in part if self.store.path(pair[0].key).is_file()]):
+        for picture, _ in (there := [pair for pair in part if pair[0].key in self.store]):
             self._made(picture)  # somebody else made it meanwhile
         part = [pair for pair in part if pair not in there]
         if not part:
@@ -367,9 +358,10 @@ class _Line:
                     gc.collect()
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
-                size = min(self.pace.size, (len(part) + 1) // 2) if out_of_memory(error) else 1
-                for k in range(0, len(part), size):
-                    self._draw(part[k : k + size])
+                while part:
+                    size = self.pace.size if out_of_memory(error) else 1
+                    self._draw(part[:size])
+                    part = part[size:]
                 return
             self.faults[part[0][0].key] = reason_of(error)
             self._made(part[0][0])

@@ -367,7 +367,7 @@ class Ray:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(work)
         for _ in range(count):
             worker = f"ray-{len(self._running) + len(self._ended)}"
-            self._running[worker] = task.remote(str(queue), worker, self.cpus)  # type: ignore[call-arg]
+            self._running[worker] = task.remote(str(queue), worker, self.cpus)
 
     def alive(self) -> set[str]:
         """Tasks that have not come back."""

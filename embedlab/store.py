@@ -56,7 +56,7 @@ def content(path: Path) -> str:
 def code_of(cell: Cell) -> list[str]:
     """The source of operators from elsewhere: one that was rewritten makes other pictures."""
     foreign = {type(operator) for operator in cell.operators if not type(operator).__module__.startswith("embedlab.")}
-    return sorted(source_of(kind) for kind in foreign)
+    return sorted(source_of(kind) for kind in foreign)  # type: ignore[arg-type]
 
 
 @cache

@@ -1,0 +1,294 @@
+"""Many jobs as one plan: shared calls, nothing twice, one failure is one failure."""
+
+import errno
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from embedlab import Cell, Guidance, Interpolate, Job, Replace, Sampler, Store, batch, carry_out, find, render
+from embedlab.batch import Pace, Quiet, plan
+from embedlab.errors import ConfigError, ModelError
+from embedlab.job import state_of
+from embedlab.tracker import Disk
+
+PROMPT = "A picture of a puppy"
+FAST = Sampler("ddim", 2)
+
+
+class Seen(Quiet):
+    """Keeps what it was told."""
+
+    def __init__(self):
+        self.batches, self.reasons, self.notes, self.finished_at = [], [], [], {}
+
+    def drew(self, pictures, rows, seconds, outside):
+        self.batches.append((pictures, rows))
+
+    def finished(self, job, result):
+        self.finished_at[job.number] = len(self.batches)
+
+    def failed(self, job, reason):
+        self.reasons.append((job.number, reason))
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def source(folders):
+    return find(str(folders["sd1"]), device="cpu")
+
+
+@pytest.fixture
+def jobs(source, tmp_path):
+    """Cells → jobs of seeds 0 and 1."""
+
+    def make(*cells, seeds=(0, 1), **settings):
+        return [Job(source, c, seeds, tmp_path / "sweep" / str(n), number=n, **settings) for n, c in enumerate(cells)]
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "cells")
+
+
+def cell(weight, **settings):
+    return Cell(PROMPT, (Interpolate("puppy", "skunk", weight),), sampler=FAST, **settings)
+
+
+def test_jobs_get_the_pictures_that_they_would_get_alone(jobs, store, sd1):
+    cells = [cell(0.5), cell(1), cell(0.5, guidance=Guidance(7)), Cell(PROMPT + " and a cat", sampler=FAST)]
+    mine = jobs(*cells, at_once=3)
+    outcome = carry_out(mine, store)
+    assert not outcome.failures
+    for job in mine:
+        for seed, keys in job.pictures.items():
+            (alone,) = render(sd1, [job.cell], [seed])
+            torch.testing.assert_close(store.get(keys[1]).latents, alone.latents[0], atol=1e-4, rtol=0)
+            assert (store.get(keys[1]).picture - alone.pictures[0]).abs().max() <= 1 / 255
+
+
+def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
+    seen = Seen()
+    mine = jobs(cell(0), cell(0.5), cell(1), cell(0.5), at_once=16)
+    assert len(plan(mine)) == 2 * 4
+    carry_out(mine, store, seen)
+    assert seen.batches == [(6, 2 * 6 * 2)], "seeds × (as written, half, whole); weight 0 is as written, to the bit"
+    zero, plain = (store.get(mine[0].pictures[0][k]).latents for k in (1, 0))
+    assert torch.equal(zero, plain)
+
+
+def test_each_text_is_encoded_once(jobs, store, monkeypatch):
+    from embedlab import experiment
+
+    texts, own = [], experiment.encode
+
+    def counted(prompts, *rest):
+        texts.extend(prompt[0].tokens.text for prompt in prompts)
+        return own(prompts, *rest)
+
+    monkeypatch.setattr(experiment, "encode", counted)
+    carry_out(jobs(cell(0.5), cell(1), cell(0.5), cell(1, guidance=Guidance(7)), at_once=2), store)
+    # as written, half, whole, and the negative prompt; nothing once more for other seeds, scales or jobs
+    assert len(texts) <= 2 * len({"plain", "half", "whole"}) + 1
+    assert texts.count("") == 1
+
+
+def test_a_job_is_finished_as_soon_as_its_pictures_are(jobs, store):
+    seen = Seen()
+    carry_out(jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), store, seen)
+    assert seen.finished_at == {0: 2, 1: 3, 2: 4}
+
+
+def test_what_is_there_is_not_made_again(jobs, store, tmp_path):
+    carry_out(jobs(cell(0.5), cell(1)), store)
+    seen = Seen()
+    carry_out(jobs(cell(0.5), cell(1), cell(0.75)), Store(store.folder), seen)
+    assert sum(pictures for pictures, _ in seen.batches) == 2
+    first = jobs(cell(0.5))[0].pictures[0][1]
+    store.path(first).write_bytes(store.path(first).read_bytes()[:-9])
+    seen = Seen()
+    carry_out(jobs(cell(0.5)), Store(store.folder), seen)
+    assert sum(pictures for pictures, _ in seen.batches) == 1, "a file cut short is made again"
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store, monkeypatch):
+    own, tried = batch.draw, []
+
+    def small(model, wanted, *rest):
+        tried.append(len(wanted))
+        if len(wanted) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(model, wanted, *rest)
+
+    monkeypatch.setattr(batch, "draw", small)
+    seen = Seen()
+    outcome = carry_out(jobs(*(cell(w / 8) for w in range(1, 8)), at_once=8), store, seen)
+    assert not outcome.failures
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2], "what did not fit is not tried again"
+    assert "8 pictures at once do not fit" in seen.notes[0]
+
+
+def test_the_fastest_size_of_a_batch_is_found_and_kept(tmp_path):
+    file = tmp_path / "cache" / "batches.json"
+    pace = Pace(None, "cpu", "a model", file)
+    seconds = {8: 8.0, 16: 24.0, 4: 6.0, 32: 64.0}
+    sizes = []
+    for _ in range(6):
+        sizes.append(pace.size)
+        pace.took(pace.size, seconds[pace.size])
+    assert sizes == [8, 16, 4, 8, 8, 8], "larger and smaller were slower a picture"
+    assert Pace(None, "cpu", "a model", file).size == 8
+    pace = Pace(None, "cpu", "a model", file)
+    pace.too_many(8)
+    assert pace.size == 4
+    assert Pace(5, "cpu", "a model", file).size == 5, "a number that was asked for"
+
+
+def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
+    own = batch.tell
+
+    def tell(model, schedules):
+        if any("owl" in str(c.operators) for s in schedules for c in s):
+            raise RuntimeError("on purpose")
+        return own(model, schedules)
+
+    monkeypatch.setattr(batch, "tell", tell)
+    bad = Cell(PROMPT, (Replace("puppy", "owl"),), sampler=FAST)
+    mine = jobs(cell(0.5), bad, cell(1))
+    outcome = carry_out(mine, store)
+    assert [(job.number, reason) for job, reason in outcome.failures] == [(1, "RuntimeError: on purpose")]
+    states = [json.loads((job.folder / "result.json").read_text())["status"] for job in mine]
+    assert states == ["done", "failed", "done"]
+    assert state_of(mine[1])["pictures"][0]["error"] == "RuntimeError: on purpose"
+
+
+def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
+    from embedlab import experiment
+
+    own = experiment.noise
+
+    def spoilt(shape, random):
+        factors = [float("nan") if one.initial_seed() == 1 else 1.0 for one in random]
+        return own(shape, random) * torch.tensor(factors).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(experiment, "noise", spoilt)
+
+    (job,) = jobs(cell(0.5))
+    outcome = carry_out([job], store)
+    (_, reason) = outcome.failures[0]
+    assert reason.startswith("the latents of seed 1 hold NaN or infinite numbers; try float32")
+    rows = state_of(job)["pictures"]
+    assert (job.folder / rows[0]["file"]).is_file()
+    assert "file" not in rows[1]
+    assert rows[1]["error"] == reason
+    monkeypatch.undo()
+    seen = Seen()
+    assert not carry_out([job], store, seen).failures
+    assert sum(pictures for pictures, _ in seen.batches) == 2, "seed 1 alone, as written and edited"
+
+
+def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store, monkeypatch):
+    mine = jobs(cell(0.5), cell(1), at_once=1)
+    full, own = mine[0].pictures[1][1], store.put
+
+    def put(key, drawn):
+        if key == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return own(key, drawn)
+
+    monkeypatch.setattr(store, "put", put)
+    outcome = carry_out(mine, store)
+    ((job, reason),) = outcome.failures
+    assert job.number == 0
+    assert "No space left on device" in reason
+    assert state_of(mine[1])["status"] == "done"
+
+
+class Dies(Disk):
+    """A tracker that takes runs and loses them."""
+
+    def run(self, name, folder, config, group=None):
+        raise ConnectionError("the server is gone")
+
+
+def test_a_tracker_that_dies_loses_no_picture(jobs, store):
+    first, second = jobs(cell(0.5), cell(1))
+    mine = [replace(first, tracker=Dies()), replace(second, tracker=Disk())]
+    outcome = carry_out(mine, store)
+    ((job, reason),) = outcome.failures
+    assert job.number == 0
+    assert reason == "its pictures are made, but were not logged: ConnectionError: the server is gone"
+    result = state_of(mine[0])
+    assert (result["status"], result["logged"], result["log_error"]) == ("done", False, reason)
+    assert (mine[1].folder / "log" / "scores.jsonl").is_file()
+    assert state_of(mine[1])["logged"]
+
+
+def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeypatch):
+    from embedlab import models
+
+    def broken(source):
+        raise ModelError("the part 'unet' cannot be read")
+
+    monkeypatch.setattr(models.Source, "load", broken)
+    with pytest.raises(ModelError, match="the part 'unet'"):
+        carry_out(jobs(cell(0.5)), store)
+
+
+def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch):
+    from embedlab import experiment
+    from embedlab.experiment import Drawn
+
+    held = []
+
+    def draw(model, wanted, on_step=None):
+        return [Drawn(torch.zeros(3, 16, 16), torch.zeros(4, 8, 8)) for _ in wanted]
+
+    monkeypatch.setattr(batch, "draw", draw)
+    own = batch._Line._finish
+
+    def finish(line, number):
+        held.append((len(line.told), len(line.store._recent), len(line.left)))
+        own(line, number)
+
+    monkeypatch.setattr(batch._Line, "_finish", finish)
+    jobs = [Job(source, cell(n / 200), (0,), tmp_path / str(n), at_once=8, number=n) for n in range(1, 151)]
+    carry_out(jobs, Store(tmp_path / "cells"))
+    assert len(held) == 150
+    assert max(told for told, _, _ in held) <= batch.TOLD_AT_ONCE + 2
+    assert max(kept for _, kept, _ in held) <= 64
+    assert experiment.Memory(2)._known == {}
+
+
+def test_a_result_of_other_settings_is_never_overwritten(jobs, store):
+    (job,) = jobs(cell(0.5))
+    carry_out([job], store)
+    (other,) = jobs(cell(0.75))
+    with pytest.raises(ConfigError, match=r"holds another result \(other settings: .*nothing is overwritten"):
+        state_of(other)
+    file = job.folder / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "key": "x", "versions": {**result["versions"], "torch": "1.0"}}))
+    with pytest.raises(ConfigError, match=r"made with torch 1.0 \(now "):
+        state_of(job)
+    file.write_text(json.dumps(result)[:-20])
+    assert state_of(job) is None, "cut short: the job is made again"
+    file.write_text(json.dumps({**result, "format": 99}))
+    with pytest.raises(ConfigError, match=r"is of a newer embedlab \(format 99, this one reads 1\)"):
+        state_of(job)
+
+
+def test_keys_tell_apart_what_makes_other_pictures(source, tmp_path):
+    base = Job(source, cell(0.5), (0,), tmp_path).pictures[0][1]
+    others = [cell(0.51), cell(0.5, guidance=Guidance(5)), cell(0.5, size=32)]
+    keys = {Job(source, other, (0,), tmp_path).pictures[0][1] for other in others}
+    keys |= {Job(source, cell(0.5), (1,), tmp_path).pictures[1][1]}
+    half = find(source.name, device="cpu", dtype="bfloat16")
+    keys |= {Job(half, cell(0.5), (0,), tmp_path).pictures[0][1]}
+    assert len({base, *keys}) == 6
+    assert Job(find(source.name, device="cpu"), cell(0.5), (0,), tmp_path / "x").pictures[0][1] == base
