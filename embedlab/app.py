@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,25 @@ def main() -> None:
             fail("explain takes one cell; leave out -m and the lists of values.")
         sys.argv[1:] = [*words, *EXPLAIN]
     with mendable():
+        said_twice(sys.argv[1:])
         for word in [word for word in sys.argv[1:] if word.startswith("resume=")]:
             from embedlab.launch import taken_up
 
             more = [other for other in sys.argv[1:] if other not in (word, "-m", "--multirun")]
             sys.argv[1:] = taken_up(word.removeprefix("resume="), more)
         app()
+
+
+def said_twice(words: Sequence[str]) -> None:
+    """Refuse a setting that is given twice: of two lists of values Hydra would sweep over the last and say nothing."""
+    from embedlab.errors import ConfigError
+
+    known: dict[str, str] = {}
+    for word in words:
+        key = word.partition("=")[0]
+        if "=" in word and key in known and known[key] != word:
+            raise ConfigError(f"{key} is given twice: {known[key]} and {word}; leave one out.")
+        known[key] = word
 
 
 @contextmanager
