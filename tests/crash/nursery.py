@@ -1,0 +1,52 @@
+"""Imports embedlab once, then runs it in a forked child for every line of words (as JSON) that comes in.
+
+Every picture that a child has put into its store is written down, so that one that is made twice is seen.
+"""
+
+import json
+import os
+import sys
+
+import torch
+import transformers.models.clip  # noqa: F401
+
+from embedlab import app, batch, experiment, job, launch, progress, store  # noqa: F401
+
+torch.set_num_threads(1)
+
+
+def child(words: list[str], ledger: str) -> None:
+    """Become embedlab."""
+    own = store.Store.put
+
+    def put(self: store.Store, key: str, drawn: experiment.Drawn) -> experiment.Drawn:
+        kept = own(self, key, drawn)
+        with open(ledger, "a") as file:
+            file.write(key + "\n")
+        return kept
+
+    store.Store.put = put
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    if not os.environ.get("LOUD"):
+        os.dup2(silent, 2)
+    sys.argv = ["embedlab", *words]
+    app.main()
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                child(order["words"], order["ledger"])
+                code = 0
+            except SystemExit as error:
+                code = int(error.code or 0)
+            finally:
+                os._exit(code)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(status, flush=True)

@@ -1,0 +1,112 @@
+"""Pull the plug at any moment: nothing that was finished is made again, nothing is half, and the end is the same."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+KILLS = 20
+WEIGHTS = ",".join(str(n / 10) for n in range(1, 11))
+SWEEP = [
+    "-m",
+    "operators=[interpolate]",
+    "operators.interpolate.toward=skunk",
+    f"operators.interpolate.weight={WEIGHTS}",
+]
+SWEEP += ["seeds=[0],[1],[2]", "sampler.steps=12", "tracker=disk", "at_once=2", "model=custom", "model.device=cpu"]
+
+
+class Nursery:
+    """A process that gives birth to sweeps, and what is known of each."""
+
+    def __init__(self, ledger: Path):
+        self.ledger = ledger
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(self, words: list[str], kill: signal.Signals | None = None, after: float = 0) -> tuple[int, float]:
+        """Run a sweep to its end, or to where it is killed; the answer is the exit code and the seconds it took."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"words": words, "ledger": str(self.ledger)}) + "\n")
+        self.process.stdin.flush()
+        pid, begun = int(self.process.stdout.readline()), time.monotonic()
+        if kill is not None:
+            time.sleep(after)
+            os.kill(pid, kill)  # a child that has ended already waits for us as a zombie
+        status = int(self.process.stdout.readline())
+        return os.waitstatus_to_exitcode(status), time.monotonic() - begun
+
+    def made(self) -> list[str]:
+        return self.ledger.read_text().split() if self.ledger.is_file() else []
+
+
+@pytest.fixture
+def nursery(tmp_path):
+    one = Nursery(tmp_path / "ledger")
+    yield one
+    one.process.stdin.close()
+    one.process.wait(timeout=60)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
+    chance = random.Random(4)
+    words = [*SWEEP, f"model.name={folders['sd1']}"]
+    code, whole = nursery.run([*words, f"hydra.sweep.dir={tmp_path}/calm"])
+    assert code == 0
+    assert len(nursery.made()) == 33, "30 edited, and 3 as written"
+    nursery.ledger.unlink()
+
+    storm, kills, finished = tmp_path / "storm", 0, {}
+    words = [*words, f"hydra.sweep.dir={storm}"]
+    while kills < KILLS:
+        how = chance.choice([signal.SIGKILL, signal.SIGTERM])
+        code, _ = nursery.run(words, how, chance.uniform(0, whole / 4))
+        assert code in (-how, 0)
+        kills += 1
+        for path in storm.glob("*/result.json"):
+            result = json.loads(path.read_text())  # half a file would not parse
+            assert result["status"] == "done"
+            assert finished.setdefault(path, path.stat().st_mtime_ns) <= path.stat().st_mtime_ns
+            for row in result["pictures"]:
+                for name in ("file", "baseline"):
+                    with Image.open(path.parent / row[name]) as picture:
+                        picture.load()
+        if len(finished) == 30:  # it is through before the kills are: the rest hit it from its beginning again
+            for path in chance.sample(sorted(finished), 20):
+                for file in path.parent.glob("*.*"):
+                    file.unlink() if file.is_file() else None
+                del finished[path]
+    code, _ = nursery.run([f"resume={storm}"])
+    assert code == 0
+    made = nursery.made()
+    assert len(made) == len(set(made)) == 33, "no finished picture was made again"
+    assert not [path for path in storm.rglob(".*.[0-9]*") if path.is_file()], "no half file is left"
+    calm = table(tmp_path / "calm")
+    after = table(storm)
+    assert [row.keys() for row in calm] == [row.keys() for row in after]
+    for a, b in zip(calm, after, strict=True):
+        for key, value in a.items():
+            if key.startswith(("change/", "clip_score/")):  # batches were other ones, and so is the last digit
+                assert float(value) == pytest.approx(float(b[key]), abs=2e-3), key
+            else:
+                assert value == b[key], key
