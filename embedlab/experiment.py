@@ -28,6 +28,7 @@ from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError,
 from embedlab.explanation import explain
 from embedlab.export import content_of, prompt_embeds, save_embeds
 from embedlab.guidance import Denoiser, Guidance, guided, in_turn
+from embedlab.infotext import infotext
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
 from embedlab.operators.apply import edit, edit_encoded, edit_with
@@ -562,15 +563,13 @@ def run(job: Job, say: Callable[[str], None] = print, on_step: Callable[[int], N
         pictures = {False: images.to_pil(before.pictures), True: images.to_pil(after.pictures)}
         for n, row in enumerate(rows):
             row["file"] = f"seed-{row['seed']}.png"
-            images.save(
-                pictures[True][n],
-                job.folder / row["file"],
-                {**settings, "seed": row["seed"], "edited": True, "scores": row},
-            )
+            mine = {**settings, "seed": row["seed"], "edited": True, "scores": row}
+            images.save(pictures[True][n], job.folder / row["file"], mine, infotext(mine, pictures[True][n].size))
             if job.cell.operators:
                 row["baseline"] = f"baseline-seed-{row['seed']}.png"
                 plain = {**settings, "seed": row["seed"], "edited": False}
-                images.save(pictures[False][n], job.folder / row["baseline"], plain)
+                size = pictures[False][n].size
+                images.save(pictures[False][n], job.folder / row["baseline"], plain, infotext(plain, size))
         names = [f"seed {seed}" for seed in seeds]
         columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
         shown = [[pictures[False][n], pictures[True][n]][-len(columns) :] for n in range(len(seeds))]

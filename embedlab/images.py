@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
+from embedlab import infotext
 from embedlab.errors import ConfigError
 
 KEY = "embedlab"  # the PNG text chunk that holds the settings
@@ -42,11 +43,13 @@ def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> Floa
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
 
 
-def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> Path:
-    """Write a PNG, whole or not at all, with `settings` as JSON inside."""
+def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = None, parameters: str = "") -> Path:
+    """Write a PNG, whole or not at all, with `settings` as JSON inside, and `parameters` as other tools read them."""
     chunks = PngImagePlugin.PngInfo()
     if settings is not None:
         chunks.add_itxt(KEY, json.dumps(settings, ensure_ascii=False, default=str))
+    if parameters:
+        chunks.add_text(infotext.KEY, parameters)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

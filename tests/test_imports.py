@@ -23,10 +23,11 @@ ORDER = [
         "export",
         "guidance",
         "sampler",
+        "infotext",
         "images",
         "metrics",
     ),
-    *("tracker", "experiment", "build", "sweep", "app", "pretrain", "__main__"),
+    *("tracker", "experiment", "build", "trust", "replay", "sweep", "contact", "film", "app", "pretrain", "__main__"),
 ]
 
 
