@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ HERE = Path(__file__).resolve().parent
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
 
 
+COMMANDS = {"sheet": "embedlab.contact", "film": "embedlab.film", "replay": "embedlab.replay"}
+
+
 # nothing is drawn, so nothing is written
 EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
 
@@ -39,6 +43,10 @@ def conf_dir() -> str:
 
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        with mendable():
+            import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+        return
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     if "explain" in sys.argv[1:]:
@@ -176,21 +184,27 @@ def leave_nothing(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def work(config: DictConfig) -> dict[str, Any]:
-    """Make the job that a config describes, and run it."""
+def quiet() -> None:
+    """Keep the libraries' progress bars and notices off the terminal."""
     from diffusers.utils import logging as diffusers_logging
-    from tqdm import tqdm
     from transformers.utils import logging as transformers_logging
-
-    from embedlab.errors import ConfigError
-    from embedlab.experiment import explained, run
-    from embedlab.sweep import table
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     diffusers_logging.set_verbosity_error()
+
+
+def work(config: DictConfig) -> dict[str, Any]:
+    """Make the job that a config describes, and run it."""
+    from tqdm import tqdm
+
+    from embedlab.errors import ConfigError
+    from embedlab.experiment import explained, run
+    from embedlab.sweep import table
+
+    quiet()
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     job = job_of(config)
