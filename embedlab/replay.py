@@ -93,7 +93,15 @@ def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
             text, picture = file.text.get(KEY), file.convert("RGB")  # type: ignore[attr-defined]
     except UnidentifiedImageError:
         raise PictureError(f"'{path}' is no PNG; only the PNGs that embedlab writes can be made again.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise PictureError(f"'{path}' cannot be read to its end: {error}.") from None
     if text is None:
         raise PictureError(f"'{path}' holds no embedlab settings; it is of another tool, or they were taken out.")
@@ -142,9 +150,9 @@ def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
 def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     """Make a picture again and compare the two.
 
-    It is rendered alone first. In a batch it is rounded otherwise (latents differ by 1e-6, and of 30 pictures of a sweep
-    29 had one to a few pixels that differed by 1 of 255), so where that differs, the batches follow that its job made
-    of it; with those all 30 were equal.
+    It is rendered alone first. A batch is rounded otherwise: latents differ by 1e-6, and of 30 pictures of a sweep 29
+    had a few pixels that differed by 1 of 255. Where that is so, the batches follow that its job made of it; with
+    those all 30 were equal.
     """
     from embedlab import images
     from embedlab.experiment import check, render, versions
@@ -182,9 +190,15 @@ def main(argv: list[str]) -> None:
         "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
     )
     parser.add_argument("picture", type=Path, help="a PNG that embedlab wrote")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="where to save the new picture; else nothing is written")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose operators may be run; repeatable"
+        "--to", type=Path, metavar="FILE", help="where to save the new picture; else nothing is written"
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose operators may be run; repeatable",
     )
     words = parser.parse_args(argv)
     quiet()

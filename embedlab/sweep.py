@@ -130,28 +130,10 @@ def short(value: str) -> str:
 
 
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
-    """The contact sheet (a column a job, a row a seed, the unedited pictures first) and one row a picture as CSV."""
-    from PIL import Image
+    """The contact sheets, and one row a picture as CSV."""
+    from embedlab.contact import write_sheets
 
-    from embedlab import images
-
-    seeds = list(dict.fromkeys(row["seed"] for result in results for row in result["pictures"]))
-    columns: list[tuple[str, dict[int, str]]] = []
-    first = results[0]
-    same_text = len({result["prompt"] for result in results}) == 1
-    if same_text and all("baseline" in row for row in first["pictures"]):
-        columns.append(
-            ("as written", {row["seed"]: f"{first['folder']}/{row['baseline']}" for row in first["pictures"]})
-        )
-    for result in results:
-        columns.append(
-            (label(result), {row["seed"]: f"{result['folder']}/{row['file']}" for row in result["pictures"]})
-        )
-    cells = [[Image.open(files[seed]) if seed in files else None for _, files in columns] for seed in seeds]
-    title = first["prompt"] if same_text else ""
-    picture = images.sheet(cells, [name for name, _ in columns], [f"seed {seed}" for seed in seeds], title)
-    images.save(picture, folder / "sheet.png")
-
+    write_sheets(folder, results)
     rows = [
         {"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]
     ]

@@ -364,13 +364,18 @@ def test_an_own_operator_needs_to_be_trusted_by_name(drawn, theirs, tmp_path):
         with pytest.raises(ConfigError, match="if you trust 'their_package', say so: --trust their_package"):
             recipe(path, trust)
     assert not (theirs / "their_package" / "marker").exists(), "what is not trusted is not even imported"
-    source, cell = made(images.settings_of(path)["config"], ["their_package"])
+    _, cell = made(images.settings_of(path)["config"], ["their_package"])
     assert cell.operators[0].by == 1.5
     assert (theirs / "their_package" / "marker").exists()
 
 
 def test_trust_ends_at_the_package(theirs):
-    for name in ("their_package.os.system", "their_package.Path", "their_package.Louder.__init__", "their_package.gone"):
+    for name in (
+        "their_package.os.system",
+        "their_package.Path",
+        "their_package.Louder.__init__",
+        "their_package.gone",
+    ):
         with pytest.raises(ConfigError, match="none of embedlab's"):
             true_name(name, ["their_package"])
     assert true_name("their_package.Louder", ["their_package"]) == "their_package.Louder"
