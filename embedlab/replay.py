@@ -128,11 +128,15 @@ def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
     from embedlab.sampler import check_seeds
     from embedlab.trust import made
 
+    config = settings.get("config")
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
+        config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
     try:
-        source, cell = made(settings.get("config"), trust)
+        source, cell = made(config, trust)
     except ConfigError as error:
         raise ConfigError(f"'{path}' cannot be made again: {error}") from None
-    config, versions = settings["config"], settings.get("versions")
+    assert isinstance(config, dict)
+    versions = settings.get("versions")
     (seed,) = check_seeds([settings["seed"]])
     seeds, at_once = config.get("seeds"), config.get("at_once")
     return Recipe(

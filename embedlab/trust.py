@@ -155,9 +155,8 @@ def located(target: str, importing: bool) -> Any:
 
 
 def made(config: Any, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
-    """The model and the cell of a config that was read back; the model without its scorer, which draws nothing."""
+    """The model and the cell of a config that was read back."""
     clean = checked(config, trust)
-    clean.model.pop("scorer", None)
     try:
         return part_of(clean, "model"), cell_of(clean)
     except (HydraException, OmegaConfBaseException, TypeError, AttributeError) as error:
