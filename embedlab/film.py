@@ -78,7 +78,7 @@ class Reel:
 # ── pace ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def perceptual_weights(distances: Sequence[float], weights: Sequence[float], frames: int) -> np.ndarray:
+def perceptual_weights(distances: Sequence[float] | np.ndarray, weights: Sequence[float], frames: int) -> np.ndarray:
     """Values of a setting between which the same distance lies, by the distances between known ones.
 
     >>> perceptual_weights([3.0, 1.0], [0.0, 0.5, 1.0], frames=5).round(3).tolist()
@@ -143,7 +143,7 @@ def axis_along(results: Sequence[dict[str, Any]], name: str | None = None) -> st
 def takes_of(results: Sequence[dict[str, Any]], key: str, seed: int | str | None = None) -> list[Take]:
     """The pictures of a sweep along an axis, for one seed (its first) or `all`, and each combination of the others."""
     values = values_of(results)
-    seeds = values["seed"] if seed == "all" else [values["seed"][0] if seed is None else seed]
+    seeds: list[Any] = values["seed"] if seed == "all" else [values["seed"][0] if seed is None else seed]
     if unknown := [one for one in seeds if one not in values["seed"]]:
         raise ConfigError(f"this sweep has no seed {unknown[0]}; it has {listed(values['seed'])}.")
     others = [other for other in values if other not in (key, "seed")]
@@ -210,7 +210,7 @@ class Stage:
         takes: Sequence[Take],
         key: str,
         trust: Sequence[str] = (),
-        on_step: Callable[[int], object] | None = None,
+        on_step: Callable[[int], None] | None = None,
     ):
         self.takes, self.key, self.trust, self.on_step = takes, key, trust, on_step
         self.shot: dict[float, tuple[Image.Image, ...]] = {}
@@ -402,7 +402,8 @@ def write_mp4(pictures: Sequence[Image.Image], path: Path, times: Sequence[float
     except ImportError:
         raise ConfigError("an MP4 is written by PyAV, which is not installed: pip install 'embedlab[film]'") from None
     rate = max(rate, math.ceil(1 / min(times)))
-    size = tuple(side + side % 2 for side in pictures[0].size)
+    width, height = pictures[0].size
+    size = (width + width % 2, height + height % 2)
     with whole_file(path) as file, av.open(str(file), "w", format="mp4", options={"movflags": "faststart"}) as video:
         stream = video.add_stream(encoder(av), rate=Fraction(rate))
         stream.width, stream.height = size
