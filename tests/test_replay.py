@@ -119,6 +119,20 @@ def test_the_command_says_it_in_its_exit_code_and_writes_only_what_it_is_asked_f
         assert picture.size == (128, 128)
 
 
+@pytest.mark.parametrize("command", ["replay", "sheet", "film"])
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, capsys):
+    from embedlab import app
+
+    monkeypatch.setattr(sys, "argv", ["embedlab", command, str(tmp_path / "gone")])
+    with pytest.raises(SystemExit) as left:
+        app.main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("embedlab: ")
+    assert "gone" in said[0]
+
+
 # ── what cannot be made again ─────────────────────────────────────────────────────────────────────────────────────
 
 
