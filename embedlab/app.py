@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ HERE = Path(__file__).resolve().parent
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
 
 
+COMMANDS = {"sheet": "embedlab.contact", "film": "embedlab.film", "replay": "embedlab.replay"}
+
+
 # nothing is drawn, so nothing is written
 EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
 
@@ -40,6 +44,10 @@ def conf_dir() -> str:
 
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        with mendable():
+            import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+        return
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     if "explain" in sys.argv[1:]:
@@ -195,7 +203,7 @@ def leave_nothing(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def quiet_libraries() -> None:
+def quiet() -> None:
     """Let libraries say only what is wrong."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -217,7 +225,7 @@ def work(config: DictConfig) -> None:
     from embedlab.store import Store
     from embedlab.sweep import table
 
-    quiet_libraries()
+    quiet()
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     info = HydraConfig.get()

@@ -150,9 +150,9 @@ def work(folder: str, worker: str, threads: int | None = None) -> int:
     """Carry out chunks until none waits; answers with their number."""
     import torch
 
-    from embedlab.app import quiet_libraries
+    from embedlab.app import quiet
 
-    quiet_libraries()
+    quiet()
     if threads:
         torch.set_num_threads(threads)
     queue, chunks = Queue(Path(folder)), 0

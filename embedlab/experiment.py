@@ -124,6 +124,7 @@ class Rendered:
     latents: Float[Tensor, "seed c h w"]
     told: tuple[Told, ...]
     steps: tuple[Step, ...] = ()
+    batches: tuple[tuple[int, int], ...] = ()
 
 
 # ── plan ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -240,6 +241,7 @@ class Drawn:
     picture: Float[Tensor, "3 height width"]
     latents: Float[Tensor, "c h w"]
     steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]], ...] = ()
+    batch: tuple[int, int] = (0, 1)  # its place and the size: with them it can be made again to the bit
 
     @property
     def whole(self) -> bool:
@@ -292,7 +294,7 @@ def gathered(cell: Cell, seeds: Sequence[int], drawn: Sequence[Drawn], told: tup
         Step(shots[0][0], torch.stack([s[1] for s in shots]), torch.stack([s[2] for s in shots]))
         for shots in zip(*(d.steps for d in drawn), strict=True)
     )
-    return Rendered(cell, tuple(seeds), pictures, latents, told, steps)
+    return Rendered(cell, tuple(seeds), pictures, latents, told, steps, tuple(d.batch for d in drawn))
 
 
 def shared(model: Model, wanted: Sequence[Wanted]) -> list[list[int]]:
@@ -330,7 +332,10 @@ def draw(model: Model, wanted: Sequence[Wanted], on_step: Callable[[int], None] 
     pictures = images.decode(out.latents, model.vae)
     kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
     latents = out.latents.float().cpu()
-    return [Drawn(pictures[n], latents[n], tuple((s, a[n], b[n]) for s, a, b in kept)) for n in range(len(seeds))]
+    return [
+        Drawn(pictures[n], latents[n], tuple((s, a[n], b[n]) for s, a, b in kept), (n, len(seeds)))
+        for n in range(len(seeds))
+    ]
 
 
 def _denoisers(model: Model, calls: Sequence[Sequence[Told]], size: tuple[int, int]) -> Iterator[Denoiser]:

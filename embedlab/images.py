@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
+from embedlab import infotext
 from embedlab.errors import ConfigError
 
 KEY = "embedlab"  # the PNG text chunk that holds the settings
@@ -42,11 +44,13 @@ def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> Floa
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
 
 
-def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = None) -> Path:
-    """Write a PNG, whole or not at all, with `settings` as JSON inside."""
+def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = None, parameters: str = "") -> Path:
+    """Write a PNG, whole or not at all, with `settings` as JSON inside, and `parameters` as other tools read them."""
     chunks = PngImagePlugin.PngInfo()
     if settings is not None:
         chunks.add_itxt(KEY, json.dumps(settings, ensure_ascii=False, default=str))
+    if parameters:
+        chunks.add_text(infotext.KEY, parameters)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,58 +73,110 @@ def settings_of(path: Path) -> dict[str, Any]:
     return json.loads(text)
 
 
+Shown = Image.Image | Path | str | None  # a picture, the file of one, why there is none, or nothing yet
+
+
 def sheet(
-    cells: Sequence[Sequence[Image.Image | None]],
+    cells: Sequence[Sequence[Shown]],
     columns: Sequence[str],
     rows: Sequence[str],
     title: str = "",
     side: int | None = None,
+    marked_columns: Collection[int] = (),
+    marked_rows: Collection[int] = (),
 ) -> Image.Image:
     """A contact sheet: pictures by row and column with readable labels; a missing picture leaves its place grey.
 
-    Long labels are broken at spaces; what does not fit in three lines ends in an ellipsis.
+    Files are opened one after another. Long labels are broken at spaces; what does not fit in three lines ends in an
+    ellipsis. What is marked has a frame and a bold label.
     """
-    first = next(p for row in cells for p in row if p is not None)
-    side = side or min(256, max(112, first.width))
-    height = round(side * first.height / first.width)
-    font, small = ImageFont.load_default(13), ImageFont.load_default(15)
-    gap, edge = 4, 10
-    wrapped = [wrap(label, font, side - 4) for label in columns]
-    left = edge + max((int(font.getlength(label)) for label in rows), default=0) + (8 if any(rows) else 0)
-    head = edge + (26 if title else 0) + 16 * max((len(lines) for lines in wrapped), default=0) + 4
-    width = left + len(columns) * (side + gap) + edge - gap
-    canvas = Image.new("RGB", (width, head + len(rows) * (height + gap) + edge - gap), "white")
+    width, height = next((size for row in cells for shown in row if (size := size_of(shown))), (128, 128))
+    side = side or min(256, max(112, width))
+    height = max(1, round(side * height / width))
+    text, bold, large = font(13), font(13, bold=True), font(15, bold=True)
+    gap, edge, line = 6, 12, 17
+    heads = [wrap(label, bold if n in marked_columns else text, side - 4) for n, label in enumerate(columns)]
+    sides = [wrap(label, bold if n in marked_rows else text, 150) for n, label in enumerate(rows)]
+    wide = max((bold.getlength(part) for parts in sides for part in parts), default=0)
+    left = edge + round(wide) + (10 if wide else 0)
+    across = max(left + len(columns) * (side + gap) - gap + edge, 260)
+    titles = [line for part in title.splitlines()[:3] for line in wrap(part, large, across - 2 * edge, most=2)]
+    head = edge + 21 * len(titles) + (4 if titles else 0) + line * max(map(len, heads), default=0) + 4
+    canvas = Image.new("RGB", (across, head + len(rows) * (height + gap) + edge - gap), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((edge, edge - 2), shorten(plain(title), small, width - 2 * edge), "black", small)
-    for c, lines in enumerate(wrapped):
-        for k, line in enumerate(lines):
-            x = left + c * (side + gap) + (side - font.getlength(line)) / 2
-            pen.text((x, head - 4 - 16 * (len(lines) - k)), line, "#333333", font)
+    for k, part in enumerate(titles):
+        pen.text((edge, edge - 3 + 21 * k), part, "black", large)
+    for c, parts in enumerate(heads):
+        mine, ink = (bold, "black") if c in marked_columns else (text, "#333333")
+        for k, part in enumerate(parts):
+            x = left + c * (side + gap) + (side - mine.getlength(part)) / 2
+            pen.text((x, head - 5 - line * (len(parts) - k)), part, ink, mine)
     for r, row in enumerate(cells):
         y = head + r * (height + gap)
-        pen.text((left - 8 - font.getlength(rows[r]), y + height / 2 - 8), rows[r], "#333333", font)
-        for c, picture in enumerate(row):
+        mine, ink = (bold, "black") if r in marked_rows else (text, "#333333")
+        for k, part in enumerate(sides[r]):
+            at = y + height / 2 + line * (k - len(sides[r]) / 2)
+            pen.text((left - 10 - mine.getlength(part), at), part, ink, mine)
+        for c, shown in enumerate(row):
             x = left + c * (side + gap)
-            if picture is None:
-                pen.rectangle((x, y, x + side - 1, y + height - 1), "#dddddd")
-            else:
-                canvas.paste(picture.resize((side, height), Image.Resampling.LANCZOS), (x, y))
+            canvas.paste(place(shown, (side, height)), (x, y))
+            if c in marked_columns or r in marked_rows:
+                pen.rectangle((x - 2, y - 2, x + side + 1, y + height + 1), outline="black", width=2)
     return canvas
 
 
-def plain(label: str) -> str:
-    """A label in letters that Pillow's own font has."""
-    for sign, letters in {"→": "->", "↔": "<->", "−": "-", "×": "x"}.items():
-        label = label.replace(sign, letters)
-    return label
+def size_of(shown: Shown) -> tuple[int, int] | None:
+    """The size of what is shown, where that is a picture."""
+    if isinstance(shown, Image.Image):
+        return shown.size
+    try:
+        if isinstance(shown, Path):
+            with Image.open(shown) as picture:
+                return picture.size
+    except OSError:
+        pass
+    return None
+
+
+def place(shown: Shown, size: tuple[int, int]) -> Image.Image:
+    """What stands in a place of a sheet: the picture, grey, or grey with a cross and the reason."""
+    if isinstance(shown, Path):
+        try:
+            with Image.open(shown) as picture:
+                return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        except OSError:
+            shown = f"{shown.name} cannot be read"
+    if isinstance(shown, Image.Image):
+        return shown.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    canvas = Image.new("RGB", size, "#dddddd")
+    if shown is not None:
+        pen, small, (width, height) = ImageDraw.Draw(canvas), font(11), size
+        pen.line((0, 0, width, height), "#bbbbbb", 2)
+        pen.line((0, height, width, 0), "#bbbbbb", 2)
+        parts = wrap(shown, small, width - 8, most=max(1, min(5, height // 15)))
+        for k, part in enumerate(parts):
+            x = (width - small.getlength(part)) / 2
+            pen.text((x, height / 2 + 14 * (k - len(parts) / 2)), part, "#802020", small)
+    return canvas
+
+
+@lru_cache(maxsize=8)
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings: Pillow's own font lacks arrows and most alphabets."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
 
 def wrap(label: str, font: Any, width: float, most: int = 3) -> list[str]:
     """Break a label at spaces into lines that fit."""
     lines: list[str] = []
-    for word in plain(label).split():
+    for word in label.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
+        elif len(lines) > most:
+            break
         else:
             lines.append(word)
     if len(lines) > most:

@@ -33,6 +33,7 @@ from embedlab.experiment import (
 )
 from embedlab.explanation import Explanation, explain
 from embedlab.export import prompt_embeds, save_embeds
+from embedlab.infotext import infotext
 from embedlab.models import Model, Source
 from embedlab.sampler import check_seeds, moments
 from embedlab.schedule import timed
@@ -214,11 +215,12 @@ def _write_pictures(
     old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
     for n, row in enumerate(rows):
         row["file"] = f"seed-{row['seed']}.png"
-        mine = {**settings, "seed": row["seed"], "edited": True, "scores": dict(row)}
-        images.save(new[n], job.folder / row["file"], mine)
+        mine = {**settings, "seed": row["seed"], "edited": True, "batch": after.batches[n], "scores": dict(row)}
+        images.save(new[n], job.folder / row["file"], mine, infotext(mine, new[n].size))
         if job.cell.operators:
             row["baseline"] = f"baseline-seed-{row['seed']}.png"
-            images.save(old[n], job.folder / row["baseline"], {**settings, "seed": row["seed"], "edited": False})
+            plain = {**settings, "seed": row["seed"], "edited": False, "batch": before.batches[n]}
+            images.save(old[n], job.folder / row["baseline"], plain, infotext(plain, old[n].size))
     names = [f"seed {row['seed']}" for row in rows]
     columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
     shown = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]

@@ -81,12 +81,12 @@ def launch(
     composer: Composer, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int, crew: Crew | None = None
 ) -> list[JobReturn]:
     """Make all jobs of a batch; the answer holds for each the value of the objective, if there is one."""
-    from embedlab.app import message_of, quiet_libraries
+    from embedlab.app import message_of, quiet
     from embedlab.batch import Outcome, carry_out
     from embedlab.progress import Display
 
     setup_globals()
-    quiet_libraries()
+    quiet()
     begun = time.perf_counter()  # what follows is ours, the imports are not
     folder = Path(master.hydra.sweep.dir).absolute()
     jobs: list[Job] = []

@@ -116,16 +116,18 @@ def packed(drawn: Drawn) -> bytes:
     tensors = {"picture": as_png(drawn.picture), "latents": drawn.latents.contiguous()}
     for n, (_, latents, x0) in enumerate(drawn.steps):
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
-    return save(tensors, {"steps": json.dumps([number for number, _, _ in drawn.steps])})
+    about = {"steps": [number for number, _, _ in drawn.steps], "batch": drawn.batch}
+    return save(tensors, {"about": json.dumps(about)})
 
 
 def unpacked(data: bytes) -> Drawn:
     """The other way."""
     tensors = load(data)
     size = int.from_bytes(data[:8], "little")
-    numbers = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["steps"])
-    shots = [(k, of_png(tensors[f"step {n} latents"]), of_png(tensors[f"step {n} x0"])) for n, k in enumerate(numbers)]
-    return Drawn(of_png(tensors["picture"]), tensors["latents"], tuple(shots))
+    about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["about"])
+    names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
+    shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
+    return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]))
 
 
 def as_png(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, " byte"]:

@@ -223,27 +223,13 @@ def short(value: str) -> str:
 
 
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
-    """The contact sheet (a column a job, a row a seed, the unedited pictures first) and one row a picture as CSV."""
-    from PIL import Image
+    """The contact sheets, and one row a picture as CSV."""
+    from embedlab.contact import write_sheets
 
-    from embedlab import images
-
-    done = [result for result in results if any("file" in row for row in result["pictures"])]
-    seeds = list(dict.fromkeys(row["seed"] for result in done for row in result["pictures"]))
-
-    def files(result: dict[str, Any], name: str) -> dict[int, str]:
-        return {row["seed"]: f"{result['folder']}/{row[name]}" for row in result["pictures"] if name in row}
-
-    same_text = len({result["prompt"] for result in done}) == 1
-    columns = [(label(result), files(result, "file")) for result in done]
-    if same_text and files(done[0], "baseline"):
-        columns.insert(0, ("as written", files(done[0], "baseline")))
-    cells = [[Image.open(files[seed]) if seed in files else None for _, files in columns] for seed in seeds]
-    title = done[0]["prompt"] if same_text else ""
-    picture = images.sheet(cells, [name for name, _ in columns], [f"seed {seed}" for seed in seeds], title)
-    images.save(picture, folder / "sheet.png")
-
-    rows = records(results)
+    write_sheets(folder, results)
+    rows = [
+        {"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]
+    ]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)

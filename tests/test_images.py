@@ -49,9 +49,7 @@ def test_a_sheet_has_a_place_for_every_picture_and_marks_what_is_missing():
 
 
 def test_labels_are_broken_and_shortened_to_fit():
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(13)
+    font = images.font(13)
     lines = images.wrap(
         "puppy → 0.25 skunk of a very long kind indeed with Donaudampfschifffahrtsgesellschaft", font, 90
     )

@@ -23,6 +23,7 @@ ORDER = [
         "export",
         "guidance",
         "sampler",
+        "infotext",
         "images",
         "metrics",
     ),
@@ -36,11 +37,11 @@ ORDER = [
         "crew",
         "build",
         "launch",
+        "trust",
+        "replay",
         "sweep",
-        "app",
-        "pretrain",
-        "__main__",
     ),
+    *("contact", "film", "gallery", "app", "pretrain", "__main__"),
 ]
 
 

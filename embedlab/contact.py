@@ -1,0 +1,272 @@
+"""The contact sheets of a sweep: any two of its axes as rows and columns, the others as pages."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedlab import sweep
+from embedlab.errors import ConfigError, listed
+
+WIDE, TALL = 16, 24  # columns and rows of a page
+DRAWN = ("model", "prompt", "encoder", "guidance", "sampler", "start", "size")  # what an unedited picture depends on
+
+
+@dataclass(frozen=True)
+class Place:
+    """A picture of a sweep, or why there is none; the unedited one of its seed, and what tells that from others."""
+
+    shown: Path | str | None
+    baseline: Path | None = None
+    unedited: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is unedited itself."""
+        return isinstance(self.shown, Path) and self.baseline is None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Something that varies: its key, and what its values are called."""
+
+    key: str
+    labels: tuple[str, ...]
+
+
+def main(argv: list[str]) -> None:
+    """`embedlab sheet`: the sheets of a finished sweep, by axes chosen afterwards."""
+    parser = argparse.ArgumentParser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
+    parser.add_argument("sweep", type=Path, help="the folder of a sweep")
+    parser.add_argument("--rows", metavar="KEY", help="the axis that goes down; the last part of its name will do")
+    parser.add_argument("--columns", metavar="KEY", help="the axis that goes across")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="the first page (SWEEP/sheet.png)")
+    words = parser.parse_args(argv)
+    results = results_of(words.sweep)
+    for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to):
+        print(path)
+
+
+def results_of(folder: Path) -> list[dict[str, Any]]:
+    """The results of a sweep's jobs; ConfigError where there are none."""
+    results = sweep.collect(folder)
+    if not results:
+        raise ConfigError(f"'{folder}' holds no sweep: none of its folders has a result.json that can be read.")
+    return results
+
+
+def write_sheets(
+    folder: Path,
+    results: Sequence[dict[str, Any]],
+    rows: str | None = None,
+    columns: str | None = None,
+    to: Path | None = None,
+) -> list[Path]:
+    """Write `sheet.png`, `sheet-2.png`, …: a page for each combination of what is neither rows nor columns.
+
+    Left out, rows are the seeds and columns the jobs; of many jobs that vary in several settings, columns are the last
+    of these. The unedited pictures have a column of their own, or rows where each column has its own.
+    """
+    from embedlab import images
+
+    down, across, others = layout(results, rows, columns)
+    order = [down, across, *others]
+    places = dict(_places(results, [axis.key for axis in order]))
+    same_text = len({str(result.get("prompt")) for result in results}) == 1
+    pages = list(_pages(down, across, others, places))
+    first = to or folder / "sheet.png"
+    written = []
+    for n, (r, c, rest) in enumerate(pages):
+        cells, names, heads, marked_rows, marked_columns = _page(down, across, r, c, rest, places)
+        prompt = " ".join(str(results[0].get("prompt")).split()) if same_text else ""
+        which = [axis.labels[k] for axis, k in zip(others, rest, strict=True) if len(axis.labels) > 1]
+        which += [f"page {n + 1} of {len(pages)}"] if len(pages) > 1 else []
+        title = f"{prompt}\n{', '.join(which)}"
+        picture = images.sheet(cells, heads, names, title, None, marked_columns, marked_rows)
+        path = first if n == 0 else first.with_name(f"{first.stem}-{n + 1}{first.suffix}")
+        shown = {"rows": down.key, "columns": across.key, "page": n + 1, "pages": len(pages)}
+        written.append(images.save(picture, path, {"sheet": shown}))
+    _take_away(first, len(pages) + 1)
+    return written
+
+
+def layout(
+    results: Sequence[dict[str, Any]], rows: str | None = None, columns: str | None = None
+) -> tuple[Axis, Axis, list[Axis]]:
+    """What goes down, what goes across, and what is left for the pages."""
+    found = axes_of(results)
+    settings = [key for key in found if key not in ("seed", "job")]
+    asked = [None if name is None else named(name, found) for name in (rows, columns)]
+    if asked == [None, None]:
+        joint = len(results) <= WIDE or len(settings) < 2
+        spare = "seed" if joint or len(found["seed"].labels) > 1 else settings[0]
+        asked = [spare, "job" if joint else settings[-1]]
+    likely = [key for key in ("seed", *reversed(settings)) if len(found[key].labels) > 1] + ["seed", "job"]
+    down, across = (one or next(key for key in likely if key != other) for one, other in (asked, asked[::-1]))
+    if down == across:
+        raise ConfigError(f"rows and columns are both {down}; choose two of {listed(found)}.")
+    if "job" in (down, across):
+        if {down, across} != {"job", "seed"}:
+            raise ConfigError("a job stands for all of its settings; beside it there is only seed.")
+        return found[down], found[across], []
+    return found[down], found[across], [found[key] for key in (*settings, "seed") if key not in (down, across)]
+
+
+def axes_of(results: Sequence[dict[str, Any]]) -> dict[str, Axis]:
+    """The axes of a sweep by key: its settings, the seed, and the job, which is all settings at once."""
+    values = {**values_of(results), "job": list(range(len(results)))}
+    names = short_names(values)
+    found = {key: Axis(key, tuple(f"{names[key]} {said(v)}" for v in values[key])) for key in values}
+    found["job"] = Axis("job", tuple(sweep.label(result) for result in results))
+    return found
+
+
+def values_of(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """What varies in a sweep, and the seed also where there is only one."""
+    seeds = dict.fromkeys(row["seed"] for result in results for row in result["pictures"])
+    return {**{k: v for k, v in sweep.axes(results).items() if k != "seed"}, "seed": list(seeds)}
+
+
+def named(name: str, keys: Mapping[str, Any]) -> str:
+    """The key that a name stands for: itself, or the only one that ends with it.
+
+    >>> named("weight", {"operators.interpolate.weight": [0, 1], "seed": [3]})
+    'operators.interpolate.weight'
+    """
+    if name in keys:
+        return name
+    found = [key for key in keys if key.endswith(f".{name}")]
+    if len(found) > 1:
+        raise ConfigError(f"'{name}' may be {' or '.join(found)}; name one of them.")
+    if not found:
+        raise ConfigError(f"there is no axis '{name}'; there are {listed(keys)}.")
+    return found[0]
+
+
+def short_names(keys: Mapping[str, Any]) -> dict[str, str]:
+    """Each key by as few of its last parts as tell it apart.
+
+    >>> short_names({"operators.add.weight": 0, "operators.shift.weight": 0, "sampler.steps": 0})
+    {'operators.add.weight': 'add.weight', 'operators.shift.weight': 'shift.weight', 'sampler.steps': 'steps'}
+    """
+    answer = {}
+    for key in keys:
+        parts = key.split(".")
+        tails = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        answer[key] = next(
+            (tail for tail in tails if sum(other == tail or other.endswith(f".{tail}") for other in keys) == 1), key
+        )
+    return answer
+
+
+def said(value: Any) -> str:
+    """A value as a label says it.
+
+    >>> said(["replace", "shift"]), said({"_target_": "embedlab.schedule.Ramp", "values": [0, 1]}), said(None)
+    ('replace, shift', '{Ramp, values: [0, 1]}', '–')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, list | Mapping):
+        return sweep.short(json.dumps(value, ensure_ascii=False, default=str).replace('"', ""))
+    return str(value)
+
+
+def _places(results: Sequence[dict[str, Any]], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], Place]]:
+    """Each picture with its number on each axis; a picture that should be there and is not has the reason, or none."""
+    values = values_of(results)
+    for job, result in enumerate(results):
+        overrides, rows = result.get("overrides", {}), {row["seed"]: row for row in result["pictures"]}
+        for n, seed in enumerate(values["seed"]):
+            fixed = {"job": job, "seed": n}
+            where = tuple(fixed[k] if k in fixed else values[k].index(overrides.get(k)) for k in keys)
+            yield where, _place(result, rows.get(seed, {}), seed)
+
+
+def _place(result: Mapping[str, Any], row: Mapping[str, Any], seed: int) -> Place:
+    folder, config = Path(result["folder"]), result.get("config") or {"prompt": result.get("prompt")}
+    drawn = json.dumps([seed, *(config.get(key) for key in DRAWN)], sort_keys=True, default=str)
+    if row.get("file") and not row.get("error"):
+        plain = folder / row["baseline"] if row.get("baseline") else None
+        return Place(folder / row["file"], plain, drawn)
+    reason = row.get("error") or (result.get("status") == "failed" and (result.get("error") or "failed"))
+    return Place(str(reason) if reason else None, None, drawn)
+
+
+def _pages(
+    down: Axis, across: Axis, others: Sequence[Axis], places: Mapping[tuple[int, ...], Place]
+) -> Iterator[tuple[Sequence[int], Sequence[int], tuple[int, ...]]]:
+    """Rows, columns and the numbers of all else, a page each; combinations that were not run have none."""
+    there = {where[2:] for where in places}
+    for rest in itertools.product(*(range(len(axis.labels)) for axis in others)):
+        if rest in there:
+            for r, c in itertools.product(_parts(len(down.labels), TALL), _parts(len(across.labels), WIDE)):
+                yield r, c, rest
+
+
+def _parts(count: int, most: int) -> list[range]:
+    """Numbers in parts of much the same length.
+
+    >>> _parts(5, 4)
+    [range(0, 3), range(3, 5)]
+    """
+    parts = -(-count // most)
+    long = -(-count // parts)
+    return [range(k, min(k + long, count)) for k in range(0, count, long)]
+
+
+def _page(
+    down: Axis,
+    across: Axis,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    rest: tuple[int, ...],
+    places: Mapping[tuple[int, ...], Place],
+) -> tuple[Sequence[Sequence[Path | str | None]], list[str], list[str], set[int], set[int]]:
+    """What stands on a page, its row and column labels, and which of these are of unedited pictures."""
+    grid = [[places.get((r, c, *rest), Place(None)) for c in columns] for r in rows]
+    cells = [[place.shown for place in row] for row in grid]
+    names, heads = [down.labels[r] for r in rows], [across.labels[c] for c in columns]
+    if not any(place.baseline for row in grid for place in row):
+        return cells, names, heads, set(), set()
+    # a picture that failed may have a neighbour with the same unedited one
+    files = {place.unedited: place.baseline for row in grid for place in row if place.baseline}
+    plain = [[files.get(place.unedited) for place in row] for row in grid]
+    label = "as written"
+    if all(_one(row) for row in grid):
+        if marked := {c for c, column in enumerate(zip(*grid, strict=True)) if all(place.plain for place in column)}:
+            return cells, names, heads, set(), marked
+        shared = [next(filter(None, row), None) for row in plain]
+        return [[one, *row] for one, row in zip(shared, cells, strict=True)], names, [label, *heads], set(), {0}
+    if all(_one(column) for column in zip(*grid, strict=True)):
+        shared = [next(filter(None, column), None) for column in zip(*plain, strict=True)]
+        return [shared, *cells], [label, *names], heads, {0}, set()
+    both: list[Sequence[Path | str | None]] = [line for pair in zip(plain, cells, strict=True) for line in pair]
+    pairs = [pair for name in names for pair in (f"{name} {label}", name)]
+    return both, pairs, heads, set(range(0, len(pairs), 2)), set()
+
+
+def _one(line: Sequence[Place]) -> bool:
+    """Whether all pictures of a row or column have the same unedited one."""
+    return len({place.unedited for place in line if place.shown is not None}) < 2
+
+
+def _take_away(first: Path, n: int) -> None:
+    """Take away pages that an earlier call wrote and this one has not."""
+    from embedlab import images
+
+    while (path := first.with_name(f"{first.stem}-{n}{first.suffix}")).is_file():
+        try:
+            if "sheet" not in images.settings_of(path):
+                return
+        except (OSError, ValueError):
+            return
+        path.unlink()
+        n += 1

@@ -1,0 +1,199 @@
+"""Make a picture again from what it says of itself, and tell whether it is the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from embedlab.errors import ConfigError, PictureError
+
+if TYPE_CHECKING:
+    from embedlab.experiment import Cell
+    from embedlab.models import Source
+
+MOST = 256  # pictures in a batch; a file may ask for more
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a picture says of how it was made, checked: model, cell, seed, and its place in a batch of what size."""
+
+    source: Source
+    cell: Cell
+    edited: bool
+    seed: int
+    batch: tuple[int, int]
+    versions: dict[str, str]
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A picture made again: how many pixels differ from the first, and by how much at the most (of 255)."""
+
+    picture: Image.Image
+    pixels: int
+    differing: int
+    most: int
+    then: dict[str, str]
+    now: dict[str, str]
+
+    @property
+    def same(self) -> bool:
+        """Whether the two are equal, bit for bit."""
+        return not self.differing
+
+    def __str__(self) -> str:
+        if self.same:
+            return "the same, bit for bit"
+        changed = [name for name in self.now if self.then.get(name, self.now[name]) != self.now[name]]
+        told = ", ".join(f"{name} {self.then[name]}" for name in changed)
+        here = ", ".join(f"{name} {self.now[name]}" for name in changed)
+        why = f"made with {told}, this is {here}" if changed else "made with the same versions"
+        if not changed and self.most == 1:
+            why += ": another device or number of threads rounds otherwise"
+        return f"differs: {self.differing} of {self.pixels} pixels, at most {self.most} of 255; {why}"
+
+
+def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
+    """The settings and the picture of a PNG that embedlab wrote; PictureError for any other file."""
+    from embedlab.images import KEY
+
+    if not path.is_file():
+        raise PictureError(f"there is no picture '{path}'.")
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            file.load()
+            text, picture = file.text.get(KEY), file.convert("RGB")  # type: ignore[attr-defined]
+    except UnidentifiedImageError:
+        raise PictureError(f"'{path}' is no PNG; only the PNGs that embedlab writes can be made again.") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise PictureError(f"'{path}' cannot be read to its end: {error}.") from None
+    if text is None:
+        raise PictureError(f"'{path}' holds no embedlab settings; it is of another tool, or they were taken out.")
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise PictureError(f"the embedlab settings in '{path}' are damaged: they are no JSON object.")
+    return settings, picture
+
+
+def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
+    """What a picture was made of; nothing that it names is made before it was checked (`embedlab.trust`)."""
+    from embedlab.store import FORMAT
+
+    settings, picture = read(path)
+    form = settings.get("format", 1)
+    if not isinstance(form, int) or form > FORMAT:
+        raise PictureError(
+            f"'{path}' was written by a newer embedlab (format {form!r}; this one reads {FORMAT}); install that."
+        )
+    if "seed" not in settings:
+        raise PictureError(f"'{path}' is a sheet of several pictures; make one of the pictures beside it again.")
+
+    from embedlab.sampler import check_seeds
+    from embedlab.trust import made
+
+    config = settings.get("config")
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
+        config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
+    try:
+        source, cell = made(config, trust)
+    except ConfigError as error:
+        raise ConfigError(f"'{path}' cannot be made again: {error}") from None
+    assert isinstance(config, dict)
+    versions = settings.get("versions")
+    (seed,) = check_seeds([settings["seed"]])
+    batch = settings.get("batch", [0, 1])
+    fits = isinstance(batch, list) and len(batch) == 2 and all(type(n) is int for n in batch)
+    if not fits or not 0 <= batch[0] < batch[1] <= MOST:
+        raise PictureError(f"the embedlab settings in '{path}' are damaged: {batch!r} is no place in a batch.")
+    return Recipe(
+        source=source,
+        cell=cell,
+        edited=bool(settings.get("edited", True)),
+        seed=seed,
+        batch=(batch[0], batch[1]),
+        versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {},
+        picture=picture,
+    )
+
+
+def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
+    """Make a picture again and compare the two.
+
+    Rounding depends on the size of the batch and the place in it, and not on the neighbours: it is drawn at the same
+    place of as large a batch, which it fills alone.
+    """
+    from embedlab import images
+    from embedlab.experiment import calls_of, check, draw, tell
+    from embedlab.sampler import check_size
+    from embedlab.store import versions
+
+    mine = recipe(path, trust)
+    check(mine.cell, mine.source)
+    told, source = mine.picture, mine.source
+    levels = len(source.told("unet", "block_out_channels"))
+    height, width = check_size(mine.cell.size, source.size, source.factor, levels)
+    if told.size != (width, height):
+        raise PictureError(
+            f"'{path}' has {told.width}x{told.height} pixels, and what it says gives {width}x{height}: "
+            "it was resized since."
+        )
+    model = source.load()
+    cell = mine.cell if mine.edited else mine.cell.baseline()
+    (calls,) = tell(model, [calls_of(cell, model.scheduler)])
+    place, size = mine.batch
+    drawn = draw(model, [(calls, mine.seed)] * size)[place]
+    (again,) = images.to_pil(drawn.picture[None])
+    gap = np.abs(np.asarray(again, dtype=np.int16) - np.asarray(mine.picture, dtype=np.int16)).max(axis=2)
+    return Replay(again, gap.size, int((gap > 0).sum()), int(gap.max()), mine.versions, versions())
+
+
+def main(argv: list[str]) -> None:
+    """`embedlab replay`: exit code 0 for the same picture, 1 for another, 2 where there is none to be made."""
+    from embedlab.app import quiet
+
+    parser = argparse.ArgumentParser(
+        "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
+    )
+    parser.add_argument("picture", type=Path, help="a PNG that embedlab wrote")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="where to save the new picture; else nothing is written"
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose operators may be run; repeatable",
+    )
+    words = parser.parse_args(argv)
+    quiet()
+    done = replay(words.picture, words.trust)
+    if words.to:
+        from embedlab.images import save
+
+        save(done.picture, words.to)
+    print(done)
+    sys.exit(0 if done.same else 1)

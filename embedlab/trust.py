@@ -1,0 +1,168 @@
+"""Configs that were read back: what of them may be made.
+
+The `_target_` of a config names code, and a picture or a result can come from anyone. Nothing of such a config is made
+before each `_target_` in it was looked up and found to be one of embedlab's own values, or to come from a package that
+the user trusts by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from embedlab.build import SETTINGS, cell_of, part_of
+from embedlab.errors import ConfigError, EmbedlabError
+
+if TYPE_CHECKING:
+    from embedlab.experiment import Cell
+    from embedlab.models import Source
+
+TARGET = "_target_"
+
+
+@lru_cache(maxsize=1)
+def known() -> tuple[Any, ...]:
+    """All that a config of ours can name."""
+    from embedlab import encoder, experiment, guidance, models, operators, sampler, schedule, select, tracker
+
+    nouns = [getattr(operators, name) for name in operators.__all__]
+    return (
+        *(noun for noun in nouns if isinstance(noun, type) and noun is not operators.Operator),
+        *(schedule.Switch, schedule.Ramp, schedule.Alternate, schedule.During),
+        *(select.Rows, encoder.Encoder, guidance.Guidance, sampler.Sampler, sampler.Start),
+        *(experiment.Metrics, models.find, tracker.Wandb, tracker.Disk, tracker.Silent),
+    )
+
+
+def checked(config: Any, trust: Sequence[str] = ()) -> DictConfig:
+    """A resolved config that was read back, fit to be made; ConfigError for anything in it that could do harm.
+
+    Each `_target_` is replaced by the true name of what it was found to be. Only the settings of embedlab are kept.
+    """
+    if not isinstance(config, Mapping):
+        raise ConfigError("its config is no mapping.")
+    try:
+        clean = _clean({key: value for key, value in config.items() if key in SETTINGS}, trust, "")
+        for key in config.keys() - set(SETTINGS):
+            _clean(config[key], trust, str(key))
+    except RecursionError:
+        raise ConfigError("its config is nested too deeply.") from None
+    for key in ("prompt", "operators", "encoder", "guidance", "sampler", "start", "model"):
+        if key not in clean:
+            raise ConfigError(f"its config has no {key}.")
+    for key in ("encoder", "guidance", "sampler", "start", "model"):
+        if not isinstance(clean[key], Mapping) or TARGET not in clean[key]:
+            raise ConfigError(f"{key} of its config does not say what it is: it has no {TARGET}.")
+    if clean["model"].get("allow_pickle") not in (None, False):
+        raise ConfigError("its model.allow_pickle is set; a pickle is read only where you ask for it yourself.")
+    if not isinstance(clean["operators"], Mapping) and clean["operators"]:
+        raise ConfigError("operators of its config is no mapping.")
+    return OmegaConf.create({"size": None, **clean})
+
+
+def _clean(value: Any, trust: Sequence[str], where: str) -> Any:
+    if isinstance(value, Mapping):
+        answer: dict[Any, Any] = {}
+        for key, inner in value.items():
+            place = f"{where}.{key}".lstrip(".")
+            if "${" in str(key):
+                raise ConfigError(f"{place} of its config is an interpolation; a config that is read back has none.")
+            if key == TARGET:
+                answer[key] = true_name(inner, trust, place)
+            elif str(key).startswith("_"):
+                raise ConfigError(f"{place} of its config is refused: beside {TARGET}, no key begins with '_'.")
+            else:
+                # JSON has no whole numbers as keys, and encoder.skip needs them
+                answer[int(key) if re.fullmatch("[0-9]{1,4}", str(key)) else key] = _clean(inner, trust, place)
+        return answer
+    if isinstance(value, list | tuple):
+        return [_clean(inner, trust, f"{where}[{n}]") for n, inner in enumerate(value)]
+    if isinstance(value, str):
+        if "${" in value:
+            raise ConfigError(f"{where} of its config is an interpolation; a config that is read back has none.")
+        if "***" in value:
+            raise ConfigError(f"{where} of its config is blanked ('***'): a secret was there, and is not known here.")
+        if value == "???":
+            raise ConfigError(f"{where} of its config is '???', which is no value.")
+    return value
+
+
+def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> str:
+    """The true name of what a `_target_` is found to be, if that is ours or from a trusted package.
+
+    >>> true_name("embedlab.operators.Replace")
+    'embedlab.operators.replace.Replace'
+    >>> true_name("embedlab.models.os.system")
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.ConfigError: _target_ of its config names 'embedlab.models.os.system', which is none of embedlab's.
+    """
+    ours = isinstance(target, str) and within(target, "embedlab")
+    if not ours and not (isinstance(target, str) and any(within(target, package) for package in trust)):
+        package = str(target).partition(".")[0]
+        hint = f"; if you trust '{package}', say so: --trust {package}" if package.isidentifier() else ""
+        raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
+    known()  # so that all of ours is imported, and nothing has to be
+    found = located(target, importing=not ours)
+    if any(found is one for one in known()):
+        return f"{found.__module__}.{found.__qualname__}"
+    home = found.__module__ if isinstance(found, type | FunctionType) else ""
+    if any(within(str(home), package) for package in trust):
+        name = f"{home}.{found.__qualname__}"
+        if located(name, importing=True) is found:
+            return name
+    raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's.")
+
+
+def within(name: str, package: str) -> bool:
+    """Whether a dotted name is a package or lies in it."""
+    return name == package or name.startswith(f"{package}.")
+
+
+def located(target: str, importing: bool) -> Any:
+    """What a dotted name stands for, None where nothing does; only a trusted package is imported for it."""
+    parts = target.split(".")
+    if not all(part.isidentifier() and not part.startswith("__") for part in parts):
+        return None
+    found, taken = None, 0
+    for n in range(1, len(parts) + 1):
+        name = ".".join(parts[:n])
+        if importing and name not in sys.modules:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                if error.name is not None and within(name, error.name):
+                    break
+                raise ConfigError(f"'{name}' cannot be imported: {error}.") from None
+        if name not in sys.modules:
+            break
+        found, taken = sys.modules[name], n
+    for part in parts[taken:]:
+        # the modules that ours import are theirs
+        if isinstance(found, ModuleType) and not within(found.__name__, parts[0]):
+            return None
+        found = getattr(found, part, None)
+    return found
+
+
+def made(config: Any, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
+    """The model and the cell of a config that was read back."""
+    clean = checked(config, trust)
+    try:
+        return part_of(clean, "model"), cell_of(clean)
+    except (HydraException, OmegaConfBaseException, TypeError, AttributeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, EmbedlabError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError(f"its config cannot be made: {' '.join(str(error).split())}") from None

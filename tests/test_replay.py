@@ -1,0 +1,400 @@
+"""A picture is made again from itself; what it says is never believed."""
+
+import copy
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image, PngImagePlugin
+
+from embedlab import images
+from embedlab.app import conf_dir
+from embedlab.build import cell_of, part_of
+from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
+from embedlab.experiment import Job, run
+from embedlab.replay import main, recipe, replay
+from embedlab.trust import checked, known, located, made, true_name
+
+FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
+
+
+def config_of(*words: str):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return compose("config", [*FAST, *words])
+
+
+def draw(folder: Path, *words: str) -> Path:
+    """Run a job of the command line into a folder."""
+    config = config_of(*words)
+    told = OmegaConf.to_container(config, resolve=True)
+    run(Job(part_of(config, "model"), cell_of(config), tuple(config.seeds), folder, told), say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    return draw(tmp_path_factory.mktemp("drawn"), "operators=[replace]", "seeds=[3,5]")
+
+
+def altered(path: Path, to: Path, **changed: object) -> Path:
+    """The same picture with other settings inside."""
+    settings = {**copy.deepcopy(images.settings_of(path)), **changed}
+    with Image.open(path) as picture:
+        return images.save(picture.convert("RGB"), to, settings)
+
+
+def with_config(path: Path, to: Path, where: str, value: object) -> Path:
+    """The same picture whose config says something else in one place."""
+    config = copy.deepcopy(images.settings_of(path)["config"])
+    *outer, last = where.split(".")
+    place = config
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    return altered(path, to, config=config)
+
+
+# ── the same picture ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["seed-3.png", "seed-5.png", "baseline-seed-5.png"])
+def test_a_picture_of_a_job_is_made_again_bit_for_bit(drawn, name):
+    done = replay(drawn / name)
+    assert done.same, str(done)
+    assert str(done).startswith("the same, bit for bit")
+    with Image.open(drawn / name) as first:
+        assert np.array_equal(np.asarray(first), np.asarray(done.picture))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encoder.skip={0:0.5,2:0.5}", "operators=[replace]"],
+        ["start=picture", "start.picture=puppy.png", "start.strength=0.5", "guidance.negative=green"],
+        ["prompt={_target_: embedlab.schedule.Switch, values: [a cat, a dog], at: 0.5}", "size=64"],
+        ["operators=[noise]", "operators.noise.rows={role: words}"],
+    ],
+    ids=["layers", "image to image", "over time", "chance"],
+)
+def test_whatever_a_config_may_hold_comes_back(tmp_path, words):
+    done = replay(draw(tmp_path, "seeds=[1]", *words) / "seed-1.png")
+    assert done.same, str(done)
+
+
+def test_a_picture_that_was_touched_is_told_in_figures(drawn, tmp_path):
+    with Image.open(drawn / "seed-3.png") as picture:
+        touched = picture.convert("RGB")
+    red, green, blue = touched.getpixel((7, 7))
+    touched.putpixel((7, 7), ((red + 40) % 256, green, blue))
+    path = images.save(touched, tmp_path / "touched.png", images.settings_of(drawn / "seed-3.png"))
+    done = replay(path)
+    assert (done.differing, done.most) == (1, max(40, 216 if red + 40 > 255 else 0))
+    assert str(done) == f"differs: 1 of {128 * 128} pixels, at most {done.most} of 255; made with the same versions"
+
+
+def test_another_seed_differs_and_versions_are_compared(drawn, tmp_path):
+    versions = {**images.settings_of(drawn / "seed-3.png")["versions"], "torch": "1.0"}
+    done = replay(altered(drawn / "seed-3.png", tmp_path / "x.png", seed=4, seeds=[4], versions=versions))
+    assert done.differing > 1000
+    assert "; made with torch 1.0, this is torch 2" in str(done)
+
+
+def test_the_command_says_it_in_its_exit_code_and_writes_only_what_it_is_asked_for(drawn, tmp_path, capsys):
+    before = sorted(drawn.iterdir())
+    with pytest.raises(SystemExit) as left:
+        main([str(drawn / "seed-3.png")])
+    assert left.value.code == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
+    assert sorted(drawn.iterdir()) == before
+    other = altered(drawn / "seed-3.png", tmp_path / "other.png", seed=4)
+    with pytest.raises(SystemExit) as left:
+        main([str(other), "--to", str(tmp_path / "new.png")])
+    assert left.value.code == 1
+    with Image.open(tmp_path / "new.png") as picture:
+        assert picture.size == (128, 128)
+
+
+@pytest.mark.parametrize("command", ["replay", "sheet", "film"])
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, capsys):
+    from embedlab import app
+
+    monkeypatch.setattr(sys, "argv", ["embedlab", command, str(tmp_path / "gone")])
+    with pytest.raises(SystemExit) as left:
+        app.main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("embedlab: ")
+    assert "gone" in said[0]
+
+
+# ── what cannot be made again ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_files_that_are_no_picture_of_ours_are_one_line(drawn, tmp_path):
+    whole = (drawn / "seed-3.png").read_bytes()
+    files = {
+        "is no PNG": b"GIF89a nothing",
+        "cannot be read to its end": whole[: len(whole) // 2],
+    }
+    for said, content in files.items():
+        (tmp_path / "x.png").write_bytes(content)
+        with pytest.raises(PictureError, match=said):
+            replay(tmp_path / "x.png")
+    with pytest.raises(PictureError, match="there is no picture"):
+        replay(tmp_path / "gone.png")
+    with pytest.raises(PictureError, match="there is no picture"):
+        replay(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    with pytest.raises(PictureError, match="holds no embedlab settings"):
+        replay(tmp_path / "plain.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    with pytest.raises(PictureError, match="is no PNG"):
+        replay(tmp_path / "photo.jpg")
+    with pytest.raises(PictureError, match="sheet of several pictures"):
+        replay(drawn / "sheet.png")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "null", "[" * 100_000, "9" * 5000, '"text"'])
+def test_damaged_settings_are_one_line(tmp_path, text):
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt(images.KEY, text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png", pnginfo=chunks)
+    with pytest.raises(PictureError, match="damaged"):
+        replay(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "said"),
+    [
+        ({"format": 2}, PictureError, "written by a newer embedlab .format 2"),
+        ({"format": "x"}, PictureError, "newer embedlab"),
+        ({"seed": "zero"}, SamplerError, "seed 'zero'"),
+        ({"config": None}, ConfigError, "no mapping"),
+        ({"config": {}}, ConfigError, "has no prompt"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(drawn, tmp_path, changed, kind, said):
+    with pytest.raises(kind, match=said):
+        recipe(altered(drawn / "seed-3.png", tmp_path / "x.png", **changed))
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        ("prompt", "a *** puppy", r"prompt of its config is blanked"),
+        ("model.name", "/no/where", "there is no model"),
+        ("model.name", "???", "which is no value"),
+        ("model.allow_pickle", True, "allow_pickle"),
+        ("model.allow_pickle", "yes", "allow_pickle"),
+        ("start", {"_target_": "embedlab.sampler.Start", "picture": "gone.png", "step": 1}, "no picture 'gone.png'"),
+        ("sampler.steps", 10**9, "from 1 to 1000"),
+        ("sampler.stepz", 3, "stepz"),
+        ("operators.replace.rows", "kitten", "'kitten' is not in the prompt"),
+        ("operators", [1], "operators of its config is no mapping"),
+        ("operators", {"a": 1}, "is no operator"),
+        ("size", 12345678, "size"),
+        ("prompt", {"a": 1}, "a prompt is a text"),
+        ("encoder", None, "encoder of its config"),
+    ],
+)
+def test_configs_that_cannot_be_made_are_one_line(drawn, tmp_path, where, value, said):
+    with pytest.raises(EmbedlabError, match=said):
+        replay(with_config(drawn / "seed-3.png", tmp_path / "x.png", where, value))
+
+
+def test_a_picture_that_was_resized_is_refused(drawn, tmp_path):
+    with Image.open(drawn / "seed-3.png") as picture:
+        small = picture.resize((64, 64))
+    path = images.save(small, tmp_path / "small.png", images.settings_of(drawn / "seed-3.png"))
+    with pytest.raises(PictureError, match="64x64 pixels, and what it says gives 128x128"):
+        replay(path)
+
+
+# ── hostile settings ──────────────────────────────────────────────────────────────────────────────────────────────
+
+TARGETS = [
+    "os.system",
+    "builtins.eval",
+    "builtins.open",
+    "subprocess.run",
+    "torch.load",
+    "embedlab.models.os.system",
+    "embedlab.app.os.system",
+    "embedlab.models.torch.load",
+    "embedlab.images.os.replace",
+    "embedlab.experiment.write_json",
+    "embedlab.models.load",
+    "embedlab.models.Source.load",
+    "embedlab.build.hydra.utils.get_method",
+    "embedlab.trust.importlib.import_module",
+    "embedlab.operators.Interpolate.__new__",
+    "embedlab.models.find.__globals__",
+    "embedlab.__main__.main",
+    "embedlab.app.main",
+    "embedlab.pretrain.run.main",
+    "embedlab.sweep.Collect",
+    "embedlab.operators.apply.edit",
+    "embedlab.experiment.partial",
+    "embedlab.models.Path.touch",
+    "embedlab",
+    "embedlab.",
+    "embedlab..models.find",
+    "embedlab_evil.Boom",
+    "embedlabx",
+    ".embedlab.models.find",
+    "",
+    7,
+    None,
+    ["os.system"],
+    {"_target_": "os.system"},
+]
+
+
+def hide(target: object, marker: Path) -> dict:
+    return {"_target_": target, "command": f"touch {marker}", "_convert_": "all"}
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_no_name_but_those_of_our_values_is_accepted(target):
+    with pytest.raises(ConfigError, match="none of embedlab's"):
+        true_name(target)
+
+
+PLACES = {
+    "an operator": lambda evil: {"operators": {"a": evil}},
+    "within an operator": lambda evil: {
+        "operators": {"a": {"_target_": "embedlab.operators.Replace", "rows": "puppy", "by": evil}}
+    },
+    "in a list": lambda evil: {
+        "operators": {"a": {"_target_": "embedlab.operators.Replace", "rows": [["x", {"deep": [evil]}]], "by": "cat"}}
+    },
+    "the prompt": lambda evil: {"prompt": {"_target_": "embedlab.schedule.Switch", "values": ["a", evil], "at": 0.5}},
+    "the model": lambda evil: {"model": evil},
+    "the tracker": lambda evil: {"tracker": evil},
+    "a setting that is none": lambda evil: {"hydra": {"callbacks": {"x": evil}}},
+    "an argument of positions": lambda evil: {"guidance": {"_target_": "embedlab.guidance.Guidance", "_args_": [evil]}},
+}
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("target", ["os.system", "embedlab.models.os.system"])
+def test_nothing_that_is_hidden_in_a_picture_is_run(drawn, tmp_path, place, target):
+    marker = tmp_path / "marker"
+    for evil in (
+        {"_target_": target, "command": f"touch {marker}"},
+        {"_target_": target, "_args_": [f"touch {marker}"]},
+        {"_args_": [f"touch {marker}"], "_target_": target, "_partial_": False},
+    ):
+        config = {**images.settings_of(drawn / "seed-3.png")["config"], **PLACES[place](evil)}
+        path = altered(drawn / "seed-3.png", tmp_path / "x.png", config=config)
+        with pytest.raises(ConfigError, match=r"cannot be made again: .*(none of embedlab's|no key begins with '_')"):
+            replay(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("key", ["_args_", "_partial_", "_convert_", "_recursive_", "__class__"])
+def test_beside_its_target_a_part_has_settings_only(drawn, tmp_path, key):
+    path = with_config(drawn / "seed-3.png", tmp_path / "x.png", f"sampler.{key}", True)
+    with pytest.raises(ConfigError, match="no key begins with '_'"):
+        replay(path)
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${prompt} b", "${hydra:runtime.cwd}", "\\${x}"])
+def test_interpolations_are_refused_wherever_they_stand(drawn, tmp_path, text):
+    for where in ("prompt", "model.name", "operators.replace.by", "group"):
+        with pytest.raises(ConfigError, match="interpolation"):
+            replay(with_config(drawn / "seed-3.png", tmp_path / "x.png", where, text))
+    with pytest.raises(ConfigError, match="interpolation"):
+        checked({**images.settings_of(drawn / "seed-3.png")["config"], "metrics": {text: 1}})
+
+
+def test_nesting_without_end_is_refused(drawn):
+    deep: object = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        checked({**images.settings_of(drawn / "seed-3.png")["config"], "operators": {"a": deep}})
+
+
+def test_our_own_values_pass_by_any_name_they_have_and_are_named_truly():
+    for one in known():
+        assert true_name(f"{one.__module__}.{one.__qualname__}") == f"{one.__module__}.{one.__qualname__}"
+        assert one.__module__.startswith("embedlab.")
+    assert true_name("embedlab.Replace") == true_name("embedlab.operators.Replace")
+
+
+def test_every_target_of_the_shipped_configs_passes():
+    for path in Path(conf_dir()).rglob("*.yaml"):
+        if "pretrain" in path.parts or path.stem in ("pretrain", "config"):
+            continue
+        for line in path.read_text().splitlines():
+            if "_target_:" in line and "callbacks" not in line:
+                name = line.split("_target_:")[1].split(",")[0].split("}")[0].strip()
+                assert located(name, importing=False) in known(), name
+
+
+# ── packages that the user trusts ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """A package with an operator, which leaves a marker when it is imported, and one whose name begins alike."""
+    code = """
+        import os
+        from dataclasses import dataclass
+        from pathlib import Path
+
+        Path(__file__).with_name("marker").touch()
+
+
+        @dataclass(frozen=True)
+        class Louder:
+            word: str
+            by: float
+
+            def __call__(self, prompt, lookup):
+                rows = prompt.spans(self.word)
+                return prompt.put("token", rows, prompt.take("token", rows) * self.by)
+    """
+    for name in ("their_package", "their_package_two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("their_package", "their_package_two"):
+        sys.modules.pop(name, None)
+
+
+def test_an_own_operator_needs_to_be_trusted_by_name(drawn, theirs, tmp_path):
+    operators = {"louder": {"_target_": "their_package.Louder", "word": "puppy", "by": 1.5}}
+    path = with_config(drawn / "seed-3.png", tmp_path / "x.png", "operators", operators)
+    for trust in ((), ("their",), ("their_package_two",), ("their_package.Louder.x",)):
+        with pytest.raises(ConfigError, match="if you trust 'their_package', say so: --trust their_package"):
+            recipe(path, trust)
+    assert not (theirs / "their_package" / "marker").exists(), "what is not trusted is not even imported"
+    _, cell = made(images.settings_of(path)["config"], ["their_package"])
+    assert cell.operators[0].by == 1.5
+    assert (theirs / "their_package" / "marker").exists()
+
+
+def test_trust_ends_at_the_package(theirs):
+    for name in (
+        "their_package.os.system",
+        "their_package.Path",
+        "their_package.Louder.__init__",
+        "their_package.gone",
+    ):
+        with pytest.raises(ConfigError, match="none of embedlab's"):
+            true_name(name, ["their_package"])
+    assert true_name("their_package.Louder", ["their_package"]) == "their_package.Louder"
+
+
+def test_settings_survive_json(drawn):
+    config = images.settings_of(drawn / "seed-3.png")["config"]
+    assert checked(json.loads(json.dumps(config))) == checked(config)
