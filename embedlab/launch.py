@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import copy
 import json
-import math
 import os
 import shlex
 import shutil
@@ -153,21 +152,23 @@ def launch(
     FAILED.setdefault(folder, []).extend((job.number, job.title, reason) for job, reason in outcome.failures)
     display.close()
     results |= outcome.results
-    return [
-        JobReturn(overrides=list(lines), status=JobStatus.COMPLETED, _return_value=value(objective, results.get(n)))
-        for n, lines in enumerate(job_overrides, first)
-    ]
+    return [answer(objective, results.get(n), lines) for n, lines in enumerate(job_overrides, first)]
 
 
 FAILED: dict[Path, list[tuple[int, str, str]]] = {}  # what failed in this process, by the sweep's folder
 
 
-def value(objective: Any, result: Mapping[str, Any] | None) -> float | None:
-    """What a search is told of a job: a score by name, or what a callable makes of the result; NaN where it failed."""
-    if objective is None:
-        return None
-    if result is None or result["status"] != "done":
-        return math.nan
+def answer(objective: Any, result: Mapping[str, Any] | None, overrides: Sequence[str]) -> JobReturn:
+    """What a sweeper is told of a job. Only a search hears of failures: other sweepers would stop at the first."""
+    if objective is not None and (result is None or result["status"] != "done"):
+        why = ConfigError(result["error"] if result else "it was not made")
+        return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=why)
+    told = None if objective is None or result is None else value(objective, result)
+    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=told)
+
+
+def value(objective: Any, result: Mapping[str, Any]) -> float:
+    """A score by its name, or what a callable makes of a result."""
     if callable(objective):
         return float(objective(result))
     if objective not in result["scores"]:

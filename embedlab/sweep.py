@@ -8,15 +8,35 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from embedlab.errors import ConfigError, listed
 from embedlab.store import write as write_file
 from embedlab.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two scores of a job are apart, for a search of where they meet: 0 where it is as much one as the other.
+
+    >>> Apart("clip_score/puppy", "clip_score/skunk")({"scores": {"clip_score/puppy": 20.0, "clip_score/skunk": 35.0}})
+    15.0
+    """
+
+    first: str
+    second: str
+
+    def __call__(self, result: Mapping[str, Any]) -> float:
+        scores = result["scores"]
+        if lacking := [name for name in (self.first, self.second) if name not in scores]:
+            raise ConfigError(f"objective names '{lacking[0]}'; this sweep has the scores {listed(scores)}.")
+        return abs(scores[self.first] - scores[self.second])
 
 
 class Collect(Callback):

@@ -39,7 +39,7 @@ def known() -> tuple[Any, ...]:
         *(noun for noun in nouns if isinstance(noun, type) and noun is not operators.Operator),
         *(schedule.Switch, schedule.Ramp, schedule.Alternate, schedule.During),
         *(select.Rows, encoder.Encoder, guidance.Guidance, sampler.Sampler, sampler.Start),
-        *(experiment.Metrics, models.find, tracker.Wandb, tracker.Disk, tracker.Silent),
+        *(experiment.Metrics, models.find, tracker.Wandb, tracker.Disk, tracker.Silent, tracker.Trackio),
     )
 
 

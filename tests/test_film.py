@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from embedlab import film, images
+from embedlab import Job, Store, carry_out, film, images
 from embedlab.app import conf_dir
 from embedlab.build import cell_of, part_of
 from embedlab.contact import results_of
 from embedlab.errors import ConfigError
-from embedlab.experiment import Job, run
 from embedlab.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
 
 WEIGHT = "operators.interpolate.weight"
@@ -212,9 +211,9 @@ def swept(tmp_path_factory) -> Path:
             config = compose("config", [*words, "sampler.steps=2", "tracker=silent", "model.device=cpu"])
         told = OmegaConf.to_container(config, resolve=True)
         source, cell = part_of(config, "model"), cell_of(config)
-        result = run(Job(source, cell, (0, 3), folder / str(job), told, name=words[2]), say=lambda line: None)
-        result["overrides"] = {"operators": ["interpolate"], WEIGHT: weight}
-        (folder / str(job) / "result.json").write_text(json.dumps(result))
+        overrides = {"operators": ["interpolate"], WEIGHT: weight}
+        made = Job(source, cell, (0, 3), folder / str(job), told, name=words[2], number=job, overrides=overrides)
+        assert not carry_out([made], Store(folder / ".cells")).failures
     return folder
 
 
