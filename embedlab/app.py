@@ -39,6 +39,11 @@ def conf_dir() -> str:
 
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
+    if sys.argv[1:2] == ["gallery"]:
+        from embedlab.gallery import main as gallery
+
+        with mendable():
+            return gallery(sys.argv[2:])
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     if "explain" in sys.argv[1:]:

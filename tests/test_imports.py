@@ -26,7 +26,7 @@ ORDER = [
         "images",
         "metrics",
     ),
-    *("tracker", "experiment", "build", "sweep", "app", "pretrain", "__main__"),
+    *("tracker", "experiment", "build", "sweep", "gallery", "app", "pretrain", "__main__"),
 ]
 
 
