@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,9 +42,8 @@ def read(folder: Path, wait: bool = False) -> Sweep:
     plan, notices = planned(folder)
     jobs = [results.pop(name) if name in results else waiting(folder, name, job) for name, job in plan.items()]
     jobs += results.values()
-    torn = [
-        path.parent.name for path in sorted(folder.glob("*/result.json")) if path.parent.name not in folders_of(jobs)
-    ]
+    known = {Path(job["folder"]).name for job in jobs if job["status"] != "pending"}
+    torn = sorted({path.parent.name for path in folder.glob("*/result.json")} - known)
     if torn:
         notices.append(f"result.json of job {', '.join(torn)} cannot be read")
     if not wait and all(job["status"] == "pending" for job in jobs):
@@ -107,11 +106,6 @@ def collected(folder: Path) -> bool:
     table = folder / "results.csv"
     last = max((path.stat().st_mtime for path in folder.glob("*/result.json")), default=math.inf)
     return table.is_file() and table.stat().st_mtime >= last
-
-
-def folders_of(jobs: Iterable[dict[str, Any]]) -> set[str]:
-    """The names of jobs' folders."""
-    return {Path(job["folder"]).name for job in jobs}
 
 
 def waiting(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:

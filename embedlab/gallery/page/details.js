@@ -4,12 +4,13 @@
 const Details = (() => {
   const panel = byId("details");
   const LAYERS = { encoder: "encoder", layer: "hidden state", mean: "mean", std: "deviation", mean_after: "mean edited", std_after: "deviation edited" };
+  const scrollers = [panel, panel.parentNode]; // on a phone the panel itself, elsewhere the column that it stands in
+  const beginning = () => panel.offsetTop - panel.parentNode.offsetTop;
   let shown = "", drawn = "";
 
   function open(cell, focus = true) {
     State.open = cell.key;
     draw();
-    panel.parentNode.scrollTop = panel.offsetTop - panel.parentNode.offsetTop;
     if (focus) panel.focus({ preventScroll: true });
   }
 
@@ -28,13 +29,12 @@ const Details = (() => {
     const now = cell ? `${Model.data.version} ${cell.key} ${State.unedited} ${State.marks} ${State.score}` : "";
     if (now === drawn) return;
     const same = cell?.key === shown;
-    const at = same ? panel.parentNode.scrollTop : 0, focused = same && panel.contains(document.activeElement) ? document.activeElement.id : "";
+    const at = scrollers.map((scroller) => scroller.scrollTop), focused = same && panel.contains(document.activeElement) ? document.activeElement.id : "";
     [shown, drawn] = [cell?.key ?? "", now];
     if (!cell) return;
     const more = same && panel.querySelector(".more");
     panel.replaceChildren(...head(cell), more || el("div", { class: "more" }, el("p", { class: "note" }, "Reading…")));
-    panel.scrollTop = 0;
-    if (same) panel.parentNode.scrollTop = at;
+    scrollers.forEach((scroller, n) => { scroller.scrollTop = same ? at[n] : n * beginning(); });
     if (focused) byId(focused)?.focus();
     if (more) more.dataset.version === Model.data.version || fetchMore(cell);
     else fetchMore(cell);

@@ -6,7 +6,7 @@ const Grid = (() => {
   let lines = []; // cells by line, null where nothing lies
   let where = new Map(); // cell number → [line, column]
   let elements = new Map(); // "line,column" → element
-  let built = "", selected = null, near = new Set();
+  let built = "", selected = null, along = null, near = new Set();
 
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -47,9 +47,9 @@ const Grid = (() => {
       return { cells, flow: true };
     }
     const rows = State.axisOf("rows"), columns = State.axisOf("columns");
-    if (!rows && !columns) return { cells, flow: true };
-    const a = rows ? Model.axis(rows.key) : -1, b = columns ? Model.axis(columns.key) : -1;
-    const used = (axis) => [...new Set(cells.map((cell) => (axis < 0 ? 0 : cell.at[axis])))].sort((x, y) => x - y);
+    if (!rows || !columns) return { cells, flow: true, along: rows ?? columns }; // one axis runs on from line to line
+    const a = Model.axis(rows.key), b = Model.axis(columns.key);
+    const used = (axis) => [...new Set(cells.map((cell) => cell.at[axis]))].sort((x, y) => x - y);
     return { cells, a, b, down: used(a), across: used(b), flow: false };
   }
 
@@ -57,7 +57,8 @@ const Grid = (() => {
     const plan = layout();
     grid.style.setProperty("--side", `${State.side}px`);
     grid.style.setProperty("--aspect", Model.data.aspect);
-    const key = plan.flow ? `flow ${plan.cells.map((cell) => cell.n)}` : JSON.stringify([plan.a, plan.b, plan.down, plan.across, Model.data.axes]);
+    const key = plan.flow ? `flow ${plan.cells.length}` : JSON.stringify([plan.a, plan.b, plan.down, plan.across, Model.data.axes]);
+    along = plan.along ?? null;
     if (key !== built) build(plan, key);
     place(plan);
     const none = byId("nothing");
@@ -87,11 +88,10 @@ const Grid = (() => {
     if (plan.flow) {
       grid.append(el("div", { role: "row", class: "row" }, plan.cells.map((_, n) => cell(0, n))));
     } else {
-      const head = (a, index) => (a < 0 ? "" : Model.axes[a].values[index]);
-      const corner = [plan.a, plan.b].map((a) => (a < 0 ? "" : Model.axes[a].name));
+      const head = (a, index) => Model.axes[a].values[index];
       grid.style.setProperty("--columns", plan.across.length);
       grid.append(el("div", { role: "row", class: "row" },
-        el("div", { class: "corner", role: "columnheader" }, el("span", {}, corner[1] && `${corner[1]} →`), el("span", {}, corner[0] && `${corner[0]} ↓`)),
+        el("div", { class: "corner", role: "columnheader" }, el("span", {}, `${Model.axes[plan.b].name} →`), el("span", {}, `${Model.axes[plan.a].name} ↓`)),
         plan.across.map((index) => el("div", { class: "head across", role: "columnheader", title: head(plan.b, index) }, el("span", {}, head(plan.b, index))))));
       plan.down.forEach((row, line) => grid.append(el("div", { role: "row", class: "row" },
         el("div", { class: "head down", role: "rowheader", title: head(plan.a, row) }, el("span", {}, head(plan.a, row))),
@@ -109,7 +109,7 @@ const Grid = (() => {
     else {
       const row = new Map(plan.down.map((index, n) => [index, n])), column = new Map(plan.across.map((index, n) => [index, n]));
       for (const cell of plan.cells) {
-        const at = [row.get(plan.a < 0 ? 0 : cell.at[plan.a]), column.get(plan.b < 0 ? 0 : cell.at[plan.b])];
+        const at = [row.get(cell.at[plan.a]), column.get(cell.at[plan.b])];
         lines[at[0]][at[1]] = cell;
         where.set(cell.n, at);
       }
@@ -178,10 +178,10 @@ const Grid = (() => {
     const value = el("span", { class: "value" }, State.score && at !== null ? Model.show(State.score, Model.score(cell, State.score)) : "");
     if (at !== null) {
       value.style.background = colour(at);
-      value.style.color = at > 0.45 ? "#111" : "#fff";
+      value.style.color = at > 0.4 ? "#000" : "#fff";
     }
-    const named = grid.classList.contains("flow");
-    return el("span", { class: "strip" }, named && el("span", { class: "who", title: cell.label }, `${cell.label} · seed ${cell.seed ?? "–"}`), value);
+    const named = along ? `${along.name} ${along.values[cell.at[Model.axis(along.key)]]}` : `${cell.label} · seed ${cell.seed ?? "–"}`;
+    return el("span", { class: "strip" }, grid.classList.contains("flow") && el("span", { class: "who", title: cell.label }, named), value);
   }
 
   /** Move the focus to a cell. */
