@@ -33,9 +33,12 @@ def token(row: int, piece: str, role: str, chance: random.Random, edited: bool) 
 
 def explanation(prompt: str, edit: str, chance: random.Random) -> dict:
     words = prompt.split()[:9]
-    same = random.Random(prompt)
+    same = random.Random(repr(prompt))
     tokens = [token(0, "<|startoftext|>", "bos", same, False)]
-    tokens += [token(n + 1, word, "words", same if n + 1 < len(words) else chance, n + 1 == len(words)) for n, word in enumerate(words)]
+    tokens += [
+        token(n + 1, word, "words", same if n + 1 < len(words) else chance, n + 1 == len(words))
+        for n, word in enumerate(words)
+    ]
     tokens.append(token(len(words) + 1, "<|endoftext|>", "eos", same, False))
     names = ("mean", "std", "mean_after", "std_after")
     layers = [{"encoder": 0, "layer": n, **{k: round(chance.gauss(0, 1), 5) for k in names}} for n in range(5)]
@@ -62,15 +65,44 @@ def result(job: int, overrides: dict, seeds: list[int], prompt: str = "A picture
         row |= {"change/ssim": 1 - weight / 2 + here / 90, "change/pixels": weight / 4, "change/latents": weight * 1.2}
         row |= {"closest": "puppy" if weight < 0.6 else toward}
         rows.append({**row, "file": f"seed-{seed}.png", "baseline": f"baseline-seed-{seed}.png"})
-    config = {"prompt": prompt, "seeds": seeds, "size": None, "sampler": {"_target_": "embedlab.sampler.Sampler", "name": "ddim", "steps": 25}}
-    config |= {"operators": {"interpolate": {"_target_": "embedlab.operators.Interpolate", "rows": "puppy", "toward": toward, "weight": weight}}}
+    config = {
+        "prompt": prompt,
+        "seeds": seeds,
+        "size": None,
+        "sampler": {"_target_": "embedlab.sampler.Sampler", "name": "ddim", "steps": 25},
+    }
+    config |= {
+        "operators": {
+            "interpolate": {
+                "_target_": "embedlab.operators.Interpolate",
+                "rows": "puppy",
+                "toward": toward,
+                "weight": weight,
+            }
+        }
+    }
     config |= {f"part_{n}": {"_target_": "embedlab.part", "first": n, "second": None} for n in range(8)}
     return {
-        **{"format": 1, "status": "done", "key": f"{chance.getrandbits(64):016x}", "job": job, "name": name, "label": label},
-        **{"overrides": overrides, "command": f"embedlab 'operators=[interpolate]' {name.replace(',', ' ')} 'seeds={seeds}'"},
+        **{
+            "format": 1,
+            "status": "done",
+            "key": f"{chance.getrandbits(64):016x}",
+            "job": job,
+            "name": name,
+            "label": label,
+        },
+        **{
+            "overrides": overrides,
+            "command": f"embedlab 'operators=[interpolate]' {name.replace(',', ' ')} 'seeds={seeds}'",
+        },
         **{"prompt": prompt, "notes": [], "explain": explanation(prompt, label, chance), "schedule": []},
-        "scores": {k: sum(r[k] for r in rows) / len(rows) for k in rows[0] if isinstance(rows[0][k], float)} | {"rows/edited": 1.0},
-        **{"pictures": rows, "config": config, "versions": {"embedlab": "0.1.0", "torch": "2.13.0", "python": "3.11.9"}},
+        "scores": {k: sum(r[k] for r in rows) / len(rows) for k in (rows or [{}])[0] if isinstance(rows[0][k], float)}
+        | {"rows/edited": 1.0},
+        **{
+            "pictures": rows,
+            "config": config,
+            "versions": {"embedlab": "0.1.0", "torch": "2.13.0", "python": "3.11.9"},
+        },
     }
 
 
@@ -108,4 +140,6 @@ def plan(folder: Path, jobs: list[dict]) -> None:
     """The list of a sweep's jobs, done or to come."""
     held = [{"job": n, "folder": str(n), "overrides": overrides} for n, overrides in enumerate(jobs)]
     command = ["embedlab", "-m", "operators=[interpolate]"]
-    (folder / "sweep.json").write_text(json.dumps({"format": 1, "command": command, "started": "2026-01-01T00:00:00", "jobs": held}))
+    (folder / "sweep.json").write_text(
+        json.dumps({"format": 1, "command": command, "started": "2026-01-01T00:00:00", "jobs": held})
+    )

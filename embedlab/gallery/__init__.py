@@ -25,7 +25,9 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str]) -> None:
     """`embedlab gallery SWEEP`: write the gallery, or keep it up with a running sweep."""
     parser = Parser(prog="embedlab gallery", description=__doc__)
-    parser.add_argument("sweep", metavar="SWEEP", type=Path, help="the folder of a multirun, such as multirun/DATE/TIME")
+    parser.add_argument(
+        "sweep", metavar="SWEEP", type=Path, help="the folder of a multirun, such as multirun/DATE/TIME"
+    )
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="write there, with copies of all pictures")
     parser.add_argument("--watch", action="store_true", help="follow a running sweep until it is finished, or Ctrl-C")
     parser.add_argument("--every", metavar="SECONDS", type=float, default=2.0, help="how often --watch looks (2)")

@@ -68,7 +68,8 @@ def nothing_in(folder: Path, pending: int) -> str:
         return f"'{folder}' is one job, no sweep; the folder above it is '{folder.resolve().parent}'."
     if (folder / "data.js").is_file() and any(folder.parent.glob("*/result.json")):
         return f"'{folder}' is a gallery already; its sweep is '{folder.resolve().parent}'."
-    below = sorted({path.parent.parent for path in folder.glob("*/*/result.json")})
+    deeper = (path for pattern in ("*/*/result.json", "*/*/*/result.json") for path in folder.glob(pattern))
+    below = sorted({path.parent.parent for path in deeper})
     hint = f"there is a sweep in '{below[-1]}'" if below else "a sweep is what embedlab -m wrote, in multirun/DATE/TIME"
     return f"'{folder}' holds no finished job (a folder with a result.json); {hint}."
 
@@ -110,7 +111,9 @@ def collected(folder: Path) -> bool:
 
 def waiting(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
     """A planned job that has no result yet."""
-    return tidy({"job": job.get("job"), "overrides": job.get("overrides"), "status": "pending"} | {"folder": str(folder / name)})
+    return tidy(
+        {"job": job.get("job"), "overrides": job.get("overrides"), "status": "pending"} | {"folder": str(folder / name)}
+    )
 
 
 def tidy(result: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +126,9 @@ def tidy(result: dict[str, Any]) -> dict[str, Any]:
     made["prompt"] = text_of(result.get("prompt", overrides.get("prompt", "")))
     made["status"] = result.get("status") if result.get("status") in STATES else "done"
     pictures = result.get("pictures")
-    made["pictures"] = [p for p in pictures if isinstance(p, dict) and "seed" in p] if isinstance(pictures, list) else []
+    made["pictures"] = (
+        [p for p in pictures if isinstance(p, dict) and "seed" in p] if isinstance(pictures, list) else []
+    )
     made["scores"] = result["scores"] if isinstance(result.get("scores"), dict) else {}
     said = ", ".join(f"{key.split('.')[-1]} {text_of(value)}" for key, value in overrides.items())
     made["label"] = str(result.get("label") or said or "as written")

@@ -212,4 +212,3 @@ def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[
         except (OSError, ValueError, SyntaxError):  # a picture that cannot be read says so on the page
             continue
     return made, round(max(aspects, key=aspects.count), 4) if aspects else 1.0
-

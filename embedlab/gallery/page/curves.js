@@ -135,7 +135,7 @@ const Curves = (() => {
       const over = labels.at(-1).y - (HEIGHT - BOTTOM);
       for (const { n, name, y } of labels) {
         const room = Math.floor((right - 14) / 6.6);
-        drawing.append(svg("text", { class: `tag line-${n}`, x: width - right + 10, y: y + 4 - Math.max(0, over) }, name.length > room ? `${name.slice(0, room - 1)}…` : name, svg("title", {}, name)));
+        drawing.append(svg("text", { class: `tag line-${n}`, x: width - right + 10, y: y + 4 - Math.max(0, over) }, name.length > room ? `${name.slice(0, room - 1)}…` : name, name.length > room ? svg("title", {}, name) : []));
       }
     }
     drawing.addEventListener("click", (event) => {

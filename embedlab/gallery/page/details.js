@@ -99,7 +99,7 @@ const Details = (() => {
       el("span", {}, value),
     ];
     if (here) return el("span", { class: "step here", "aria-current": "true" }, inside);
-    return el("button", { type: "button", class: "step", id, title: Grid.title(cell), onclick: () => panel.dispatchEvent(new CustomEvent("go", { detail: cell })) }, inside);
+    return el("button", { type: "button", class: "step", id, title: Grid.title(cell), "aria-label": Grid.title(cell), onclick: () => panel.dispatchEvent(new CustomEvent("go", { detail: cell })) }, inside);
   }
 
   function more(cell, job) {

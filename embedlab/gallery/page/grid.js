@@ -6,7 +6,7 @@ const Grid = (() => {
   let lines = []; // cells by line, null where nothing lies
   let where = new Map(); // cell number → [line, column]
   let elements = new Map(); // "line,column" → element
-  let built = "", selected = null, along = null, near = new Set();
+  let built = "", selected = null, along = null, near = new Set(), painted = new Set();
 
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -75,6 +75,7 @@ const Grid = (() => {
     built = key;
     watcher.disconnect();
     near = new Set();
+    painted = new Set();
     elements = new Map();
     grid.replaceChildren();
     grid.className = plan.flow ? "grid flow" : "grid";
@@ -119,6 +120,7 @@ const Grid = (() => {
       selected = same && where.has(same.n) ? same : standIn();
     }
     selected ??= plan.cells[0] ?? null;
+    for (const element of painted) if (!near.has(element)) blank(element);
     for (const element of near) paint(element);
     for (const element of grid.querySelectorAll('[tabindex="0"]')) element.tabIndex = -1;
     const element = selected && elementOf(selected);
@@ -141,7 +143,15 @@ const Grid = (() => {
     return [cell.label, ...places, ...(cell.state === "done" ? value : [cell.state, cell.error])].filter(Boolean).join(", ").slice(0, 400);
   }
 
+  /** Take what a cell shows away; it comes back, as it then is, when the cell is near again. */
+  function blank(element) {
+    painted.delete(element);
+    element.replaceChildren();
+    element.removeAttribute("aria-label");
+  }
+
   function paint(element) {
+    painted.add(element);
     const cell = cellAt(element.dataset.place);
     element.classList.toggle("absent", !cell);
     element.classList.toggle("marked", Boolean(cell) && State.marks.includes(cell.key));
@@ -191,6 +201,7 @@ const Grid = (() => {
     for (const other of grid.querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
     selected = cell;
     element.tabIndex = 0;
+    paint(element);
     element.focus({ preventScroll: !scroll });
   }
 
