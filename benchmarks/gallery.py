@@ -3,8 +3,8 @@
     python benchmarks/gallery.py [LOADS]
 
 Makes a sweep of 2,000 jobs of one picture each (the dearest shape: every job has details of its own) and one of 50 jobs
-of 40 seeds, writes their galleries, opens each in a headless Chromium as often as told and prints the median time to the
-first view: from the navigation until every picture on the screen is decoded and painted.
+of 40 seeds, writes their galleries, opens each in a headless Chromium as often as told and prints the median time to
+the first view: from the navigation until every picture on the screen is decoded and painted.
 """
 
 import os

@@ -43,7 +43,8 @@ def main() -> None:
         from embedlab.gallery import main as gallery
 
         with mendable():
-            return gallery(sys.argv[2:])
+            gallery(sys.argv[2:])
+        return
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     if "explain" in sys.argv[1:]:

@@ -158,6 +158,8 @@ def text_of(value: Any) -> str:
         return value
     if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
         return f"[{', '.join(text_of(v) for v in value)}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     said = json.dumps(value, ensure_ascii=False, default=str)
     return short(said.replace('"', "")) if isinstance(value, dict | list) else said
 
@@ -191,18 +193,22 @@ def axes_of(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         found.pop("seeds", None)  # which job a seed belongs to says no more
     names = [key.split(".")[-1] for key in found]
     made = []
-    for (key, values), name in zip(found.items(), names, strict=True):
+    for key, values in found.items():
         numbers = [number(value) for value in values]
-        if all(n is not None for n, value in zip(numbers, values, strict=True) if value is not None):
-            order = sorted(range(len(values)), key=lambda n: -math.inf if numbers[n] is None else numbers[n])
-            values, numbers = [values[n] for n in order], [numbers[n] for n in order]
-        else:
-            numbers = []
         said = [text_of(value) for value in values]
-        if len(set(said)) < len(said):  # 1 and "1" are one place
+        strange = any(n is None and value is not None for n, value in zip(numbers, values, strict=True))
+        if strange or len(set(said)) < len(said):  # 1 and "1" are one place
             said, numbers = list(dict.fromkeys(said)), []
-        name = name if names.count(name) == 1 else ".".join(key.split(".")[-2:])
-        made.append({"key": key, "name": name, "values": said, "numbers": numbers or None})
+        pairs = sorted(zip(numbers, said, strict=False), key=lambda pair: -math.inf if pair[0] is None else pair[0])
+        short_name = key.split(".")[-1]
+        made.append(
+            {
+                "key": key,
+                "name": short_name if names.count(short_name) == 1 else ".".join(key.split(".")[-2:]),
+                "values": [text for _, text in pairs] or said,
+                "numbers": [n for n, _ in pairs] or None,
+            }
+        )
     return made
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,10 @@ def put(path: Path, text: str) -> None:
 
 
 def script(value: Any) -> str:
-    """A value as JavaScript that no HTML parser can leave: ASCII, with no angle brackets.
+    r"""A value as JavaScript that no HTML parser can leave: ASCII, with no angle brackets.
 
     >>> script("</script> ✓")
-    '"\\\\u003c/script\\\\u003e \\\\u2713"'
+    '"\\u003c/script\\u003e \\u2713"'
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -192,7 +193,7 @@ def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[
     """Make the thumbnails of large pictures; answers with 1 for each cell that has them, and width by height."""
     from PIL import Image
 
-    made, aspects = [0] * len(shown["cells"]["job"]), []
+    made, aspects = [0] * len(shown["cells"]["job"]), list[float]()
     for n, name in pictures_of(shown):
         try:
             with Image.open(sweep.folder / name) as picture:
@@ -211,4 +212,4 @@ def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[
                 made[n] = 1
         except (OSError, ValueError, SyntaxError):  # a picture that cannot be read says so on the page
             continue
-    return made, round(max(aspects, key=aspects.count), 4) if aspects else 1.0
+    return made, round(Counter(aspects).most_common(1)[0][0], 4) if aspects else 1.0

@@ -52,7 +52,7 @@ const Compare = (() => {
     differences.replaceChildren(
       el("section", {}, el("h3", {}, "What differs"),
       keys.length ? tableOf(["setting", "first", "second"], keys.map((key) => [key, settings[0][key], settings[1][key]])) : el("p", { class: "note" }, "Their settings are the same.")),
-      scores.length ? el("section", {}, el("h3", {}, "Scores"), tableOf(["score", "first", "second", "change"], scores.map(([key, name, p, q]) => [name, Model.show(key, p), Model.show(key, q), p === null || q === null ? "–" : `${q >= p ? "+" : "−"}${Model.show(key, Math.abs(q - p))}`]))) : "");
+      scores.length ? el("section", {}, el("h3", {}, "Scores"), tableOf(["score", "first", "second", "change"], scores.map(([key, name, p, q]) => [name, Model.show(key, p), Model.show(key, q), p === null || q === null ? "–" : p === q ? "0" : `${q >= p ? "+" : "−"}${Model.show(key, Math.abs(q - p))}`]))) : "");
   }
 
   const overview = (cell) => ({ prompt: cell.prompt, ...Object.fromEntries(Model.axes.map((axis, n) => [axis.key, axis.values[cell.at[n]]])), seed: String(cell.seed) });

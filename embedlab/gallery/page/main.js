@@ -13,8 +13,8 @@ const Main = (() => {
     const plan = Grid.draw();
     const counts = [`${done} pictures`, failed && `${failed} failed`, pending && `${pending} jobs to come`, `${plan.cells.length} shown`].filter(Boolean).join(" · ");
     if (byId("counts").textContent !== counts) byId("counts").textContent = counts;
-    const prompts = new Set(Model.data.jobs.prompt);
-    byId("prompt").textContent = prompts.size === 1 ? Model.data.texts[[...prompts][0]] : "";
+    const prompts = [...new Set(Model.cells.map((cell) => cell.prompt))].filter(Boolean);
+    byId("prompt").textContent = prompts.length === 1 ? prompts[0] : "";
     controls();
     places();
     legend();
