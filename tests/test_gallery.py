@@ -72,7 +72,7 @@ def opened(browser):
     """Opens a gallery; at the end nothing was asked of anything but its sweep's files, and nothing went wrong."""
     contexts, asked, wrong, roots = [], [], [], []
 
-    def open_(index: Path, at: str = "", root: Path | None = None, **settings):
+    def open_(index: Path, at: str = "", root: Path | None = None, ready=".cell img, .reason", **settings):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **settings})
         contexts.append(context)
         roots.append((root or index.parent.parent).resolve().as_uri())
@@ -83,8 +83,7 @@ def opened(browser):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(index.as_uri() + at)
-        page.locator(".cell img, .reason").first.wait_for()
-        page.wrong = wrong
+        page.locator(ready).first.wait_for()
         return page
 
     yield open_
@@ -182,6 +181,8 @@ def test_an_address_brings_a_view_back(opened, index):
     assert job_of(again, 0, 1) == "3/baseline-seed-1.png"
     assert again.locator("#score").input_value() == "change/ssim"
     expect(again.locator("#details h2")).to_contain_text("puppy → 0.75 skunk")
+    expect(again.locator(".cell.opened")).to_have_attribute("data-key", "3/1")
+    expect(opened(index, at="#open=7/2").locator(".cell.opened")).to_have_attribute("data-key", "7/2")
 
 
 def test_a_list_holds_every_picture_in_the_order_of_a_score(opened, index):
@@ -661,6 +662,16 @@ def test_a_page_follows_a_running_sweep_and_keeps_its_view(opened, tmp_path):
     finally:
         watcher.kill()
         watcher.wait()
+
+
+def test_a_page_that_was_opened_before_the_first_job_fills_itself(opened, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    index = write(read(tmp_path / "sweep", wait=True), watched=True).index
+    page = opened(index, ready="#nothing")
+    folder = synthetic.sweep(tmp_path / "sweep", {WEIGHT: [0, 1]}, [0, 1])
+    write(read(folder))
+    expect(page.locator(".cell img")).to_have_count(4)
+    assert texts(page, ".across") == ["0", "1"]
 
 
 def test_ctrl_c_ends_watching_with_a_whole_gallery(tmp_path):

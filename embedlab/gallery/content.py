@@ -335,6 +335,8 @@ def command_for(job: dict[str, Any]) -> str:
     if isinstance(job.get("command"), str):
         return job["command"]
     parts = split(str(job.get("name") or ""))
+    if job["pictures"] and not any(part.startswith("seeds=") for part in parts):  # the name leaves them out
+        parts.append(f"seeds={[row['seed'] for row in job['pictures']]}".replace(" ", ""))
     return shlex.join(["embedlab", *parts]) if parts and all("=" in part for part in parts) else ""
 
 

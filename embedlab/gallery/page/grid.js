@@ -56,7 +56,7 @@ const Grid = (() => {
   function draw() {
     const plan = layout();
     grid.style.setProperty("--side", `${State.side}px`);
-    grid.style.setProperty("--aspect", Model.data.aspect);
+    document.documentElement.style.setProperty("--aspect", Model.data.aspect);
     const key = plan.flow ? `flow ${plan.cells.length}` : JSON.stringify([plan.a, plan.b, plan.down, plan.across, Model.data.axes]);
     along = plan.along ?? null;
     if (key !== built) build(plan, key);

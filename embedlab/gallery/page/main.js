@@ -177,10 +177,18 @@ const Main = (() => {
     try { localStorage.setItem("embedlab-theme", dark ? "light" : "dark"); } catch { /* a browser may keep nothing for files */ }
   }
 
+  /** Show what the address says. */
+  function arrive() {
+    State.readAddress();
+    State.settle();
+    const cell = Model.named(State.open);
+    if (cell) go(cell, false);
+    else draw();
+  }
+
   function start() {
     try { document.documentElement.dataset.theme = localStorage.getItem("embedlab-theme") ?? ""; } catch { /* as above */ }
     if (!document.documentElement.dataset.theme) delete document.documentElement.dataset.theme;
-    State.readAddress();
     const set = (id, event, change) => byId(id).addEventListener(event, (given) => { change(given.target); if (Model.data) draw(); });
     set("layout", "change", ({ value }) => { State.layout = value; State.chosenLayout = true; });
     set("sort", "change", ({ value }) => { State.sort = value; });
@@ -218,8 +226,13 @@ const Main = (() => {
     addEventListener("blur", () => { if (Model.data && holding) hold(false); });
     let width = innerWidth;
     addEventListener("resize", () => { if (Model.data && innerWidth !== width) { width = innerWidth; Curves.draw(); } });
-    addEventListener("hashchange", () => { if (Model.data) { State.readAddress(); State.settle(); draw(); } });
-    Model.changed(() => { State.settle(); draw(); });
+    addEventListener("hashchange", () => { if (Model.data) arrive(); });
+    let first = true;
+    Model.changed(() => {
+      if (first) arrive();
+      else { State.settle(); draw(); }
+      first = false;
+    });
   }
 
   start();
