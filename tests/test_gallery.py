@@ -212,7 +212,7 @@ def test_a_filter_keeps_what_holds_its_words(opened, index):
 
 def test_curves_are_means_with_their_spread_over_seeds(opened, index, sweep):
     page = opened(index)
-    assert sorted(page.locator(".tag").all_text_contents()) == ["toward cat", "toward skunk"]
+    assert sorted(page.locator(".tag").all_text_contents()) == ["cat", "skunk"]
     assert page.locator(".line-0 circle").count() == 5
     rows = json.loads((sweep / "2" / "result.json").read_text())["pictures"]
     values = [row["clip_score/puppy"] for row in rows]

@@ -37,6 +37,7 @@ const Curves = (() => {
     const names = Model.axes.map((axis, n) => (fixed[n] >= 0 && axis.values.length > 1 ? `${axis.name} ${axis.values[fixed[n]]}` : "")).filter(Boolean);
     const made = [...found.entries()].sort((p, q) => p[0] - q[0]).slice(0, MOST).map(([line, points]) => ({
       name: b < 0 ? Model.name(State.score) : `${lines.name} ${lines.values[line]}`,
+      tag: b < 0 ? "" : lines.values[line],
       points: [...points.entries()].map(([index, values]) => ({ index, x: x.numbers[index], ...summary(values) })).sort((p, q) => p.x - q.x),
     }));
     return { made, names, left: found.size - made.length };
@@ -128,7 +129,7 @@ const Curves = (() => {
           svg("title", {}, `${line.name}, ${axis.name} ${axis.values[p.index]}: ${Model.show(State.score, p.mean)} (${Model.show(State.score, p.low)} to ${Model.show(State.score, p.high)}, ${p.count} seeds)`)));
       }
       drawing.append(group);
-      labels.push({ n, name: line.name, y: py(line.points.at(-1).mean) });
+      labels.push({ n, name: line.tag, y: py(line.points.at(-1).mean) });
     });
     if (made.length > 1) {
       labels.sort((p, q) => p.y - q.y).forEach((label, i) => { if (i) label.y = Math.max(label.y, labels[i - 1].y + 15); });
