@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
 
 
-COMMANDS = {"sheet": "embedlab.contact", "film": "embedlab.film", "replay": "embedlab.replay"}
+COMMANDS = {"gallery": "embedlab.gallery", "sheet": "embedlab.contact", "film": "embedlab.film", "replay": "embedlab.replay"}
 
 
 # nothing is drawn, so nothing is written

@@ -155,7 +155,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     for path in found:
         try:
             results.append({**json.loads((path / "result.json").read_text()), "folder": str(path)})
-        except ValueError:
+        except (ValueError, TypeError):
             continue
     return results
 

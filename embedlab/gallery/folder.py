@@ -1,0 +1,215 @@
+"""What a gallery shows → its folder: the page, the data of the first view, details by the packet, thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedlab.errors import ConfigError
+from embedlab.gallery.content import Sweep, content, details
+
+PAGE = Path(__file__).parent / "page"
+LARGE = 192  # pixels a side above which a picture gets a thumbnail
+SIDE = 256  # the longer side of a thumbnail: sharp at the usual 128 on a dense screen
+PACKET = 32  # jobs whose details are read at once
+SCRIPTS = ("dom.js", "model.js", "state.js", "grid.js", "curves.js", "details.js", "compare.js", "main.js")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A gallery on the disk, and what is in it."""
+
+    index: Path
+    jobs: int
+    pictures: int
+    failed: int
+    pending: int
+    notices: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = [f"{self.jobs} jobs", f"{self.pictures} pictures"]
+        counts += [f"{n} {what}" for n, what in ((self.failed, "failed"), (self.pending, "jobs to come")) if n]
+        lines = [f"notice: {notice}." for notice in self.notices]
+        return "\n".join([*lines, f"The gallery is {self.index}: {', '.join(counts)}."])
+
+
+def write(sweep: Sweep, to: Path | None = None, watched: bool = False) -> Written:
+    """Write a sweep's gallery into `gallery` beside its jobs, or with copies of its pictures elsewhere.
+
+    The data comes last and names the rest, so that a page that is open meanwhile finds all it asks for.
+    """
+    folder = sweep.folder / "gallery" if to is None else to
+    free(folder)
+    try:
+        (folder / "details").mkdir(parents=True, exist_ok=True)
+        if not (folder / "data.js").is_file():
+            put(folder / "data.js", "gallery.receive(null);\n")  # from here on the folder is known as ours
+        shown = content(sweep)
+        shown["watched"] = watched
+        shown["pictures"] = "../" if to is None else "pictures/"
+        if to is not None:
+            copy(sweep, shown, folder / "pictures")
+        shown["thumbnails"], shown["aspect"] = thumbnails(sweep, shown, folder)
+        packets = packed(sweep)
+        for name, text in packets.items():
+            if not (folder / "details" / name).is_file():
+                put(folder / "details" / name, text)
+        shown["packets"], shown["packet"] = [name.removesuffix(".js") for name in packets], PACKET
+        for name in ("style.css", *SCRIPTS):
+            put(folder / name, (PAGE / name).read_text(encoding="utf-8"))
+        put(folder / "index.html", page(shown))
+        shown["version"] = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+        before = named_in(folder / "data.js")
+        put(folder / "data.js", f"gallery.receive({script(shown)});\n")
+    except OSError as error:
+        raise ConfigError(f"'{error.filename or folder}' cannot be written: {error.strerror or error}.") from None
+    for path in (folder / "details").glob("*.js"):
+        if path.name not in packets and path.stem not in before:  # an open page may still ask for those of before
+            path.unlink()
+    states = shown["cells"]["state"]
+    return Written(
+        index=(folder / "index.html").resolve(),
+        jobs=len(sweep.jobs),
+        pictures=states.count(0),
+        failed=states.count(1),
+        pending=sweep.pending,
+        notices=sweep.notices,
+    )
+
+
+def free(folder: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"'{folder}' is a file; a gallery needs a folder, new or its own.")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            mine = (folder / "data.js").read_text(encoding="utf-8").startswith("gallery.receive(")
+        except (OSError, ValueError):
+            mine = False
+        if not mine:
+            raise ConfigError(f"'{folder}' holds something else already; a gallery needs a folder, new or its own.")
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def script(value: Any) -> str:
+    r"""A value as JavaScript that no HTML parser can leave: ASCII, with no angle brackets.
+
+    >>> script("</script> ✓")
+    '"\\u003c/script\\u003e \\u2713"'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def page(shown: dict[str, Any]) -> str:
+    """The page; what varies in it is text, and escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    house = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
+    return house.get_template("index.html").render(title=shown["title"], scripts=SCRIPTS)
+
+
+def named_in(path: Path) -> list[str]:
+    """The packets that the data of before named."""
+    try:
+        found = re.search(r'"packets":\[([^\]]*)\]', path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return re.findall(r"[0-9a-f]+", found[1]) if found else []
+
+
+def packed(sweep: Sweep) -> dict[str, str]:
+    """Details of all jobs as scripts, `PACKET` jobs in each, named by what they hold.
+
+    Settings that all jobs of a packet share are written once; gzip finds the rest.
+    """
+    made = {}
+    for begin in range(0, len(sweep.jobs), PACKET):
+        jobs = [details(job) for job in sweep.jobs[begin : begin + PACKET]]
+        common = shared([job.get("settings") for job in jobs])
+        for job in jobs:
+            if "settings" in job:
+                job["settings"] = {k: v for k, v in job["settings"].items() if k not in common}
+        text = json.dumps({"first": begin, "common": common, "jobs": jobs}, separators=(",", ":"), default=str)
+        held = gzip.compress(text.encode(), 9, mtime=0)
+        name = hashlib.sha256(held).hexdigest()[:16]
+        made[f"{name}.js"] = f'gallery.unpack("{name}","{base64.b64encode(held).decode()}");\n'
+    return made
+
+
+def shared(settings: Sequence[dict[str, str] | None]) -> dict[str, str]:
+    """What all settings that are there have in common."""
+    there = [s for s in settings if s]
+    return {k: v for k, v in there[0].items() if all(s.get(k) == v for s in there[1:])} if there else {}
+
+
+# ── pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pictures_of(shown: dict[str, Any]) -> list[tuple[int, str]]:
+    """Every picture of a gallery: its cell, and where it is in the sweep."""
+    cells, jobs, texts = shown["cells"], shown["jobs"], shown["texts"]
+    return [
+        (n, f"{jobs['folder'][job]}/{texts[cells[kind][n]]}")
+        for n, job in enumerate(cells["job"])
+        for kind in ("file", "baseline")
+        if cells[kind][n] >= 0
+    ]
+
+
+def copy(sweep: Sweep, shown: dict[str, Any], folder: Path) -> None:
+    """Copy all pictures of a gallery; those that are there already stay."""
+    for _, name in pictures_of(shown):
+        source, target = sweep.folder / name, folder / name
+        if not (target.is_file() and newer(target, source) and target.stat().st_size == source.stat().st_size):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.copy2(source, temporary)
+            os.replace(temporary, target)
+
+
+def newer(made: Path, source: Path) -> bool:
+    """Whether a file was made after another."""
+    return made.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[int], float]:
+    """Make the thumbnails of large pictures; answers with 1 for each cell that has them, and width by height."""
+    from PIL import Image
+
+    made, aspects = [0] * len(shown["cells"]["job"]), list[float]()
+    for n, name in pictures_of(shown):
+        try:
+            with Image.open(sweep.folder / name) as picture:
+                aspects.append(picture.width / picture.height)
+                if max(picture.size) <= LARGE:
+                    continue
+                target = folder / "thumbnails" / f"{name}.webp"
+                if not newer(target, sweep.folder / name):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    picture.draft("RGB", (SIDE, SIDE))
+                    small = picture.convert("RGB")
+                    small.thumbnail((SIDE, SIDE))
+                    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+                    small.save(temporary, format="WEBP", quality=72, method=2)
+                    os.replace(temporary, target)
+                made[n] = 1
+        except (OSError, ValueError, SyntaxError):  # a picture that cannot be read says so on the page
+            continue
+    return made, round(Counter(aspects).most_common(1)[0][0], 4) if aspects else 1.0

@@ -1,0 +1,74 @@
+"use strict";
+// Elements from values. Texts become text nodes, never markup.
+
+const byId = (id) => document.getElementById(id);
+
+/** An element with properties (`class`, `on…`, `data-…`, `aria-…` and others) and children. */
+function el(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key === "class") made.className = value;
+    else if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (key in made && !key.includes("-") && key !== "list") made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+/** An SVG element with attributes and children. */
+function svg(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children.flat(Infinity));
+  return made;
+}
+
+/** A select's options and choice. */
+function fill(select, options, chosen) {
+  select.replaceChildren(...options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
+}
+
+/** A table from heads and rows; `mark(row, column)` names a class for a cell. */
+function tableOf(heads, rows, mark = () => "") {
+  return el("div", { class: "table", tabIndex: 0, role: "region", "aria-label": heads.join(", ") },
+    el("table", {},
+      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+      el("tbody", {}, rows.map((row, r) => el("tr", {}, row.map((value, c) => el("td", { class: mark(r, c) }, say(value))))))));
+}
+
+/** A plain value as text. */
+function say(value) {
+  if (value === null || value === undefined) return "–";
+  if (value instanceof Node) return value;
+  if (Array.isArray(value)) return value.map(say).join(", ");
+  if (typeof value === "object") return JSON.stringify(value);
+  if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(4)));
+  return String(value);
+}
+
+/** A button that copies a text and says so. */
+function copyButton(text, name = "Copy") {
+  const button = el("button", { type: "button", class: "copy" }, name);
+  button.addEventListener("click", async () => {
+    const good = await copied(text);
+    button.textContent = good ? "Copied" : "Press Ctrl+C";
+    setTimeout(() => { button.textContent = name; }, 1500);
+  });
+  return button;
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch { // older browsers, and those that give files no clipboard
+    const area = el("textarea", { value: text, class: "unseen", readOnly: true });
+    (document.querySelector("dialog[open]") || document.body).append(area);
+    area.select();
+    const good = document.execCommand("copy");
+    area.remove();
+    return good;
+  }
+}

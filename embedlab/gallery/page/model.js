@@ -1,0 +1,98 @@
+"use strict";
+// What data.js says, as objects: cells, the axes that they lie on, scores, details that are read when asked for.
+
+const Model = (() => {
+  const listeners = [];
+  const packets = new Map(); // name → {promise, resolve}
+  let data = null, cells = [], byPlace = new Map(), byKey = new Map(), ranges = new Map();
+
+  const path = (name) => name.split("/").map(encodeURIComponent).join("/");
+
+  function receive(given) {
+    if (!given || given.version === data?.version) return;
+    data = given;
+    const { texts, jobs } = data;
+    cells = data.cells.job.map((job, n) => {
+      const text = (kind) => (data.cells[kind][n] < 0 ? "" : texts[data.cells[kind][n]]);
+      return {
+        n, job, seed: data.cells.seed[n], at: data.cells.at[n], state: ["done", "failed", "pending"][data.cells.state[n]],
+        error: text("error"), file: text("file"), baseline: text("baseline"), label: texts[jobs.label[job]],
+        prompt: texts[jobs.prompt[job]], key: `${jobs.folder[job]}/${data.cells.seed[n]}`,
+      };
+    });
+    byPlace = new Map(cells.map((cell) => [cell.at.join(), cell]));
+    byKey = new Map(cells.map((cell) => [cell.key, cell]));
+    ranges = new Map();
+    for (const listen of listeners) listen();
+  }
+
+  async function unpack(name, text) {
+    const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    packets.get(name)?.resolve(JSON.parse(await new Response(stream).text()));
+  }
+
+  /** Insert a script from beside the page. */
+  function load(address, failed) {
+    const made = el("script", { src: address, async: true });
+    made.addEventListener("load", () => made.remove());
+    made.addEventListener("error", () => { made.remove(); failed?.(); });
+    document.head.append(made);
+  }
+
+  /** The details of a cell's job. */
+  async function details(cell) {
+    const name = data.packets[Math.floor(cell.job / data.packet)];
+    if (!packets.has(name)) {
+      const packet = {};
+      packet.promise = new Promise((resolve, reject) => { packet.resolve = resolve; packet.reject = reject; });
+      packets.set(name, packet);
+      load(`details/${name}.js`, () => { packets.delete(name); packet.reject(new Error("details")); poll(); });
+    }
+    const packet = await packets.get(name).promise;
+    const job = packet.jobs[cell.job - packet.first];
+    return { ...job, settings: { ...packet.common, ...job.settings } };
+  }
+
+  /** The address of a cell's picture, unedited or not; small where a thumbnail was made. */
+  function address(cell, { unedited = false, small = false } = {}) {
+    const name = `${data.jobs.folder[cell.job]}/${(unedited && cell.baseline) || cell.file}`;
+    return small && data.thumbnails[cell.n] ? `thumbnails/${path(name)}.webp` : data.pictures + path(name);
+  }
+
+  /** A cell's score; of those that only a job has, the job's. */
+  const score = (cell, key) => data.cells.scores[key]?.[cell.n] ?? data.jobs.scores[key]?.[cell.job] ?? null;
+
+  /** Lowest and highest value of a score in the whole sweep. */
+  function range(key) {
+    if (!ranges.has(key)) {
+      const values = cells.map((cell) => score(cell, key)).filter((value) => value !== null);
+      ranges.set(key, values.length ? values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]) : null);
+    }
+    return ranges.get(key);
+  }
+
+  function show(key, value) {
+    if (value === null || value === undefined) return "–";
+    if (key.startsWith("closest/")) return `${Math.round(100 * value)}%`;
+    if (key.startsWith("clip_score/")) return value.toFixed(1);
+    return Math.abs(value) >= 1000 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toFixed(3)));
+  }
+
+  /** Ask for the data again; equal data changes nothing. */
+  const poll = () => load(`data.js?${Date.now()}`);
+  setInterval(() => { if (!data || data.pending || data.watched) poll(); }, 2000);
+
+  window.gallery = { receive, unpack };
+  return {
+    address, details, range, score, show,
+    changed: (listen) => listeners.push(listen),
+    at: (place) => byPlace.get(place.join()),
+    named: (key) => byKey.get(key),
+    name: (key) => data.scores.find((score) => score.key === key)?.name ?? key,
+    axis: (key) => data.axes.findIndex((axis) => axis.key === key),
+    get data() { return data; },
+    get cells() { return cells; },
+    get axes() { return data.axes; },
+  };
+})();
