@@ -29,7 +29,13 @@ HERE = Path(__file__).resolve().parent
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
 
 
-COMMANDS = {"gallery": "embedlab.gallery", "sheet": "embedlab.contact", "film": "embedlab.film", "replay": "embedlab.replay"}
+COMMANDS = {
+    "film": "embedlab.film",
+    "gallery": "embedlab.gallery",
+    "replay": "embedlab.replay",
+    "sheet": "embedlab.contact",
+    "sync": "embedlab.sync",
+}
 
 
 # nothing is drawn, so nothing is written

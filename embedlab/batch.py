@@ -35,7 +35,7 @@ from embedlab.models import Model, Source
 from embedlab.store import Store, write_json
 
 TOLD_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
-SIZES = {"cpu": (8, 16, 4, 32), "cuda": (16, 32, 64, 128)}  # batch sizes that are tried, in this order
+SIZES = {"cpu": (16, 32, 8, 4), "cuda": (16, 32, 64, 128)}  # batch sizes that are tried, in this order
 
 
 class Watch(Protocol):
@@ -199,13 +199,12 @@ def carry_out(jobs: Sequence[Job], store: Store, watch: Watch | None = None, log
     job from being made, such as weights that cannot be read.
     """
     watch = watch or Quiet()
-    outcome = Outcome()
+    outcome = Outcome() if log is None else log.outcome
     wanted = plan(jobs)
     missing = {key: picture for key, picture in wanted.items() if key not in store}
     watch.planned(len(jobs), len(wanted), len(missing))
     own = log is None
     log = log or Log(watch, outcome)
-    log.outcome = outcome
     try:
         by_source: dict[Source, list[int]] = {}
         for n, job in enumerate(jobs):
@@ -373,8 +372,15 @@ class _Line:
         self.clock = time.perf_counter()
         for (picture, _), one in zip(part, drawn, strict=True):
             self._keep(picture, one)
+        self._look([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
             self._made(picture)
+
+    def _look(self, keys: Sequence[str]) -> None:
+        """Let the scorer see a batch at once; the jobs' scores then find what it saw."""
+        kept = [drawn.picture for key in keys if (drawn := self.store.get(key)) is not None]
+        if kept and self.model.scorer is not None:
+            self.eyes.pictures(torch.stack(kept))
 
     def _keep(self, picture: Picture, drawn: Drawn) -> None:
         if not drawn.whole:

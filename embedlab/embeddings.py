@@ -65,6 +65,12 @@ def mean_norm(table: Tensor) -> Tensor:
     return table.float().norm(dim=1).mean()
 
 
+@lru_cache(maxsize=8)
+def units(table: Tensor) -> Tensor:
+    """A table's rows at length 1, computed once a table."""
+    return torch.nn.functional.normalize(table.float(), dim=-1)
+
+
 @dataclass(frozen=True)
 class Lookup:
     """From a word, an id or a vector to rows of one encoder's tables.
@@ -112,13 +118,14 @@ class Lookup:
         if not is_whole(most) or not 1 <= most <= len(self.token_table):
             raise OperatorError(f"most is {most!r}; it has to be a number of neighbours, 1 or more.")
         rows, table = vectors(rows, self.token_table).float(), self.token_table.float()
-        unit = torch.nn.functional.normalize(table, dim=-1)
         found: list[list[Neighbour]] = []
-        for part in rows.split(256):  # a window of distances to 49,408 entries is 15 MB
-            distances = torch.cdist(part, table)
-            cosines = torch.nn.functional.normalize(part, dim=-1) @ unit.T
-            best = (cosines if by == "cosine" else -distances).topk(most, dim=-1).indices
-            near = zip(best.tolist(), cosines.gather(1, best).tolist(), distances.gather(1, best).tolist(), strict=True)
+        for part in rows.split(256):  # a window against 49,408 entries is 15 MB
+            part_units = torch.nn.functional.normalize(part, dim=-1)
+            ranks = part_units @ units(self.token_table).T if by == "cosine" else -torch.cdist(part, table)
+            best = ranks.topk(most, dim=-1).indices
+            cosines = (units(self.token_table)[best] * part_units[:, None]).sum(-1)
+            distances = (table[best] - part[:, None]).norm(dim=-1)
+            near = zip(best.tolist(), cosines.tolist(), distances.tolist(), strict=True)
             found += [
                 [Neighbour(i, self.tokenizer.decode([i]).strip(), c, d) for i, c, d in zip(*three, strict=True)]
                 for three in near

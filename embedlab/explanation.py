@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clip import Tower, forward
@@ -16,6 +17,7 @@ from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of
 from embedlab.encoder import Conditioning, Encoder, embed_all, encode, texts_of
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import edit, edit_encoded
+from embedlab.prompt import joined
 from embedlab.schedule import timed
 from embedlab.select import ROLES, roles
 
@@ -147,9 +149,7 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     before = embed_all(cell.prompt, towers, how.truncate, how.stretch)
     after = edit(before, cell.operators, towers)
     negative = cell.guidance.negative or ""
-    plain, told, other = encode(
-        [before, after, embed_all(negative, towers, how.truncate, how.stretch)], towers, how.join, how.skip
-    )
+    plain, told = encode([before, after], towers, how.join, how.skip)
     told = edit_encoded(told, cell.operators, texts_of(towers, how))
     tokens: list[Token] = []
     layers: list[Layer] = []
@@ -158,7 +158,8 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
         layers += layers_of(n, tower, old, new)
     words = before[0].tokens
     positive = Side(cell.prompt, words.length, len(words.ids), len(told.hidden))
-    against = Side(negative, *lengths_of(negative, towers[0], how), len(other.hidden))
+    length, windows = lengths_of(negative, towers[0], how)
+    against = Side(negative, length, windows, len(joined(windows, how.join, how.window)))
     drift = (*moments_of(plain.hidden), *moments_of(told.hidden))
     notes = [*words.notes(), *notes_of(tokens, towers, after), *strangers(words.words, known)]
     notes += faults(plain, told)
@@ -192,7 +193,8 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
     shown = ((kinds != ROLES.index("pad")) | touched).nonzero().flatten()[:LONGEST]
     ids = old.tokens.ids.flatten()[shown]
     lookup = lookup_of(tower)
-    near, near_after = (names_near(rows, shown, lookup, most) for rows in (a, b))
+    both = names_near(torch.cat([a[shown], b[shown]]), lookup, most)
+    near, near_after = both[: len(shown)], both[len(shown) :]
     unit = lookup.mean_length("token", old)
     weights = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
     moved = (p - q).norm(dim=-1) / p.norm(dim=-1).clamp_min(1e-12)
@@ -220,14 +222,12 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
     return made
 
 
-def names_near(
-    rows: Float[Tensor, "row dim"], shown: Int[Tensor, " few"], lookup: Lookup, most: int
-) -> list[tuple[str, ...]]:
+def names_near(rows: Float[Tensor, "row dim"], lookup: Lookup, most: int) -> list[tuple[str, ...]]:
     """The vocabulary entries nearest to some rows; rows that are equal are looked up once."""
-    whole = torch.isfinite(rows[shown]).all(-1)
+    whole = torch.isfinite(rows).all(-1)
     if not whole.any():
-        return [()] * len(shown)
-    distinct, which = rows[shown][whole].unique(dim=0, return_inverse=True)
+        return [()] * len(rows)
+    distinct, which = rows[whole].unique(dim=0, return_inverse=True)
     near = [tuple(n.text for n in row) for row in lookup.nearest(distinct, most)]
     named = iter(which.tolist())
     return [near[next(named)] if good else () for good in whole.tolist()]  # NaN is near nothing
@@ -269,13 +269,18 @@ def moments_of(rows: Float[Tensor, "row dim"]) -> tuple[float, float]:
     return round(float(rows.float().mean()), 5), round(float(rows.float().std()), 5)
 
 
+@lru_cache(maxsize=8)
+def extremes(table: Tensor) -> tuple[float, float]:
+    """The lengths of the shortest and the longest row of a table, in units of their mean."""
+    lengths = table.float().norm(dim=-1)
+    return float(lengths.min() / lengths.mean()), float(lengths.max() / lengths.mean())
+
+
 def notes_of(tokens: Sequence[Token], towers: Sequence[Tower], after: Sequence[Embeddings]) -> list[str]:
     """Edited rows that are longer or shorter than any of the vocabulary."""
     notes = []
     for n, tower in enumerate(towers):
-        lengths = tower.token_table.float().norm(dim=-1)
-        unit = lengths.mean()
-        low, high = float(lengths.min() / unit), float(lengths.max() / unit)
+        low, high = extremes(tower.token_table)
         for token in tokens:
             if token.encoder == n and not low - 1e-3 <= token.norm_after <= high + 1e-3:
                 notes.append(

@@ -55,7 +55,7 @@ def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = Non
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            picture.save(file, format="PNG", pnginfo=chunks)
+            picture.save(file, format="PNG", pnginfo=chunks, compress_level=4)
         os.replace(temporary, path)
     except OSError as error:
         if temporary.is_file():

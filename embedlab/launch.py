@@ -131,8 +131,8 @@ def launch(
             write_hydra(job, config)
     left = [job for job in jobs if job.number not in results]
     store = Store(store_of(master.get("store"), folder))
-    display = Display()
-    display.planning = time.perf_counter() - begun
+    display = DISPLAYS.setdefault(folder, Display())
+    display.planning += time.perf_counter() - begun
     with display.shown():
         from embedlab.batch import Log
 
@@ -142,7 +142,8 @@ def launch(
             for job in jobs:
                 if (result := results.get(job.number)) and not result.get("logged"):
                     log.put(job, result)
-            display.jobs, display.done = len(jobs) - len(left), len(jobs) - len(left)
+            display.jobs += len(jobs) - len(left)
+            display.done += len(jobs) - len(left)
             if left:
                 (elsewhere or carry_out)(left, store, display, log)
             log.close()
@@ -150,11 +151,11 @@ def launch(
             log.close(drop=True)
             raise
     FAILED.setdefault(folder, []).extend((job.number, job.title, reason) for job, reason in outcome.failures)
-    display.close()
     results |= outcome.results
     return [answer(objective, results.get(n), lines) for n, lines in enumerate(job_overrides, first)]
 
 
+DISPLAYS: dict[Path, Any] = {}  # what is seen of a sweep in this process, however many batches it has
 FAILED: dict[Path, list[tuple[int, str, str]]] = {}  # what failed in this process, by the sweep's folder
 
 

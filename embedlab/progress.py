@@ -71,6 +71,8 @@ class Display:
 
     def close(self) -> None:
         """Say where the time went."""
+        if self.jobs and not self.inside and not self.failures:
+            self.console.print(f"All {self.jobs} jobs were made already.")
         if self.inside:
             spent = self.inside + self.outside
             self.console.print(

@@ -133,7 +133,7 @@ def unpacked(data: bytes) -> Drawn:
 def as_png(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, " byte"]:
     """The bytes of a quickly compressed PNG."""
     file = io.BytesIO()
-    Image.fromarray(saved(picture).permute(1, 2, 0).numpy()).save(file, format="PNG", compress_level=1)
+    Image.fromarray(saved(picture).permute(1, 2, 0).numpy()).save(file, format="PNG", compress_level=2)
     return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
 

@@ -45,9 +45,11 @@ class Collect(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
         from embedlab.build import part_of
-        from embedlab.launch import FAILED
+        from embedlab.launch import DISPLAYS, FAILED
 
         folder = Path(config.hydra.sweep.dir).absolute()
+        if (display := DISPLAYS.pop(folder, None)) is not None:
+            display.close()
         failures = conclude(folder, part_of(config, "tracker"), config.group or folder.name, FAILED.get(folder, []))
         if failures:
             sys.exit(1)
@@ -247,9 +249,7 @@ def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
     from embedlab.contact import write_sheets
 
     write_sheets(folder, results)
-    rows = [
-        {"job": label(r), "prompt": r["prompt"], **row, "folder": r["folder"]} for r in results for row in r["pictures"]
-    ]
+    rows = records(results)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)

@@ -41,7 +41,7 @@ ORDER = [
         "replay",
         "sweep",
     ),
-    *("contact", "film", "gallery", "app", "pretrain", "__main__"),
+    *("contact", "film", "gallery", "sync", "app", "pretrain", "__main__"),
 ]
 
 

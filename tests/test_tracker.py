@@ -3,15 +3,18 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from embedlab.errors import ConfigError
-from embedlab.tracker import Disk, Several, Silent, Wandb
+from embedlab.tracker import Disk, Several, Silent, Trackio, Wandb
 
 
 def records(folder) -> list[dict]:
@@ -33,6 +36,10 @@ def fill(tracker, folder):
         run.pictures("steps/x0", [(Image.new("RGB", (8, 8), "red"), "seed 0, step 2")], step=2)
         run.pictures("pictures", [(Image.new("RGB", (8, 8), c), f"seed {n}") for n, c in enumerate(("blue", "green"))])
         run.table("pictures_table", ["picture", "seed", "score"], [[Image.new("RGB", (8, 8), "white"), 0, 31.5]])
+        run.curves("lengths over weight", "weight", [0, 1], {"mean": [0.5, 0.25], "lowest": [0.5, 0.125]})
+        file = folder.parent / "rows.bin"
+        file.write_bytes(b"rows")
+        run.file("conditioning", file)
         run.scores({"clip_score/cat": 31.5, "change/ssim": 0.25})
 
 
@@ -52,7 +59,9 @@ def test_an_offline_wandb_run_holds_what_was_logged(tmp_path):
         assert expected in text, expected
     media = [path.name for path in tmp_path.rglob("media/**/*.png")]
     assert len(media) == 3, "those of the table are kept with the table"
-    (table,) = tmp_path.rglob("media/table/*.json")
+    assert "lengths over weight" in text
+    assert "conditioning" in text, "the artifact"
+    (table,) = tmp_path.rglob("media/table/pictures*.json")
     assert json.loads(table.read_text())["data"][0][1:] == [0, 31.5]
     assert not (tmp_path / "wandb" / "latest-run" / "files" / "config.yaml").exists(), (
         "offline runs are read from the .wandb file"
@@ -123,3 +132,68 @@ def test_online_without_a_key_is_an_error_at_once_and_never_a_question(tmp_path,
 def test_wrong_settings_are_one_clear_line(settings, message):
     with pytest.raises(ConfigError, match=message):
         Wandb(**settings)
+
+
+def test_trackio_holds_the_same_and_is_read_back(tmp_path):
+    code = f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_tracker import fill
+        from embedlab.tracker import Trackio
+        tracker = Trackio(project="embedlab-test")
+        tracker.ready()
+        fill(tracker, Path({str(tmp_path)!r}))
+        import trackio
+        (run,) = trackio.Api().runs("embedlab-test")
+        print(run.name, run.config["prompt"] if "prompt" in run.config else run.config)
+    """
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a name" in done.stdout
+    assert "puppy" in done.stdout
+    (file,) = (tmp_path / "trackio").glob("*.db")
+    with sqlite3.connect(file) as base:
+        rows = [row[0] for row in base.execute("select metrics from metrics")]
+    text = " ".join(row if isinstance(row, str) else row.decode() for row in rows)
+    for expected in (
+        "clip_score/cat",
+        "31.5",
+        "change/ssim",
+        "pictures_table",
+        "seed 0, step 2",
+        "lengths over weight",
+    ):
+        assert expected in text, expected
+
+
+def test_trackio_without_its_package_says_which_extra(monkeypatch):
+    from embedlab import tracker
+
+    monkeypatch.setattr(tracker, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'embedlab\[trackio\]'"):
+        Trackio().ready()
+
+
+def test_sync_hands_every_offline_run_to_wandb(tmp_path, monkeypatch, capsys):
+    from embedlab import sync
+
+    for job in "01":
+        fill(Wandb(), tmp_path / job)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    asked = []
+    monkeypatch.setattr(
+        sync.subprocess, "run", lambda words, check: asked.append(words) or SimpleNamespace(returncode=0)
+    )
+    sync.main([str(tmp_path)])
+    assert asked[0][1:4] == ["-m", "wandb", "sync"]
+    assert [Path(path).parent.parent.name for path in asked[0][4:]] == ["0", "1"]
+    assert "2 runs are on the server" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match="holds no offline wandb runs"):
+        sync.main([str(tmp_path / "none")])
+    with pytest.raises(ConfigError, match="there is no folder"):
+        sync.main([str(tmp_path / "nowhere")])

@@ -1,0 +1,35 @@
+"""Bring the offline wandb runs of a sweep, or of a job, to the server."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from embedlab.errors import ConfigError
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The offline runs below a folder, oldest first."""
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder '{folder}'.")
+    found = sorted(path.parent for path in folder.rglob("wandb/offline-run-*/run-*.wandb"))
+    if not found:
+        raise ConfigError(f"'{folder}' holds no offline wandb runs; tracker=wandb writes them into each job's folder.")
+    return found
+
+
+def main(argv: list[str]) -> None:
+    """`embedlab sync`: all runs with one command of wandb's own; what is there already is not sent twice."""
+    from embedlab.tracker import Wandb
+
+    parser = argparse.ArgumentParser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")
+    parser.add_argument("folder", type=Path, help="a sweep's or a job's folder")
+    words = parser.parse_args(argv)
+    runs = runs_of(words.folder)
+    Wandb(mode="online").ready()
+    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], check=False)
+    if done.returncode:
+        raise ConfigError(f"wandb sync ended with code {done.returncode}; the {len(runs)} runs stay where they are.")
+    print(f"{len(runs)} runs are on the server.")
