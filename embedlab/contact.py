@@ -119,11 +119,30 @@ def layout(
 
 def axes_of(results: Sequence[dict[str, Any]]) -> dict[str, Axis]:
     """The axes of a sweep by key: its settings, the seed, and the job, which is all settings at once."""
-    values = {**values_of(results), "job": list(range(len(results)))}
+    columns = dict(enumerate(alike(results)))
+    first = {number: job for job, number in reversed(columns.items())}
+    values = {**values_of(results), "job": sorted(first)}
     names = short_names(values)
     found = {key: Axis(key, tuple(f"{names[key]} {said(v)}" for v in values[key])) for key in values}
-    found["job"] = Axis("job", tuple(sweep.label(result) for result in results))
+    found["job"] = Axis("job", tuple(sweep.label(results[first[n]]) for n in sorted(first)))
     return found
+
+
+def alike(results: Sequence[dict[str, Any]]) -> list[int]:
+    """A number for each job, the same one where jobs differ in nothing but their seeds."""
+    varied = [key for key in sweep.axes(results) if key != "seed"]
+    known: dict[str, list[tuple[int, set[int]]]] = {}
+    numbers: list[int] = []
+    for result in results:
+        settings = json.dumps([result.get("overrides", {}).get(key) for key in varied], default=str)
+        seeds = {row["seed"] for row in result["pictures"]}
+        same = known.setdefault(settings, [])
+        fits = next((one for one in same if not one[1] & seeds), None)
+        if fits is None:
+            same.append(fits := (len({*numbers}), set()))
+        fits[1].update(seeds)
+        numbers.append(fits[0])
+    return numbers
 
 
 def values_of(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -182,10 +201,15 @@ def said(value: Any) -> str:
 def _places(results: Sequence[dict[str, Any]], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], Place]]:
     """Each picture with its number on each axis; a picture that should be there and is not has the reason, or none."""
     values = values_of(results)
+    numbers = alike(results)
+    seeds_of = [{row["seed"] for row in result["pictures"]} for result in results]
     for job, result in enumerate(results):
         overrides, rows = result.get("overrides", {}), {row["seed"]: row for row in result["pictures"]}
+        others = set().union(*(seeds_of[n] for n in range(len(results)) if numbers[n] == numbers[job] and n != job))
         for n, seed in enumerate(values["seed"]):
-            fixed = {"job": job, "seed": n}
+            if seed in others:
+                continue
+            fixed = {"job": numbers[job], "seed": n}
             where = tuple(fixed[k] if k in fixed else values[k].index(overrides.get(k)) for k in keys)
             yield where, _place(result, rows.get(seed, {}), seed)
 

@@ -159,6 +159,10 @@ def collect(folder: Path) -> list[dict[str, Any]]:
             results.append({**json.loads((path / "result.json").read_text()), "folder": str(path)})
         except (ValueError, TypeError):
             continue
+    named = [split(str(result.get("name") or "")) for result in results]
+    common = set.intersection(*map(set, named)) if len(named) > 1 else set()
+    for result, parts in zip(results, named, strict=True):
+        result["apart"] = ",".join(part for part in parts if part not in common)
     return results
 
 
@@ -210,7 +214,7 @@ def label(result: dict[str, Any]) -> str:
     >>> label({"label": "puppy → cat", "name": "operators.replace.by=cat,guidance.scale=2"})
     'puppy → cat, scale 2'
     """
-    name = str(result.get("name") or "")
+    name = str(result.get("apart") or result.get("name") or "")
     parts = split(name) if name != result["label"] else []
     others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
     said = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
