@@ -1,12 +1,13 @@
 # make demo   set up and see the first experiment
-# make test   set up, lint, format check, types, all tests
+# make test   set up, lint, format check, types, all tests; a Chromium is fetched for the gallery's where there is none
+# make test-slurm   the launcher for Slurm against a real one, which it installs (as root), starts and stops
 # PIP_ARGS is handed to pip: on a laptop, whatever gets the small CPU build of torch (see README).
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slurm lint clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -19,7 +20,8 @@ demo: $(STAMP)
 	@echo "  $(BIN)/embedlab experiment=when_decided"
 
 test: lint
-	$(BIN)/python -m pytest
+	@$(BIN)/python tests/browser.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

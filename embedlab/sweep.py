@@ -59,6 +59,10 @@ def conclude(
     folder: Path, tracker: Tracker, group: str, failed: Sequence[tuple[int, str, str]] = ()
 ) -> list[tuple[int, str, str]]:
     """What is done once for a whole sweep, from the files of its jobs; answers with what failed, and why."""
+    from embedlab.gallery.content import read
+    from embedlab.gallery.folder import write as show
+
+    page: Path | None = None
     results = collect(folder)
     if not results:
         from embedlab.app import fail
@@ -73,6 +77,7 @@ def conclude(
     try:
         if done:
             write(folder, results)
+            page = show(read(folder)).index
             log(folder, results, tracker, group)
     except Exception as error:  # a full disk, a tracker that dies: every job has its own files
         from embedlab.job import reason_of
@@ -81,10 +86,14 @@ def conclude(
     if done:
         print(table([result for result in done if result["scores"]]))
         print(f"\nThe contact sheet is {folder / 'sheet.png'}; all figures are in results.csv and results.parquet.")
+        if page:
+            print(f"Everything on a page: {page}")
     if failures:
         print(f"\n{len(failures)} failed:")
         for number, name, reason in sorted(failures.values()):
-            print(f"  {f'job {number} ' if number >= 0 else ''}({textwrap.shorten(name, 80)}): {reason}")
+            print(
+                f"  {f'job {number} ' if number >= 0 else ''}({name if len(name) < 80 else name[:79] + '…'}): {reason}"
+            )
         print(f"The same command again, or embedlab -m resume={folder}, makes what is missing and nothing else.")
     return sorted(failures.values())
 

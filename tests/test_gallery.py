@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from browser import find
 from playwright.sync_api import Error, expect, sync_playwright
 
 import embedlab
@@ -57,12 +58,10 @@ PICTURE = """() => new Promise((yes, no) => {
 
 @pytest.fixture(scope="module")
 def browser():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("EMBEDLAB_BROWSER") or next(filter(None, map(shutil.which, names)), None)
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", "--disable-sync"]
     with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=found, args=flags)
+        started = play.chromium.launch(executable_path=find(), args=flags)
         yield started
         started.close()
 
