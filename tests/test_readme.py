@@ -27,8 +27,15 @@ def test_there_is_nothing_in_it_that_this_file_does_not_run():
     assert {command.split()[0] for command in COMMANDS} == {"make", "embedlab"}
 
 
-@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"], ids=["pipeline", "operator"])
+PYTHON = [block for kind, block in BLOCKS if kind == "python"]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=["table", "pipeline", "operator"])
 def test_python_blocks_run(block, tmp_path):
+    if "multirun/DATE/TIME" in block:  # what the first sweep of the page leaves
+        (command,) = [c for c in COMMANDS if c.startswith("embedlab -m operators")]
+        words = [*shlex.split(command)[1:], *FAST, "hydra.sweep.dir=multirun/DATE/TIME"]
+        subprocess.run([sys.executable, "-m", "embedlab", *words], cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -42,6 +49,9 @@ def test_commands_run(command, tmp_path):
     assert done.returncode == 0, done.stderr
     if "--help" not in words and "explain" not in words:
         assert list(tmp_path.rglob("sheet.png"))
+        assert len(list(tmp_path.rglob("gallery/index.html"))) == (
+            "-m" in words or "experiment=puppy_and_skunk" in words
+        )
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
