@@ -26,16 +26,14 @@ class Display:
         self.console = console or Console(stderr=False, soft_wrap=True, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("pictures,"),
             TimeElapsedColumn(),
-            TextColumn("gone,"),
+            TextColumn("<"),
             TimeRemainingColumn(),
-            TextColumn("left"),
             console=self.console,
         )
-        self.task = self.bar.add_task("drawing", total=None)
+        self.task = self.bar.add_task("pictures", total=None)
         self.jobs = self.done = self.failures = self.pictures = self.left = 0
         self.rows, self.inside, self.outside = 0, 0.0, 0.0
         self.planning = 0.0
