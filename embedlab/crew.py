@@ -20,9 +20,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -112,11 +113,13 @@ class Queue:
     @classmethod
     def within(cls, folder: Path) -> Queue:
         """A new queue in a sweep's folder; workers of those that a killed process left there end."""
-        held = [path for old in folder.glob(".queue-*") for path in old.glob("*.by-*")]
-        for old in folder.glob(".queue-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        if held:
-            time.sleep(4 * LOOK)  # they look every LOOK seconds; two at one job would take each other's files away
+        for _ in range(TRIES):  # a worker may write the very moment its folder is taken away
+            old = list(folder.glob(".queue-*"))
+            held = [path for one in old for path in one.glob("*.by-*")]
+            for one in old:
+                cls(one).close()
+            if held:
+                time.sleep(4 * LOOK)  # they look every LOOK seconds; two at one job would take each other's files away
         queue = cls(folder / f".queue-{secrets.token_hex(4)}")
         queue.folder.mkdir(parents=True)
         write(queue.folder / "open", b"")
@@ -157,6 +160,8 @@ class Queue:
 
     def done(self, number: int, worker: str, report: dict[str, Any]) -> None:
         """A chunk was carried out."""
+        if not self.is_open:  # to write would make the folder again
+            return
         write(self.folder / f"{number:05d}.done", pickle.dumps({**report, "worker": worker}))
         (self.folder / f"{number:05d}.by-{worker}").unlink(missing_ok=True)
 
@@ -604,7 +609,7 @@ class Shift:
         import submitit
 
         self.worker = submitit.JobEnvironment().job_id
-        return work(queue, self.worker, threads)
+        return work(queue, self.worker, threads, os.environ.get("SLURMD_NODENAME"))
 
     def checkpoint(self, queue: str, threads: int | None = None) -> Any:
         """Time is over: leave what was begun to whoever comes next."""
@@ -662,7 +667,8 @@ class Slurm:
         }
         try:
             executor.update_parameters(**settings)
-            jobs = executor.map_array(Shift(), [str(queue)] * count, [self.cpus] * count)
+            with redirect_stderr(StringIO()):  # what sbatch says is in the error, too
+                jobs = executor.map_array(Shift(), [str(queue)] * count, [self.cpus] * count)
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[-300:]
             raise ConfigError(f"Slurm does not take the workers: {reason}") from None

@@ -110,28 +110,32 @@ def whole(folder: Path) -> dict[Path, tuple[int, int]]:
     return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("??/*.safetensors")}
 
 
-def test_the_same_pictures_as_in_this_process(embedlab, gate, crew):
-    words = ["-m", *gate.words, "operators.interpolate.weight=0.2,0.4,0.6,0.8", "guidance.scale=2,3"]
-    words = [word for word in words if word != "operators.interpolate.weight=0.5"]
+def test_the_same_pictures_as_in_this_process_and_failures_told(embedlab, gate, crew):
+    words = ["-m", *gate.words[:2], "operators.interpolate.weight=0.2,0.4,0.6,0.8", *gate.words[3:]]
+    words += ["+operators.gate.trip=0,1"]
     code, out, err = embedlab(*words, *crew, "hydra.launcher.pictures=4", "hydra.sweep.dir=theirs")
-    assert code == 0, out + err
+    assert code == 1, err
+    assert "4 failed:\n  job 1 (" in out
+    assert "RuntimeError: on purpose" in out
     assert "8 chunks by 2 workers on 2 nodes, weights read 2 times." in out, "a model is kept from chunk to chunk"
     assert {worker for _, worker in gate.made()} == set(gate.workers()), "both did some"
-    assert embedlab(*words, "hydra.sweep.dir=ours")[0] == 0
+    assert embedlab(*words, "hydra.sweep.dir=ours")[0] == 0, "it is in the way of workers only"
     ours, theirs = results("ours"), results("theirs")
-    assert ours.keys() == theirs.keys() == set(range(8))
-    for n in ours:
-        assert (ours[n]["status"], ours[n]["key"]) == (theirs[n]["status"], theirs[n]["key"])
+    assert {n: result["status"] for n, result in theirs.items()} == dict(enumerate(["done", "failed"] * 4))
+    for n in range(0, 8, 2):
+        assert ours[n]["key"] == theirs[n]["key"]
         assert ours[n]["scores"].keys() == theirs[n]["scores"].keys()
         for row in ours[n]["pictures"]:
             a, b = (Store(Path(folder, ".cells")).get(row["key"]) for folder in ("ours", "theirs"))
             assert isinstance(a, Drawn)
+            assert isinstance(b, Drawn)
             assert (a.latents - b.latents).abs().max() <= 1e-4
     assert Path("ours/results.csv").read_text().count("\n") == Path("theirs/results.csv").read_text().count("\n")
     assert not list(Path("theirs").glob(".queue*"))
 
 
-SLOW = ["seeds=[0],[1],[2],[3],[4],[5],[6],[7]", "sampler.steps=30", "at_once=1", "hydra.launcher.pictures=4"]
+PAIR = ["seeds=[0],[1]", "hydra.launcher.pictures=2", "hydra.sweep.dir=out"]
+SLOW = ["seeds=[0],[1],[2],[3],[4],[5],[6],[7]", "sampler.steps=8", "at_once=1", "hydra.launcher.pictures=4"]
 
 
 def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, crew):
@@ -154,16 +158,6 @@ def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, crew):
     assert len(made) == len(set(made)) == 16, "none that was finished was made again"
     assert len(kept) >= 3
     assert kept.items() <= whole(Path("out/.cells").absolute()).items()
-    assert len(gate.workers()) == 3, "another took its place"
-
-
-def test_a_job_that_fails_on_a_worker_is_told(embedlab, gate, crew):
-    words = ["-m", *gate.words, "+operators.gate.trip=0,1,2", "hydra.launcher.pictures=4", "hydra.sweep.dir=out"]
-    code, out, _ = embedlab(*words, *crew)
-    assert code == 1
-    assert "1 failed:\n  job 1 (" in out
-    assert "RuntimeError: on purpose" in out
-    assert {n: r["status"] for n, r in results("out").items()} == {0: "done", 1: "failed", 2: "done"}
 
 
 def test_a_killed_launcher_is_taken_up(embedlab, gate, crew, folders):
@@ -185,32 +179,9 @@ def test_a_killed_launcher_is_taken_up(embedlab, gate, crew, folders):
 def test_workers_that_end_at_once_are_one_line(embedlab, gate, crew):
     broken = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0], "torch.py")
     broken.write_text("raise OSError('no such accelerator')")
-    code, _, err = embedlab("-m", *gate.words, "seeds=[0],[1]", *crew, "hydra.sweep.dir=out")
+    code, _, err = embedlab("-m", *gate.words, *PAIR, *crew)
     assert code == 2
     assert err.count("\n") == 1
     assert "workers end before they take anything up: OSError: no such accelerator" in err
     assert not results("out")
-    broken.unlink()
-    assert embedlab("-m", "resume=out", plain=True)[0] == 0
-    assert len(results("out")) == 2, "nothing is lost"
-
-
-def test_an_operator_that_workers_have_not_is_told(embedlab, gate, crew, monkeypatch):
-    paths = os.environ["PYTHONPATH"].split(os.pathsep)[1:]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    code, out, _ = embedlab("-m", *gate.words, "seeds=[0],[1]", *crew, "hydra.sweep.dir=out")
-    assert code == 1
-    assert "No module named 'obstacles'" in out
-    assert {r["status"] for r in results("out").values()} == {"failed"}
-
-
-def test_weights_that_cannot_be_read_are_one_line(embedlab, gate, crew, folders, tmp_path):
-    import shutil
-
-    shutil.copytree(folders["sd1"], tmp_path / "half")
-    (tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut short")
-    words = ["-m", "seeds=[0],[1]", f"model.name={tmp_path}/half"]
-    here = embedlab(*words, "hydra.sweep.dir=here")
-    there = embedlab(*words, *crew, "hydra.sweep.dir=there")
-    assert here[0] == there[0] == 2
-    assert here[2] == there[2]
+    assert not list(Path("out").glob(".queue*"))
