@@ -1,12 +1,14 @@
 # make demo   set up and see the first experiment
 # make test   set up, lint, format check, types, all tests
+# make test-slurm   the Slurm launcher on a real cluster of two nodes on this machine: installs what is missing (Debian,
+#                   root), starts it, tests, stops it
 # PIP_ARGS is handed to pip: on a laptop, whatever gets the small CPU build of torch (see README).
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slurm lint clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -20,6 +22,9 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-slurm: $(STAMP)
+	$(BIN)/python tests/slurm/run.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

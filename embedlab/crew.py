@@ -112,14 +112,7 @@ class Queue:
 
     @classmethod
     def within(cls, folder: Path) -> Queue:
-        """A new queue in a sweep's folder; workers of those that a killed process left there end."""
-        for _ in range(TRIES):  # a worker may write the very moment its folder is taken away
-            old = list(folder.glob(".queue-*"))
-            held = [path for one in old for path in one.glob("*.by-*")]
-            for one in old:
-                cls(one).close()
-            if held:
-                time.sleep(4 * LOOK)  # they look every LOOK seconds; two at one job would take each other's files away
+        """A new queue in a sweep's folder."""
         queue = cls(folder / f".queue-{secrets.token_hex(4)}")
         queue.folder.mkdir(parents=True)
         write(queue.folder / "open", b"")
@@ -180,6 +173,17 @@ class Queue:
         """The chunks that somebody is at: number, worker, file."""
         parts = [(path, path.name.split(".by-", 1)) for path in self.folder.glob("*.by-*")]
         return [(int(number), worker, path) for path, (number, worker) in parts]
+
+
+def dismiss(folder: Path) -> None:
+    """End the workers that a killed process left in a sweep's folder: two at one job would take each other's files."""
+    for _ in range(TRIES):  # a worker may write the very moment its queue is taken away
+        old = [Queue(path) for path in folder.glob(".queue-*")]
+        held = [held for queue in old for held in queue.held()]
+        for queue in old:
+            queue.close()
+        if held:
+            time.sleep(4 * LOOK)  # a worker looks every LOOK seconds
 
 
 # ── a worker ──────────────────────────────────────────────────────────────────────────────────────────────────────

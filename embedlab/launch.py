@@ -137,6 +137,10 @@ def launch(
         jobs[0].tracker.ready()
     left = [job for job in jobs if job.number not in results]
     elsewhere = crew(folder) if crew and left else None
+    if any(folder.glob(".queue-*")):
+        from embedlab.crew import dismiss
+
+        dismiss(folder)
     remember(folder, jobs)
     for job, config in zip(jobs, made, strict=True):
         if job.number not in results or not (job.folder / ".hydra").is_dir():
@@ -360,5 +364,8 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
         )
     if known.get("cwd") and Path(known["cwd"]).is_dir():
         os.chdir(known["cwd"])
-    kept = [word for word in known["command"] if not word.startswith("hydra.sweep.dir=")]
+    gone = ["hydra.sweep.dir="]
+    if any(word.startswith("hydra/launcher=") for word in more):
+        gone += ["hydra/launcher=", "hydra.launcher."]  # other machines, the same plan
+    kept = [word for word in known["command"] if not word.startswith(tuple(gone))]
     return ["-m", *(word for word in kept if word not in ("-m", "--multirun")), *more, f"hydra.sweep.dir={folder}"]

@@ -38,9 +38,7 @@ def test_a_worker_whose_time_is_over_hands_on_what_it_was_at(embedlab, gate, cre
 
 
 def test_no_job_is_left_in_the_queue(embedlab, gate, crew):
-    assert (
-        embedlab("-m", *gate.words, "seeds=[0],[1]", "hydra.launcher.pictures=2", *crew, "hydra.sweep.dir=out")[0] == 0
-    )
+    assert embedlab("-m", *gate.words, *PAIR, *crew)[0] == 0
     until(lambda: not jobs())
 
 
