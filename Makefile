@@ -23,6 +23,9 @@ test: lint
 	@$(BIN)/python tests/browser.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+test-slurm: $(STAMP)
+	$(BIN)/python tests/slurm/run.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -225,8 +225,8 @@ def work(config: DictConfig) -> None:
     """Make the job that a config describes, and carry it out by itself."""
     from embedlab.batch import carry_out
     from embedlab.errors import ConfigError
-    from embedlab.job import explained, make_room
-    from embedlab.launch import finished, store_of
+    from embedlab.job import explained, finished, make_room
+    from embedlab.launch import store_of
     from embedlab.progress import Display
     from embedlab.store import Store
     from embedlab.sweep import table

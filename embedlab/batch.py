@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,11 +192,18 @@ class Outcome:
     failures: list[tuple[Job, str]] = field(default_factory=list)
 
 
-def carry_out(jobs: Sequence[Job], store: Store, watch: Watch | None = None, log: Log | None = None) -> Outcome:
+def carry_out(
+    jobs: Sequence[Job],
+    store: Store,
+    watch: Watch | None = None,
+    log: Log | None = None,
+    later: Collection[str] = (),
+) -> Outcome:
     """Make what is missing of all jobs' pictures, and finish each job as soon as it has all of its own.
 
-    A picture, a job or a tracker that fails is marked with its reason, and the rest goes on. Raises what keeps every
-    job from being made, such as weights that cannot be read.
+    A picture, a job or a tracker that fails is marked with its reason, and the rest goes on. The pictures `later` come
+    last: somebody else may make them meanwhile. Raises what keeps every job from being made, such as weights that
+    cannot be read.
     """
     watch = watch or Quiet()
     outcome = Outcome() if log is None else log.outcome
@@ -220,7 +227,8 @@ def carry_out(jobs: Sequence[Job], store: Store, watch: Watch | None = None, log
                     _failed(jobs[n], str(error), outcome, watch)
                 continue
             line = _Line(model, jobs, numbers, store, watch, outcome, log)
-            line.run([picture for picture in wanted.values() if mine & set(picture.jobs)], set(missing))
+            pictures = [picture for picture in wanted.values() if mine & set(picture.jobs)]
+            line.run(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
     finally:
         if own:
             log.close()

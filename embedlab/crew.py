@@ -1,32 +1,46 @@
 """Jobs carried out past this process: a queue of chunks in the sweep's folder, and workers of a Ray or Slurm cluster.
 
 Workers need nothing but the folder, which all machines have to see: each takes a chunk by renaming its file, keeps its
-model from one chunk to the next, and ends when nothing is left. What a dead worker held goes back into the queue.
+model from one chunk to the next, and ends when nothing is left, or when the queue is gone. What a dead worker held goes
+back into the queue.
 """
 
 from __future__ import annotations
 
+import copy
+import errno
 import logging
 import os
 import pickle
+import secrets
 import shutil
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import cloudpickle
 
 from embedlab.batch import Log, Outcome, Quiet, Watch, carry_out, plan
-from embedlab.errors import ConfigError
-from embedlab.job import Job, fail, state_of
+from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.job import Job, fail, finished, reason_of
+from embedlab.models import _load
 from embedlab.store import Store, write
+from embedlab.tracker import Silent
 
-TRIES = 3  # workers that may die over a chunk before it is given up
+TRIES = 3  # workers that may die over a chunk before it is given up, or before they take anything up
 LOOK = 0.3  # seconds between looks at the queue
+EVERY = 5.0  # seconds between questions to Slurm's controller
+SIGNAL = 90  # seconds before the end of a Slurm job at which it is told
 
 
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -34,11 +48,11 @@ LOOK = 0.3  # seconds between looks at the queue
 
 @dataclass(frozen=True)
 class Chunk:
-    """Jobs that one worker carries out together, and how many workers died over them."""
+    """Jobs that one worker carries out together; what is shared with a chunk before it is drawn `later`, or by that."""
 
     jobs: list[Job]
     store: Path
-    tries: int = 0
+    later: frozenset[str] = frozenset()
 
 
 def cut(jobs: Sequence[Job], pictures: int) -> list[list[Job]]:
@@ -68,57 +82,111 @@ def cut(jobs: Sequence[Job], pictures: int) -> list[list[Job]]:
     return chunks
 
 
+def chunks_of(jobs: Sequence[Job], store: Path, pictures: int) -> list[Chunk]:
+    """Chunks as they are handed out: without trackers, which only the process that was started tells."""
+    chunks: list[Chunk] = []
+    seen: set[str] = set()
+    for mine in cut(jobs, pictures):
+        keys = {key for job in mine for pair in job.pictures.values() for key in pair}
+        chunks.append(Chunk([_untracked(job) for job in mine], store, frozenset(keys & seen)))
+        seen |= keys
+    return chunks
+
+
+def _untracked(job: Job) -> Job:
+    """A copy that keeps its keys: they say what is wanted, and another machine might come to others."""
+    job.key  # noqa: B018  (it travels with the job once it is known)
+    other = copy.copy(job)
+    object.__setattr__(other, "tracker", Silent())
+    return other
+
+
 class Queue:
-    """Chunks as files: NUMBER.todo, NUMBER.by-WORKER while one is at it, NUMBER.done with what became of it."""
+    """Chunks as files: NUMBER.todo, NUMBER.by-WORKER while one is at it, NUMBER.done with what became of it.
+
+    Every run has a folder of its own, so that a worker of a killed one cannot answer for another's chunks.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def fill(self, chunks: Sequence[Chunk]) -> None:
-        """Begin anew with these chunks."""
+    @classmethod
+    def within(cls, folder: Path) -> Queue:
+        """A new queue in a sweep's folder."""
+        queue = cls(folder / f".queue-{secrets.token_hex(4)}")
+        queue.folder.mkdir(parents=True)
+        write(queue.folder / "open", b"")
+        return queue
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anybody to work for."""
+        try:
+            (self.folder / "open").open("rb").close()  # to open asks the server of a shared file system, stat may not
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+        return True
+
+    def close(self) -> None:
+        """Leave nothing behind; workers that still run end."""
+        (self.folder / "open").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        for number, chunk in enumerate(chunks):
-            self.put(number, chunk)
 
     def put(self, number: int, chunk: Chunk) -> None:
         """A chunk that waits for a worker."""
         write(self.folder / f"{number:05d}.todo", cloudpickle.dumps(chunk))
 
-    def claim(self, worker: str) -> tuple[int, Chunk] | None:
+    def claim(self, worker: str) -> tuple[int, bytes] | None:
         """Take the first chunk that waits; of several workers that reach for it one gets it."""
         for path in sorted(self.folder.glob("*.todo")):
             mine = path.with_suffix(f".by-{worker}")
-            try:
+            with suppress(FileNotFoundError):
                 os.rename(path, mine)
-            except FileNotFoundError:
-                continue
-            return int(path.stem), pickle.loads(mine.read_bytes())  # our own file, in our own folder
+                return int(path.stem), mine.read_bytes()
         return None
+
+    def let_go(self, worker: str) -> None:
+        """What a worker holds waits again."""
+        for path in self.folder.glob(f"*.by-{worker}"):
+            with suppress(FileNotFoundError):
+                os.rename(path, path.with_suffix(".todo"))
 
     def done(self, number: int, worker: str, report: dict[str, Any]) -> None:
         """A chunk was carried out."""
-        write(self.folder / f"{number:05d}.done", pickle.dumps(report))
+        if not self.is_open:  # to write would make the folder again
+            return
+        write(self.folder / f"{number:05d}.done", pickle.dumps({**report, "worker": worker}))
         (self.folder / f"{number:05d}.by-{worker}").unlink(missing_ok=True)
 
-    def reports(self) -> list[tuple[int, dict[str, Any]]]:
+    def reports(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """What came back since the last look."""
-        found = []
         for path in sorted(self.folder.glob("*.done")):
-            found.append((int(path.stem), pickle.loads(path.read_bytes())))
-            path.rename(path.with_suffix(".read"))
-        return found
+            report = pickle.loads(path.read_bytes())  # our own file, in our own folder
+            path.unlink()
+            yield int(path.stem), report
 
-    def waiting(self) -> int:
-        """How many chunks nobody is at."""
-        return len(list(self.folder.glob("*.todo")))
+    def waiting(self) -> set[int]:
+        """The chunks that nobody is at."""
+        return {int(path.stem) for path in self.folder.glob("*.todo")}
 
-    def held(self) -> dict[str, list[Path]]:
-        """Worker → the files of the chunks that it is at."""
-        found: dict[str, list[Path]] = {}
-        for path in self.folder.glob("*.by-*"):
-            found.setdefault(path.name.split(".by-", 1)[1], []).append(path)
-        return found
+    def held(self) -> list[tuple[int, str, Path]]:
+        """The chunks that somebody is at: number, worker, file."""
+        parts = [(path, path.name.split(".by-", 1)) for path in self.folder.glob("*.by-*")]
+        return [(int(number), worker, path) for path, (number, worker) in parts]
+
+
+def dismiss(folder: Path) -> None:
+    """End the workers that a killed process left in a sweep's folder: two at one job would take each other's files."""
+    for _ in range(TRIES):  # a worker may write the very moment its queue is taken away
+        old = [Queue(path) for path in folder.glob(".queue-*")]
+        held = [held for queue in old for held in queue.held()]
+        for queue in old:
+            queue.close()
+        if held:
+            time.sleep(4 * LOOK)  # a worker looks every LOOK seconds
+
+
+# ── a worker ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Counts(Quiet):
@@ -127,13 +195,13 @@ class _Counts(Quiet):
     def __init__(self) -> None:
         self.drawn: list[tuple[int, int, float, float]] = []
         self.notes: list[str] = []
-        self.there = (0, 0)
-
-    def planned(self, jobs: int, pictures: int, left: int) -> None:
-        self.there = (pictures, left)
+        self.finishes: list[int] = []
 
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         self.drawn.append((pictures, rows, seconds, outside))
+
+    def finished(self, job: Job, result: dict[str, Any]) -> None:
+        self.finishes.append(job.number)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -146,7 +214,7 @@ class _Unlogged(Log):
         """Nothing."""
 
 
-def work(folder: str, worker: str, threads: int | None = None) -> int:
+def work(folder: str, worker: str, threads: int | None = None, where: str | None = None) -> int:
     """Carry out chunks until none waits; answers with their number."""
     import torch
 
@@ -155,27 +223,66 @@ def work(folder: str, worker: str, threads: int | None = None) -> int:
     quiet()
     if threads:
         torch.set_num_threads(threads)
+    where = where or os.uname().nodename
     queue, chunks = Queue(Path(folder)), 0
-    while (claimed := queue.claim(worker)) is not None:
-        number, chunk = claimed
-        counts = _Counts()
-        outcome = Outcome()
-        try:
-            outcome = carry_out(chunk.jobs, Store(chunk.store), counts, _Unlogged(counts))
-        except Exception as error:  # what keeps every job from being made, such as weights that cannot be read
-            for job in chunk.jobs:
-                outcome.failures.append((job, str(error)))
-                outcome.results[job.number] = fail(job, str(error))
-        report = {
-            "results": outcome.results,
-            "failures": [(job.number, reason) for job, reason in outcome.failures],
-            "drawn": counts.drawn,
-            "notes": counts.notes,
-            "there": counts.there,
-        }
-        queue.done(number, worker, report)
-        chunks += 1
+    if not queue.is_open:
+        raise ConfigError(f"'{folder}' is not there on {os.uname().nodename}; all machines have to see it.")
+    with _while_open(queue):
+        queue.let_go(worker)  # Slurm may have started the same job again
+        while (claimed := queue.claim(worker)) is not None:
+            number, data = claimed
+            queue.done(number, worker, {**_report_of(data, where), "where": where, "read": _load.cache_info().misses})
+            chunks += 1
     return chunks
+
+
+def _report_of(data: bytes, where: str) -> dict[str, Any]:
+    """Carry out a chunk."""
+    try:
+        chunk: Chunk = pickle.loads(data)  # our own file, in our own folder
+    except Exception as error:  # such as an operator's package that is missing here
+        return {"lost": f"it cannot be read on {where}: {reason_of(error)}"}
+    counts = _Counts()
+    log = _Unlogged(counts)
+    before = {job.number: result for job in chunk.jobs if (result := finished(job)) is not None}
+    counts.finishes.extend(before)
+    refused = None
+    if left := [job for job in chunk.jobs if job.number not in before]:
+        try:
+            carry_out(left, Store(chunk.store), counts, log, chunk.later)
+        except EmbedlabError as error:  # what keeps every job from being made, such as weights that cannot be read
+            refused = str(error)
+        except Exception as error:
+            for job in [job for job in left if job.number not in log.outcome.results]:
+                log.outcome.failures.append((job, reason_of(error)))
+                log.outcome.results[job.number] = fail(job, reason_of(error))
+    return {
+        "refused": refused,
+        "results": before | log.outcome.results,
+        "failures": [(job.number, reason) for job, reason in log.outcome.failures],
+        "finished": counts.finishes,
+        "drawn": counts.drawn,
+        "notes": counts.notes,
+    }
+
+
+@contextmanager
+def _while_open(queue: Queue) -> Iterator[None]:
+    """End this process as soon as there is nobody to work for any more."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK):
+            if not queue.is_open:
+                os._exit(0)
+
+    thread = threading.Thread(target=look, name="embedlab-queue", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 # ── the process that was started ──────────────────────────────────────────────────────────────────────────────────
@@ -187,8 +294,8 @@ class Cluster(Protocol):
     workers: int
     pictures: int
 
-    def start(self, queue: Path, count: int) -> None:
-        """Start workers on a queue."""
+    def start(self, queue: Path, count: int) -> list[str]:
+        """Start workers on a queue; answers with their names, none of which was there before."""
 
     def alive(self) -> set[str]:
         """The workers that run or wait for their turn."""
@@ -205,87 +312,157 @@ class Crew:
     """Hands the chunks of a plan to a cluster's workers, and takes up what dead ones leave."""
 
     cluster: Cluster
+    folder: Path
 
     def __call__(self, jobs: Sequence[Job], store: Store, watch: Watch, log: Log) -> Outcome:
         """As `carry_out`, elsewhere."""
-        folder = jobs[0].folder.parent / ".queue"
-        by_number = {job.number: job for job in jobs}
-        chunks = [Chunk(mine, store.folder) for mine in cut(jobs, self.cluster.pictures)]
-        queue, outcome, left = Queue(folder), log.outcome, dict(enumerate(chunks))
-        queue.fill(chunks)
         wanted = plan(jobs)
-        missing = sum(1 for key in wanted if key not in store)
-        watch.planned(len(jobs), len(wanted), missing)
-        deaths, known = 0, set[str]()
-        try:
-            while left:
-                alive = self.cluster.alive()
-                known |= alive
-                for number, report in queue.reports():
-                    left.pop(number, None)
-                    self._take(report, by_number, outcome, watch, log)
-                for worker, paths in queue.held().items():
-                    if worker in known and worker not in alive:
-                        for path in paths:
-                            self._give_back(path, queue, left, outcome, watch, self.cluster.last_words(worker))
-                gone = known - alive
-                if queue.waiting() and not alive and gone:
-                    deaths += 1
-                    if deaths > TRIES * len(chunks):
-                        reason = self.cluster.last_words(sorted(gone)[-1])
-                        raise ConfigError(f"workers end before they take anything up: {reason}")
-                if (lack := min(self.cluster.workers, queue.waiting() + len(queue.held())) - len(alive)) > 0:
-                    self.cluster.start(folder, lack)
-                time.sleep(LOOK)
-        finally:
-            self.cluster.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        return outcome
+        watch.planned(len(jobs), len(wanted), sum(1 for key in wanted if key not in store))
+        with _sigterm_raised():
+            try:
+                queue = Queue.within(self.folder)
+                try:
+                    _Foreman(self.cluster, queue, jobs, store, watch, log).run()
+                finally:
+                    queue.close()
+            finally:
+                self.cluster.close()
+        return log.outcome
 
-    def _take(self, report: dict[str, Any], jobs: dict[int, Job], outcome: Outcome, watch: Watch, log: Log) -> None:
-        for note in report["notes"]:
-            watch.note(note)
-        for drawn in report["drawn"]:
-            watch.drew(*drawn)
-        for number, reason in report["failures"]:
-            outcome.failures.append((jobs[number], reason))
-            watch.failed(jobs[number], reason)
-        for number, result in report["results"].items():
-            outcome.results[number] = result
-            watch.finished(jobs[number], result)
-            if any("file" in row for row in result["pictures"]):
-                log.put(jobs[number], result)
 
-    def _give_back(
-        self, path: Path, queue: Queue, left: dict[int, Chunk], outcome: Outcome, watch: Watch, why: str
+class _Foreman:
+    """Watches over one queue."""
+
+    def __init__(
+        self, cluster: Cluster, queue: Queue, jobs: Sequence[Job], store: Store, watch: Watch, log: Log
     ) -> None:
-        """What a dead worker was at: jobs that it finished are finished, the others wait for the next."""
-        try:
-            chunk: Chunk = pickle.loads(path.read_bytes())
-        except FileNotFoundError:  # it was done a moment ago
+        self.cluster, self.queue, self.watch, self.log = cluster, queue, watch, log
+        self.jobs = {job.number: job for job in jobs}
+        self.one_model = len({job.source for job in jobs}) == 1
+        self.left = dict(enumerate(chunks_of(jobs, store.folder, cluster.pictures)))
+        self.deaths = Counter[int]()  # by number of the chunk
+        self.known: set[str] = set()  # workers whose end was not seen yet
+        self.busy: set[str] = set()  # workers that took something up
+        self.idle, self.why = 0, ""  # how many ended without since the last report, and what the last of them said
+        self.places: dict[str, tuple[str, int]] = {}  # by worker: where it is, and how many models it has read
+
+    def run(self) -> None:
+        """Until nothing is left."""
+        for number, chunk in self.left.items():
+            self.queue.put(number, chunk)
+        count = len(self.left)
+        while self.left:
+            # in this order: what a worker that is gone has written was there before it was asked for
+            waiting = self.queue.waiting()
+            alive = self.cluster.alive()
+            gone, self.known = self.known - alive, self.known & alive
+            for number, report in self.queue.reports():
+                self.take(number, report)
+                self.idle = 0
+            for number, worker, path in self.queue.held():
+                self.busy.add(worker)
+                if worker not in alive:
+                    self.give_back(number, self.cluster.last_words(worker))
+                    path.unlink(missing_ok=True)
+            if not alive:  # a file that somebody took away
+                there = self.queue.waiting()
+                for number in self.left.keys() - there:
+                    self.queue.put(number, self.left[number])
+            for worker in sorted(gone - self.busy) if waiting else []:
+                self.idle, self.why = self.idle + 1, self.cluster.last_words(worker)
+            if self.left and self.idle >= TRIES and not alive:
+                raise ConfigError(f"workers end before they take anything up: {self.why}")
+            busy = min(self.cluster.workers, len(self.left))
+            if self.idle < TRIES and (lack := busy - len(alive)) > 0:
+                self.known |= set(self.cluster.start(self.queue.folder, lack))
+            if self.left:
+                time.sleep(LOOK)
+        if self.places:
+            where, read = {place for place, _ in self.places.values()}, sum(n for _, n in self.places.values())
+            self.watch.note(
+                f"{count} chunks by {len(self.places)} workers on {len(where)} nodes, weights read {read} times."
+            )
+
+    def take(self, number: int, report: dict[str, Any]) -> None:
+        """A chunk was carried out; one that was given back may be so twice."""
+        self.busy.add(report["worker"])
+        self.places[report["worker"]] = report["where"], report["read"]
+        chunk = self.left.pop(number, None)
+        if chunk is None:
             return
-        number = int(path.name.split(".")[0])
-        unfinished = []
-        for job in chunk.jobs:
-            result = state_of(job)
-            if result is not None and result["status"] == "done":
-                outcome.results[job.number] = result
-                watch.finished(job, result)
-            else:
-                unfinished.append(job)
-        if chunk.tries + 1 >= TRIES:
-            for job in unfinished:
-                reason = f"{TRIES} workers died over it: {why}"
-                outcome.failures.append((job, reason))
-                outcome.results[job.number] = fail(job, reason)
-                watch.failed(job, reason)
-            unfinished = []
-        if unfinished:
-            watch.note(f"a worker is gone ({why}); {len(unfinished)} unfinished jobs of its go to another")
-            queue.put(number, Chunk(unfinished, chunk.store, chunk.tries + 1))
-        else:
-            left.pop(number, None)
-        path.unlink(missing_ok=True)
+        if "lost" in report:
+            self.give_up(chunk.jobs, report["lost"])
+            return
+        for note in report["notes"]:
+            self.watch.note(note)
+        for drawn in report["drawn"]:
+            self.watch.drew(*drawn)
+        for job, reason in report["failures"]:
+            self.log.outcome.failures.append((self.jobs[job], reason))
+            self.watch.failed(self.jobs[job], reason)
+        for job, result in report["results"].items():
+            self.keep(self.jobs[job], result, job in report["finished"])
+        if report["refused"] is not None:
+            if self.one_model:
+                raise EmbedlabError(report["refused"])
+            self.give_up([job for job in chunk.jobs if job.number not in report["results"]], report["refused"])
+
+    def keep(self, job: Job, result: dict[str, Any], whole: bool = True) -> None:
+        """A job has its result."""
+        self.log.outcome.results[job.number] = result
+        if whole:
+            self.watch.finished(job, result)
+        if any("file" in row for row in result["pictures"]):
+            self.log.put(job, result)
+
+    def give_back(self, number: int, why: str) -> None:
+        """A worker died over a chunk: another takes it up, until too many did."""
+        chunk = self.left.get(number)
+        if chunk is None:  # it had told of it already
+            return
+        self.deaths[number] += 1
+        done = {job.number: result for job in chunk.jobs if (result := finished(job)) is not None}
+        left = [job for job in chunk.jobs if job.number not in done]
+        if self.deaths[number] < TRIES:
+            self.watch.note(f"a worker is gone ({why}); {len(left)} unfinished jobs of its go to another")
+            self.queue.put(number, chunk)
+            return
+        del self.left[number]
+        for job, result in done.items():
+            self.keep(self.jobs[job], result)
+        self.give_up(left, f"{TRIES} workers died over it: {why}")
+
+    def give_up(self, jobs: Sequence[Job], reason: str) -> None:
+        """Jobs that cannot be made."""
+        for job in (self.jobs[job.number] for job in jobs):
+            self.log.outcome.failures.append((job, reason))
+            self.log.outcome.results[job.number] = fail(job, reason)
+            self.watch.failed(job, reason)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Stop what was started on other machines before SIGTERM ends this process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout and Slurm send it more than once
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def whole(name: str, value: Any, least: int = 1) -> None:
@@ -308,16 +485,16 @@ class Ray:
     pictures: int = 64
     _running: dict[str, Any] = field(default_factory=dict)
     _ended: dict[str, str] = field(default_factory=dict)
+    _joined: bool = False
 
     def __post_init__(self) -> None:
         if find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray needs a package of its own: pip install 'embedlab[ray]'.")
         for name in ("cpus", "pictures", *(["workers"] if self.workers is not None else [])):
             whole(name, getattr(self, name))
-        if not isinstance(self.gpus, int | float) or self.gpus < 0:
+        if not isinstance(self.gpus, int | float) or isinstance(self.gpus, bool) or self.gpus < 0:
             raise ConfigError(f"hydra.launcher.gpus is {self.gpus!r}; it has to be a number, 0 or more.")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._join()
 
     def _join(self) -> None:
@@ -325,27 +502,35 @@ class Ray:
 
         if self.address is not None and self.address != "auto" and "://" not in self.address:
             self._knock(self.address)
+        own = {"address": "local", "include_dashboard": False}
         try:
-            ray.init(
-                address=self.address,
-                include_dashboard=False if self.address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                ignore_reinit_error=True,
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            if not ray.is_initialized():
+                ray.init(
+                    **(own if self.address is None else {"address": self.address}),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+                self._joined = True
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
                 f"the Ray cluster at '{self.address or 'this machine'}' cannot be reached: {reason}"
             ) from None
-        has = ray.cluster_resources()
-        most = int(min(has.get("CPU", 1) // self.cpus, has.get("GPU", 0) // self.gpus if self.gpus else 1 << 30))
+        most = sum(self._fit(node) for node in nodes)
         if most < 1:
+            self.close()
+            has = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes]
             raise ConfigError(
-                f"no node of the Ray cluster has {self.cpus} CPUs and {self.gpus} GPUs for a worker; in all it has "
-                f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs."
+                f"no node of the Ray cluster has {self.cpus} CPUs and {self.gpus} GPUs for a worker; its nodes have "
+                f"{listed(dict.fromkeys(has))}."
             )
         self.workers = min(self.workers or most, most)
+
+    def _fit(self, node: dict[str, float]) -> int:
+        """How many workers a node has room for."""
+        by_gpus = node.get("GPU", 0) // self.gpus if self.gpus else float("inf")
+        return int(min(node.get("CPU", 0) // self.cpus, by_gpus))
 
     def _knock(self, address: str) -> None:
         """Ray waits long for a cluster that is not there."""
@@ -360,14 +545,34 @@ class Ray:
                 "without hydra.launcher.address one is started on this machine."
             ) from None
 
-    def start(self, queue: Path, count: int) -> None:
+    def start(self, queue: Path, count: int) -> list[str]:
         """Each worker is one task, which Ray does not run again by itself."""
         import ray
 
-        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(work)
-        for _ in range(count):
-            worker = f"ray-{len(self._running) + len(self._ended)}"
-            self._running[worker] = task.remote(str(queue), worker, self.cpus)
+        here, folder, cpus = os.getcwd(), str(queue), self.cpus
+        paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        told = {name: value for name, value in os.environ.items() if name.startswith("HF_") and "TOKEN" not in name}
+
+        def begin(worker: str) -> int:  # pickled by value: a node of a cluster has not this process's surroundings
+            import contextlib
+            import os
+            import sys
+
+            import ray
+
+            with contextlib.suppress(OSError):  # what a relative path in the config means
+                os.chdir(here)
+            sys.path[:0] = paths
+            os.environ.update(told)
+            from embedlab.crew import work
+
+            return work(folder, worker, cpus, ray.get_runtime_context().get_node_id())
+
+        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(begin)
+        first = len(self._running) + len(self._ended)
+        names = [f"ray-{n}" for n in range(first, first + count)]
+        self._running |= {name: task.remote(name) for name in names}
+        return names
 
     def alive(self) -> set[str]:
         """Tasks that have not come back."""
@@ -393,7 +598,8 @@ class Ray:
 
         for task in self._running.values():
             ray.cancel(task, force=True)
-        ray.shutdown()
+        if self._joined:
+            ray.shutdown()
 
 
 # ── Slurm ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -406,12 +612,14 @@ class Shift:
         """Carry out chunks under the name that Slurm gave the job."""
         import submitit
 
-        return work(queue, submitit.JobEnvironment().job_id, threads)
+        self.worker = submitit.JobEnvironment().job_id
+        return work(queue, self.worker, threads, os.environ.get("SLURMD_NODENAME"))
 
     def checkpoint(self, queue: str, threads: int | None = None) -> Any:
         """Time is over: leave what was begun to whoever comes next."""
         import submitit
 
+        Queue(Path(queue)).let_go(self.worker)
         return submitit.helpers.DelayedSubmission(self, queue, threads)
 
 
@@ -428,6 +636,8 @@ class Slurm:
     pictures: int = 64
     options: dict[str, Any] = field(default_factory=dict)
     _jobs: dict[str, Any] = field(default_factory=dict)
+    _alive: set[str] = field(default_factory=set)
+    _looked: float = 0.0
 
     def __post_init__(self) -> None:
         if find_spec("submitit") is None:
@@ -440,9 +650,10 @@ class Slurm:
         for name in ("workers", "cpus", "pictures"):
             whole(name, getattr(self, name))
         whole("gpus", self.gpus, 0)
+        # Slurm's signal comes SIGNAL seconds before the end, and up to a minute earlier
         whole("minutes", self.minutes, 5)
 
-    def start(self, queue: Path, count: int) -> None:
+    def start(self, queue: Path, count: int) -> list[str]:
         """An array of workers."""
         import submitit
 
@@ -451,7 +662,8 @@ class Slurm:
             "time": self.minutes,
             "cpus_per_task": self.cpus,
             "job_name": "embedlab",
-            "signal_delay_s": 90,
+            "signal_delay_s": SIGNAL,
+            "srun_args": [f"--cpus-per-task={self.cpus}"],  # srun has not read it from the job since Slurm 22.05
             **({"partition": self.partition} if self.partition else {}),
             **({"gpus_per_node": self.gpus} if self.gpus else {}),
             **({"mem": self.memory} if self.memory else {}),
@@ -459,35 +671,48 @@ class Slurm:
         }
         try:
             executor.update_parameters(**settings)
-            jobs = executor.map_array(Shift(), [str(queue)] * count, [self.cpus] * count)
+            with redirect_stderr(StringIO()):  # what sbatch says is in the error, too
+                jobs = executor.map_array(Shift(), [str(queue)] * count, [self.cpus] * count)
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[-300:]
             raise ConfigError(f"Slurm does not take the workers: {reason}") from None
-        self._jobs |= {job.job_id: job for job in jobs}
+        mine = {job.job_id: job for job in jobs}
+        self._jobs |= mine
+        self._alive |= mine.keys()
+        return list(mine)
 
     def alive(self) -> set[str]:
         """What squeue lists; accounting, which many clusters do without, is not asked."""
-        if not self._jobs:
-            return set()
-        arrays = ",".join(sorted({name.split("_")[0] for name in self._jobs}))
-        command = ["squeue", "--noheader", "--array", "--jobs", arrays, "--format", "%i %t"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if not self._alive or time.monotonic() - self._looked < EVERY:
+            return set(self._alive)
+        self._alive &= self._listed()
+        self._looked = time.monotonic()
+        return set(self._alive)
+
+    def _listed(self) -> set[str]:
+        command = ["squeue", "--noheader", "--array", "--jobs", ",".join(self._arrays()), "--format", "%i"]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return set(self._alive)
         if told.returncode and "Invalid job id" not in told.stderr:
-            return set(self._jobs)  # the controller is busy: nobody is dead for that
-        lines = [line.split() for line in told.stdout.splitlines()]
-        return {name for name, state in lines if state not in ("CG", "CD", "F", "NF", "TO", "OOM", "CA")} & set(
-            self._jobs
-        )
+            return set(self._alive)  # the controller is busy: nobody is dead for that
+        return set(told.stdout.split())  # one that is completing is listed: its processes may not be gone yet
+
+    def _arrays(self) -> list[str]:
+        return sorted({name.split("_")[0] for name in self._alive})
 
     def last_words(self, worker: str) -> str:
         """The end of what it wrote."""
         job = self._jobs.get(worker)
         text = (job.stderr() or job.stdout() or "") if job is not None else ""
         lines = [line for line in text.splitlines() if line.strip()]
-        return lines[-1][:200] if lines else f"Slurm job {worker} ended"
+        own = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
+        return (own or lines)[-1][:200] if lines else f"Slurm job {worker} ended"
 
     def close(self) -> None:
         """Cancel what still runs or waits."""
-        left = sorted({name.split("_")[0] for name in self.alive()})
-        if left:
-            subprocess.run(["scancel", *left], capture_output=True, timeout=60, check=False)
+        if left := self._arrays():
+            for how in (["--full", "--signal=KILL"], []):  # those that run: submitit lets SIGTERM pass; those that wait
+                with suppress(OSError, subprocess.TimeoutExpired):
+                    subprocess.run(["scancel", *how, *left], capture_output=True, timeout=60, check=False)

@@ -130,6 +130,15 @@ def state_of(job: Job) -> dict[str, Any] | None:
     return result
 
 
+def finished(job: Job) -> dict[str, Any] | None:
+    """The result of a job that need not be made again."""
+    result = state_of(job)
+    if result is None or result["status"] != "done":
+        return None
+    files = [row[name] for row in result["pictures"] for name in ("file", "baseline") if row.get(name)]
+    return result if all((job.folder / file).is_file() for file in files) else None
+
+
 def _newer(path: Path) -> bool:
     try:
         return json.loads(path.read_text()).get("format", 0) > FORMAT

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.build import Maker, part_of
 from embedlab.errors import ConfigError, listed
-from embedlab.job import Job, make_room, state_of
+from embedlab.job import Job, finished, make_room
 from embedlab.store import FORMAT, Store, read_json, sweep_away, versions, write_json
 
-Crew = Callable[[], Callable[..., Any]]  # makes who carries jobs out on other machines
+Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
 
 
@@ -77,9 +78,17 @@ def prepare(context: Any, config: DictConfig) -> Composer:
 
 
 def launch(
-    composer: Composer, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int, crew: Crew | None = None
+    composer: Composer,
+    master: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    crew: Crew | None = None,
+    gpus: float = 0,
 ) -> list[JobReturn]:
-    """Make all jobs of a batch; the answer holds for each the value of the objective, if there is one."""
+    """Make all jobs of a batch; the answer holds for each the value of the objective, if there is one.
+
+    With a crew they are made on other machines, by workers with so many GPUs.
+    """
     from embedlab.app import message_of, quiet
     from embedlab.batch import Outcome, carry_out
     from embedlab.progress import Display
@@ -104,6 +113,8 @@ def launch(
                 hydra_config.cfg = whole
                 place(whole, composer, overrides, number)
                 job = job_from(composer, config, whole, overrides, number)
+                if crew is not None:
+                    job = replace(job, source=job.source.elsewhere(gpus))
                 job.notes  # noqa: B018  (what is wrong with its cell is said here)
                 if other := collision(same, config, job):
                     raise ConfigError(other)
@@ -123,13 +134,17 @@ def launch(
         refuse(folder, wrong, len(job_overrides))
     if jobs:
         jobs[0].tracker.ready()
-    elsewhere = crew() if crew else None
+    left = [job for job in jobs if job.number not in results]
+    elsewhere = crew(folder) if crew and left else None
+    if any(folder.glob(".queue-*")):
+        from embedlab.crew import dismiss
+
+        dismiss(folder)
     remember(folder, jobs)
     for job, config in zip(jobs, made, strict=True):
         if job.number not in results or not (job.folder / ".hydra").is_dir():
             make_room(job)
             write_hydra(job, config)
-    left = [job for job in jobs if job.number not in results]
     store = Store(store_of(master.get("store"), folder))
     display = DISPLAYS.setdefault(folder, Display())
     display.planning += time.perf_counter() - begun
@@ -230,15 +245,6 @@ def collision(same: dict[str, dict[str, Any]], config: DictConfig, job: Job) -> 
         f"{listed(f'{key}={job.overrides[key]}' for key in differing)} changes nothing beside "
         f"{listed(f'{key}={other.get(key)}' for key in differing)}: another axis sets the same thing. Leave one out."
     )
-
-
-def finished(job: Job) -> dict[str, Any] | None:
-    """The result of a job that need not be made again."""
-    result = state_of(job)
-    if result is None or result["status"] != "done":
-        return None
-    files = [row[name] for row in result["pictures"] for name in ("file", "baseline") if row.get(name)]
-    return result if all((job.folder / file).is_file() for file in files) else None
 
 
 def store_of(setting: Any, folder: Path) -> Path:
@@ -360,5 +366,8 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
         )
     if known.get("cwd") and Path(known["cwd"]).is_dir():
         os.chdir(known["cwd"])
-    kept = [word for word in known["command"] if not word.startswith("hydra.sweep.dir=")]
+    gone = ["hydra.sweep.dir="]
+    if any(word.startswith("hydra/launcher=") for word in more):
+        gone += ["hydra/launcher=", "hydra.launcher."]  # other machines, the same plan
+    kept = [word for word in known["command"] if not word.startswith(tuple(gone))]
     return ["-m", *(word for word in kept if word not in ("-m", "--multirun")), *more, f"hydra.sweep.dir={folder}"]

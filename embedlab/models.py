@@ -6,6 +6,7 @@ wrong is checked against it; `Source.load` then reads the weights.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -104,6 +105,15 @@ class Source:
         if self.scorer is not None and not Path(self.scorer).is_dir() and not HUB_ID.fullmatch(self.scorer):
             raise ModelError(f"there is no scorer '{self.scorer}': no folder, and no hub id (owner/name).")
         pick_device(self.device)
+
+    def elsewhere(self, gpus: float) -> Source:
+        """The same for a worker with so many GPUs: this machine's do not tell what an unnamed device is there."""
+        other = copy.copy(self)
+        device = self.device or ("cuda" if gpus else "cpu")
+        dtype = self.dtype or str(pick_dtype(None, torch.device(device))).removeprefix("torch.")
+        object.__setattr__(other, "device", device)  # not looked for here
+        object.__setattr__(other, "dtype", dtype)
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: the settings, and not what was read by them."""
@@ -342,6 +352,8 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
         return DTYPES[name]
     if device.type != "cuda":
         return torch.float32
+    if not torch.cuda.is_available():  # another machine's, which is not asked
+        return torch.bfloat16
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 

@@ -40,7 +40,7 @@ def key_of(source: Source, cell: Cell) -> Callable[[int], str]:
 
     The number type and the kind of device count, the size of the batch does not.
     """
-    device = pick_device(source.device)
+    device = torch.device(source.device) if source.device else pick_device(None)
     start = content(cell.start.path) if cell.start.picture is not None else None
     whole = fingerprint(
         [source.identity, device.type, str(pick_dtype(source.dtype, device)), cell, start, code_of(cell), versions()]

@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_SILENT"] = "true"
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from embedlab import models
+from embedlab import app, launch, models
 
+pytest.register_assert_rewrite("crews")
 torch.set_grad_enabled(True)
 NOISE = {
     "beta_start": 0.00085,
@@ -182,3 +184,26 @@ def open_pipeline(folder: Path):
 def pipeline_sd1(folders):
     """diffusers' pipeline of the small SD 1."""
     return open_pipeline(folders["sd1"])
+
+
+@pytest.fixture
+def embedlab(tmp_path, monkeypatch, capsys, folders):
+    """Run the command in this process, on the smallest model; the answer is exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    common = [f"model.name={folders['sd1']}", "model=custom", "model.device=cpu", "sampler.steps=2"]
+
+    def run(*words, plain=False):
+        given = [key.split("=")[0] for key in words]
+        more = [] if plain else [w for w in (*common, "seeds=[0,1]", "tracker=silent") if w.split("=")[0] not in given]
+        monkeypatch.setattr(sys, "argv", ["embedlab", *more, *words])
+        launch.FAILED.clear()
+        try:
+            app.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        for folder in list(launch._held):
+            launch.release(folder)  # as the end of a process does
+        return code, *capsys.readouterr()
+
+    return run

@@ -34,7 +34,9 @@ def test_off_a_terminal_it_is_quiet_and_line_wise(monkeypatch):
     assert "1 of 3 jobs, 100 UNet rows/s, " in lines[1]
     assert lines[1].endswith("GiB, out/0")
     assert lines[2:4] == ["notice: the prompt is long.", "job 1 (weight=1) failed: RuntimeError: [on] purpose"]
-    assert lines[4].startswith("200 UNet rows in 2.0 s (100 a second); planning 0.0 s, other work between the calls 20%")
+    assert lines[4].startswith(
+        "200 UNet rows in 2.0 s (100 a second); planning 0.0 s, other work between the calls 20%"
+    )
     assert "\x1b" not in out.getvalue()
 
 

@@ -12,32 +12,9 @@ import pandas
 import pytest
 from filelock import FileLock
 
-from embedlab import app, batch, images, launch, sweep
+from embedlab import batch, images, launch, sweep
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
-
-
-@pytest.fixture
-def embedlab(tmp_path, monkeypatch, capsys, folders):
-    """Run the command in this process, on the smallest model; the answer is exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    common = [f"model.name={folders['sd1']}", "model=custom", "model.device=cpu", "sampler.steps=2"]
-
-    def run(*words, plain=False):
-        given = [key.split("=")[0] for key in words]
-        more = [] if plain else [w for w in (*common, "seeds=[0,1]", "tracker=silent") if w.split("=")[0] not in given]
-        monkeypatch.setattr(sys, "argv", ["embedlab", *more, *words])
-        launch.FAILED.clear()
-        try:
-            app.main()
-            code = 0
-        except SystemExit as error:
-            code = error.code
-        for folder in list(launch._held):
-            launch.release(folder)  # as the end of a process does
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

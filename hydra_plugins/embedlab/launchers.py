@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -15,6 +16,7 @@ class Batch(Launcher):
     """All jobs of a batch as one plan, in this process."""
 
     crew: Any = None  # who else carries the plan out: nobody
+    gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from embedlab.launch import prepare
@@ -24,28 +26,28 @@ class Batch(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from embedlab.launch import launch
 
-        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew)
+        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew, self.gpus)
 
 
 class Ray(Batch):
     """The same plan, cut into chunks for the workers of a Ray cluster."""
 
     def __init__(self, **settings: Any):
-        self.settings = settings
+        self.settings, self.gpus = settings, settings.get("gpus", 0)
 
-    def crew(self) -> Any:
+    def crew(self, folder: Path) -> Any:
         from embedlab.crew import Crew, Ray
 
-        return Crew(Ray(**self.settings))
+        return Crew(Ray(**self.settings), folder)
 
 
 class Slurm(Batch):
     """The same plan, cut into chunks for jobs of Slurm."""
 
     def __init__(self, **settings: Any):
-        self.settings = settings
+        self.settings, self.gpus = settings, settings.get("gpus", 0)
 
-    def crew(self) -> Any:
+    def crew(self, folder: Path) -> Any:
         from embedlab.crew import Crew, Slurm
 
-        return Crew(Slurm(**self.settings))
+        return Crew(Slurm(**self.settings), folder)
