@@ -62,7 +62,8 @@ def main() -> None:
             fail("explain takes one cell; leave out -m and the lists of values.")
         sys.argv[1:] = [*words, *EXPLAIN]
     with mendable():
-        said_twice(sys.argv[1:])
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            said_twice(sys.argv[1:])
         for word in [word for word in sys.argv[1:] if word.startswith("resume=")]:
             from embedlab.launch import taken_up
 
@@ -72,13 +73,15 @@ def main() -> None:
 
 
 def said_twice(words: Sequence[str]) -> None:
-    """Refuse a setting that is given twice: of two lists of values Hydra would sweep over the last and say nothing."""
+    """Refuse an axis that is given twice: of two lists of values Hydra would sweep over the last and say nothing."""
     from embedlab.errors import ConfigError
+    from embedlab.sweep import split
 
     known: dict[str, str] = {}
     for word in words:
-        key = word.partition("=")[0]
-        if "=" in word and key in known and known[key] != word:
+        key, _, value = word.partition("=")
+        several = any(len(split(text)) > 1 for text in (value, known.get(key, "").partition("=")[2]))
+        if "=" in word and several and key in known and known[key] != word:
             raise ConfigError(f"{key} is given twice: {known[key]} and {word}; leave one out.")
         known[key] = word
 

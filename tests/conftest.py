@@ -8,6 +8,7 @@ os.environ["WANDB_SILENT"] = "true"
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from diffusers import (
@@ -24,6 +25,8 @@ from embedlab import app, launch, models
 
 pytest.register_assert_rewrite("crews")
 torch.set_grad_enabled(True)
+hypothesis.settings.register_profile("embedlab", deadline=None)  # a busy machine is slow, not wrong
+hypothesis.settings.load_profile("embedlab")
 NOISE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,

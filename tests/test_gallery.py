@@ -676,7 +676,10 @@ def test_a_page_that_was_opened_before_the_first_job_fills_itself(opened, tmp_pa
 def test_ctrl_c_ends_watching_with_a_whole_gallery(tmp_path):
     folder = synthetic.sweep(tmp_path / "sweep", {WEIGHT: [0]}, [0])
     synthetic.plan(folder, [{WEIGHT: 0}, {WEIGHT: 1}])
-    code = "import sys; from embedlab.gallery import main; main(sys.argv[1:])"
+    listens = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # also where CI's shell does not
+    )
+    code = listens + "import sys; from embedlab.gallery import main; main(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": str(Path(embedlab.__file__).parent.parent)}
     words = [sys.executable, "-c", code, str(folder), "--watch"]
     watcher = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
