@@ -163,7 +163,9 @@ def line_of(error: BaseException) -> str:
         return unknown_key(unknown[1], missing[1] if missing else "")
     if lost := re.search(r"Error locating target '([^']+)'", text):
         return f"there is no '{lost[1]}' to be imported; a _target_ is a package, a dot and the name of a class in it."
-    if gone := re.search(r"Could not (?:load|find) '(\w+)/", text):
+    if "'hydra/sweeper/optuna'" in text or "'hydra/sweeper/sampler/" in text:
+        return "a search needs a package of its own: pip install 'embedlab[optuna]'."
+    if gone := re.search(r"Could not (?:load|find) '(\w+(?:/launcher)?)/", text):
         options = sorted(path.stem for path in Path(conf_dir(), gone[1]).glob("*.yaml"))
         return f"{text.splitlines()[0].strip().rstrip('.')}; {gone[1]}: choose one of {listed(options)}."
     lines = [line.strip() for line in text.splitlines() if line.strip()]
