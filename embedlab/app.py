@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +28,16 @@ HERE = Path(__file__).resolve().parent
 
 
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
+
+
+class Parser(argparse.ArgumentParser):
+    """The words of a command; its complaint is one line like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError."""
+        from embedlab.errors import ConfigError
+
+        raise ConfigError(f"{self.prog.removeprefix('embedlab ')}: {message}; {self.prog} --help says what it takes.")
 
 
 COMMANDS = {
@@ -57,7 +68,7 @@ def main() -> None:
     # Hydra knows -m only before or after all settings; people also write it between them
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     if "explain" in sys.argv[1:]:
-        words = [word for word in sys.argv[1:] if word != "explain"]
+        words = [word for word in sys.argv[1:] if word != "explain" and not word.startswith("hydra.run.dir=")]
         if {"-m", "--multirun"} & set(words):
             fail("explain takes one cell; leave out -m and the lists of values.")
         sys.argv[1:] = [*words, *EXPLAIN]
@@ -93,7 +104,10 @@ def mendable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        fail("stopped; jobs that have a result.json are whole.", 130)
+        from embedlab.launch import begun
+
+        rest = "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun())
+        fail(f"stopped; jobs that have a result.json are whole.{rest}", 130)
     except Exception as error:
         line = message_of(error)
         if line is None:
@@ -165,9 +179,12 @@ def line_of(error: BaseException) -> str:
         return f"there is no '{lost[1]}' to be imported; a _target_ is a package, a dot and the name of a class in it."
     if "'hydra/sweeper/optuna'" in text or "'hydra/sweeper/sampler/" in text:
         return "a search needs a package of its own: pip install 'embedlab[optuna]'."
-    if gone := re.search(r"Could not (?:load|find) '(\w+(?:/launcher)?)/", text):
+    if gone := re.search(r"Could not (?:load|find) '([\w/]+)/", text):
         options = sorted(path.stem for path in Path(conf_dir(), gone[1]).glob("*.yaml"))
-        return f"{text.splitlines()[0].strip().rstrip('.')}; {gone[1]}: choose one of {listed(options)}."
+        first = text.splitlines()[0].removeprefix("In 'hydra/config': ").strip().rstrip(".")
+        return f"{first}; {gone[1]}: choose one of {listed(options)}." if options else f"{first}."
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        text = f"{text.splitlines()[0].strip()}: {error.__cause__}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(("Set the env", "See https", "object_type")))
 
@@ -184,6 +201,8 @@ def unknown_key(key: str, missing: str = "") -> str:
     if first == "operators" and rest:
         name = rest.split(".")[0]
         return f"there is no operator '{name}' in this run; choose it first: operators=[...], or add your own with a +."
+    if first == "hydra":
+        return f"Hydra has no setting '{key}'; embedlab --cfg hydra prints those that it has."
     if first not in SETTINGS:
         return f"there is no setting '{first}'; there are {listed(SETTINGS)}."
     group = Path(conf_dir(), first)
@@ -233,7 +252,7 @@ def work(config: DictConfig) -> None:
     from embedlab.job import explained, finished, make_room
     from embedlab.launch import store_of
     from embedlab.progress import Display
-    from embedlab.store import Store
+    from embedlab.store import Store, make_folder
     from embedlab.sweep import table
 
     quiet()
@@ -258,6 +277,7 @@ def work(config: DictConfig) -> None:
         job.tracker.ready()
         make_room(job)
         folder = store_of(config.store, sweep or job.folder)
+        make_folder(folder)
         display = Display()
         with display.shown():
             outcome = carry_out([job], Store(folder), display)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +40,9 @@ class Axis:
 
 def main(argv: list[str]) -> None:
     """`embedlab sheet`: the sheets of a finished sweep, by axes chosen afterwards."""
-    parser = argparse.ArgumentParser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
+    from embedlab.app import Parser
+
+    parser = Parser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
     parser.add_argument("sweep", type=Path, help="the folder of a sweep")
     parser.add_argument("--rows", metavar="KEY", help="the axis that goes down; the last part of its name will do")
     parser.add_argument("--columns", metavar="KEY", help="the axis that goes across")

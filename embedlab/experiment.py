@@ -224,6 +224,9 @@ def fingerprint(value: Any) -> str:
             return ["mapping", *([plain(k), plain(v)] for k, v in value.items())]
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
+        kind = type(value)
+        if kind.__repr__ is object.__repr__ and hasattr(value, "__dict__") and "<locals>" not in kind.__qualname__:
+            return [*name, plain(vars(value))]  # its repr would be where it is in memory
         if callable(value) and not isinstance(value, type) and getattr(value, "__dict__", None):
             return [*name, repr(value), plain(vars(value))]  # somebody's own operator, which may be changed
         return repr(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -439,9 +438,9 @@ def main(argv: list[str]) -> None:
     """`embedlab film`: a finished sweep as GIF and MP4."""
     from tqdm import tqdm
 
-    from embedlab.app import quiet
+    from embedlab.app import Parser, quiet
 
-    parser = argparse.ArgumentParser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
+    parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
     parser.add_argument("sweep", type=Path, help="the folder of a sweep")
     parser.add_argument("--along", metavar="KEY", help="the setting; left out, the only one that takes several numbers")
     parser.add_argument("--seed", default=None, metavar="N|all", help="the seed (the first), or all side by side")
@@ -458,7 +457,7 @@ def main(argv: list[str]) -> None:
         "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose operators may run"
     )
     words = parser.parse_args(argv)
-    frames = words.frames or (25 if words.pace == "perceptual" else None)
+    frames = 25 if words.frames is None and words.pace == "perceptual" else words.frames
     if frames is not None and not 2 <= frames <= 1000:
         raise ConfigError(f"--frames is {words.frames}; it goes from 2 to 1000.")
     if not 0 < words.seconds <= 3600:

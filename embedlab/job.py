@@ -6,7 +6,6 @@ Files come first: a tracker is told afterwards, from the files, so that what it 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from embedlab import images
+from embedlab.build import redact
 from embedlab.errors import ConfigError, EmbedlabError, listed
 from embedlab.experiment import (
     Cell,
@@ -37,8 +37,8 @@ from embedlab.infotext import infotext
 from embedlab.models import Model, Source
 from embedlab.sampler import check_seeds, moments
 from embedlab.schedule import timed
-from embedlab.store import FORMAT, key_of, read_json, sweep_away, versions, write_json
-from embedlab.tracker import Run, Silent, Tracker
+from embedlab.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
+from embedlab.tracker import Run, Silent, Tracker, begin_anew
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Job:
 
     def about(self) -> dict[str, Any]:
         """What every result says of its job, finished or not."""
-        return {
+        about = {
             "format": FORMAT,
             "key": self.key,
             "job": self.number,
@@ -104,6 +104,7 @@ class Job:
             "command": self.command,
             "prompt": str(self.cell.prompt),
         }
+        return dict(redact(about))
 
 
 def state_of(job: Job) -> dict[str, Any] | None:
@@ -111,14 +112,13 @@ def state_of(job: Job) -> dict[str, Any] | None:
 
     Raises ConfigError where it is the result of other settings, which is not to be overwritten.
     """
+    file = job.folder / "result.json"
     try:
-        result = read_json(job.folder / "result.json")
-    except OSError as error:
-        raise ConfigError(f"the folder '{job.folder}' cannot be read: {error.strerror}.") from None
+        result = read_json(file)
     except ConfigError:
-        if (job.folder / "result.json").stat().st_size and _newer(job.folder / "result.json"):
+        if not _cut_short(file):
             raise
-        return None  # cut short: the job is made again
+        return None  # the job is made again
     if result is not None and result.get("key") != job.key:
         other = result.get("versions", {})
         changed = [f"{k} {other[k]} (now {v})" for k, v in versions().items() if k in other and other[k] != v]
@@ -133,29 +133,27 @@ def state_of(job: Job) -> dict[str, Any] | None:
 def finished(job: Job) -> dict[str, Any] | None:
     """The result of a job that need not be made again."""
     result = state_of(job)
-    if result is None or result["status"] != "done":
+    if result is None or result.get("status") != "done" or not readable(result):
         return None
     files = [row[name] for row in result["pictures"] for name in ("file", "baseline") if row.get(name)]
-    return result if all((job.folder / file).is_file() for file in files) else None
+    whole = all((path := job.folder / file).is_file() and path.stat().st_size for file in files)
+    return result if whole and [row["seed"] for row in result["pictures"]] == list(job.seeds) else None
 
 
-def _newer(path: Path) -> bool:
+def _cut_short(path: Path) -> bool:
     try:
-        return json.loads(path.read_text()).get("format", 0) > FORMAT
-    except (ValueError, AttributeError):
+        value = json.loads(path.read_text())
+    except ValueError:
+        return True
+    except OSError:
         return False
+    return not isinstance(value, dict) or not isinstance(value.get("format", 0), int)
 
 
 def make_room(job: Job) -> None:
     """Make a job's folder, and take away what a killed process left in it."""
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        sweep_away(job.folder)
-        probe = job.folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"the folder '{job.folder}' cannot be written: {error.strerror}.") from None
+    make_folder(job.folder)
+    sweep_away(job.folder)
 
 
 def finish(
@@ -172,7 +170,7 @@ def finish(
     `before` and `after` hold the seeds that were made, `faults` says why the others were not.
     """
     notes = list(job.notes)
-    settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": job.cell.label}
+    settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
     rows: list[dict[str, Any]] = []
     whole: dict[str, float] = {}
     told: Explanation | None = None
@@ -202,8 +200,8 @@ def finish(
         **({"error": listed(dict.fromkeys(faults.values()), 3)} if faults else {}),
         **job.about(),
         "notes": notes,
-        "explain": told.as_dict() if told else None,
-        "schedule": schedule,
+        "explain": redact(told.as_dict()) if told else None,
+        "schedule": redact(schedule),
         "scores": whole,
         "pictures": [
             {**by_seed[seed], "key": keys[seed]}
@@ -287,6 +285,7 @@ def _open(path: Path) -> Image.Image:
 
 def logged(job: Job, result: dict[str, Any]) -> None:
     """Open a run, tell it everything, close it, and note in the job's result that it knows."""
+    begin_anew(job.folder)
     with job.tracker.run(job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group) as run:
         log(job, result, run)
     result["logged"] = True

@@ -11,7 +11,8 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,13 +27,14 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from embedlab.build import Maker, part_of
-from embedlab.errors import ConfigError, listed
-from embedlab.job import Job, finished, make_room
-from embedlab.store import FORMAT, Store, read_json, sweep_away, versions, write_json
+from embedlab.build import Maker, part_of, redact
+from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.job import Job, finished, make_room, reason_of
+from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write_json
 
 Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
+AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be said when a sweep is taken up
 
 
 class Composer:
@@ -70,6 +72,9 @@ class Composer:
 
 def prepare(context: Any, config: DictConfig) -> Composer:
     """Before a sweeper hands over jobs: hold the sweep's folder, and let nobody compose a config twice."""
+    most = config.hydra.sweeper.get("max_batch_size")
+    if most is not None and most < 1:
+        raise ConfigError(f"hydra.sweeper.max_batch_size is {most}; it has to be 1 or more, or null for all at once.")
     hold(Path(config.hydra.sweep.dir).absolute())
     composer = Composer(context.config_loader)
     # Hydra's sweepers compose every job once more to see whether it can be; here all that cannot are told together
@@ -100,52 +105,61 @@ def launch(
     jobs: list[Job] = []
     results: dict[int, dict[str, Any]] = {}
     wrong: dict[str, list[str]] = {}
-    same: dict[str, dict[str, Any]] = {}
+    same: dict[str, tuple[dict[str, Any], Sequence[str]]] = {}
+    homes: dict[Path, int] = {}
     made: list[DictConfig] = []
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
-    try:
+    with leaving_nothing(folder):
+        if not job_overrides:
+            raise ConfigError("this sweep has no jobs: one of its lists of values is empty.")
+        objective = objective_of(master)
+        where = store_of(master.get("store"), folder)
         common = set.intersection(*(set(lines) for lines in job_overrides)) if len(job_overrides) > 1 else set()
-        for number, overrides in enumerate(job_overrides, first):
-            name = ",".join(line for line in overrides if line not in common and not line.startswith(UNSAID))
-            try:
-                config, whole = composer(master, overrides)
-                hydra_config.cfg = whole
-                place(whole, composer, overrides, number)
-                job = job_from(composer, config, whole, overrides, number)
-                if crew is not None:
-                    job = replace(job, source=job.source.elsewhere(gpus))
-                job.notes  # noqa: B018  (what is wrong with its cell is said here)
-                if other := collision(same, config, job):
-                    raise ConfigError(other)
-                if done := finished(job):
-                    results[number] = done
-                jobs.append(job)
-                made.append(config)
-            except Exception as error:
-                line = message_of(error)
-                if line is None:
-                    raise
-                wrong.setdefault(line, []).append(f"job {number}" + (f" ({name})" if name else ""))
-    finally:
-        hydra_config.cfg = before
-    objective = part_of(master, "objective") if OmegaConf.is_dict(master.get("objective")) else master.get("objective")
-    if wrong:
-        refuse(folder, wrong, len(job_overrides))
-    if jobs:
+        try:
+            for number, overrides in enumerate(job_overrides, first):
+                name = ",".join(line for line in overrides if line not in common and not line.startswith(UNSAID))
+                try:
+                    config, whole = composer(master, overrides)
+                    hydra_config.cfg = whole
+                    place(whole, composer, overrides, number)
+                    job = job_from(composer, config, whole, overrides, number)
+                    if crew is not None:
+                        job = replace(job, source=job.source.elsewhere(gpus))
+                    job.notes  # noqa: B018  (what is wrong with its cell is said here)
+                    if config.explain is not False:
+                        raise ConfigError("explain takes one cell; leave it out of a sweep.")
+                    if other := collision(same, config, job, overrides, searching=objective is not None):
+                        raise ConfigError(other)
+                    if taken := misplaced(homes, job, folder):
+                        raise ConfigError(taken)
+                    if done := finished(job):
+                        results[number] = done
+                    jobs.append(job)
+                    made.append(config)
+                except Exception as error:
+                    line = message_of(error)
+                    if line is None:
+                        raise
+                    wrong.setdefault(line, []).append(f"job {number}" + (f" ({name})" if name else ""))
+        finally:
+            hydra_config.cfg = before
+        if wrong:
+            refuse(wrong, len(job_overrides))
         jobs[0].tracker.ready()
-    left = [job for job in jobs if job.number not in results]
-    elsewhere = crew(folder) if crew and left else None
-    if any(folder.glob(".queue-*")):
-        from embedlab.crew import dismiss
+        left = [job for job in jobs if job.number not in results]
+        elsewhere = crew(folder) if crew and left else None
+        if any(folder.glob(".queue-*")):
+            from embedlab.crew import dismiss
 
-        dismiss(folder)
+            dismiss(folder)
+        make_folder(where)
     remember(folder, jobs)
     for job, config in zip(jobs, made, strict=True):
         if job.number not in results or not (job.folder / ".hydra").is_dir():
             make_room(job)
             write_hydra(job, config)
-    store = Store(store_of(master.get("store"), folder))
+    store = Store(where)
     display = DISPLAYS.setdefault(folder, Display())
     display.planning += time.perf_counter() - begun
     with display.shown():
@@ -165,7 +179,11 @@ def launch(
         except BaseException:
             log.close(drop=True)
             raise
-    FAILED.setdefault(folder, []).extend((job.number, job.title, reason) for job, reason in outcome.failures)
+    failed = [(job.number, job.title, reason) for job, reason in outcome.failures]
+    known = {number for number, *_ in failed}
+    lost = [job for job in jobs if job.number not in known and not (job.folder / "result.json").is_file()]
+    failed += [(job.number, job.title, "its files were taken away while the sweep ran") for job in lost]
+    FAILED.setdefault(folder, []).extend(failed)
     results |= outcome.results
     return [answer(objective, results.get(n), lines) for n, lines in enumerate(job_overrides, first)]
 
@@ -186,10 +204,26 @@ def answer(objective: Any, result: Mapping[str, Any] | None, overrides: Sequence
 def value(objective: Any, result: Mapping[str, Any]) -> float:
     """A score by its name, or what a callable makes of a result."""
     if callable(objective):
-        return float(objective(result))
+        try:
+            return float(objective(result))
+        except EmbedlabError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"objective cannot be told from a result: {reason_of(error)}") from error
     if objective not in result["scores"]:
         raise ConfigError(f"objective is '{objective}'; this sweep has the scores {listed(result['scores'])}.")
     return float(result["scores"][objective])
+
+
+def objective_of(config: DictConfig) -> Any:
+    """What a search is told of a result; None where nobody asks."""
+    made = part_of(config, "objective") if OmegaConf.is_dict(config.get("objective")) else config.get("objective")
+    if not (made is None or isinstance(made, str) or callable(made)):
+        raise ConfigError(
+            f"objective is {made!r}; it has to be the name of a score, such as clip_score/skunk, or a callable of a "
+            "result."
+        )
+    return made
 
 
 def place(whole: DictConfig, composer: Composer, overrides: Sequence[str], number: int) -> None:
@@ -234,17 +268,40 @@ def command_of(overrides: Sequence[str]) -> str:
     return shlex.join(["embedlab", *words, *alone])
 
 
-def collision(same: dict[str, dict[str, Any]], config: DictConfig, job: Job) -> str | None:
-    """Two axes that set the same thing: what to say when a job comes to the settings of another, set otherwise."""
+def collision(
+    same: dict[str, tuple[dict[str, Any], Sequence[str]]],
+    config: DictConfig,
+    job: Job,
+    lines: Sequence[str],
+    searching: bool = False,
+) -> str | None:
+    """What to say when a job comes to the settings of another: two axes that set the same thing, or one too long."""
     settings = {key: value for key, value in job.config.items() if not key.startswith(UNSAID)}
-    other = same.setdefault(json.dumps(settings, sort_keys=True, default=str), job.overrides)
-    differing = [key for key in job.overrides if job.overrides[key] != other.get(key)]
-    if not differing:
+    other, said = same.setdefault(json.dumps(settings, sort_keys=True, default=str), (job.overrides, lines))
+    if differing := [key for key in job.overrides if job.overrides[key] != other.get(key)]:
+        return (
+            f"{listed(f'{key}={job.overrides[key]}' for key in differing)} changes nothing beside "
+            f"{listed(f'{key}={other.get(key)}' for key in differing)}: another axis sets the same thing. "
+            "Leave one out."
+        )
+    if said is lines or searching:  # a search may ask twice
         return None
-    return (
-        f"{listed(f'{key}={job.overrides[key]}' for key in differing)} changes nothing beside "
-        f"{listed(f'{key}={other.get(key)}' for key in differing)}: another axis sets the same thing. Leave one out."
-    )
+    if idle := [line for line in lines if line not in said]:
+        rest = listed(line for line in said if line not in lines)
+        return f"{listed(idle)} makes no other picture than {rest}; take one of them."
+    return "its settings are those of another job: a list names a value twice. Leave one out."
+
+
+def misplaced(homes: dict[Path, int], job: Job, folder: Path) -> str | None:
+    """What to say when a job has no folder of its own right in the sweep's."""
+    where = os.path.relpath(job.folder, folder)
+    if job.folder.parent != folder or where.startswith(".") or where == "gallery":
+        wrong = f"puts a job in '{where}'"
+    elif homes.setdefault(job.folder, job.number) != job.number:
+        wrong = f"puts job {homes[job.folder]} in '{where}', too"
+    else:
+        return None
+    return f"hydra.sweep.subdir {wrong}; each job has a folder of its own right in the sweep's: leave it out."
 
 
 def store_of(setting: Any, folder: Path) -> Path:
@@ -280,6 +337,11 @@ def hold(folder: Path) -> None:
     atexit.register(release, folder)
 
 
+def begun() -> list[Path]:
+    """The folders of the sweeps that this process works in, where there is something to be taken up."""
+    return [folder for folder in _held if (folder / "sweep.json").is_file()]
+
+
 def release(folder: Path) -> None:
     """Let others in."""
     lock = _held.pop(folder, None)
@@ -305,14 +367,18 @@ def _now() -> str:
 def remember(folder: Path, jobs: Sequence[Job]) -> None:
     """Write down the plan: the very command, and what every job of it is."""
     sweep_away(folder)
+    if (whole := folder / "multirun.yaml").is_file() and redact(text := whole.read_text()) != text:  # Hydra's own
+        whole.write_text(redact(text))
     known = read_json(folder / "sweep.json") or {}
     mine = {job.number: entry(job, folder) for job in jobs}
-    old = {planned["job"]: planned for planned in known.get("jobs", [])}
+    listed_before = known.get("jobs", [])
+    entries = listed_before if isinstance(listed_before, list) else []
+    old = {planned["job"]: planned for planned in entries if isinstance(planned, dict) and "job" in planned}
     write_json(
         folder / "sweep.json",
         {
             "format": FORMAT,
-            "command": known.get("command") or sys.argv[1:],
+            "command": known.get("command") or redact(sys.argv[1:]),
             "cwd": known.get("cwd") or os.getcwd(),
             "started": known.get("started") or _now(),
             "versions": versions(),
@@ -332,17 +398,26 @@ def write_hydra(job: Job, config: DictConfig) -> None:
     folder = job.folder / ".hydra"
     folder.mkdir(exist_ok=True)
     overrides = [f"{key}={value}" for key, value in job.overrides.items()]
-    for name, content in (("config", OmegaConf.to_container(config)), ("overrides", overrides)):
+    for name, content in (("config", redact(OmegaConf.to_container(config))), ("overrides", overrides)):
         text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
         (folder / f"{name}.yaml").write_text(text)
 
 
-def refuse(folder: Path, wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
-    """Say all that is wrong, a line each, and end; nothing was read, and nothing is left."""
-    release(folder)
-    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if held <= {"multirun.yaml", ".lock", ".holder"}:
-        shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """Let go of a sweep's folder when what is done here fails, and take it away where nothing was in it before."""
+    try:
+        yield
+    except BaseException:
+        release(folder)
+        held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if held <= {"multirun.yaml", ".lock", ".holder"}:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
+    """Say all that is wrong, a line each, and end."""
     for line, which in wrong.items():
         said = which[0] if len(which) == 1 else f"{len(which)} jobs, first {which[0]}"
         print(f"embedlab: {said}: {' '.join(line.split())}", file=sys.stderr)
@@ -358,16 +433,23 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
     known = read_json(folder / "sweep.json") if folder.is_dir() else None
     if known is None:
         raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a sweep.json.")
-    if not isinstance(known.get("command"), list):
+    command, cwd = known.get("command"), known.get("cwd")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise ConfigError(f"'{folder / 'sweep.json'}' does not say how the sweep was started.")
-    if other := [word for word in more if not word.startswith((*UNSAID, "hydra/launcher"))]:
+    if any("***" in word for word in command):
+        raise ConfigError(
+            f"a secret was blanked ('***') in the command of '{path}'; give the same command with "
+            f"hydra.sweep.dir={path} instead."
+        )
+    if other := [word for word in more if word.startswith("hydra.sweep") or not word.startswith(AFTERWARDS)]:
         raise ConfigError(
             f"resume={path} goes on with the plan it had; leave out {listed(other)}, or start a new sweep."
         )
-    if known.get("cwd") and Path(known["cwd"]).is_dir():
-        os.chdir(known["cwd"])
-    gone = ["hydra.sweep.dir="]
-    if any(word.startswith("hydra/launcher=") for word in more):
-        gone += ["hydra/launcher=", "hydra.launcher."]  # other machines, the same plan
-    kept = [word for word in known["command"] if not word.startswith(tuple(gone))]
-    return ["-m", *(word for word in kept if word not in ("-m", "--multirun")), *more, f"hydra.sweep.dir={folder}"]
+    if isinstance(cwd, str) and Path(cwd).is_dir():
+        os.chdir(cwd)
+    # what is said now is in the place of what was said then; another launcher has other settings
+    said = {"-m", "--multirun", "hydra.sweep.dir", *(word.partition("=")[0] for word in more)}
+    elsewhere = any(word.startswith("hydra/launcher=") for word in more)
+    kept = [word for word in command if word.partition("=")[0] not in said]
+    kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
+    return ["-m", *kept, *more, f"hydra.sweep.dir={folder}"]

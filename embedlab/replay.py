@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import struct
 import sys
@@ -172,9 +171,9 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
 
 def main(argv: list[str]) -> None:
     """`embedlab replay`: exit code 0 for the same picture, 1 for another, 2 where there is none to be made."""
-    from embedlab.app import quiet
+    from embedlab.app import Parser, quiet
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
     )
     parser.add_argument("picture", type=Path, help="a PNG that embedlab wrote")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import io
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -54,18 +56,31 @@ def content(path: Path) -> str:
 
 
 def code_of(cell: Cell) -> list[str]:
-    """The source of operators from elsewhere: one that was rewritten makes other pictures."""
-    foreign = {type(operator) for operator in cell.operators if not type(operator).__module__.startswith("embedlab.")}
-    return sorted(source_of(kind) for kind in foreign)  # type: ignore[arg-type]
+    """The source of operators from elsewhere, also of those within others: one that was rewritten draws otherwise."""
+    kinds: set[Any] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, Mapping):
+            walk(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                walk(inner)
+        elif callable(value) or dataclasses.is_dataclass(value):
+            kinds.add(type(value))
+            walk(getattr(value, "__dict__", {}))
+
+    walk([cell.prompt, cell.operators, cell.encoder, cell.guidance])
+    ours = ("embedlab.", "torch.", "builtins.")
+    return sorted(source_of(kind) for kind in kinds if not f"{kind.__module__}.".startswith(ours))
 
 
 @cache
 def source_of(kind: Any) -> str:
-    """The text of a class, or of the module where it is; its name where neither can be had."""
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return f"{kind.__module__}.{kind.__qualname__}"
+    """The text of the module where a class is, because it may call what stands beside it; its own, or its name."""
+    for one in (inspect.getmodule(kind), kind):
+        with suppress(OSError, TypeError):
+            return inspect.getsource(one)  # type: ignore[arg-type]
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def saved(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, "3 height width"]:
@@ -92,7 +107,7 @@ class Store:
         """A finished picture as it was kept; None where there is none, or only a file that cannot be read."""
         if key not in self._recent:
             try:
-                self._keep(key, unpacked(self.path(key).read_bytes()))
+                self._keep(key, unpacked(self.path(key).read_bytes(), key))
             except (OSError, SafetensorError, KeyError, ValueError, EOFError):
                 return None
         self._recent.move_to_end(key)
@@ -100,9 +115,9 @@ class Store:
 
     def put(self, key: str, drawn: Drawn) -> Drawn:
         """Keep a picture; answers with it as it was kept."""
-        data = packed(drawn)
+        data = packed(drawn, key)
         write(self.path(key), data)
-        return self._keep(key, unpacked(data))
+        return self._keep(key, unpacked(data, key))
 
     def _keep(self, key: str, drawn: Drawn) -> Drawn:
         self._recent[key] = drawn
@@ -111,20 +126,22 @@ class Store:
         return drawn
 
 
-def packed(drawn: Drawn) -> bytes:
-    """A picture, its latents and its kept steps as one safetensors file; pictures are PNGs in it."""
+def packed(drawn: Drawn, key: str) -> bytes:
+    """A picture, its latents, its kept steps and its key as one safetensors file; pictures are PNGs in it."""
     tensors = {"picture": as_png(drawn.picture), "latents": drawn.latents.contiguous()}
     for n, (_, latents, x0) in enumerate(drawn.steps):
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
-    about = {"steps": [number for number, _, _ in drawn.steps], "batch": drawn.batch}
+    about = {"steps": [number for number, _, _ in drawn.steps], "batch": drawn.batch, "key": key}
     return save(tensors, {"about": json.dumps(about)})
 
 
-def unpacked(data: bytes) -> Drawn:
-    """The other way."""
+def unpacked(data: bytes, key: str) -> Drawn:
+    """The other way; ValueError for the picture of another key."""
     tensors = load(data)
     size = int.from_bytes(data[:8], "little")
     about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["about"])
+    if about["key"] != key:
+        raise ValueError(f"the picture is that of {about['key']}")
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
     shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
     return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]))
@@ -141,6 +158,18 @@ def of_png(data: UInt8[Tensor, " byte"]) -> Float[Tensor, "3 height width"]:
     """The picture in those bytes, in [0, 1]."""
     with Image.open(io.BytesIO(data.numpy().tobytes())) as picture:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and see that files can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror
+        raise ConfigError(f"the folder '{folder}' cannot be written: {why}.") from None
 
 
 def write(path: Path, data: bytes) -> None:
@@ -172,6 +201,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}.") from None
     except ValueError:
         raise ConfigError(
             f"'{path}' is cut short or no JSON; take it away, and what it tells of is made again."
@@ -184,6 +215,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
             "use that one, or another folder."
         )
     return value
+
+
+def readable(result: Mapping[str, Any]) -> bool:
+    """Whether a result.json is one of ours: it has pictures, and nothing in it is of another kind than ours."""
+    kinds = {"scores": dict, "overrides": dict, "label": str, "prompt": str}
+    rows = result.get("pictures")
+    return (
+        isinstance(rows, list)
+        and all(isinstance(row, dict) and isinstance(row.get("seed"), int) for row in rows)
+        and all(isinstance(result.get(name, kind()), kind) for name, kind in kinds.items())
+    )
 
 
 def sweep_away(folder: Path, names: Iterable[str] = ()) -> None:

@@ -17,8 +17,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from embedlab.errors import ConfigError, listed
+from embedlab.store import readable
 from embedlab.store import write as write_file
-from embedlab.tracker import Tracker
+from embedlab.tracker import Tracker, begin_anew
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,15 @@ class Collect(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
-        from embedlab.build import part_of
+        from embedlab.build import part_of, redact
         from embedlab.launch import DISPLAYS, FAILED
 
         folder = Path(config.hydra.sweep.dir).absolute()
         if (display := DISPLAYS.pop(folder, None)) is not None:
             display.close()
-        failures = conclude(folder, part_of(config, "tracker"), config.group or folder.name, FAILED.get(folder, []))
+        failures = conclude(
+            folder, part_of(config, "tracker"), redact(config.group or folder.name), FAILED.get(folder, [])
+        )
         if failures:
             sys.exit(1)
 
@@ -104,6 +107,7 @@ def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group
 
     rows, varied = records(results), axes(results)
     config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
+    begin_anew(folder)
     with tracker.run(f"sweep {group}", folder, config, group) as run:
         with Image.open(folder / "sheet.png") as sheet:
             run.pictures("sheet", [(sheet.convert("RGB"), group)])
@@ -158,16 +162,18 @@ def curves(
 def collect(folder: Path) -> list[dict[str, Any]]:
     """The results of the jobs below a folder, finished or failed, in the order of their numbers.
 
-    `folder` of each is where its files are. A file cut short is a job that is not there yet.
+    `folder` of each is where its files are. A file cut short, or of somebody else, is a job that is not there yet.
     """
     found = [path.parent for path in folder.glob("*/result.json")]
     found.sort(key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0, path.name))
     results = []
     for path in found:
         try:
-            results.append({**json.loads((path / "result.json").read_text()), "folder": str(path)})
-        except (ValueError, TypeError):
+            result = {**json.loads((path / "result.json").read_text()), "folder": str(path)}
+        except (OSError, ValueError, TypeError):
             continue
+        if readable(result):
+            results.append(result)
     named = [split(str(result.get("name") or "")) for result in results]
     common = set.intersection(*map(set, named)) if len(named) > 1 else set()
     for result, parts in zip(results, named, strict=True):
@@ -291,8 +297,11 @@ def as_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> bytes:
     return file.getvalue()
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """The mean scores of each job as text, a line a job."""
+def table(results: Sequence[dict[str, Any]], most: int = 60) -> str:
+    """The mean scores of each job as text, a line a job; of very many the first and the last."""
+    if left := max(0, len(results) - most):
+        ends = table([*results[: most // 2], *results[left + most // 2 :]], most).splitlines()
+        return "\n".join([*ends[: most // 2 + 1], f"… {left} more in results.csv …", *ends[most // 2 + 1 :]])
     drop = ("rows/", "conditioning/")
     keys = list(dict.fromkeys(key for r in results for key in r["scores"] if not key.startswith(drop)))
     names = [textwrap.shorten(label(result), 60, placeholder="…") for result in results]

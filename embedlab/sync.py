@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +21,10 @@ def runs_of(folder: Path) -> list[Path]:
 
 def main(argv: list[str]) -> None:
     """`embedlab sync`: all runs with one command of wandb's own; what is there already is not sent twice."""
+    from embedlab.app import Parser
     from embedlab.tracker import Wandb
 
-    parser = argparse.ArgumentParser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")
+    parser = Parser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")
     parser.add_argument("folder", type=Path, help="a sweep's or a job's folder")
     words = parser.parse_args(argv)
     runs = runs_of(words.folder)

@@ -10,6 +10,7 @@ import json
 import netrc
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -341,6 +342,17 @@ class _SeveralRun:
     def file(self, name: str, path: Path) -> None:
         for run in self.runs:
             run.file(name, path)
+
+
+def begin_anew(folder: Path) -> None:
+    """Take away what an earlier try to log a job or a sweep left on disk: half a run, or one of files that are gone.
+
+    Runs of wandb that were sent already stay.
+    """
+    shutil.rmtree(folder / "log", ignore_errors=True)
+    for run in folder.glob("wandb/offline-run-*"):
+        if not any(run.glob("*.synced")):
+            shutil.rmtree(run, ignore_errors=True)
 
 
 def key_in_netrc(host: str) -> bool:

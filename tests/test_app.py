@@ -152,9 +152,8 @@ def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, m
     monkeypatch.setattr(models.Source, "_parts", never)
     monkeypatch.setattr(models, "_load", never)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        sys, "argv", ["embedlab", "tracker.mode=offline", f"hydra.run.dir={tmp_path}/out", *words.split()]
-    )
+    offline = [] if "tracker.mode" in words else ["tracker.mode=offline"]
+    monkeypatch.setattr(sys, "argv", ["embedlab", *offline, f"hydra.run.dir={tmp_path}/out", *words.split()])
     with pytest.raises(SystemExit) as caught:
         app.main()
     assert caught.value.code == 2
@@ -222,3 +221,16 @@ def test_secrets_of_the_environment_are_not_logged(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "s3cret" not in (tmp_path / "out" / "result.json").read_text()
     assert b"s3cret" not in (tmp_path / "out" / "seed-0.png").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["gallery", "sheet", "film", "replay", "sync"])
+def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, capsys):
+    from embedlab import app
+
+    monkeypatch.setattr(sys, "argv", ["embedlab", command, "here", "--nope"])
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"embedlab: {command}: unrecognized arguments: --nope; embedlab {command} --help says what it takes.\n"
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from embedlab import Cell, Guidance, Interpolate, Job, Replace, Sampler, Store, batch, carry_out, find, render
+from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Store, batch, carry_out, find, render
 from embedlab.batch import Pace, Quiet, plan
 from embedlab.errors import ConfigError, ModelError
 from embedlab.job import state_of
@@ -114,6 +114,15 @@ def test_what_is_there_is_not_made_again(jobs, store, tmp_path):
     seen = Seen()
     carry_out(jobs(cell(0.5)), Store(store.folder), seen)
     assert sum(pictures for pictures, _ in seen.batches) == 1, "a file cut short is made again"
+
+
+def test_the_picture_of_another_key_is_not_taken(jobs, store):
+    (job,) = jobs(cell(0.5))
+    carry_out([job], store)
+    one, other = (store.path(job.pictures[seed][1]) for seed in (0, 1))
+    other.write_bytes(one.read_bytes())
+    assert job.pictures[0][1] in Store(store.folder)
+    assert job.pictures[1][1] not in Store(store.folder)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store, monkeypatch):
@@ -292,3 +301,27 @@ def test_keys_tell_apart_what_makes_other_pictures(source, tmp_path):
     keys |= {Job(half, cell(0.5), (0,), tmp_path).pictures[0][1]}
     assert len({base, *keys}) == 6
     assert Job(find(source.name, device="cpu"), cell(0.5), (0,), tmp_path / "x").pictures[0][1] == base
+
+
+class Plain:
+    """An own operator without a repr."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, prompt, lookup):
+        return prompt
+
+
+def test_own_operators_are_known_by_settings_and_code(source, tmp_path, monkeypatch):
+    from embedlab import store as module
+
+    def key(*operators):
+        return Job(source, Cell(PROMPT, operators, sampler=FAST), (0,), tmp_path).pictures[0][1]
+
+    assert key(Plain(1)) == key(Plain(1)), "where it is in memory makes no difference"
+    assert key(Plain(1)) != key(Plain(2))
+    alone, within = key(Plain(1)), key(During(Plain(1), 0.5))
+    monkeypatch.setattr(module, "source_of", lambda kind: "rewritten")
+    assert alone != key(Plain(1))
+    assert within != key(During(Plain(1), 0.5))

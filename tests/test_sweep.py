@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,83 @@ def test_resume_takes_up_a_sweep_with_its_own_plan(embedlab, drawn, tmp_path, mo
     assert (code, "there is no sweep in '/nowhere' to be taken up" in err) == (2, True)
 
 
+def test_a_damaged_sweep_is_refused_in_one_line_or_mended(embedlab, drawn):
+    words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out", "at_once=1"]
+    embedlab(*words)
+    plan = json.loads(Path("out/sweep.json").read_text())
+    for change in ({"command": [1]}, {"command": None}):
+        Path("out/sweep.json").write_text(json.dumps(plan | change))
+        code, _, err = embedlab("resume=out", plain=True)
+        assert (code, "does not say how the sweep was started" in err) == (2, True)
+    Path("out/sweep.json").write_text(json.dumps(plan | {"cwd": 5, "jobs": [1, "x"]}))
+    assert embedlab("resume=out", "at_once=2", "tracker=disk", plain=True)[0] == 0, "said now, in the place of then"
+    code, _, err = embedlab("resume=out", "hydra.sweep.dir=other", plain=True)
+    assert (code, "leave out hydra.sweep.dir=other" in err) == (2, True)
+    assert not Path("other").exists()
+    drawn()
+    whole = json.loads(Path("out/0/result.json").read_text())
+    for change in ({"format": "x"}, {"pictures": [1]}, {"pictures": []}, {"scores": []}, {"overrides": 5}):
+        Path("out/0/result.json").write_text(json.dumps(whole | change))
+        assert embedlab(*words)[0] == 0
+        assert json.loads(Path("out/0/result.json").read_text())["pictures"] == whole["pictures"]
+    Path("out/0/seed-1.png").write_bytes(b"")
+    assert embedlab(*words)[0] == 0
+    assert Path("out/0/seed-1.png").stat().st_size
+    assert drawn() == 0
+    Path("out/sweep.json").unlink()
+    Path("out/sweep.json").mkdir()
+    code, _, err = embedlab("resume=out", plain=True)
+    assert (code, "sweep.json' cannot be read: Is a directory" in err) == (2, True)
+
+
+def test_what_was_logged_by_half_is_logged_anew(embedlab):
+    words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out", "tracker=disk"]
+    embedlab(*words)
+    logs = [Path("out/0/log/scores.jsonl"), Path("out/log/scores.jsonl")]
+    kept = [log.read_text() for log in logs]
+    result = json.loads(Path("out/0/result.json").read_text())
+    Path("out/0/result.json").write_text(json.dumps(result | {"logged": False}))
+    half, sent = (Path("out/0/wandb") / f"offline-run-{n}" for n in (1, 2))
+    for run in (half, sent):
+        run.mkdir(parents=True)
+        (run / "run-x.wandb").touch()
+    (sent / "run-x.wandb.synced").touch()
+    assert embedlab(*words)[0] == 0
+    assert [log.read_text() for log in logs] == kept
+    assert sent.is_dir()
+    assert not half.exists()
+
+
+def test_files_that_are_taken_away_while_it_runs_are_told(embedlab, monkeypatch):
+    own = batch.draw
+
+    def draw(*words, **more):
+        if Path("out/0/result.json").is_file():
+            shutil.rmtree("out/0")
+        return own(*words, **more)
+
+    monkeypatch.setattr(batch, "draw", draw)
+    words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out", "at_once=1"]
+    code, out, _ = embedlab(*words)
+    assert code == 1
+    assert " failed:\n" in out
+    monkeypatch.setattr(batch, "draw", own)
+    assert embedlab(*words)[0] == 0
+
+
+def test_ctrl_c_says_how_the_sweep_goes_on(embedlab, monkeypatch, tmp_path):
+    def interrupt(*words, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "draw", interrupt)
+    code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
+    assert code == 130
+    assert err == (
+        "embedlab: stopped; jobs that have a result.json are whole. "
+        f"embedlab -m resume={tmp_path / 'out'} makes the rest.\n"
+    )
+
+
 def test_other_settings_do_not_get_into_a_sweeps_folder(embedlab, drawn):
     embedlab("-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out")
     kept = {path: path.read_bytes() for path in Path("out").rglob("result.json")}
@@ -163,6 +241,46 @@ def test_axes_that_collide_are_refused(embedlab):
     code, _, err = embedlab("-m", "guidance.scale=1,2", "guidance.scale=3,4", "hydra.sweep.dir=out")
     assert code == 2
     assert "guidance.scale is given twice: guidance.scale=1,2 and guidance.scale=3,4" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["guidance.scale=2,2"], "job 1: its settings are those of another job: a list names a value twice."),
+        (["at_once=1,2"], "job 1: at_once=2 makes no other picture than at_once=1; take one of them."),
+        (["tracker=silent,disk"], "job 1: tracker=disk makes no other picture than tracker=silent"),
+        (["guidance.scale=range(1,1)"], "this sweep has no jobs: one of its lists of values is empty."),
+        (["guidance.scale=2,3", "explain=true"], "explain takes one cell; leave it out of a sweep."),
+        (
+            ["guidance.scale=2,3", "hydra.sweep.subdir=same"],
+            "hydra.sweep.subdir puts job 0 in 'same', too; each job has",
+        ),
+        (["guidance.scale=2,3", "hydra.sweep.subdir=a/b${hydra.job.num}"], "hydra.sweep.subdir puts a job in 'a/b0'"),
+        (["guidance.scale=2,3", "hydra.sweep.subdir=.."], "hydra.sweep.subdir puts a job in '..'"),
+        (
+            ["guidance.scale=2,3", "hydra.sweeper.max_batch_size=0"],
+            "hydra.sweeper.max_batch_size is 0; it has to be 1 or",
+        ),
+        (["guidance.scale=2,3", "hydra.launcher.x=2"], "Hydra has no setting 'hydra.launcher.x'; embedlab --cfg hydra"),
+        (["guidance.scale=2,3", "hydra/launcher=no"], "'hydra/launcher/no'; hydra/launcher: choose one of batch, ray"),
+        (["guidance.scale=2,3", "store=file"], "file' cannot be written: it is a file."),
+        (["guidance.scale=2,3", "store=5"], "store is 5; it has to be a folder"),
+        (["guidance.scale=2,3", "objective={a: 1}"], "objective is {'a': 1}; it has to be the name of a score"),
+        (["guidance.scale=2,3", "objective={_target_: nowhere.X}"], "there is no 'nowhere.X' to be imported"),
+    ],
+)
+def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(embedlab, drawn, words, message):
+    Path("file").touch()
+    code, _, err = embedlab("-m", *words, "hydra.sweep.dir=out")
+    assert (code, drawn()) == (2, 0)
+    assert message in err
+    assert all(line.startswith("embedlab: ") for line in err.strip().splitlines())
+    assert not Path("out").exists()
+
+
+def test_an_objective_that_fails_is_one_line():
+    with pytest.raises(ValueError, match="objective cannot be told from a result: KeyError: 'scores'"):
+        launch.value(lambda result: result["scores"]["x"], {})
 
 
 def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monkeypatch):
@@ -285,3 +403,27 @@ def test_a_search_is_told_scores_and_what_failed():
     assert launch.answer(None, {"status": "failed", "error": "no disk"}, []).return_value is None
     with pytest.raises(ValueError, match="objective is 'clip_score/owl'; this sweep has the scores clip_score/skunk"):
         launch.value("clip_score/owl", done)
+
+
+def test_a_long_table_shows_its_ends():
+    made = [{"label": f"job {n}", "name": "", "scores": {"change/ssim": n / 300}} for n in range(300)]
+    lines = sweep.table(made).splitlines()
+    assert len(lines) == 62
+    assert lines[30].startswith("job 29 ")
+    assert lines[31] == "… 240 more in results.csv …"
+    assert lines[32].startswith("job 270 ")
+    assert len(sweep.table(made[:60]).splitlines()) == 61
+
+
+def test_secrets_of_the_environment_are_not_written_down(embedlab, monkeypatch):
+    monkeypatch.setenv("MY_SECRET_TOKEN", "hunter2hunter2")
+    words = ["-m", "prompt='a puppy','a hunter2hunter2'", "group=hunter2hunter2", "tracker=disk", "hydra.sweep.dir=out"]
+    assert embedlab(*words)[0] == 0
+    told = [path for path in Path("out").rglob("*") if path.is_file() and b"hunter2hunter2" in path.read_bytes()]
+    assert told == []
+    code, _, err = embedlab("resume=out", plain=True)
+    assert (code, "a secret was blanked ('***') in the command of 'out'; give the same command with" in err) == (
+        2,
+        True,
+    )
+    assert embedlab(*words)[0] == 0

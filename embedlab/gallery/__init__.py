@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 import webbrowser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from embedlab.errors import ConfigError
 from embedlab.gallery.content import Sweep, read
@@ -15,15 +14,10 @@ from embedlab.gallery.folder import Written, write
 __all__ = ["Sweep", "Written", "main", "read", "watch", "write"]
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"gallery: {message}; embedlab gallery --help says what it takes.")
-
-
 def main(argv: list[str]) -> None:
     """`embedlab gallery SWEEP`: write the gallery, or keep it up with a running sweep."""
+    from embedlab.app import Parser
+
     parser = Parser(prog="embedlab gallery", description=__doc__)
     parser.add_argument(
         "sweep", metavar="SWEEP", type=Path, help="the folder of a multirun, such as multirun/DATE/TIME"
