@@ -33,6 +33,7 @@ from embedlab.experiment import (
 from embedlab.job import Job, fail, finish, logged, make_room, reason_of
 from embedlab.models import Model, Source
 from embedlab.store import Store, write_json
+from embedlab.tracker import Silent
 
 TOLD_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
 SIZES = {"cpu": (16, 32, 8, 4), "cuda": (16, 32, 64, 128)}  # batch sizes that are tried, in this order
@@ -477,7 +478,9 @@ class Log:
         self._thread: Thread | None = None
 
     def put(self, job: Job, result: dict[str, Any]) -> None:
-        """A job that is to be logged."""
+        """A job that is to be logged; what logs nothing leaves that to a tracker that is named later."""
+        if isinstance(job.tracker, Silent):
+            return
         if self._thread is None:
             self._thread = Thread(target=self._work, name="embedlab-log", daemon=True)
             self._thread.start()

@@ -383,6 +383,16 @@ def read_back(path):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+def test_a_tracker_that_is_named_later_is_told_of_what_was_made_before(embedlab, drawn):
+    words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out"]
+    assert embedlab(*words)[0] == 0
+    drawn()
+    assert embedlab("resume=out", "tracker=disk", plain=True)[0] == 0
+    assert drawn() == 0
+    assert len(list(Path("out").glob("*/log/scores.jsonl"))) == 2
+    assert all(result["logged"] for result in results("out").values())
+
+
 def test_curves_are_means_over_everything_else():
     rows = [
         {"weight": w, "seed": s, "change/ssim": 1 - w + s / 10, "status": "done"} for w in (0, 0.5, 1) for s in (0, 1)

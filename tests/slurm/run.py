@@ -122,6 +122,17 @@ def idle_nodes() -> int:
     return told.stdout.split().count("idle")
 
 
+def end_jobs() -> None:
+    """Kill what a test left, and wait for its end: steps outlive a slurmd that is gone."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        subprocess.run(["scancel", "--full", "--signal=KILL", "--user=root"], capture_output=True)
+        subprocess.run(["scancel", "--user=root"], capture_output=True)
+        if not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout.strip():
+            return
+        time.sleep(0.2)
+
+
 @contextlib.contextmanager
 def cluster() -> Iterator[dict[str, str]]:
     """The cluster, and the environment in which its commands find it."""
@@ -138,7 +149,7 @@ def cluster() -> Iterator[dict[str, str]]:
             for node in NODES:
                 last = stack.enter_context(daemon(["slurmd", "-D", "-N", node], folder / f"slurmd-{node}.out"))
             waited(lambda: idle_nodes() == len(NODES), last, folder)
-            stack.callback(subprocess.run, ["scancel", "--full", "--signal=KILL", "--user=root"], capture_output=True)
+            stack.callback(end_jobs)
             yield {**os.environ, "EMBEDLAB_SLURM": str(folder)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
