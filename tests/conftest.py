@@ -24,6 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from embedlab import app, launch, models
 
 pytest.register_assert_rewrite("crews")
+collect_ignore = [] if os.environ.get("EMBEDLAB_SLURM") else ["slurm"]  # needs the cluster of tests/slurm/run.py
 torch.set_grad_enabled(True)
 hypothesis.settings.register_profile("embedlab", deadline=None)  # a busy machine is slow, not wrong
 hypothesis.settings.load_profile("embedlab")
