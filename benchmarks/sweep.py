@@ -60,21 +60,19 @@ def planned(jobs: int = 2500, seeds: int = 4) -> str:
     """What a plan of 10,000 cells costs."""
     source = find("emoji")
     source.identity  # noqa: B018  (read once, before)
+    edits = [Interpolate("puppy", "skunk", n / jobs) for n in range(1, jobs + 1)]
+
+    def make() -> dict:
+        cells = [Cell(PROMPT, (one,), sampler=Sampler("ddim", STEPS)) for one in edits]
+        return plan([Job(source, cell, range(seeds), Path()) for cell in cells])
+
     start = time.perf_counter()
+    make()
+    took = time.perf_counter() - start
     tracemalloc.start()
-    made = [
-        Job(
-            source,
-            Cell(PROMPT, (Interpolate("puppy", "skunk", n / jobs),), sampler=Sampler("ddim", STEPS)),
-            range(seeds),
-            Path(),
-        )
-        for n in range(1, jobs + 1)
-    ]
-    wanted = plan(made)
+    wanted = make()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    took = time.perf_counter() - start
     each = 1000 * took / len(wanted), held / len(wanted) / 1024
     return f"{len(wanted)} cells planned in {took:.1f} s, {each[0]:.2f} ms and {each[1]:.1f} KiB a cell"
 
