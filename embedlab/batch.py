@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -122,17 +123,18 @@ class Pace:
     def __init__(self, fixed: int | None, device: str, name: str, memory: Path | None = None):
         self.fixed, self.sizes, self.name, self.memory = fixed, SIZES.get(device, (8, 16)), name, memory
         self.most = fixed or max(self.sizes)
-        self.seconds: dict[int, float] = {}  # a picture, by size of the batch
-        known = self._read().get(name)
-        if known and not fixed:
-            self.most = known["most"]
-            self.seconds = {size: 1.0 if size != known["best"] else 0.0 for size in self.sizes}
+        self.seconds: dict[int, float] = {}  # a row of the UNet, by size of the batch
+        known = {} if fixed else self._read().get(name, {})
+        self.most = min(self.most, known.get("most", self.most))
+        self.best: int | None = known.get("best")
 
     @property
     def size(self) -> int:
         """The size of the next batch."""
         if self.fixed:
             return self.most
+        if self.best:
+            return min(self.best, self.most)
         untried = [size for size in self.sizes if size not in self.seconds and size <= self.most]
         if untried and not self._settled():
             return untried[0]
@@ -144,11 +146,13 @@ class Pace:
         tried = list(self.seconds)
         return len(tried) > 2 and self.seconds[tried[-1]] > 1.05 * min(self.seconds.values())
 
-    def took(self, pictures: int, seconds: float) -> None:
-        """A batch was made."""
-        if not self.fixed and pictures in self.sizes and pictures not in self.seconds:
-            self.seconds[pictures] = seconds / pictures
-            self._write()
+    def took(self, pictures: int, rows: int, seconds: float) -> None:
+        """A batch was made, with so many rows of the UNet: steps differ between batches, rows do not."""
+        if not self.fixed and not self.best and pictures in self.sizes and pictures not in self.seconds:
+            self.seconds[pictures] = seconds / rows
+            if self._settled() or len(self.seconds) == len(self.sizes):
+                self.best = self.size
+                self._write()
 
     def too_many(self, pictures: int) -> None:
         """A batch did not fit."""
@@ -162,9 +166,9 @@ class Pace:
             return {}
 
     def _write(self) -> None:
-        if self.memory and not self.fixed and (self._settled() or len(self.seconds) == len(self.sizes)):
+        if self.memory and not self.fixed:
             try:
-                write_json(self.memory, {**self._read(), self.name: {"most": self.most, "best": self.size}})
+                write_json(self.memory, {**self._read(), self.name: {"most": self.most, "best": self.best}})
             except OSError:  # it is found again next time
                 self.memory = None
 
@@ -264,7 +268,9 @@ class _Line:
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
         unet = model.unet
         name = f"{model.name} {unet.dtype} {unet.device} {torch.get_num_threads()} threads {os.uname().nodename}"
-        self.pace = Pace(min(fixed, default=None), unet.device.type, name, cache() / "batches.json")
+        self.paces: dict[Any, Pace] = {}  # by size of the pictures: what fits of small ones need not of large ones
+        self._pace_of = partial(Pace, min(fixed, default=None), unet.device.type)
+        self._machine = name
         self.waits = {n: {key for keys in jobs[n].pictures.values() for key in keys} for n in numbers}
         self.left = {n: set(keys) for n, keys in self.waits.items()}
         self.faults: dict[str, str] = {}  # by key of the picture
@@ -277,6 +283,11 @@ class _Line:
         self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
         self.twins: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
         self.clock = time.perf_counter()
+
+    def _pace(self, size: Any) -> Pace:
+        if size not in self.paces:
+            self.paces[size] = self._pace_of(f"{self._machine} {size}", cache() / "batches.json")
+        return self.paces[size]
 
     def _names(self, number: int) -> tuple[str, ...]:
         cell = self.jobs[number].cell
@@ -294,12 +305,12 @@ class _Line:
                 elif name in self.told and not self._is_twin(picture):
                     want = (self.told[name], picture.seed)
                     pools.setdefault(self._alike(want), []).append((picture, want))
-            for pool in pools.values():
-                while len(pool) >= self.pace.size:
-                    self._draw([pool.pop(0) for _ in range(self.pace.size)])
-        for pool in pools.values():
+            for (size, *_), pool in pools.items():
+                while len(pool) >= self._pace(size).size:
+                    self._draw([pool.pop(0) for _ in range(self._pace(size).size)])
+        for (size, *_), pool in pools.items():
             while pool:
-                self._draw([pool.pop(0) for _ in range(min(len(pool), self.pace.size))])
+                self._draw([pool.pop(0) for _ in range(min(len(pool), self._pace(size).size))])
 
     def _is_twin(self, picture: Picture) -> bool:
         """Whether the UNet is told the very same of another picture: an edit at its neutral setting is no edit."""
@@ -355,19 +366,19 @@ class _Line:
         part = [pair for pair in part if pair not in there]
         if not part:
             return
-        start = time.perf_counter()
+        pace, start = self._pace(part[0][0].cell.size), time.perf_counter()
         try:
             drawn = draw(self.model, [want for _, want in part])
         except Exception as error:
             if len(part) > 1:
                 if out_of_memory(error):
-                    self.pace.too_many(len(part))
-                    self.watch.note(f"{len(part)} pictures at once do not fit; going on with {self.pace.size}")
+                    pace.too_many(len(part))
+                    self.watch.note(f"{len(part)} pictures at once do not fit; going on with {pace.size}")
                     gc.collect()
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
                 while part:
-                    size = self.pace.size if out_of_memory(error) else 1
+                    size = pace.size if out_of_memory(error) else 1
                     self._draw(part[:size])
                     part = part[size:]
                 return
@@ -375,8 +386,8 @@ class _Line:
             self._made(part[0][0])
             return
         took = time.perf_counter() - start
-        self.pace.took(len(part), took)
         rows = sum(1 if told.cell.guidance.scale == 1 else 2 for _, (calls, _) in part for told in calls)
+        pace.took(len(part), rows, took)
         self.watch.drew(len(part), rows, took, start - self.clock)
         self.clock = time.perf_counter()
         for (picture, _), one in zip(part, drawn, strict=True):

@@ -149,12 +149,16 @@ def test_the_fastest_size_of_a_batch_is_found_and_kept(tmp_path):
     sizes = []
     for _ in range(6):
         sizes.append(pace.size)
-        pace.took(pace.size, seconds[pace.size])
+        pace.took(pace.size, 50 * pace.size, seconds[pace.size])
     assert sizes == [16, 32, 8, 4, 8, 8], "larger and smaller were slower a picture"
     assert Pace(None, "cpu", "a model", file).size == 8
     pace = Pace(None, "cpu", "a model", file)
     pace.too_many(8)
     assert pace.size == 4
+    assert Pace(None, "cpu", "a model", file).size == 4, "what did not fit is not tried again"
+    untried = Pace(None, "cpu", "another model", file)
+    untried.too_many(16)
+    assert Pace(None, "cpu", "another model", file).size == 8, "also where nothing was measured yet"
     assert Pace(5, "cpu", "a model", file).size == 5, "a number that was asked for"
 
 

@@ -21,7 +21,7 @@ SWEEP = [
     "operators.interpolate.toward=skunk",
     f"operators.interpolate.weight={WEIGHTS}",
 ]
-SWEEP += ["seeds=[0],[1],[2]", "sampler.steps=12", "tracker=disk", "at_once=2", "model=custom", "model.device=cpu"]
+SWEEP += ["seeds=[0],[1],[2]", "sampler.steps=12", "tracker=disk", "at_once=1", "model=custom", "model.device=cpu"]
 
 
 class Nursery:
@@ -101,12 +101,4 @@ def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
     made = nursery.made()
     assert len(made) == len(set(made)) == 33, "no finished picture was made again"
     assert not [path for path in storm.rglob(".*.[0-9]*") if path.is_file()], "no half file is left"
-    calm = table(tmp_path / "calm")
-    after = table(storm)
-    assert [row.keys() for row in calm] == [row.keys() for row in after]
-    for a, b in zip(calm, after, strict=True):
-        for key, value in a.items():
-            if key.startswith(("change/", "clip_score/")):  # batches were other ones, and so is the last digit
-                assert float(value) == pytest.approx(float(b[key]), abs=2e-3), key
-            else:
-                assert value == b[key], key
+    assert table(storm) == table(tmp_path / "calm"), "one picture a batch, so that all digits are the same"
