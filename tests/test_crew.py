@@ -127,7 +127,7 @@ MIX = [Interpolate("puppy", "skunk", weight) for weight in (0.25, 0.5, 0.75)]
 
 
 def test_a_crew_makes_what_carry_out_makes(jobs, carried, tmp_path):
-    mine = jobs(*MIX)
+    mine = [replace(job, tracker=Disk()) for job in jobs(*MIX)]
     outcome, watch = carried(mine)
     ours = carry_out([replace(job, folder=tmp_path / f"ours-{job.number}") for job in mine], Store(tmp_path / "ours"))
     assert sorted(watch.done) == sorted(outcome.results) == sorted(ours.results) == [0, 1, 2]
