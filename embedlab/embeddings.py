@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import wraps
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -59,15 +60,34 @@ class Neighbour:
     distance: float
 
 
-@lru_cache(maxsize=8)
+def once_a_table(measure: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Measure a table again only when it is another or has been written to; views of one are the same."""
+    known: OrderedDict[Any, tuple[Tensor, Any]] = OrderedDict()
+
+    @wraps(measure)
+    def measured(table: Tensor) -> Any:
+        if table.is_inference():  # nobody counts what is written to it
+            return measure(table)
+        key = (table.data_ptr(), table.shape, table.stride(), table.dtype, table.device, table._version)
+        if key not in known:
+            known[key] = table, measure(table)  # the table is held, so that no other can come to lie at its place
+        known.move_to_end(key)
+        while len(known) > 8:
+            known.popitem(last=False)
+        return known[key][1]
+
+    return measured
+
+
+@once_a_table
 def mean_norm(table: Tensor) -> Tensor:
-    """The mean norm of a table's rows, computed once a table."""
+    """The mean norm of a table's rows."""
     return table.float().norm(dim=1).mean()
 
 
-@lru_cache(maxsize=8)
+@once_a_table
 def units(table: Tensor) -> Tensor:
-    """A table's rows at length 1, computed once a table."""
+    """A table's rows at length 1."""
     return torch.nn.functional.normalize(table.float(), dim=-1)
 
 

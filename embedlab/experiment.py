@@ -286,8 +286,15 @@ def render(
 
 def calls_of(cell: Cell, scheduler_config: dict[str, Any]) -> list[Cell]:
     """The plain cell of each call of the denoiser that a cell will make."""
+    return unfold(cell, times_of(cell, scheduler_config))
+
+
+def times_of(cell: Cell, scheduler_config: dict[str, Any]) -> tuple[Moment, ...]:
+    """Step and noise level of each call of the denoiser that a cell will make."""
+    sampler, first = cell.sampler, cell.start.first(cell.sampler.steps)
     config = {k: v for k, v in scheduler_config.items() if not k.startswith("_")}
-    return unfold(cell, moments(cell.sampler.make(config), cell.start.first(cell.sampler.steps)))
+    key = fingerprint([sampler, first, config])
+    return _moments([key], lambda _: [tuple(moments(sampler.make(config), first))])[0]
 
 
 def gathered(cell: Cell, seeds: Sequence[int], drawn: Sequence[Drawn], told: tuple[Told, ...]) -> Rendered:
@@ -485,6 +492,9 @@ class Memory:
         while len(self._known) > self.most:
             self._known.popitem(last=False)
         return answers
+
+
+_moments = Memory(64)  # the cells of a sweep mostly share them
 
 
 @torch.inference_mode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clip import Tower, forward
-from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of
+from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of, once_a_table
 from embedlab.encoder import Conditioning, Encoder, embed_all, encode, texts_of
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import edit, edit_encoded
@@ -269,7 +268,7 @@ def moments_of(rows: Float[Tensor, "row dim"]) -> tuple[float, float]:
     return round(float(rows.float().mean()), 5), round(float(rows.float().std()), 5)
 
 
-@lru_cache(maxsize=8)
+@once_a_table
 def extremes(table: Tensor) -> tuple[float, float]:
     """The lengths of the shortest and the longest row of a table, in units of their mean."""
     lengths = table.float().norm(dim=-1)

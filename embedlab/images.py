@@ -21,7 +21,7 @@ from embedlab.errors import ConfigError
 KEY = "embedlab"  # the PNG text chunk that holds the settings
 
 
-def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 16) -> Float[Tensor, "row 3 height width"]:
+def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 4) -> Float[Tensor, "row 3 height width"]:
     """Scaled latents → pictures in [0, 1], float32 on the CPU."""
     latents = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
     pictures = [vae.decode(part, return_dict=False)[0] for part in latents.split(at_once)]

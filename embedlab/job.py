@@ -22,20 +22,20 @@ from embedlab.experiment import (
     Eyes,
     Metrics,
     Rendered,
-    calls_of,
     check,
     check_at_once,
     fingerprint,
     schedule_of,
     score,
     scored_words,
+    times_of,
     unfold,
 )
 from embedlab.explanation import Explanation, explain
 from embedlab.export import prompt_embeds, save_embeds
 from embedlab.infotext import infotext
 from embedlab.models import Model, Source
-from embedlab.sampler import check_seeds, moments
+from embedlab.sampler import check_seeds
 from embedlab.schedule import timed
 from embedlab.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
 from embedlab.tracker import Run, Silent, Tracker, begin_anew
@@ -180,8 +180,7 @@ def finish(
         save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": model.name, "cell": job.cell})
     if before is not None and after is not None:
         rows, whole = score(model, before, after, job.metrics, eyes)
-        first = job.cell.start.first(job.cell.sampler.steps)
-        schedule = schedule_of(after, moments(job.cell.sampler.make(model.scheduler), first))
+        schedule = schedule_of(after, times_of(job.cell, model.scheduler))
         told = eyes.explain(after.told[-1].cell)
         notes = list(dict.fromkeys([*notes, *told.notes]))
         strange = [word for word in scored_words(after.cell, job.metrics) if word not in model.concepts]
@@ -302,14 +301,11 @@ def axes_of(job: Job) -> dict[str, Any]:
 def explained(job: Job) -> str:
     """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
     check(job.cell, job.source)
-    calls = calls_of(job.cell, job.source.part("scheduler"))
+    times = times_of(job.cell, job.source.part("scheduler"))
+    cells = unfold(job.cell, times)
     towers, words = job.source.towers(), job.source.names("words")
     if not timed(job.cell):
-        return str(explain(calls[0], towers, words))
-    first = job.cell.start.first(job.cell.sampler.steps)
-    config = {k: v for k, v in job.source.part("scheduler").items() if not k.startswith("_")}
-    times = moments(job.cell.sampler.make(config), first)
-    cells = unfold(job.cell, times)
+        return str(explain(cells[0], towers, words))
     ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
     return "\n\n".join(f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends)
 

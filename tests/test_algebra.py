@@ -31,7 +31,7 @@ from embedlab import (
     edit,
     embed,
 )
-from embedlab.embeddings import lookup_of, stretched
+from embedlab.embeddings import lookup_of, once_a_table, stretched
 from embedlab.errors import EmbedlabError
 from embedlab.operators import slerp_whole
 from embedlab.select import ROLES, roles, select
@@ -284,6 +284,23 @@ def test_bad_settings_are_one_clear_line(make, message, sd1):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
         make()(embed("a cat, dog cat", tower), lookup_of(tower))
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_is_measured_once_until_it_is_written_to():
+    seen = []
+    length = once_a_table(lambda table: seen.append(0) or float(table.norm()))
+    table = torch.nn.Parameter(torch.ones(4, 4))
+    assert [length(table), length(table.detach()), length(table.detach())] == [4, 4, 4]
+    assert len(seen) == 1
+    with torch.no_grad():
+        table[0] = 0
+    assert length(table.detach()) == 12**0.5
+    assert length(table[:2]) == 2
+    with torch.inference_mode():
+        table = torch.ones(9)
+        assert [length(table), length(table.zero_())] == [3, 0]
+    for n in range(20):  # whatever comes to lie where another was
+        assert length(torch.full((64, 64), float(n))) == 64 * n
 
 
 def test_nearest_finds_the_words_that_a_row_lies_between(emoji, sd1):
