@@ -52,6 +52,7 @@ _HOME = {
     "carry_out": "batch",
     "edit": "operators",
     "edit_encoded": "operators",
+    "edited_rows": "export",
     "embed": "embeddings",
     "embed_all": "encoder",
     "encode": "encoder",

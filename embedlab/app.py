@@ -9,12 +9,15 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
@@ -97,22 +100,38 @@ def said_twice(words: Sequence[str]) -> None:
         known[key] = word
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """End as on Ctrl-C: runs of trackers are closed, workers on other machines stopped."""
+    signal.signal(number, signal.SIG_IGN)  # timeout and Slurm send it more than once
+    raise Terminated
+
+
 @contextmanager
 def mendable() -> Iterator[None]:
-    """Turn errors that a user can mend into one line and exit code 2, and Ctrl-C into one line and 130."""
+    """Turn errors that a user can mend into one line and exit code 2; Ctrl-C and SIGTERM into one line, 130 and 143."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them at length
+    main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be set
+    before = signal.signal(signal.SIGTERM, terminate) if main else None
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         from embedlab.launch import begun
 
         rest = "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun())
-        fail(f"stopped; jobs that have a result.json are whole.{rest}", 130)
+        code = 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+        fail(f"stopped; jobs that have a result.json are whole.{rest}", code)
     except Exception as error:
         line = message_of(error)
         if line is None:
             raise
         fail(line)
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def message_of(error: Exception) -> str | None:
@@ -248,6 +267,7 @@ def quiet() -> None:
 def work(config: DictConfig) -> None:
     """Make the job that a config describes, and carry it out by itself."""
     from embedlab.batch import carry_out
+    from embedlab.build import redact_files
     from embedlab.errors import ConfigError
     from embedlab.job import explained, finished, make_room
     from embedlab.launch import store_of
@@ -272,6 +292,7 @@ def work(config: DictConfig) -> None:
         print(explained(job))
         return
     job.notes  # noqa: B018  (what is wrong with its cell is said here)
+    redact_files(job.folder.glob(".hydra/*.yaml"))
     result = finished(job)
     if result is None:
         job.tracker.ready()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
@@ -77,3 +78,10 @@ def redact(value: Any) -> Any:
         return value
 
     return blank(value)
+
+
+def redact_files(files: Iterable[Path]) -> None:
+    """The same in text files that others wrote, such as Hydra."""
+    for file in files:
+        if (blanked := redact(text := file.read_text())) != text:
+            file.write_text(blanked)

@@ -14,7 +14,6 @@ import os
 import pickle
 import secrets
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -25,7 +24,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import cloudpickle
@@ -318,15 +316,14 @@ class Crew:
         """As `carry_out`, elsewhere."""
         wanted = plan(jobs)
         watch.planned(len(jobs), len(wanted), sum(1 for key in wanted if key not in store))
-        with _sigterm_raised():
+        try:
+            queue = Queue.within(self.folder)
             try:
-                queue = Queue.within(self.folder)
-                try:
-                    _Foreman(self.cluster, queue, jobs, store, watch, log).run()
-                finally:
-                    queue.close()
+                _Foreman(self.cluster, queue, jobs, store, watch, log).run()
             finally:
-                self.cluster.close()
+                queue.close()
+        finally:
+            self.cluster.close()
         return log.outcome
 
 
@@ -438,31 +435,6 @@ class _Foreman:
             self.log.outcome.failures.append((job, reason))
             self.log.outcome.results[job.number] = fail(job, reason)
             self.watch.failed(job, reason)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-@contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Stop what was started on other machines before SIGTERM ends this process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout and Slurm send it more than once
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except _Terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def whole(name: str, value: Any, least: int = 1) -> None:

@@ -550,6 +550,15 @@ def score(
     return rows, whole
 
 
+def score_names(cell: Cell, settings: Metrics, source: Source) -> list[str]:
+    """The figures that `score` is going to give of an edit as a whole, known before weights are read."""
+    words = scored_words(cell, settings) if source.sees else []
+    heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)] if source.sees else []
+    closest = [f"closest/{word}" for word in words] if len(words) > 1 else []
+    changes = [*(["change/cosine"] if source.sees else []), "change/ssim", "change/pixels", "change/latents"]
+    return [*(f"clip_score/{head}" for head in heads), *changes, *closest, *metrics.DISTANCES]
+
+
 def check_at_once(at_once: int | None) -> None:
     """Refuse a batch size that is none."""
     if not is_whole(at_once) or at_once < 1:

@@ -42,6 +42,29 @@ def conditioned(cell: Any, towers: Sequence[Tower]) -> tuple[Conditioning, Condi
     return told, plain
 
 
+@torch.inference_mode()
+def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
+    """What meets each text encoder after the edit: `token` and `position` rows (window, place, width), and the `ids`.
+
+    With two encoders those of the second are `token_2` and so on, as diffusers numbers its parts.
+
+    >>> from embedlab import Cell, Replace, models
+    >>> cat, made = (
+    ...     edited_rows(Cell(*cell), models.load("emoji").towers)
+    ...     for cell in (("a cat",), ("a puppy", [Replace("puppy", "cat")]))
+    ... )
+    >>> torch.equal(made["token"], cat["token"]), torch.equal(made["ids"], cat["ids"]), made["token"].shape
+    (True, False, torch.Size([1, 77, 96]))
+    """
+    how = cell.encoder
+    rows = edit(embed_all(cell.prompt, towers, how.truncate, how.stretch), cell.operators, towers)
+    made: dict[str, Tensor] = {}
+    for n, part in enumerate(rows, 1):
+        end = f"_{n}" if n > 1 else ""
+        made |= {f"token{end}": part.token, f"position{end}": part.position, f"ids{end}": part.tokens.ids}
+    return made
+
+
 def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
     """A plain cell as keywords for any diffusers pipeline of the model: `pipe(**prompt_embeds(cell, towers_of(pipe)))`.
 

@@ -19,6 +19,7 @@ from embedlab import infotext
 from embedlab.errors import ConfigError
 
 KEY = "embedlab"  # the PNG text chunk that holds the settings
+END = bytes.fromhex("0000000049454e44ae426082")  # the last chunk of every PNG, which is always the same
 
 
 def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 4) -> Float[Tensor, "row 3 height width"]:
@@ -62,6 +63,16 @@ def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = Non
             temporary.unlink()
         raise ConfigError(f"'{path}' cannot be written: {error.strerror or error}.") from None
     return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(END), os.SEEK_END)
+            return file.read() == END
+    except OSError:
+        return False
 
 
 def settings_of(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from embedlab.experiment import (
     unfold,
 )
 from embedlab.explanation import Explanation, explain
-from embedlab.export import prompt_embeds, save_embeds
+from embedlab.export import edited_rows, prompt_embeds, save_embeds
 from embedlab.infotext import infotext
 from embedlab.models import Model, Source
 from embedlab.sampler import check_seeds
@@ -136,7 +136,7 @@ def finished(job: Job) -> dict[str, Any] | None:
     if result is None or result.get("status") != "done" or not readable(result):
         return None
     files = [row[name] for row in result["pictures"] for name in ("file", "baseline") if row.get(name)]
-    whole = all((path := job.folder / file).is_file() and path.stat().st_size for file in files)
+    whole = all(images.is_whole(job.folder / file) for file in files)
     return result if whole and [row["seed"] for row in result["pictures"]] == list(job.seeds) else None
 
 
@@ -177,7 +177,9 @@ def finish(
     schedule: list[dict[str, Any]] = []
     if job.export:
         embeds = prompt_embeds(job.cell, model.towers, model.zero_negative)
-        save_embeds(job.folder / "conditioning.safetensors", embeds, {"model": model.name, "cell": job.cell})
+        made_by = {"model": model.name, "cell": job.cell}
+        save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
+        save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
     if before is not None and after is not None:
         rows, whole = score(model, before, after, job.metrics, eyes)
         schedule = schedule_of(after, times_of(job.cell, model.scheduler))
@@ -269,8 +271,9 @@ def log(job: Job, result: dict[str, Any], run: Run) -> None:
         run.table("tokens", list(tokens[0]), cells)
     if schedule := result.get("schedule"):
         run.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
-    if job.export and (file := job.folder / "conditioning.safetensors").is_file():
-        run.file("conditioning", file)
+    for name in ("conditioning", "rows") if job.export else ():
+        if (file := job.folder / f"{name}.safetensors").is_file():
+            run.file(name, file)
     for row in rows:
         figures = {f"picture/{k}": v for k, v in row.items() if isinstance(v, int | float)}
         run.scores(figures)

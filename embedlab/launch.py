@@ -27,10 +27,11 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from embedlab.build import Maker, part_of, redact
+from embedlab.build import Maker, part_of, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.experiment import score_names
 from embedlab.job import Job, finished, make_room, reason_of
-from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write_json
+from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
 
 Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
@@ -47,6 +48,7 @@ class Composer:
         self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.parser = OverridesParser.create(config_loader=loader)
         self.parsed = lru_cache(maxsize=10_000)(self.parser.parse_override)
+        self.multirun: bytes | None = None  # Hydra's file of a sweep that is in the folder already
 
     def __call__(self, master: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
         """A job's config, and one that has Hydra's own node, which the next call changes."""
@@ -75,8 +77,10 @@ def prepare(context: Any, config: DictConfig) -> Composer:
     most = config.hydra.sweeper.get("max_batch_size")
     if most is not None and most < 1:
         raise ConfigError(f"hydra.sweeper.max_batch_size is {most}; it has to be 1 or more, or null for all at once.")
-    hold(Path(config.hydra.sweep.dir).absolute())
+    folder = Path(config.hydra.sweep.dir).absolute()
+    hold(folder)
     composer = Composer(context.config_loader)
+    composer.multirun = next((file.read_bytes() for file in folder.glob("multirun.yaml")), None)
     # Hydra's sweepers compose every job once more to see whether it can be; here all that cannot are told together
     context.config_loader.load_sweep_config = lambda master_config, sweep_overrides: master_config
     return composer
@@ -110,7 +114,7 @@ def launch(
     made: list[DictConfig] = []
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
-    with leaving_nothing(folder):
+    with leaving_nothing(folder, composer.multirun):
         if not job_overrides:
             raise ConfigError("this sweep has no jobs: one of its lists of values is empty.")
         objective = objective_of(master)
@@ -131,6 +135,7 @@ def launch(
                         raise ConfigError("explain takes one cell; leave it out of a sweep.")
                     if other := collision(same, config, job, overrides, searching=objective is not None):
                         raise ConfigError(other)
+                    check_objective(objective, job)
                     if taken := misplaced(homes, job, folder):
                         raise ConfigError(taken)
                     if done := finished(job):
@@ -210,8 +215,6 @@ def value(objective: Any, result: Mapping[str, Any]) -> float:
             raise
         except Exception as error:
             raise ConfigError(f"objective cannot be told from a result: {reason_of(error)}") from error
-    if objective not in result["scores"]:
-        raise ConfigError(f"objective is '{objective}'; this sweep has the scores {listed(result['scores'])}.")
     return float(result["scores"][objective])
 
 
@@ -224,6 +227,15 @@ def objective_of(config: DictConfig) -> Any:
             "result."
         )
     return made
+
+
+def check_objective(objective: Any, job: Job) -> None:
+    """Refuse a search for a score that a job is not going to have; a callable may name its own in `scores`."""
+    asked = [objective] if isinstance(objective, str) else getattr(objective, "scores", ())
+    names = score_names(job.cell, job.metrics, job.source) if asked else []
+    if lacking := [name for name in asked if name not in names]:
+        blind = "" if job.source.sees else " (model.scorer=PATH of a CLIP model adds those of CLIP)"
+        raise ConfigError(f"objective asks for '{lacking[0]}'; this job has the scores {listed(names, 20)}{blind}.")
 
 
 def place(whole: DictConfig, composer: Composer, overrides: Sequence[str], number: int) -> None:
@@ -367,8 +379,7 @@ def _now() -> str:
 def remember(folder: Path, jobs: Sequence[Job]) -> None:
     """Write down the plan: the very command, and what every job of it is."""
     sweep_away(folder)
-    if (whole := folder / "multirun.yaml").is_file() and redact(text := whole.read_text()) != text:  # Hydra's own
-        whole.write_text(redact(text))
+    redact_files(folder.glob("multirun.yaml"))  # Hydra's own
     known = read_json(folder / "sweep.json") or {}
     mine = {job.number: entry(job, folder) for job in jobs}
     listed_before = known.get("jobs", [])
@@ -404,12 +415,14 @@ def write_hydra(job: Job, config: DictConfig) -> None:
 
 
 @contextmanager
-def leaving_nothing(folder: Path) -> Iterator[None]:
-    """Let go of a sweep's folder when what is done here fails, and take it away where nothing was in it before."""
+def leaving_nothing(folder: Path, multirun: bytes | None) -> Iterator[None]:
+    """Let go of a sweep's folder when what is done here fails, as it was, or not at all where nothing was in it."""
     try:
         yield
     except BaseException:
         release(folder)
+        if multirun is not None:  # Hydra has written its own over it
+            write(folder / "multirun.yaml", multirun)
         held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if held <= {"multirun.yaml", ".lock", ".holder"}:
             shutil.rmtree(folder, ignore_errors=True)

@@ -236,6 +236,12 @@ class Source:
         """The side of the pictures that the model was trained on, in pixels."""
         return self.told("unet", "sample_size") * self.factor
 
+    @property
+    def sees(self) -> bool:
+        """Whether pictures are scored by an image encoder: the one that was asked for, or the model's own."""
+        own = self.index.get("image_encoder", [None])[0] == "transformers" and not self.single_file
+        return bool(self.scorer) or own
+
     @cached_property
     def identity(self) -> list[str]:
         """What its weights and configs are: the commit on the hub, or each file's name, size and a sample of it."""
@@ -418,7 +424,7 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
         image = CLIPVisionModelWithProjection._from_config(model.config.vision_config)
         image.vision_model, image.visual_projection = model.vision_model, model.visual_projection
         return Scorer(Tower(words, text.to(device).eval()), image.to(device).eval(), **_colours(Path(source.scorer)))
-    if source.index.get("image_encoder", [None])[0] != "transformers" or source.single_file:
+    if not source.sees:
         return None
     image = source._read(CLIPVisionModelWithProjection, "image_encoder", torch.float32).to(device).eval()
     return Scorer(towers[0], image.requires_grad_(False), **_colours(Path(source.where) / "feature_extractor"))

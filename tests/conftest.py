@@ -175,7 +175,7 @@ def pipeline(folders, kind):
 
 
 def open_pipeline(folder: Path):
-    """diffusers' pipeline of a folder, its weights laid out as ours: sums in another order differ in the fifth digit."""
+    """diffusers' pipeline of a folder, weights laid out as ours: sums in another order differ in the fifth digit."""
     from diffusers import DiffusionPipeline
 
     extra = {} if folder.name == "sdxl" else {"safety_checker": None}

@@ -127,5 +127,12 @@ def test_a_job_writes_them_when_asked(tmp_path):
     tensors, made_by = load_embeds(tmp_path / "conditioning.safetensors")
     assert tensors["prompt_embeds"].shape == (1, 77, 96)
     assert made_by["model"] == "emoji"
+    rows, again = load_embeds(tmp_path / "rows.safetensors")
+    assert again == made_by
+    assert {name: tuple(rows[name].shape) for name in rows} == {
+        "token": (1, 77, 96),
+        "position": (1, 77, 96),
+        "ids": (1, 77),
+    }
     with pytest.raises(EmbedlabError, match="this cell changes over time"):
         Job(find("emoji"), Cell(PROMPT, guidance=Guidance(Ramp([1, 2]))), (0,), tmp_path, export=True)

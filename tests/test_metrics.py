@@ -2,8 +2,9 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from embedlab import Cell, Metrics, Replace, Sampler, metrics, render, score
+from embedlab import Cell, Metrics, Replace, Sampler, find, metrics, render, score
 from embedlab.errors import ConfigError
+from embedlab.experiment import score_names
 from embedlab.metrics.clip_score import image_features, text_features
 
 
@@ -41,10 +42,11 @@ def test_an_unedited_picture_has_not_changed(sd1):
     assert whole["conditioning/distance"] == 0
 
 
-def test_an_edit_is_measured_from_the_rows_to_the_picture(sd1):
+def test_an_edit_is_measured_from_the_rows_to_the_picture(sd1, folders):
     cell = Cell("a puppy", (Replace("puppy", "cat"),), sampler=Sampler("ddim", 4))
     before, after = render(sd1, [cell.baseline(), cell], [0, 1])
     _, whole = score(sd1, before, after, Metrics())
+    assert score_names(cell, Metrics(), find(str(folders["sd1"]))) == list(whole)
     assert whole["rows/edited"] == 1
     table = sd1.towers[0].token_table
     expected = (table[6829] - table[2368]).norm() / table[6829].norm()
@@ -62,6 +64,7 @@ def test_words_of_the_edit_are_scored_and_the_closest_named(emoji):
     assert whole["closest/puppy"] + whole["closest/cat"] == 1
     for row in rows:
         assert row["closest"] == max(("puppy", "cat"), key=lambda word: row[f"clip_score/{word}"])
+    assert score_names(cell, Metrics(), find("emoji")) == list(whole)
     rows, whole = score(emoji, before, after, Metrics(words=("star", "fox", "cat")))
     assert sum(whole[f"closest/{word}"] for word in ("star", "fox", "cat")) == pytest.approx(1)
 

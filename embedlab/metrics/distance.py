@@ -11,6 +11,8 @@ from torch import Tensor
 from embedlab.embeddings import Embeddings
 from embedlab.encoder import Conditioning
 
+DISTANCES = ("rows/edited", "rows/distance", "conditioning/distance", "conditioning/pooled_distance")
+
 
 def image_cosine(a: Float[Tensor, "n joint"], b: Float[Tensor, "n joint"]) -> Float[Tensor, " n"]:
     """Cosine between the features of pictures, pair by pair."""

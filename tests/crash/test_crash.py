@@ -81,7 +81,7 @@ def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
     while kills < KILLS:
         how = chance.choice([signal.SIGKILL, signal.SIGTERM])
         code, _ = nursery.run(words, how, chance.uniform(0, whole / 4))
-        assert code in (-how, 0)
+        assert code in (-how, 128 + how, 0)  # SIGTERM kills while Python starts, and is heard later
         kills += 1
         for path in storm.glob("*/result.json"):
             result = json.loads(path.read_text())  # half a file would not parse
