@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,38 +101,62 @@ def said_twice(words: Sequence[str]) -> None:
         known[key] = word
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+_heard: dict[int, float] = {}  # signals that came, and when
 
 
-def terminate(number: int, frame: FrameType | None) -> None:
-    """End as on Ctrl-C: runs of trackers are closed, workers on other machines stopped."""
-    signal.signal(number, signal.SIG_IGN)  # timeout and Slurm send it more than once
-    raise Terminated
+class Stopped(SystemExit):
+    """The process ends because it was told to, and has said so."""
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM is Ctrl-C: runs of trackers are closed, workers on other machines stopped."""
+    now, last = time.monotonic(), _heard.get(number)
+    if number == signal.SIGTERM and last is not None and now - last < 5:  # timeout and Slurm send it more than once
+        return
+    _heard[number] = now
+    raise KeyboardInterrupt
 
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """Turn errors that a user can mend into one line and exit code 2; Ctrl-C and SIGTERM into one line, 130 and 143."""
+    """Turn errors that a user can mend into one line and exit code 2; Ctrl-C and SIGTERM into one line, 130 and 143.
+
+    Whatever comes after a signal is the signal's doing: it is raised anywhere, and libraries make other errors of it.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them at length
-    main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be set
-    before = signal.signal(signal.SIGTERM, terminate) if main else None
+    with listening():
+        try:
+            yield
+        except Stopped:
+            raise
+        except BaseException as error:
+            if _heard or isinstance(error, KeyboardInterrupt):
+                from embedlab.launch import begun
+
+                rest = "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun())
+                say(f"stopped; jobs that have a result.json are whole.{rest}")
+                raise Stopped(128 + (signal.SIGTERM if signal.SIGTERM in _heard else signal.SIGINT)) from None
+            if isinstance(error, Exception) and (line := message_of(error)) is not None:
+                fail(line)
+            raise
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Hear Ctrl-C, where it is not ignored, and SIGTERM."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is stop:
+        yield
+        return
+    _heard.clear()
+    mine = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        mine.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in mine}
     try:
         yield
-    except KeyboardInterrupt as error:
-        from embedlab.launch import begun
-
-        rest = "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun())
-        code = 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
-        fail(f"stopped; jobs that have a result.json are whole.{rest}", code)
-    except Exception as error:
-        line = message_of(error)
-        if line is None:
-            raise
-        fail(line)
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def message_of(error: Exception) -> str | None:
@@ -157,8 +182,13 @@ def message_of(error: Exception) -> str | None:
 
 def fail(line: str, code: int = 2) -> None:
     """One line on standard error, and an exit code."""
-    print(f"embedlab: {' '.join(line.split())}", file=sys.stderr)
+    say(line)
     sys.exit(code)
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    print(f"embedlab: {' '.join(line.split())}", file=sys.stderr)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -277,3 +277,17 @@ def test_workers_that_fit_are_counted_by_node():
     fit = crew.Ray._fit
     assert fit(SimpleNamespace(cpus=2, gpus=0), {"CPU": 1.0}) == 0, "two such nodes have no room for one"
     assert fit(SimpleNamespace(cpus=2, gpus=0.5), {"CPU": 9.0, "GPU": 1.0}) == 2
+
+
+def test_workers_end_when_their_foreman_is_stopped(jobs, carried):
+    class Stopped(Forks):
+        def alive(self):
+            if self.processes:
+                raise KeyboardInterrupt
+            return super().alive()
+
+    cluster = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        carried(jobs(*MIX), cluster)
+    assert cluster.processes
+    assert not any(process.is_alive() for process in cluster.processes.values())

@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from embedlab import batch, images, launch, sweep
+from embedlab import batch, images, launch, models, sweep
+from embedlab.errors import ModelError
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
 
@@ -209,6 +210,21 @@ def test_what_is_stopped_says_how_it_goes_on(embedlab, monkeypatch, tmp_path, ho
     )
 
 
+def test_what_a_library_makes_of_a_signal_is_still_the_signal(embedlab, monkeypatch, tmp_path):
+    def load(source):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait()
+        except BaseException:
+            raise ModelError("the weights cannot be read") from None
+
+    monkeypatch.setattr(models.Source, "load", load)
+    code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
+    assert code == 143
+    assert err.startswith("embedlab: stopped; ")
+    assert err.count("\n") == 1
+
+
 def test_other_settings_do_not_get_into_a_sweeps_folder(embedlab, drawn):
     embedlab("-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out")
     kept = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
@@ -222,8 +238,6 @@ def test_other_settings_do_not_get_into_a_sweeps_folder(embedlab, drawn):
 
 
 def test_all_mistakes_are_told_at_once_before_weights(embedlab, monkeypatch):
-    from embedlab import models
-
     def never(*_):
         raise AssertionError("weights were read")
 

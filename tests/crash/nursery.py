@@ -6,6 +6,7 @@ Every picture that a child has put into its store is written down, so that one t
 import json
 import os
 import sys
+import traceback
 
 import torch
 import transformers.models.clip  # noqa: F401
@@ -45,6 +46,8 @@ if __name__ == "__main__":
                 code = 0
             except SystemExit as error:
                 code = int(error.code or 0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         print(pid, flush=True)
