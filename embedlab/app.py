@@ -111,7 +111,8 @@ class Stopped(SystemExit):
 def stop(number: int, frame: FrameType | None) -> None:
     """SIGTERM is Ctrl-C: runs of trackers are closed, workers on other machines stopped."""
     now, last = time.monotonic(), _heard.get(number)
-    if number == signal.SIGTERM and last is not None and now - last < 5:  # timeout and Slurm send it more than once
+    # timeout and Slurm send SIGTERM more than once, and a shell may send Ctrl-C to a process and its group
+    if last is not None and now - last < (5 if number == signal.SIGTERM else 1):
         return
     _heard[number] = now
     raise KeyboardInterrupt
@@ -131,8 +132,8 @@ def mendable() -> Iterator[None]:
             raise
         except BaseException as error:
             if _heard or isinstance(error, KeyboardInterrupt):
-                from embedlab.launch import begun
-
+                launch = sys.modules.get("embedlab.launch")  # not imported here: imports may be what was interrupted
+                begun = getattr(launch, "begun", list)
                 rest = "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun())
                 say(f"stopped; jobs that have a result.json are whole.{rest}")
                 raise Stopped(128 + (signal.SIGTERM if signal.SIGTERM in _heard else signal.SIGINT)) from None
@@ -176,7 +177,8 @@ def message_of(error: Exception) -> str | None:
             return "the folder that this was started in is gone."
         made = traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
         if error.errno in UNWRITABLE or (error.errno == errno.ENOENT and made):
-            return f"'{error.filename or 'standard output'}' cannot be written: {error.strerror}."
+            why = "it is a file" if error.errno == errno.EEXIST else error.strerror
+            return f"'{error.filename or 'standard output'}' cannot be written: {why}."
     return None
 
 
@@ -213,6 +215,12 @@ def line_of(error: BaseException) -> str:
     text = str(error).split("Config search path:")[0].removeprefix("In 'config': ")
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
+        if not value and key.isidentifier():
+            return f"there is no command '{key}'; there are explain, {listed(COMMANDS)}, and settings: key=value."
+        if any(value.count(a) != value.count(b) for a, b in ("[]", "{}", "()")):
+            return f"'{error.override}' opens a bracket that it does not close, or the other way round."
+        if value.endswith(","):
+            return f"'{error.override}' ends in a comma; leave it out."
         quoted = f"'{key}=\"{value}\"'" if value else "key=value"
         return f"'{error.override}' is not in Hydra's syntax; a text with signs in it is quoted twice: {quoted}."
     if "Ambiguous value for argument" in text and (named := re.search(r"argument '([^=']+)=(.*?)'\n", text)):
@@ -222,14 +230,17 @@ def line_of(error: BaseException) -> str:
             "for a sweep over its parts add -m."
         )
     if unknown := re.search(r"Could not override '([\w.]+)'", text):
-        missing = re.search(r"Key '(\w+)' is not in struct", " ".join(str(cause) for cause in chain(error)))
-        return unknown_key(unknown[1], missing[1] if missing else "")
+        lacking = re.search(r"Key '(\w+)' is not in struct", " ".join(str(cause) for cause in chain(error)))
+        return unknown_key(unknown[1], lacking[1] if lacking else "")
     if lost := re.search(r"Error locating target '([^']+)'", text):
         return f"there is no '{lost[1]}' to be imported; a _target_ is a package, a dot and the name of a class in it."
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        return f"{missing[1]} has to be given: {missing[1]}=…"
     if "'hydra/sweeper/optuna'" in text or "'hydra/sweeper/sampler/" in text:
         return "a search needs a package of its own: pip install 'embedlab[optuna]'."
     if gone := re.search(r"Could not (?:load|find) '([\w/]+)/", text):
         options = sorted(path.stem for path in Path(conf_dir(), gone[1]).glob("*.yaml"))
+        options += ["basic"] if gone[1] == "hydra/launcher" else []
         first = text.splitlines()[0].removeprefix("In 'hydra/config': ").strip().rstrip(".")
         return f"{first}; {gone[1]}: choose one of {listed(options)}." if options else f"{first}."
     if text.startswith("Error merging override") and error.__cause__ is not None:
@@ -299,7 +310,7 @@ def work(config: DictConfig) -> None:
     from embedlab.batch import carry_out
     from embedlab.build import redact_files
     from embedlab.errors import ConfigError
-    from embedlab.job import explained, finished, make_room
+    from embedlab.job import explained, finished, inspect, make_room
     from embedlab.launch import store_of
     from embedlab.progress import Display
     from embedlab.store import Store, make_folder
@@ -321,7 +332,7 @@ def work(config: DictConfig) -> None:
     if config.explain:
         print(explained(job))
         return
-    job.notes  # noqa: B018  (what is wrong with its cell is said here)
+    inspect(job)
     redact_files(job.folder.glob(".hydra/*.yaml"))
     result = finished(job)
     if result is None:

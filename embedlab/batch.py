@@ -319,7 +319,7 @@ class _Line:
         if first is picture:
             return False
         if (drawn := self.store.get(first.key)) is not None:
-            self._keep(picture, drawn)
+            self._copy(picture, drawn)
             self._made(picture)
         elif first.key in self.faults:
             self.faults[picture.key] = self.faults[first.key]
@@ -411,13 +411,18 @@ class _Line:
         except OSError as error:
             self.faults[picture.key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
 
+    def _copy(self, picture: Picture, drawn: Drawn) -> None:
+        """Keep a picture that came out as another did."""
+        self._keep(picture, drawn)
+        self.watch.drew(1, 0, 0.0, 0.0)
+
     def _made(self, picture: Picture) -> None:
         """Tell the jobs that waited for a picture; those that have all of theirs are finished."""
         for twin in self.twins.pop(picture.key, ()):
             if picture.key in self.faults:
                 self.faults[twin.key] = self.faults[picture.key]
             elif (drawn := self.store.get(picture.key)) is not None:
-                self._keep(twin, drawn)
+                self._copy(twin, drawn)
             self._made(twin)
         for n in picture.jobs:
             if n in self.left:

@@ -55,6 +55,8 @@ def main(argv: list[str]) -> None:
 
 def results_of(folder: Path) -> list[dict[str, Any]]:
     """The results of a sweep's jobs; ConfigError where there are none."""
+    if not folder.is_dir():
+        raise ConfigError(f"the folder '{folder}' {'is a file' if folder.exists() else 'is not there'}.")
     results = sweep.collect(folder)
     if not results:
         raise ConfigError(f"'{folder}' holds no sweep: none of its folders has a result.json that can be read.")

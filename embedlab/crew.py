@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import cloudpickle
 
 from embedlab.batch import Log, Outcome, Quiet, Watch, carry_out, plan
-from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.errors import ConfigError, EmbedlabError, counted, listed
 from embedlab.job import Job, fail, finished, reason_of
 from embedlab.models import _load
 from embedlab.store import Store, write
@@ -377,7 +377,8 @@ class _Foreman:
         if self.places:
             where, read = {place for place, _ in self.places.values()}, sum(n for _, n in self.places.values())
             self.watch.note(
-                f"{count} chunks by {len(self.places)} workers on {len(where)} nodes, weights read {read} times."
+                f"{counted(count, 'chunk')} by {counted(len(self.places), 'worker')} on {counted(len(where), 'node')}, "
+                f"weights read {counted(read, 'time')}."
             )
 
     def take(self, number: int, report: dict[str, Any]) -> None:

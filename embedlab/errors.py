@@ -46,3 +46,12 @@ def listed(names, most: int = 40) -> str:
     """
     names = [str(n) for n in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])}, … ({len(names)} in all)"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "chunk"), counted(2, "chunk")
+    ('1 chunk', '2 chunks')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -312,7 +312,8 @@ def open_whole(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except OSError as error:
-        raise ConfigError(f"the picture '{path}' cannot be read: {error}.") from None
+        why = error.strerror or "it is no picture, or cut short"
+        raise ConfigError(f"'{path}' cannot be read: {why}. embedlab -m resume=SWEEP makes lost ones again.") from None
 
 
 # ── frames and files ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -107,6 +107,15 @@ class Job:
         return dict(redact(about))
 
 
+def inspect(job: Job) -> None:
+    """Raise what is wrong with a job's cell; an operator that fails for reasons of its own does so at its turn."""
+    try:
+        job.notes  # noqa: B018
+    except Exception as error:
+        if isinstance(error, EmbedlabError):
+            raise
+
+
 def state_of(job: Job) -> dict[str, Any] | None:
     """The result that a job's folder holds already; None where there is none.
 

@@ -6,6 +6,7 @@ import atexit
 import copy
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -30,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from embedlab.build import Maker, part_of, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, listed
 from embedlab.experiment import score_names
-from embedlab.job import Job, finished, make_room, reason_of
+from embedlab.job import Job, finished, inspect, make_room, reason_of
 from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
 
 Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
@@ -130,7 +131,7 @@ def launch(
                     job = job_from(composer, config, whole, overrides, number)
                     if crew is not None:
                         job = replace(job, source=job.source.elsewhere(gpus))
-                    job.notes  # noqa: B018  (what is wrong with its cell is said here)
+                    inspect(job)
                     if config.explain is not False:
                         raise ConfigError("explain takes one cell; leave it out of a sweep.")
                     if other := collision(same, config, job, overrides, searching=objective is not None):
@@ -436,13 +437,18 @@ def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
         print(f"embedlab: {said}: {' '.join(line.split())}", file=sys.stderr)
     if jobs > 1:
         count = sum(len(which) for which in wrong.values())
-        print(f"embedlab: nothing was drawn; {count} of {jobs} jobs are wrong.", file=sys.stderr)
+        print(
+            f"embedlab: nothing was drawn; {count} of {jobs} jobs {'is' if count == 1 else 'are'} wrong.",
+            file=sys.stderr,
+        )
     sys.exit(2)
 
 
 def taken_up(path: str, more: Sequence[str]) -> list[str]:
     """The command line that goes on with a sweep: its own, in its own folder."""
-    folder = Path(path).expanduser().absolute()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":  # quoted twice, as Hydra wants it elsewhere
+        path = path[1:-1]
+    folder = Path(os.path.abspath(Path(path).expanduser()))
     known = read_json(folder / "sweep.json") if folder.is_dir() else None
     if known is None:
         raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a sweep.json.")
@@ -465,4 +471,15 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
     elsewhere = any(word.startswith("hydra/launcher=") for word in more)
     kept = [word for word in command if word.partition("=")[0] not in said]
     kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
-    return ["-m", *kept, *more, f"hydra.sweep.dir={folder}"]
+    return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
+
+
+def quoted(text: str) -> str:
+    r"""A text as a value of Hydra's syntax, whatever signs are in it.
+
+    >>> print(quoted("a/b"), quoted("it's (x,y)"))
+    a/b 'it\'s (x,y)'
+    """
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        return text
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

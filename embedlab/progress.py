@@ -70,7 +70,7 @@ class Display:
     def close(self) -> None:
         """Say where the time went."""
         if self.jobs and not self.inside and not self.failures:
-            self.console.print(f"All {self.jobs} jobs were made already.")
+            self.console.print("Nothing had to be drawn: all pictures were there.")
         if self.inside:
             spent = self.inside + self.outside
             self.console.print(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,8 @@ def conclude(
             print(
                 f"  {f'job {number} ' if number >= 0 else ''}({name if len(name) < 80 else name[:79] + '…'}): {reason}"
             )
-        print(f"The same command again, or embedlab -m resume={folder}, makes what is missing and nothing else.")
+        again = f"embedlab -m resume={shlex.quote(str(folder))}"
+        print(f"The same command again, or {again}, makes what is missing and nothing else.")
     return sorted(failures.values())
 
 

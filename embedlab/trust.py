@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,9 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
         name = f"{home}.{found.__qualname__}"
         if located(name, importing=True) is found:
             return name
+    package = str(target).partition(".")[0]
+    if package not in sys.modules and find_spec(package) is None:
+        raise ConfigError(f"{where} of its config names {target!r}, and there is no package '{package}' here.")
     raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's.")
 
 

@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
 import pytest
 
-from embedlab import batch, images, launch, models, sweep
+from embedlab import batch, images, launch, models, progress, sweep
 from embedlab.errors import ModelError
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
@@ -341,6 +342,49 @@ def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monk
     drawn()
     assert embedlab(*words)[0] == 0
     assert drawn() == 2, "what failed, and nothing else"
+
+
+@dataclass(frozen=True)
+class Brittle:
+    """An operator of somebody's own, with a mistake in it."""
+
+    by: float
+
+    def __call__(self, prompt, lookup):
+        return prompt if self.by else 1 / self.by
+
+
+def test_an_operator_that_raises_fails_its_own_jobs_alone(embedlab):
+    words = ["+operators.own._target_=test_sweep.Brittle", "+operators.own.by=0,1"]
+    code, out, err = embedlab("-m", *words, "hydra.sweep.dir=out")
+    assert (code, err) == (1, "")
+    assert {n: r["status"] for n, r in results("out").items()} == {0: "failed", 1: "done"}
+    assert results("out")[0]["error"] == "ZeroDivisionError: division by zero"
+    assert "failed: ZeroDivisionError: division by zero\n" in out
+    code, _, err = embedlab(words[0], "+operators.own.by=0", "hydra.run.dir=alone")
+    assert (code, err) == (1, "embedlab: ZeroDivisionError: division by zero\n")
+
+
+def test_a_sweep_is_taken_up_from_a_folder_of_any_name(embedlab, drawn):
+    name = "it's (ü, #1) [a=b]"
+    assert embedlab("-m", "guidance.scale=2,3", f"hydra.sweep.dir={launch.quoted(name)}")[0] == 0
+    Path(name, "0", "seed-0.png").unlink()
+    Path(name, "0", "result.json").unlink()
+    drawn()
+    for given in (name, f'"{name}"'):
+        code, out, err = embedlab(f"resume={given}", plain=True)
+        assert (code, err) == (0, "")
+        assert "Nothing had to be drawn: all pictures were there." in out
+        assert Path(name, "0", "seed-0.png").is_file()
+    assert drawn() == 0
+
+
+def test_the_bar_counts_pictures_that_came_out_as_others(embedlab, monkeypatch):
+    counts = []
+    monkeypatch.setattr(progress.Display, "close", lambda display: counts.append(display.bar.tasks[0]))
+    words = [*MIX, "operators.interpolate.weight=0,0.5", "seeds=[0,1]", "hydra.sweep.dir=out"]
+    assert embedlab("-m", *words)[0] == 0
+    assert [(task.completed, task.total) for task in counts] == [(6, 6)]
 
 
 def test_two_processes_in_one_folder(embedlab, tmp_path):

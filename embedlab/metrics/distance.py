@@ -45,5 +45,5 @@ def conditioning_distance(before: Conditioning, after: Conditioning) -> dict[str
     n = min(len(before.hidden), len(after.hidden))
     a, b = before.hidden[:n].float(), after.hidden[:n].float()
     hidden = float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean())
-    pooled = torch.nn.functional.cosine_similarity(before.pooled.float(), after.pooled.float(), dim=-1)
-    return {"conditioning/distance": hidden, "conditioning/pooled_distance": float(1 - pooled)}
+    pooled = torch.nn.functional.cosine_similarity(before.pooled.double(), after.pooled.double(), dim=-1)
+    return {"conditioning/distance": hidden, "conditioning/pooled_distance": round(float(1 - pooled), 9)}

@@ -184,13 +184,13 @@ const Grid = (() => {
 
   /** The score in its colour, and in a list which cell this is. */
   function caption(cell) {
-    const at = share(cell);
+    const at = State.unedited && cell.baseline ? null : share(cell);  // scores are those of the edited picture
     const value = el("span", { class: "value" }, State.score && at !== null ? Model.show(State.score, Model.score(cell, State.score)) : "");
     if (at !== null) {
       value.style.background = colour(at);
       value.style.color = at > 0.4 ? "#000" : "#fff";
     }
-    const named = along ? `${along.name} ${along.values[cell.at[Model.axis(along.key)]]}` : `${cell.label} · seed ${cell.seed ?? "–"}`;
+    const named = along ? `${along.name} ${along.values[cell.at[Model.axis(along.key)]]}` : `seed ${cell.seed ?? "–"} · ${cell.label}`;
     return el("span", { class: "strip" }, grid.classList.contains("flow") && el("span", { class: "who", title: cell.label }, named), value);
   }
 
