@@ -66,11 +66,12 @@ def once_a_table(measure: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
 
     @wraps(measure)
     def measured(table: Tensor) -> Any:
-        if table.is_inference():  # nobody counts what is written to it
+        if table.is_inference() or table.requires_grad:  # nobody counts what is written to it; it has a gradient
             return measure(table)
         key = (table.data_ptr(), table.shape, table.stride(), table.dtype, table.device, table._version)
         if key not in known:
-            known[key] = table, measure(table)  # the table is held, so that no other can come to lie at its place
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks next may want gradients of other things
+                known[key] = table, measure(table)  # the table is held, so that no other can come to lie at its place
         known.move_to_end(key)
         while len(known) > 8:
             known.popitem(last=False)
