@@ -47,7 +47,7 @@ class Watch(Protocol):
         """So many jobs, of so many distinct pictures, of which so many are still to be made."""
 
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
-        """Pictures were made with so many UNet rows; `outside` is what was spent since the last that was no UNet."""
+        """Pictures came out, after so many UNet rows (0: as others did) and seconds; `outside` went by beside them."""
 
     def finished(self, job: Job, result: dict[str, Any]) -> None:
         """A job has its files."""

@@ -21,10 +21,13 @@ class Seen(Quiet):
     """Keeps what it was told."""
 
     def __init__(self):
-        self.batches, self.reasons, self.notes, self.finished_at = [], [], [], {}
+        self.batches, self.reasons, self.notes, self.finished_at, self.copied = [], [], [], {}, 0
 
     def drew(self, pictures, rows, seconds, outside):
-        self.batches.append((pictures, rows))
+        if rows:
+            self.batches.append((pictures, rows))
+        else:
+            self.copied += pictures
 
     def finished(self, job, result):
         self.finished_at[job.number] = len(self.batches)
@@ -78,6 +81,7 @@ def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
     assert len(plan(mine)) == 2 * 4
     carry_out(mine, store, seen)
     assert seen.batches == [(6, 2 * 6 * 2)], "seeds × (as written, half, whole); weight 0 is as written, to the bit"
+    assert seen.copied == 2
     zero, plain = (store.get(mine[0].pictures[0][k]).latents for k in (1, 0))
     assert torch.equal(zero, plain)
 
