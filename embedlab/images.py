@@ -1,22 +1,24 @@
-"""latents ↔ images; the contact sheet; PNG with its settings inside."""
+"""latents ↔ images; files and tensors → pictures; the contact sheet; PNG with its settings inside."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from embedlab import infotext
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, PictureError
 
 KEY = "embedlab"  # the PNG text chunk that holds the settings
 END = bytes.fromhex("0000000049454e44ae426082")  # the last chunk of every PNG, which is always the same
@@ -37,12 +39,83 @@ def to_pil(pictures: Float[Tensor, "row 3 height width"]) -> list[Image.Image]:
 
 def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> Float[Tensor, "3 height width"]:
     """A picture in [0, 1]; with `size` (height, width) it is cut to that shape about its middle and resized."""
-    picture = picture.convert("RGB")
+    picture = as_seen(picture)
     if size and picture.size != size[::-1]:
-        from PIL import ImageOps
-
         picture = ImageOps.fit(picture, size[::-1], Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture as a viewer shows it, 8-bit RGB: turned as its EXIF says, 16-bit grey scaled, white behind.
+
+    Raises PictureError for numbers that name no brightness: floating-point ones, and those beyond 16 bits.
+
+    >>> as_seen(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0)), as_seen(Image.new("LA", (1, 1))).getpixel((0, 0))
+    ((255, 255, 255), (255, 255, 255))
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise PictureError("its pixels are 32-bit numbers; save it with 8 or 16 bits a channel.")
+        picture = Image.fromarray((grey / 257).round().astype(np.uint8))
+    if picture.mode == "F":
+        raise PictureError("its pixels are floating-point numbers; save it with 8 or 16 bits a channel.")
+    if picture.has_transparency_data:
+        picture = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture in a file, as seen; PictureError for what is none."""
+    try:
+        with Image.open(path) as picture:
+            return as_seen(picture)
+    except PictureError as error:
+        raise PictureError(f"'{path}' cannot be started from: {error}") from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise PictureError(f"'{path}' is not a picture that can be read: {why[:200]}") from None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A picture in memory, equal to another of the same size and colours."""
+
+    rows: UInt8[Tensor, "height width 3"] = field(compare=False, repr=False)
+    content: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", content_of(self.picture))
+
+    @property
+    def picture(self) -> Image.Image:
+        """It as an image."""
+        return Image.fromarray(self.rows.numpy())
+
+
+def pixels_of(given: Image.Image | Tensor) -> Pixels:
+    """An image, or a tensor (3, height, width) of numbers in [0, 1] or of bytes, as 8-bit pixels.
+
+    >>> pixels_of(torch.ones(3, 4, 5)).picture.size
+    (5, 4)
+    """
+    if isinstance(given, Tensor):
+        if given.ndim != 3 or given.shape[0] != 3 or not given.numel():
+            raise PictureError(f"a picture as a tensor has the shape (3, height, width), not {tuple(given.shape)}.")
+        if given.dtype != torch.uint8:
+            if not given.is_floating_point() or not bool(((given >= 0) & (given <= 1)).all()):
+                raise PictureError("a picture as a tensor holds numbers from 0 to 1, or bytes (torch.uint8).")
+            given = given.detach().float().mul(255).round().byte()
+        return Pixels(given.detach().cpu().permute(1, 2, 0).contiguous())
+    return Pixels(torch.from_numpy(np.array(as_seen(given))))
+
+
+def content_of(picture: Image.Image) -> str:
+    """A hash of the size and the colours of a picture, whatever kind of file it was in."""
+    rgb = picture.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()[:16]
 
 
 def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = None, parameters: str = "") -> Path:

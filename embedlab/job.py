@@ -180,6 +180,8 @@ def finish(
     """
     notes = list(job.notes)
     settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
+    if (start := job.cell.start.about(job.folder)) is not None:
+        settings["start"] = redact(start)
     rows: list[dict[str, Any]] = []
     whole: dict[str, float] = {}
     told: Explanation | None = None
@@ -232,11 +234,13 @@ def _write_pictures(
     old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
     for n, row in enumerate(rows):
         row["file"] = f"seed-{row['seed']}.png"
-        mine = {**settings, "seed": row["seed"], "edited": True, "batch": after.batches[n], "scores": dict(row)}
+        made = {"edited": True, "batch": after.batches[n], "runtime": after.runtimes[n]}
+        mine = {**settings, "seed": row["seed"], **made, "scores": dict(row)}
         images.save(new[n], job.folder / row["file"], mine, infotext(mine, new[n].size))
         if job.cell.operators:
             row["baseline"] = f"baseline-seed-{row['seed']}.png"
-            plain = {**settings, "seed": row["seed"], "edited": False, "batch": before.batches[n]}
+            made = {"edited": False, "batch": before.batches[n], "runtime": before.runtimes[n]}
+            plain = {**settings, "seed": row["seed"], **made}
             images.save(old[n], job.folder / row["baseline"], plain, infotext(plain, old[n].size))
     names = [f"seed {row['seed']}" for row in rows]
     columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]

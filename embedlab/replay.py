@@ -116,6 +116,7 @@ def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
     config = settings.get("config")
     if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
         config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
+    config = with_start(config, settings.get("start"), path)
     try:
         source, cell = made(config, trust)
     except ConfigError as error:
@@ -136,6 +137,35 @@ def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
         versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {},
         picture=picture,
     )
+
+
+def with_start(config: Any, about: Any, path: Path) -> Any:
+    """The config of a picture with its start picture where that is found: where it says, or seen from the PNG's folder.
+
+    PictureError where there is none, or only another one than the picture was made from.
+    """
+    from embedlab.images import content_of, open_picture
+    from embedlab.sampler import found
+
+    start = config.get("start") if isinstance(config, dict) else None
+    if not isinstance(about, dict) or not isinstance(start, dict) or not isinstance(start.get("picture"), str):
+        return config  # from noise, or by 0.1, which kept no hash
+    places = [start["picture"]]
+    if isinstance(about.get("path"), str):
+        places.append(str(path.absolute().parent / about["path"]))
+    seen, missing = [], []
+    for place in places:
+        try:
+            file = found(place)
+        except PictureError:
+            missing.append(place)
+            continue
+        if content_of(open_picture(file)) == about.get("content"):
+            return {**config, "start": {**start, "picture": str(file)}}
+        seen.append(str(file))
+    if seen:
+        raise PictureError(f"the start picture of '{path}' is another one: '{seen[0]}' is not what it was made from.")
+    raise PictureError(f"the start picture of '{path}' is not there any more: {' and '.join(map(repr, missing))}.")
 
 
 def replay(path: Path, trust: Sequence[str] = ()) -> Replay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from embedlab import images
 from embedlab.embeddings import is_whole
 from embedlab.errors import PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
@@ -71,11 +73,12 @@ class Sampler:
 class Start:
     """Where sampling starts: from noise, or from a picture (img2img, Meng et al. 2022).
 
-    `picture` is a path, or the name of a picture that embedlab ships (`puppy.png`). Of `step` (the first step that is
-    run) and `strength` (the share of steps that is run, diffusers' word) one is given.
+    `picture` is a path, the name of a picture that embedlab ships (`puppy.png`), a PIL image or a tensor (3, height,
+    width) in [0, 1]. Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers'
+    word) one is given. The picture is read at once; a file that changes later is refused.
     """
 
-    picture: str | None = None
+    picture: Any = None
     step: int | None = None
     strength: float | None = None
 
@@ -93,25 +96,46 @@ class Start:
         number = isinstance(self.strength, int | float) and not isinstance(self.strength, bool)
         if self.strength is not None and not (number and 0 < self.strength <= 1):
             raise SamplerError(f"start.strength is {self.strength!r}; it has to be above 0 and at most 1.")
-        if not self.path.is_file():
-            raise PictureError(
-                f"there is no picture '{self.picture}'; shipped are {listed(p.name for p in SHIPPED.iterdir())}."
-            )
-        self.open()
+        if isinstance(self.picture, Image.Image | Tensor):
+            object.__setattr__(self, "picture", images.pixels_of(self.picture))
+        elif isinstance(self.picture, Path):
+            object.__setattr__(self, "picture", str(self.picture))
+        if isinstance(self.picture, images.Pixels):
+            path, content = None, self.picture.content
+        else:
+            path = found(self.picture)
+            content = images.content_of(images.open_picture(path))
+        object.__setattr__(self, "_path", path)
+        object.__setattr__(self, "_content", content)
 
     @property
-    def path(self) -> Path:
-        """Where the picture is."""
-        own = Path(str(self.picture)).expanduser()
-        return own if own.exists() else SHIPPED / str(self.picture)
+    def path(self) -> Path | None:
+        """Where the picture is, whatever the working directory became since; None for one in memory, and for noise."""
+        return getattr(self, "_path", None)
+
+    @property
+    def content(self) -> str | None:
+        """A hash of the size and the colours of the picture; None for noise."""
+        return getattr(self, "_content", None)
 
     def open(self) -> Image.Image:
         """The picture, as RGB."""
-        try:
-            with Image.open(self.path) as picture:
-                return picture.convert("RGB")
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise PictureError(f"'{self.picture}' is not a picture that can be read: {error}") from None
+        if isinstance(self.picture, images.Pixels):
+            return self.picture.picture
+        assert self.path is not None
+        picture = images.open_picture(self.path)
+        if images.content_of(picture) != self.content:
+            raise PictureError(f"'{self.path}' is another picture than it was when this was set up; start over.")
+        return picture
+
+    def about(self, folder: Path) -> dict[str, str] | None:
+        """What is kept in a file in `folder` so that the picture is found from there and known again."""
+        if self.content is None:
+            return None
+        about = {"content": self.content}
+        if self.path is not None and self.path.parent != SHIPPED:
+            about["path"] = os.path.relpath(self.path, folder.absolute())
+        return about
 
     def first(self, steps: int) -> int:
         """The first of `steps` that is run."""
@@ -148,6 +172,21 @@ class Sampled:
 
     latents: Float[Tensor, "row c h w"]
     kept: tuple[Kept, ...] = ()
+
+
+def found(picture: Any) -> Path:
+    """The absolute path of a picture that is named by a path, or by the name of one that embedlab ships."""
+    if not isinstance(picture, str):
+        raise PictureError(f"start.picture is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
+    try:
+        for path in (Path(picture).expanduser(), SHIPPED / picture):
+            if path.is_file():
+                return path.absolute()
+    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, not in this machine's alphabet
+        pass
+    where = "" if Path(picture).is_absolute() else f" in '{Path.cwd()}'"
+    shipped = listed(sorted(path.name for path in SHIPPED.iterdir()))
+    raise PictureError(f"there is no picture {repr(picture)[:200]}{where}; shipped are {shipped}.")
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:

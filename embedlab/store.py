@@ -43,16 +43,11 @@ def key_of(source: Source, cell: Cell) -> Callable[[int], str]:
     The number type and the kind of device count, the size of the batch does not.
     """
     device = torch.device(source.device) if source.device else pick_device(None)
-    start = content(cell.start.path) if cell.start.picture is not None else None
+    start = cell.start.content
     whole = fingerprint(
         [source.identity, device.type, str(pick_dtype(source.dtype, device)), cell, start, code_of(cell), versions()]
     )
     return lambda seed: hashlib.sha256(f"{whole}/{seed}".encode()).hexdigest()[:24]
-
-
-def content(path: Path) -> str:
-    """A hash of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def code_of(cell: Cell) -> list[str]:
@@ -132,6 +127,7 @@ def packed(drawn: Drawn, key: str) -> bytes:
     for n, (_, latents, x0) in enumerate(drawn.steps):
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
     about = {"steps": [number for number, _, _ in drawn.steps], "batch": drawn.batch, "key": key}
+    about["runtime"] = dict(drawn.runtime)
     return save(tensors, {"about": json.dumps(about)})
 
 
@@ -144,7 +140,8 @@ def unpacked(data: bytes, key: str) -> Drawn:
         raise ValueError(f"the picture is that of {about['key']}")
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
     shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
-    return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]))
+    runtime = about.get("runtime", {})  # what 0.1 kept has none
+    return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), runtime)
 
 
 def as_png(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, " byte"]:

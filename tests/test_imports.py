@@ -22,9 +22,9 @@ ORDER = [
         "explanation",
         "export",
         "guidance",
-        "sampler",
         "infotext",
         "images",
+        "sampler",
         "metrics",
     ),
     *(

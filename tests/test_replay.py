@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image, PngImagePlugin
@@ -18,6 +19,7 @@ from embedlab.app import conf_dir
 from embedlab.build import cell_of, part_of
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.replay import main, recipe, replay
+from embedlab.sampler import SHIPPED
 from embedlab.trust import checked, known, located, made, true_name
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
@@ -106,6 +108,39 @@ def with_weight(told, cell):
     told = copy.deepcopy(told)
     told["operators"]["interpolate"]["weight"] = cell.operators[0].weight
     return told
+
+
+def test_a_start_picture_is_found_from_elsewhere_and_known_again(tmp_path, monkeypatch):
+    there = tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    with Image.open(SHIPPED / "puppy.png") as puppy:
+        puppy.save("in.png")
+        grey = puppy.convert("L")
+    made = draw(tmp_path / "out" / "job", "seeds=[1]", "start=picture", "start.picture=in.png", "start.strength=0.5")
+    monkeypatch.chdir(tmp_path)
+    assert replay(made / "seed-1.png").same, "found beside the picture's own folder"
+    grey.save(tmp_path / "in.png")
+    assert replay(made / "seed-1.png").same, "the one that happens to be here is another"
+    grey.save(there / "in.png")
+    with pytest.raises(PictureError, match=r"the start picture of '.*seed-1.png' is another one: '.*/in.png' is not"):
+        replay(made / "seed-1.png")
+    (there / "in.png").unlink()
+    (tmp_path / "in.png").unlink()
+    with pytest.raises(PictureError, match=r"is not there any more: 'in.png' and '.*there/in.png'"):
+        replay(made / "seed-1.png")
+
+
+def test_a_picture_says_what_its_bits_depend_on(drawn):
+    """Threads and the processor's instructions move pixels by 1 of 255; both are kept, also by the store."""
+    settings = images.settings_of(drawn / "seed-3.png")
+    assert settings["runtime"] == images.settings_of(drawn / "baseline-seed-5.png")["runtime"]
+    assert settings["runtime"]["threads"] == torch.get_num_threads()
+    assert settings["runtime"]["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert {"device": "cpu", "dtype": "float32"}.items() <= settings["runtime"].items()
+    assert all(settings["runtime"][name] for name in ("processor", "torch_build"))
+    key = json.loads((drawn / "result.json").read_text())["pictures"][0]["key"]
+    assert Store(drawn / ".cells").get(key).runtime == settings["runtime"]
 
 
 def test_a_picture_that_was_touched_is_told_in_figures(drawn, tmp_path):
