@@ -38,9 +38,9 @@ from embedlab.sampler import (
     check_seeds,
     check_size,
     generators,
-    moments,
     noise,
     picture_latents,
+    rehearsed,
     sample,
 )
 from embedlab.schedule import Moment, Timed, at, curves, timed
@@ -297,10 +297,9 @@ def calls_of(cell: Cell, scheduler_config: dict[str, Any]) -> list[Cell]:
 
 def times_of(cell: Cell, scheduler_config: dict[str, Any]) -> tuple[Moment, ...]:
     """Step and noise level of each call of the denoiser that a cell will make."""
-    sampler, first = cell.sampler, cell.start.first(cell.sampler.steps)
-    config = {k: v for k, v in scheduler_config.items() if not k.startswith("_")}
-    key = fingerprint([sampler, first, config])
-    return _moments([key], lambda _: [tuple(moments(sampler.make(config), first))])[0]
+    sampler, start = cell.sampler, cell.start
+    key = fingerprint([sampler, start.picture is None, start.first(sampler.steps), start.warmup, scheduler_config])
+    return _moments([key], lambda _: [tuple(rehearsed(sampler, scheduler_config, start))])[0]
 
 
 def gathered(cell: Cell, seeds: Sequence[int], drawn: Sequence[Drawn], told: tuple[Told, ...]) -> Rendered:
@@ -345,6 +344,7 @@ def draw(model: Model, wanted: Sequence[Wanted], on_step: Callable[[int], None] 
         cell.start.first(cell.sampler.steps),
         cell.sampler.keep,
         on_step,
+        cell.start.warmup,
     )
     pictures = images.decode(out.latents, model.vae)
     kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]

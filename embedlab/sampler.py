@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from embedlab import images
 from embedlab.embeddings import is_whole
-from embedlab.errors import PictureError, SamplerError, listed
+from embedlab.errors import EmbedlabError, PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
 from embedlab.schedule import Moment
 
 SHIPPED = Path(__file__).parent / "pictures"
 LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
+WARMUPS = ("history", "diffusers")
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -56,17 +57,92 @@ class Sampler:
         if wrong := [k for k in self.keep if not is_whole(k) or not 0 <= k < self.steps]:
             raise SamplerError(f"sampler.keep names step {wrong[0]!r}; there are steps 0 to {self.steps - 1}.")
 
-    def make(self, config: dict[str, Any]) -> Any:
-        """The scheduler, with the noise levels that the model was trained on, and its timesteps set."""
-        import diffusers
+    def make(self, config: Mapping[str, Any]) -> Any:
+        """The scheduler, with the noise levels that the model was trained on, and its timesteps set.
 
+        Raises SamplerError where a config makes no such scheduler, or none of so many steps whose noise levels fall.
+        """
         name, settings = SCHEDULERS[self.scheduler]
         try:
-            scheduler = getattr(diffusers, name).from_config(config, **settings)
-            scheduler.set_timesteps(self.steps)
-        except (NotImplementedError, TypeError, ValueError, KeyError) as error:
-            raise SamplerError(f"the model's scheduler config does not make a {name}: {error}") from None
+            scheduler = as_trained(config, name, settings)
+            fault = set_steps(scheduler, self.steps)
+            fewer = (n for n in range(self.steps - 1, 0, -1) if set_steps(scheduler, n) is None)
+            most = next(fewer, None) if fault else None
+        except EmbedlabError:
+            raise
+        except Exception as error:  # whatever a config from elsewhere makes a constructor stumble on
+            raise SamplerError(f"the model's scheduler config does not make a {name}: {reason(error)}") from None
+        if fault:
+            hint = f"take {most}, or a sampler other than {self.scheduler}" if most else "take another sampler"
+            raise SamplerError(f"sampler.steps is {self.steps}, and {fault}; {hint}.")
         return scheduler
+
+
+def as_trained(config: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> Any:
+    """A scheduler of diffusers by the name of its class, with a model's noise levels.
+
+    What a config leaves out is what its own class takes for it, where it tells of the training. A config of a class
+    that never clips the predicted x0 (DPM++, Euler, UniPC, PNDM) makes none that does: DDIM and DDPM would by default.
+    """
+    import diffusers
+
+    kind, own = getattr(diffusers, name), getattr(diffusers, str(config.get("_class_name")), None)
+    known = inspect.signature(kind).parameters
+    defaults = inspect.signature(own).parameters if inspect.isclass(own) else {}
+    training = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "clip_sample")
+    filled = {key: defaults[key].default for key in training if key in defaults}
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in known:
+        able = [
+            one
+            for one, (other, _) in SCHEDULERS.items()
+            if "rescale_betas_zero_snr" in inspect.signature(getattr(diffusers, other)).parameters
+        ]
+        raise SamplerError(
+            f"the model was trained with zero terminal SNR (rescale_betas_zero_snr), which a {name} does not know; "
+            f"choose one of {listed(able)}."
+        )
+    clips = {"clip_sample": False} if "clip_sample" in known else {}
+    return kind.from_config({**clips, **filled, **config}, **settings)
+
+
+def set_steps(scheduler: Any, steps: int) -> str | None:
+    """Set a scheduler's timesteps; answers with what is wrong with them, None where each step has less noise.
+
+    `trailing` spacing ends one step too late for 61, 103, … steps, at timestep -1: that one is taken away.
+    """
+    scheduler.set_timesteps(steps)
+    calls = 2 * steps - 1 if scheduler.order == 2 else steps + 1 if is_pndm(scheduler) and steps > 1 else steps
+    times = scheduler.timesteps
+    if len(times) == calls + scheduler.order and float(times[-1]) < 0:
+        if per_call(scheduler):
+            scheduler.sigmas = torch.cat([scheduler.sigmas[:calls], scheduler.sigmas[-1:]])
+        scheduler.timesteps, scheduler.num_inference_steps = times[:calls], steps
+        times = scheduler.timesteps
+    if len(times) != calls:
+        return f"its scheduler makes {len(times)} calls of them where there have to be {calls}"
+    lowest, highest, top = float(times.min()), float(times.max()), scheduler.config.num_train_timesteps - 1
+    if scheduler.config.get("timestep_type") != "continuous" and not 0 <= lowest <= highest <= top:
+        return f"they go from timestep {highest:g} to {lowest:g} where the model was trained on {top} to 0"
+    levels = {moment.step: moment.sigma for moment in moments(scheduler)}
+    if any(not a > b > 0 for a, b in pairwise(levels.values())):
+        return "two of them have the same noise level"
+    return None
+
+
+def is_pndm(scheduler: Any) -> bool:
+    """Whether a scheduler calls the denoiser twice in its second step, to have a history sooner."""
+    return hasattr(scheduler, "plms_timesteps")
+
+
+def per_call(scheduler: Any) -> bool:
+    """Whether a scheduler has a list of noise levels for its calls, and one more for the end."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    return sigmas is not None and len(sigmas) == len(scheduler.timesteps) + 1
+
+
+def reason(error: Exception) -> str:
+    """What another library says of an error, on one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 @dataclass(frozen=True)
@@ -76,16 +152,25 @@ class Start:
     `picture` is a path, the name of a picture that embedlab ships (`puppy.png`), a PIL image or a tensor (3, height,
     width) in [0, 1]. Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers'
     word) one is given. The picture is read at once; a file that changes later is refused.
+
+    `warmup` is how a multistep sampler (lms, pndm) begins late. `history`: as it begins from noise, with an order that
+    grows with the steps that were run. `diffusers`: as diffusers' pipelines do, which take the order from the place in
+    the schedule, and leave noise that no step has taken away.
     """
 
     picture: Any = None
     step: int | None = None
     strength: float | None = None
+    warmup: Literal["history", "diffusers"] = "history"
 
     def __post_init__(self) -> None:
+        if self.warmup not in WARMUPS:
+            raise SamplerError(f"start.warmup is {self.warmup!r}; choose one of {listed(WARMUPS)}.")
         if self.picture is None:
-            if self.step is not None or self.strength is not None:
-                raise SamplerError("start.step and start.strength need a picture to start from: set start.picture.")
+            if self.step is not None or self.strength is not None or self.warmup != "history":
+                raise SamplerError(
+                    "start.step, start.strength and start.warmup need a picture to start from: set start.picture."
+                )
             return
         if self.step is None and self.strength is None:
             raise SamplerError("a picture to start from needs one of start.step and start.strength.")
@@ -143,9 +228,10 @@ class Start:
             return 0
         if self.strength is not None:
             if not int(steps * self.strength):
+                digits = 10 ** (2 + len(str(steps)))  # rounded up, because a little less would be none again
                 raise SamplerError(
                     f"start.strength is {self.strength}: of {steps} steps none would be run; "
-                    f"take {1 / steps:g} or more."
+                    f"take {-(-digits // steps) / digits:g} or more."
                 )
             return max(steps - min(int(steps * self.strength), steps), 0)
         assert self.step is not None
@@ -207,23 +293,65 @@ def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]
     return torch.stack([posterior.mean[0] + posterior.std[0] * d for d in drawn]) * vae.config.scaling_factor
 
 
-def moments(scheduler: Any, first: int = 0) -> list[Moment]:
-    """Every call of the denoiser that `sample` will make, with its step and noise level."""
-    every, times = scheduler.order, scheduler.timesteps.tolist()
-    count = len(times)
-    # calls at one noise level are one step: Heun's two, and the one that PNDM makes twice to warm up
-    step_of = [0, *accumulate(int(b != a) for a, b in pairwise(times))]
-    steps = step_of[-1] + 1
+def calls_of(scheduler: Any, first: int = 0, warmup: str = "history") -> list[tuple[int, int]]:
+    """Every call of the denoiser from step `first` on: its step, and its place among the scheduler's timesteps.
+
+    A step of a second-order scheduler (Heun) is the call that corrects the step before, and its own. PNDM calls twice
+    in the second step that it runs; diffusers, which starts late by leaving out calls, in the second step of all.
+    """
+    count = len(scheduler.timesteps)
+    if scheduler.order == 2:
+        return [((place + 1) // 2, place) for place in range(2 * first, count)]
+    if not is_pndm(scheduler):
+        return [(place, place) for place in range(first, count)]
+    if warmup == "diffusers":
+        return [(place - (place > 1), place) for place in range(first, count)]
+    steps = list(range(first, max(count - 1, 1)))
+    return [(step, step + (step > 0)) for step in (*steps[:2], *steps[1:])]
+
+
+def moments(scheduler: Any, first: int = 0, warmup: str = "history") -> list[Moment]:
+    """Every call of the denoiser that `sample` will make, with its step and noise level.
+
+    At zero terminal SNR the noise level is 4096, as in diffusers' own schedulers, and not infinite.
+    """
+    every, top = scheduler.order, float(scheduler.config.num_train_timesteps)
+    steps = calls_of(scheduler)[-1][0] + 1
     calls = []
-    for call in range(first * every, count):
-        t = times[call]
-        if getattr(scheduler, "sigmas", None) is not None and len(scheduler.sigmas) >= count:
-            sigma = float(scheduler.sigmas[call])
+    for n, (step, place) in enumerate(calls_of(scheduler, first, warmup)):
+        t = float(scheduler.timesteps[place])
+        if per_call(scheduler):
+            sigma = float(scheduler.sigmas[place])
         else:
-            a = float(scheduler.alphas_cumprod[int(t)])
+            a = max(float(scheduler.alphas_cumprod[int(t)]), 2**-24)
             sigma = ((1 - a) / a) ** 0.5
-        top = float(scheduler.config.num_train_timesteps)
-        calls.append(Moment(call, step_of[call], steps, float(t), sigma, steps * every, top))
+        calls.append(Moment(first * every + n, step, steps, t, sigma, steps * every, top))
+    return calls
+
+
+@torch.inference_mode()
+def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None = None) -> list[Moment]:
+    """Every call of the denoiser, after the whole schedule was run on four numbers, with a denoiser that says zero.
+
+    Raises SamplerError for a scheduler that would fail, or end in NaN, with these settings.
+    """
+    start = start or Start()
+    first, scheduler = start.first(sampler.steps), sampler.make(config)
+    calls = moments(scheduler, first, start.warmup)
+    x, random = torch.ones(1, 4, 1, 1), generators([0])
+    begin = None if start.picture is None else x
+    try:
+        end = sample(lambda x, t: torch.zeros_like(x), x, scheduler, random, begin, first, warmup=start.warmup).latents
+    except Exception as error:  # diffusers' schedulers say what they cannot do when they come to it
+        raise SamplerError(
+            f"the sampler {sampler.scheduler} cannot run {sampler.steps} steps with the model's scheduler config: "
+            f"{reason(error)}"
+        ) from None
+    if not torch.isfinite(end).all():
+        raise SamplerError(
+            f"{sampler.steps} steps of the sampler {sampler.scheduler} end in NaN or infinite numbers with the model's "
+            f"scheduler config ({scheduler.config.prediction_type}); take another sampler."
+        )
     return calls
 
 
@@ -236,46 +364,49 @@ def sample(
     first: int = 0,
     keep: Sequence[int] = (),
     on_step: Callable[[int], None] | None = None,
+    warmup: str = "history",
 ) -> Sampled:
     """Denoise from noise, or from `start` latents noised to step `first`.
 
     Schedulers that call the denoiser more than once a step (Heun) are counted in steps, not calls. Latents that become
     NaN or infinite come out so: whether that ends everything or spoils one picture of many is the caller's to say.
     """
-    every = scheduler.order
-    timesteps = scheduler.timesteps[first * every :].to(noise.device)
+    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]].to(noise.device)
+    if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice
+        scheduler.set_begin_index(first * scheduler.order)
     if start is None:
         x = noise * scheduler.init_noise_sigma
     else:
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first * every)
         x = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(noise)))
     accepted = inspect.signature(scheduler.step).parameters
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
     kept = []
-    for moment, t in zip(moments(scheduler, first), timesteps, strict=True):
+    for n, (moment, t) in enumerate(zip(moments(scheduler, first, warmup), timesteps, strict=True)):
         step = moment.step
         seen = denoise(scheduler.scale_model_input(x, t), t).to(x.dtype)
-        out = advance(seen, t, x)
+        if "order" in accepted and warmup == "history":
+            out = advance(seen, t, x, order=min(n + 1, 4))
+        else:
+            out = advance(seen, t, x)
         if step in keep:
             x0 = getattr(out, "pred_original_sample", None)
-            kept.append(
-                Kept(step, float(t), out.prev_sample, predicted_x0(scheduler, seen, x, t) if x0 is None else x0)
-            )
+            x0 = predicted_x0(scheduler.config.prediction_type, seen, x, moment.sigma) if x0 is None else x0
+            kept.append(Kept(step, float(t), out.prev_sample, x0))
         x = out.prev_sample
         if on_step:
             on_step(step)
     return Sampled(x, tuple({k.step: k for k in kept}.values()))
 
 
-def predicted_x0(scheduler: Any, seen: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """The clean latents that a prediction implies, for variance-preserving schedulers that do not tell."""
-    a = scheduler.alphas_cumprod.to(x)[t.long()]
-    if scheduler.config.prediction_type == "v_prediction":
-        return a.sqrt() * x - (1 - a).sqrt() * seen
-    if scheduler.config.prediction_type == "sample":
-        return seen
-    return (x - (1 - a).sqrt() * seen) / a.sqrt()
+def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The clean latents that a prediction implies, for variance-preserving schedulers that do not tell.
+
+    `x` is the sum of x0, weighted by 1/√(1 + σ²), and of noise, weighted by σ/√(1 + σ²).
+    """
+    scale = (1 + sigma**2) ** 0.5
+    if prediction == "v_prediction":
+        return (x - sigma * seen) / scale
+    return seen if prediction == "sample" else scale * x - sigma * seen
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

@@ -1,15 +1,21 @@
+import json
+import re
+import shutil
+from itertools import pairwise
+
 import pytest
 import torch
-from conftest import open_pipeline
+from conftest import NOISE, open_pipeline
 from PIL import Image
 
 from embedlab import Cell, Guidance, Sampler, Start, embed_all, encode, render
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
-from embedlab.sampler import SCHEDULERS, check_seeds, check_size, generators, noise
+from embedlab.models import load
+from embedlab.sampler import SCHEDULERS, check_seeds, check_size, generators, moments, noise, rehearsed, sample
 
 LIBRARY = {
-    "ddim": ("DDIMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # by default theirs clips, with a config that does not say
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "lms": ("LMSDiscreteScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
@@ -52,8 +58,16 @@ def test_final_latents_are_those_of_the_pipeline(model, pipeline, scheduler, sca
     torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "lms", "euler", "dpmpp_2m"])
-def test_image_to_image_is_that_of_the_pipeline(folders, sd1, tmp_path, scheduler):
+@pytest.mark.parametrize(
+    ("scheduler", "warmup"),
+    [
+        *((name, "history") for name in ("ddim", "euler", "dpmpp_2m", "heun")),
+        ("pndm", "diffusers"),
+        ("lms", "diffusers"),
+    ],
+)
+def test_image_to_image_is_that_of_the_pipeline(folders, sd1, tmp_path, scheduler, warmup):
+    """Multistep samplers that take their order from the place in the schedule do so only where that is asked for."""
     from diffusers import StableDiffusionImg2ImgPipeline
 
     own = StableDiffusionImg2ImgPipeline(**open_pipeline(folders["sd1"]).components, requires_safety_checker=False)
@@ -61,7 +75,10 @@ def test_image_to_image_is_that_of_the_pipeline(folders, sd1, tmp_path, schedule
     file = tmp_path / "in.png"
     Image.effect_noise((16, 16), 90).convert("RGB").save(file)
     cell = Cell(
-        "a puppy", sampler=Sampler(scheduler, 10), start=Start(str(file), strength=0.6), guidance=Guidance(5.0, "")
+        "a puppy",
+        sampler=Sampler(scheduler, 10),
+        start=Start(str(file), strength=0.6, warmup=warmup),
+        guidance=Guidance(5.0, ""),
     )
     ours = render(sd1, [cell], (7, 8))[0].latents
     theirs = library_latents(own, cell, sd1.towers, (7, 8), image=Image.open(file), strength=0.6)
@@ -132,12 +149,214 @@ def test_predicted_x0_at_no_noise_is_the_picture(sd1):
 
     scheduler = Sampler("ddim", 5).make(sd1.scheduler | {"clip_sample": False})
     x, seen, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), scheduler.timesteps[2]
-    torch.testing.assert_close(predicted_x0(scheduler, seen, x, t), scheduler.step(seen, t, x).pred_original_sample)
+    sigma = moments(scheduler)[2].sigma
+    mine = predicted_x0(scheduler.config.prediction_type, seen, x, sigma)
+    torch.testing.assert_close(mine, scheduler.step(seen, t, x).pred_original_sample)
+
+
+# ── noise levels ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+LEVELS = {
+    "leading": {},
+    "linspace": {"timestep_spacing": "linspace"},
+    "trailing": {"timestep_spacing": "trailing"},
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "beta": {"use_beta_sigmas": True},
+    "lu": {"use_lu_lambdas": True},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "cosine karras": {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True},
+}
+
+
+def config_of(**more):
+    return {"_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "prediction_type": "epsilon", **NOISE, **more}
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_step_is_a_noise_level_whatever_the_spacing_rounds_timesteps_to(scheduler, levels):
+    for steps in (1, 2, 20, 50):
+        sampler = Sampler(scheduler, steps, keep=(0, steps - 1))
+        calls = rehearsed(sampler, config_of(**LEVELS[levels]))
+        often = [[call.step for call in calls].count(step) for step in range(steps)]
+        twice = {"heun": range(1, steps), "pndm": range(1, 2)}.get(scheduler, ())
+        assert often == [2 if step in twice else 1 for step in range(steps)]
+        assert [call.call for call in calls] == list(range(len(calls)))
+        assert {call.steps for call in calls} == {steps}
+        falling = list({call.step: call.sigma for call in calls}.values())
+        assert all(a > b > 0 for a, b in pairwise(falling))
+        kept = sample(
+            lambda x, t: 0 * x, torch.ones(1, 4, 1, 1), sampler.make(config_of(**LEVELS[levels])), keep=sampler.keep
+        ).kept
+        assert [one.step for one in kept] == sorted({0, steps - 1})
+
+
+def refusal(make):
+    """The line with which something is refused, or nothing."""
+    try:
+        make()
+    except SamplerError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("levels", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_very_many_steps_are_made_or_refused_with_a_number_that_is_not(scheduler, levels):
+    config = config_of(**LEVELS[levels])
+    # trailing ends at timestep -1 in diffusers, one step too late, for 61, 103 and 58 other numbers
+    for steps in (61, 103, 466, 500, 998, 999, 1000):
+        if said := refusal(lambda: Sampler(scheduler, steps).make(config)):  # noqa: B023
+            line = f"sampler.steps is {steps}, and .*; take (99[89]), or a sampler other than {scheduler}."
+            steps = int(re.fullmatch(line, said)[1])  # noqa: PLW2901
+        calls = moments(Sampler(scheduler, steps).make(config))
+        assert calls[-1].step == steps - 1
+        assert all(0 <= call.timestep <= 999 for call in calls)
+
+
+def test_every_number_of_steps_of_the_shipped_model_is_so_many(emoji):
+    for steps in range(1, 1001):
+        scheduler = Sampler("ddim", steps).make(emoji.scheduler)
+        assert len(scheduler.timesteps) == steps
+        assert 0 <= scheduler.timesteps[-1] < scheduler.timesteps[0] + (steps == 1) == 999 + (steps == 1)
+
+
+def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weights(folders, tmp_path):
+    from embedlab import find
+    from embedlab.experiment import check
+
+    for changed, scheduler, said in [
+        (
+            {"prediction_type": "sample"},
+            "pndm",
+            "the sampler pndm cannot run 5 steps .*prediction_type given as sample",
+        ),
+        ({"prediction_type": "sample"}, "euler_ancestral", "cannot run 5 steps .*not implemented yet: sample"),
+        (
+            {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+            "ddim",
+            "end in NaN or infinite numbers with",
+        ),
+        (
+            {"rescale_betas_zero_snr": True},
+            "lms",
+            "which a LMSDiscreteScheduler does not know; choose one of ddim, ddpm",
+        ),
+        ({"rescale_betas_zero_snr": True}, "pndm", "which a PNDMScheduler does not know"),
+        ({"rescale_betas_zero_snr": True}, "heun", "which a HeunDiscreteScheduler does not know"),
+        (
+            {"num_train_timesteps": 4},
+            "ddim",
+            "does not make a DDIMScheduler: `num_inference_steps`: 5 cannot be larger",
+        ),
+        ({"num_train_timesteps": 0}, "euler", "does not make a EulerDiscreteScheduler: "),
+        ({"beta_schedule": "wild"}, "heun", "does not make a HeunDiscreteScheduler: wild is not implemented"),
+        ({"timestep_spacing": "wild"}, "unipc", "does not make a UniPCMultistepScheduler: wild is not supported"),
+    ]:
+        folder = tmp_path / f"{scheduler}-{len(str(changed))}"
+        shutil.copytree(folders["sd1"], folder)
+        file = folder / "scheduler" / "scheduler_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+        with pytest.raises(SamplerError, match=said) as caught:
+            check(Cell("a puppy", sampler=Sampler(scheduler, 5)), find(str(folder)))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc"])
+def test_zero_terminal_snr_is_drawn_as_the_pipeline_draws_it(folders, tmp_path, scheduler):
+    import diffusers
+
+    folder = tmp_path / "sd2"
+    shutil.copytree(folders["sd2"], folder)
+    file = folder / "scheduler" / "scheduler_config.json"
+    changed = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "clip_sample": False}
+    config = {**json.loads(file.read_text()), **changed}
+    file.write_text(json.dumps(config))
+    model, pipeline = load(str(folder), device="cpu"), open_pipeline(folder)
+    name, settings = SCHEDULERS[scheduler]
+    pipeline.scheduler = getattr(diffusers, name).from_config(config, **settings)
+    cell = Cell("a puppy", sampler=Sampler(scheduler, 5, keep=(0,)), guidance=Guidance(4.0))
+    (ours,) = render(model, [cell], [3])
+    seeded = [torch.Generator().manual_seed(3)]
+    own = pipeline("a puppy", num_inference_steps=5, guidance_scale=4.0, generator=seeded, output_type="latent").images
+    torch.testing.assert_close(ours.latents, own, atol=1e-4, rtol=1e-4)
+    assert torch.isfinite(ours.steps[0].x0).all()
+    assert moments(cell.sampler.make(config))[0].sigma == pytest.approx(4096, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "own", ["DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler", "PNDMScheduler"]
+)
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "heun"])
+def test_a_config_that_says_nothing_of_clipping_makes_no_sampler_that_clips(own, scheduler):
+    config = {key: value for key, value in config_of(_class_name=own).items() if key != "clip_sample"}
+    assert not Sampler(scheduler, 5).make(config).config.clip_sample
+    assert not Sampler(scheduler, 5).make({**config, "_class_name": "no such class"}).config.clip_sample
+    assert Sampler(scheduler, 5).make({**config, "clip_sample": True}).config.clip_sample
+    assert Sampler(scheduler, 5).make({**config, "_class_name": "DDIMScheduler"}).config.clip_sample, "its own default"
+    made = Sampler("ddim", 4).make(config)
+    far = sample(lambda x, t: 0 * x, torch.full((1, 4, 1, 1), 3.0), made).latents
+    assert far.abs().max() > 3, "no noise was seen, so that all of it is picture"
+
+
+def test_noise_levels_that_a_config_leaves_out_are_those_of_its_own_class():
+    betas = Sampler("ddim", 5).make({"_class_name": "HeunDiscreteScheduler"}).betas
+    assert (betas[0].item(), betas[-1].item()) == (pytest.approx(0.00085), pytest.approx(0.012))
+
+
+# ── from a picture ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_a_picture(scheduler, first, warmup="history"):
+    """What is left of a start at step `first` of 20: normal numbers about 1 with a spread of 0.3, seen exactly."""
+    made = Sampler(scheduler, 20).make(config_of())
+    calls = iter(moments(made, first, warmup))
+
+    def denoise(x, t):
+        a = 1 / (1 + next(calls).sigma ** 2)
+        return (1 - a) ** 0.5 * (x - a**0.5) / (a * 0.09 + 1 - a)
+
+    random = torch.Generator().manual_seed(0)
+    noise, spread = torch.randn(2, 1, 4, 16, 16, generator=random)
+    return sample(denoise, noise, made, start=1 + 0.3 * spread, first=first, warmup=warmup).latents
+
+
+def apart(a, b):
+    return float((a - b).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("scheduler", ["lms", "pndm"])
+def test_a_multistep_sampler_that_starts_late_starts_as_it_starts(scheduler):
+    for first in range(20):
+        late = from_a_picture(scheduler, first)
+        assert apart(late, from_a_picture("euler", first)) < 0.06, first
+        assert late.std().item() == pytest.approx(0.3, abs=0.05), first
+    whole, theirs = (from_a_picture(scheduler, 0, warmup) for warmup in ("history", "diffusers"))
+    assert torch.equal(whole, theirs)
+
+
+def test_what_diffusers_leaves_of_a_late_start():
+    """The order of the place in the schedule, with a history that was never run: what `history` is for."""
+    assert apart(from_a_picture("lms", 17, "diffusers"), from_a_picture("euler", 17)) > 0.5
+    assert apart(from_a_picture("pndm", 19, "diffusers"), from_a_picture("euler", 19)) > 0.15
+
+
+def test_a_late_start_of_pndm_repeats_its_own_second_step():
+    made = Sampler("pndm", 5).make(config_of())
+    assert [(m.call, m.step) for m in moments(made)] == [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3), (5, 4)]
+    assert [(m.call, m.step) for m in moments(made, 2)] == [(2, 2), (3, 3), (4, 3), (5, 4)]
+    assert [(m.call, m.step) for m in moments(made, 4)] == [(4, 4)]
+    assert [(m.call, m.step) for m in moments(made, 2, "diffusers")] == [(2, 1), (3, 2), (4, 3), (5, 4)]
+    times = [m.timestep for m in moments(made)]
+    assert [m.timestep for m in moments(made, 2)] == [times[3], times[4], times[4], times[5]]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Start("puppy.png", step=1, warmup="none"), "start.warmup is 'none'; choose one of history, diffusers"),
+        (lambda: Start(warmup="diffusers"), "start.warmup need a picture"),
         (lambda: Sampler("dimm"), r"there is no scheduler 'dimm'; choose one of ddim, .*lms"),
         (lambda: Sampler(steps=0), r"sampler.steps is 0; it has to be a whole number from 1"),
         (lambda: Sampler(steps=-3), "steps is -3"),
@@ -161,6 +380,19 @@ def test_bad_settings_are_one_clear_line(make, message):
     with pytest.raises((SamplerError, PictureError), match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_the_strength_that_is_advised_is_taken():
+    for steps in range(1, 1001):
+        said = refusal(lambda: Start("puppy.png", strength=1e-4).first(steps))  # noqa: B023
+        advised = float(re.search("none would be run; take ([0-9.]+) or more", said)[1])
+        assert Start("puppy.png", strength=advised).first(steps) == steps - 1
+        assert advised < 1.05 / steps
+    for scheduler in SCHEDULERS:
+        for steps in (1, 2, 3, 7, 22, 58):
+            strength = -(-1000 // steps) / 1000
+            (*_, last) = rehearsed(Sampler(scheduler, steps), config_of(), Start("puppy.png", strength=strength))
+            assert last.step == steps - 1
 
 
 def test_a_start_past_the_end_is_refused(tmp_path):
