@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import logging
 import os
@@ -14,12 +13,13 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,68 +28,73 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-HERE = Path(__file__).resolve().parent
+from embedlab.build import PARTS, SETTINGS
+from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.settings import advice, conf_dir, every, of_group, of_option, options
+from embedlab.usage import COMMANDS, Parser, answer, arranged, check
 
-
+__all__ = ["Parser", "app", "conf_dir", "main", "mendable", "message_of", "quiet"]
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
-
-
-class Parser(argparse.ArgumentParser):
-    """The words of a command; its complaint is one line like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
-        from embedlab.errors import ConfigError
-
-        raise ConfigError(f"{self.prog.removeprefix('embedlab ')}: {message}; {self.prog} --help says what it takes.")
-
-
-COMMANDS = {
-    "film": "embedlab.film",
-    "gallery": "embedlab.gallery",
-    "replay": "embedlab.replay",
-    "sheet": "embedlab.contact",
-    "sync": "embedlab.sync",
-}
-
-
+HERE = Path(__file__).resolve().parent
 # nothing is drawn, so nothing is written
 EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
 
 
-def conf_dir() -> str:
-    """Where the configs are: beside the package in a checkout, inside it when installed."""
-    beside = HERE.parent / "conf"
-    return str(beside if (beside / "config.yaml").is_file() else HERE / "conf")
-
-
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        with mendable():
-            import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
-        return
-    # Hydra knows -m only before or after all settings; people also write it between them
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    if "explain" in sys.argv[1:]:
-        words = [word for word in sys.argv[1:] if word != "explain" and not word.startswith("hydra.run.dir=")]
-        if {"-m", "--multirun"} & set(words):
-            fail("explain takes one cell; leave out -m and the lists of values.")
-        sys.argv[1:] = [*words, *EXPLAIN]
-    with mendable():
-        if {"-m", "--multirun"} & set(sys.argv[1:]):
-            said_twice(sys.argv[1:])
-        for word in [word for word in sys.argv[1:] if word.startswith("resume=")]:
-            from embedlab.launch import taken_up
-
-            more = [other for other in sys.argv[1:] if other not in (word, "-m", "--multirun")]
-            sys.argv[1:] = taken_up(word.removeprefix("resume="), more)
+    with mendable(), one_line_warnings():
+        words = sys.argv[1:]
+        if words[:1] == ["help"] or words[:1] == ["--help"]:
+            words = [*words[1:], "--help"]
+        if words and (module := COMMANDS.get(words[0], ("",))[0]):
+            import_module(module).main(words[1:])
+            return
+        if (told := answer(words)) is not None:
+            print(told)
+            return
+        sys.argv[1:] = ready(words)
         app()
+
+
+def ready(words: Sequence[str]) -> list[str]:
+    """A command line as Hydra takes it; what is wrong with it is raised here."""
+    words = arranged(words)
+    sweep = bool({"-m", "--multirun"} & set(words))
+    if "explain" in words:
+        words = [word for word in words if word != "explain" and not word.startswith("hydra.run.dir=")]
+        if sweep:
+            raise ConfigError("explain takes one cell; leave out -m and the lists of values.")
+        check(words)
+        return [*words, *EXPLAIN]
+    check([word for word in words if not word.startswith("resume=")])
+    if sweep:
+        said_twice(words)
+    for word in [word for word in words if word.startswith("resume=")]:
+        from embedlab.launch import taken_up
+
+        more = [other for other in words if other not in (word, "-m", "--multirun")]
+        words = taken_up(word.removeprefix("resume="), more)
+    return words
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Let what Hydra warns of be a line, without the place in Hydra's code."""
+    with warnings.catch_warnings():
+        own = warnings.showwarning
+
+        def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
+            if f"{os.sep}hydra{os.sep}" in filename:
+                say(f"notice: {message}")
+            else:
+                own(message, category, filename, *rest, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def said_twice(words: Sequence[str]) -> None:
     """Refuse an axis that is given twice: of two lists of values Hydra would sweep over the last and say nothing."""
-    from embedlab.errors import ConfigError
     from embedlab.sweep import split
 
     known: dict[str, str] = {}
@@ -162,16 +167,10 @@ def listening() -> Iterator[None]:
 
 def message_of(error: Exception) -> str | None:
     """What to tell a user who can mend this; None for what only we can."""
-    from embedlab.errors import EmbedlabError
-
     if isinstance(error, HydraException | OmegaConfBaseException):
         return line_of(error)
     if isinstance(error, EmbedlabError):
         return str(error)
-    if isinstance(error, TypeError) and "can only concatenate str" in str(error):
-        return "a choice is a name; an operator of your own is added by '+operators.NAME={_target_: PACKAGE.CLASS, …}'."
-    if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
-        return "a choice (group=option) has to be the name of an option; tracker=silent logs nothing."
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT and error.filename is None:
             return "the folder that this was started in is gone."
@@ -179,7 +178,20 @@ def message_of(error: Exception) -> str | None:
         if error.errno in UNWRITABLE or (error.errno == errno.ENOENT and made):
             why = "it is a file" if error.errno == errno.EEXIST else error.strerror
             return f"'{error.filename or 'standard output'}' cannot be written: {why}."
+    if of_hydra_alone(error):
+        told = ": ".join(dict.fromkeys(plain(str(cause)) for cause in chain(error) if str(cause)))
+        return f"Hydra cannot take this: {told or type(error).__name__}"
     return None
+
+
+def of_hydra_alone(error: Exception) -> bool:
+    """Whether Hydra raised this of a command line or a config, without any code of ours or of an operator at work."""
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    inside = [n for n, file in enumerate(files) if {"hydra", "omegaconf"} & set(file.parts)]
+    ours = [
+        n for n, file in enumerate(files) if file.is_relative_to(HERE) or file.parent.parent.name == "hydra_plugins"
+    ]
+    return bool(inside) and not any(n > inside[0] for n in ours)
 
 
 def fail(line: str, code: int = 2) -> None:
@@ -201,74 +213,137 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
+def plain(text: str) -> str:
+    r"""What Hydra says, without what only its developers need.
+
+    >>> plain("Interpolation key 'x' not found\n    full_key: prompt\n    object_type=dict")
+    "Interpolation key 'x' not found (in prompt)"
+    """
+    text = re.sub(r"^In '[\w/]+': ", "", text.partition("Config search path:")[0])
+    key = re.search(r"full_key: *(\S+)", text)
+    lines = [line.strip() for line in text.splitlines()]
+    skip = ("Set the env", "See https", "object_type", "reference_type", "full_key")
+    told = " ".join(line for line in lines if line and not line.startswith(skip))
+    told = told.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
+    where = f" (in {key[1]})" if key and key[1] not in told and not key[1].startswith("hydra.job.override") else ""
+    return told + where
+
+
 def line_of(error: BaseException) -> str:
     """What a config error says, on one line: ours where one of ours is behind it."""
-    from embedlab.errors import EmbedlabError, listed
-
-    for cause in chain(error):
+    causes = list(chain(error))
+    for cause in causes:
         if isinstance(cause, EmbedlabError):
             return str(cause)
-    for cause in chain(error):
+    text = str(error)
+    place = re.search(r"full_key: *(\S+)", text)
+    within = f" (in {place[1]})" if place else ""
+    for cause in causes:
         if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
-            key = str(error).rsplit("full_key: ", 1)
-            return f"{cause}" + (f" (in {key[1].strip()})" if len(key) > 1 else "")
-    text = str(error).split("Config search path:")[0].removeprefix("In 'config': ")
+            return f"{cause}{within}"
     if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
-        if not value and key.isidentifier():
-            return f"there is no command '{key}'; there are explain, {listed(COMMANDS)}, and settings: key=value."
-        if any(value.count(a) != value.count(b) for a, b in ("[]", "{}", "()")):
-            return f"'{error.override}' opens a bracket that it does not close, or the other way round."
-        if value.endswith(","):
-            return f"'{error.override}' ends in a comma; leave it out."
-        quoted = f"'{key}=\"{value}\"'" if value else "key=value"
-        return f"'{error.override}' is not in Hydra's syntax; a text with signs in it is quoted twice: {quoted}."
+        return unparsed(error.override)
+    words = sys.argv[1:]
     if "Ambiguous value for argument" in text and (named := re.search(r"argument '([^=']+)=(.*?)'\n", text)):
-        setting, value = named[1], named[2]
-        return (
-            f"{setting} holds a comma. For one text quote it twice: '{setting}=\"{value}\"'; "
-            "for a sweep over its parts add -m."
-        )
+        return several(named[1], named[2])
     if unknown := re.search(r"Could not override '([\w.]+)'", text):
-        lacking = re.search(r"Key '(\w+)' is not in struct", " ".join(str(cause) for cause in chain(error)))
+        lacking = re.search(r"Key '(\w+)' is not in struct", " ".join(map(str, causes)))
         return unknown_key(unknown[1], lacking[1] if lacking else "")
-    if lost := re.search(r"Error locating target '([^']+)'", text):
-        return f"there is no '{lost[1]}' to be imported; a _target_ is a package, a dot and the name of a class in it."
-    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return f"{missing[1]} has to be given: {missing[1]}=…"
-    if "'hydra/sweeper/optuna'" in text or "'hydra/sweeper/sampler/" in text:
-        return "a search needs a package of its own: pip install 'embedlab[optuna]'."
-    if gone := re.search(r"Could not (?:load|find) '([\w/]+)/", text):
-        options = sorted(path.stem for path in Path(conf_dir(), gone[1]).glob("*.yaml"))
-        options += ["basic"] if gone[1] == "hydra/launcher" else []
-        first = text.splitlines()[0].removeprefix("In 'hydra/config': ").strip().rstrip(".")
-        return f"{first}; {gone[1]}: choose one of {listed(options)}." if options else f"{first}."
+    if gone := re.search(r"Could not (?:load|find) '((?:hydra/)?\w+)/([^']*)'", text):
+        return no_option(gone[1], gone[2], words)
+    for pattern, answer_of in SAID:
+        if found := re.search(pattern, text):
+            return answer_of.format(*found.groups(), within=within)
     if text.startswith("Error merging override") and error.__cause__ is not None:
-        text = f"{text.splitlines()[0].strip()}: {error.__cause__}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(line for line in lines if not line.startswith(("Set the env", "See https", "object_type")))
+        said = text.splitlines()[0].removeprefix("Error merging override").strip()
+        if type(error.__cause__).__name__ == "GrammarParseError":
+            return f"'{said}' has a ${{…}} that cannot be read; in a text it is written \\${{…}}."
+        return f"{said} is refused: {plain(str(error.__cause__))}"
+    return plain(text)
+
+
+# what Hydra says, and what it comes to here
+SAID = (
+    (r"Error locating target '([^']+)'", "there is no '{0}' to be imported; a _target_ is PACKAGE.CLASS{within}."),
+    (r"Error locating target ''", "a _target_ is empty; it has to be PACKAGE.CLASS{within}."),
+    (r"Expected a callable target, got '(.*)' of type", "{0} is no _target_; it has to be PACKAGE.CLASS{within}."),
+    (r"missing \d+ required positional arguments?: ([^\")]+)", "{0} has to be given{within}."),
+    (r"Missing mandatory value: ([\w.]+)", "{0} has to be given: {0}=…"),
+    (r"'hydra/sweeper/(?:optuna|sampler/)", "a search needs a package of its own: pip install 'embedlab[optuna]'."),
+    (r"Sweep parameters '(.*)' requires --multirun", "'{0}' is a list of values to be tried: add -m."),
+    (r"does not support sweep type : INTERVAL", "interval(…) is for a search: embedlab experiment=search shows one."),
+    (r"Could not delete '([\w.]+)'", "'{0}' cannot be left out."),
+    (
+        r"Recursive interpolation",
+        "a text with ${{…}} takes the value of another setting, and this one leads to itself.",
+    ),
+    (
+        r"Interpolation key '(.*)' not found",
+        "${{{0}}} takes the value of a setting that is not there; in a text it is written \\${{{0}}}.",
+    ),
+    (r"Unsupported interpolation type (\S+)", "${{{0}:…}} is unknown; in a text it is written \\${{{0}:…}}."),
+    (r"Environment variable '(.*)' not found", "the environment has no variable {0}."),
+    (r"Cannot find primary config '([^']*)'", "there is no config '{0}'; leave --config-name out."),
+    (r"Primary config module '.*' not found", "--config-path is not a folder of configs; leave it out."),
+)
+
+
+def unparsed(override: str) -> str:
+    """What to say of a word that Hydra cannot read."""
+    key, _, value = override.partition("=")
+    if any(value.count(a) != value.count(b) for a, b in ("[]", "{}", "()")):
+        return f"'{override}' opens a bracket that it does not close, or the other way round."
+    if value.endswith(","):
+        return f"'{override}' ends in a comma; leave it out."
+    if not re.fullmatch(r"[+~]*[\w$-]+([./@:]?[\w$-]+)*", key):
+        return f"'{key}' is no name of a setting; names have dots between their parts: sampler.steps=25."
+    return (
+        f"'{override}' is not in Hydra's syntax; a text with signs in it is quoted twice: '{key}=\"{value}\"'."
+        if value
+        else f"'{override}' is no setting; a setting is KEY=VALUE."
+    )
+
+
+def several(setting: str, value: str) -> str:
+    """What to say of a setting with commas where one value is wanted."""
+    sweep = "for a sweep over its parts add -m."
+    if setting in PARTS:
+        return f"{setting} takes one option, and '{value}' are several; {sweep}"
+    default = next((s.default for s in every() if s.key == setting), None)
+    if isinstance(default, int | float):
+        return f"{setting} is one value, and '{value}' are several; {sweep}"
+    if isinstance(default, list) or all(re.fullmatch(r"\s*-?[\d.]+\s*", part) for part in value.split(",")):
+        return f"{setting} holds a comma. For a list write '{setting}=[{value}]'; {sweep}"
+    return f"{setting} holds a comma. For one text quote it twice: '{setting}=\"{value}\"'; {sweep}"
+
+
+def no_option(group: str, name: str, words: Sequence[str]) -> str:
+    """What to say of a choice that is not there."""
+    if group.startswith("hydra/sweeper") and name.startswith("optuna"):
+        return "a search needs a package of its own: pip install 'embedlab[optuna]'."
+    known = [*options(group), *(["basic"] if group in ("hydra/launcher", "hydra/sweeper") else [])]
+    there = f"; {group}: choose one of {listed(known)}" if known else ""
+    return f"there is no {group}={name}{advice(words)}{there}."
 
 
 def unknown_key(key: str, missing: str = "") -> str:
     """What to say of a setting that is not there; `missing` is the part of its name that Hydra did not find."""
-    from embedlab.build import SETTINGS
-    from embedlab.errors import listed
-
     first, _, rest = key.partition(".")
     name, _, setting = rest.partition(".")
+    better = advice(sys.argv[1:])
     if first == "operators" and setting == missing != "":
-        return f"the operator '{name}' has no setting '{setting}'; conf/operators/{name}.yaml holds all it has."
+        has = listed(s.name for s in of_option("operators", name)) if name in options("operators") else ""
+        return f"the operator '{name}' has no setting '{setting}'{better}" + (f"; it has {has}." if has else "")
     if first == "operators" and rest:
-        name = rest.split(".")[0]
-        return f"there is no operator '{name}' in this run; choose it first: operators=[...], or add your own with a +."
+        own = "" if better else "; choose it first: operators=[...], or add your own with a +."
+        return f"there is no operator '{name}' in this run{better}{own}"
     if first == "hydra":
         return f"Hydra has no setting '{key}'; embedlab --cfg hydra prints those that it has."
+    if better:
+        return f"there is no setting '{key}'{better}"
     if first not in SETTINGS:
         return f"there is no setting '{first}'; there are {listed(SETTINGS)}."
-    group = Path(conf_dir(), first)
-    names = {line.split(":")[0] for file in group.glob("*.yaml") for line in file.read_text().splitlines()}
-    known = sorted(name for name in names if name.isidentifier() and name[0] != "_" and name != "defaults")
-    return f"there is no setting '{key}'; {first} has {listed(known)}."
+    return f"there is no setting '{key}'; {first} has {of_group(first)}."
 
 
 @hydra.main(config_path=conf_dir(), config_name="config", version_base="1.3")
@@ -281,7 +356,7 @@ def app(config: DictConfig) -> None:
             line = message_of(error)
             if line is None:
                 raise
-            if config.explain is not True:
+            if config.get("explain") is not True:
                 leave_nothing(Path(output_dir()))
             fail(f"job {HydraConfig.get().job.num} ({name_of_job()}): {line}" if in_sweep() else line)
 
@@ -309,7 +384,6 @@ def work(config: DictConfig) -> None:
     """Make the job that a config describes, and carry it out by itself."""
     from embedlab.batch import carry_out
     from embedlab.build import redact_files
-    from embedlab.errors import ConfigError
     from embedlab.job import explained, finished, inspect, make_room
     from embedlab.launch import store_of
     from embedlab.progress import Display
@@ -317,6 +391,8 @@ def work(config: DictConfig) -> None:
     from embedlab.sweep import table
 
     quiet()
+    if gone := [key for key in SETTINGS if key not in config]:
+        raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     info = HydraConfig.get()
@@ -357,8 +433,7 @@ def work(config: DictConfig) -> None:
 
 def job_of(config: DictConfig, make: Any = None, **place: Any) -> Any:
     """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
-    from embedlab.build import SETTINGS, Maker, cell_of, redact
-    from embedlab.errors import ConfigError
+    from embedlab.build import Maker, cell_of, redact
     from embedlab.job import Job
 
     if unknown := [str(key) for key in config if key not in SETTINGS]:

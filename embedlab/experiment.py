@@ -63,7 +63,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str | Timed):
-            raise PromptError(f"a prompt is a text; {self.prompt!r} is a {type(self.prompt).__name__}.")
+            raise PromptError(f"a prompt is a text; {self.prompt!r} is none, but 'prompt=\"{self.prompt}\"' is.")
         if callable(self.operators) or isinstance(self.operators, str):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         if not isinstance(self.operators, list | tuple):

@@ -66,10 +66,9 @@ class Replay:
 
 def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
     """The settings and the picture of a PNG that embedlab wrote; PictureError for any other file."""
+    check_there(path)
     from embedlab.images import KEY
 
-    if not path.is_file():
-        raise PictureError(f"there is no picture '{path}'.")
     try:
         with Image.open(path, formats=["PNG"]) as file:
             file.load()
@@ -95,6 +94,12 @@ def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
     if not isinstance(settings, dict):
         raise PictureError(f"the embedlab settings in '{path}' are damaged: they are no JSON object.")
     return settings, picture
+
+
+def check_there(path: Path) -> None:
+    """Refuse a path that is no file."""
+    if not path.is_file():
+        raise PictureError(f"there is no picture '{path}'.")
 
 
 def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
@@ -218,6 +223,7 @@ def main(argv: list[str]) -> None:
         help="a package whose operators may be run; repeatable",
     )
     words = parser.parse_args(argv)
+    check_there(words.picture)  # before libraries are imported
     quiet()
     done = replay(words.picture, words.trust)
     if words.to:

@@ -412,7 +412,7 @@ def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tens
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Refuse seeds that are no whole numbers in reach of torch's generator."""
     if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
-        raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture.")
+        raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture: seeds=[0,1].")
     if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
         raise SamplerError(f"seed {wrong[0]!r} is no whole number from 0 to 2^63 - 1.")
     if twice := [s for n, s in enumerate(seeds) if s in seeds[:n]]:

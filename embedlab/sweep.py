@@ -17,8 +17,6 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from embedlab.store import readable
-from embedlab.store import write as write_file
 from embedlab.tracker import Tracker, begin_anew
 
 
@@ -168,6 +166,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
     `folder` of each is where its files are. A file cut short, or of somebody else, is a job that is not there yet.
     """
+    from embedlab.store import readable
+
     found = [path.parent for path in folder.glob("*/result.json")]
     found.sort(key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0, path.name))
     results = []
@@ -270,6 +270,7 @@ def short(value: str) -> str:
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
     """The contact sheets, and one row a picture as CSV."""
     from embedlab.contact import write_sheets
+    from embedlab.store import write as write_file
 
     write_sheets(folder, results)
     rows = records(results)

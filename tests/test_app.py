@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,19 +23,66 @@ def embedlab(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subpr
     )
 
 
-def test_help_answers_before_anything_heavy_is_imported(tmp_path):
-    done = embedlab("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "operators: add, average, blend" in done.stdout
-    assert "embedlab experiment=puppy_to_cat" in done.stdout
+QUICK = [  # and the exit code of each
+    *(([*command.split(), "--help"], 0) for command in ("", "explain", "film", "gallery", "replay", "sheet", "sync")),
+    *(([command], 2) for command in ("film", "gallery", "replay", "sheet", "sync")),
+    *(([command, "nowhere"], 2) for command in ("film", "gallery", "replay", "sheet", "sync")),
+    (["film", "nowhere", "--frames", "1"], 2),
+    (["gallery", "nowhere", "--every", "0"], 2),
+    (["sheet", "nowhere", "--nope"], 2),
+    (["help"], 0),
+    (["--version"], 0),
+    (["--nope"], 2),
+    (["explian"], 2),
+    (["sampler.stepz=3"], 2),
+    (["guidance=5"], 2),
+    (["explain", "steps=5"], 2),
+]
+
+
+def test_help_and_complaints_about_words_come_before_anything_heavy_is_imported(tmp_path):
     code = (
-        "import sys; sys.argv = ['embedlab', 'sampler.stepz=3']\n"
+        "import sys\n"
         "from embedlab.app import main\n"
-        "try: main()\n"
-        "except SystemExit as error: assert error.code == 2 and 'torch' not in sys.modules\n"
-        "else: raise AssertionError('a wrong override should not pass')"
+        f"for words, code in {QUICK!r}:\n"
+        "    sys.argv = ['embedlab', *words]\n"
+        "    got = 0\n"
+        "    try: main()\n"
+        "    except SystemExit as error: got = error.code or 0\n"
+        "    assert got == code, (words, got)\n"
+        "    assert 'torch' not in sys.modules, words"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == sum(code == 2 for _, code in QUICK), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_commands_choices_and_settings_with_their_comments(monkeypatch, capsys):
+    from embedlab import app, usage
+
+    def printed(*words):
+        monkeypatch.setattr(sys, "argv", ["embedlab", *words])
+        app.main()
+        return capsys.readouterr().out
+
+    told = printed("--help")
+    for command in ("explain", "gallery", "sheet", "film", "replay", "sync"):
+        assert f"  {command.ljust(7)}  {usage.COMMANDS[command][1]}\n" in told
+    assert "embedlab experiment=puppy_to_cat" in told
+    assert "ddim (default), ddpm" in told
+    assert re.search(r"\n  sampler.steps=25 +denoising steps\n", told)
+    assert re.search(r"\n  seeds=\[0, 1, 2, 3\] +one picture each\n", told)
+    assert "operators.interpolate" not in told.partition("Settings")[2].partition("Where things go")[0]
+    chosen = printed("operators=[interpolate]", "start=picture", "--help")
+    assert re.search(r"\n  operators.interpolate.path=lerp +lerp, slerp", chosen)
+    assert "start.picture=???" in chosen
+    assert all(len(line) <= 120 for line in told.splitlines())
+    assert printed("--version") == f"embedlab {version('embedlab')}\n"
+    with pytest.raises(SystemExit):
+        printed("help", "film")
+    assert capsys.readouterr().out.startswith("usage: embedlab film ")
+    assert printed("explain", "--help").startswith("usage: embedlab explain [SETTINGS]\n")
 
 
 def test_one_job_writes_pictures_result_and_sheet(tmp_path):
@@ -81,19 +130,19 @@ BAD = {
     "operators=[replace] operators.replace.by=pomeranian": "'puppy' has 1 token and 'pomeranian' has 2",
     "operators=[interpolate] operators.interpolate.weight=nan": "weight is nan; it has to be a finite number",
     "operators=[interpolate] operators.interpolate.weight=half": "weight is 'half'; it has to be a finite number",
-    "operators=[replac]": "Could not load 'operators/replac'; operators: choose one of add, average, blend",
+    "operators=[replac]": "there is no operators=replac; operators: choose one of add, average, blend",
     "model.name=emogi": "there is no model 'emogi'",
     "model.device=cuda:7": "device 'cuda:7' was asked for",
     "model=custom model.name=/nowhere": "there is no model '/nowhere'",
-    "sampler=dimm": "Could not find 'sampler/dimm'; sampler: choose one of ddim, ddpm",
+    "sampler=dimm": "sampler=ddim; sampler: choose one of ddim, ddpm",
     "sampler.scheduler=dimm": "there is no scheduler 'dimm'; choose one of ddim",
     "sampler.steps=0": "sampler.steps is 0",
     "sampler.steps=-1": "sampler.steps is -1",
-    "sampler.stepz=3": "there is no setting 'sampler.stepz'; sampler has keep, scheduler, steps.",
-    "promt=cat": "there is no setting 'promt'; there are model, operators,",
+    "sampler.stepz=3": "sampler.steps=3",
+    "promt=cat": "prompt=cat",
     "+foo=1": "there is no setting 'foo'",
     "~model": "'model' cannot be left out",
-    "operators.replace.by=cat": "there is no operator 'replace' in this run; choose it first: operators=[...], or add",
+    "operators.replace.by=cat": "there is no operator 'replace' in this run; try: embedlab",
     "operators=[noise] operators.noise.amout=1": "the operator 'noise' has no setting 'amout'",
     "+operators.x=5": "5 is no operator",
     "operators=[replace] +operators.replace._partial_=true": "is no operator",
@@ -121,7 +170,7 @@ BAD = {
     "guidance.scale=x": "guidance.scale is 'x'",
     "seeds=[]": "seeds is []",
     "seeds=[-1]": "seed -1 is no whole number",
-    "tracker=null": "has to be the name of an option; tracker=silent logs nothing",
+    "tracker=null": "has to be the name of an option: disk, silent, trackio, wandb; tracker=silent logs nothing",
     "tracker.mode=offlin": "tracker.mode is 'offlin'",
     "at_once=0": "at_once is 0",
     "export=2": "export is 2; it has to be true or false",
@@ -222,6 +271,137 @@ def test_secrets_of_the_environment_are_not_logged(tmp_path):
     made = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"result.json", "seed-0.png", "config.yaml", "overrides.yaml", "hydra.yaml"} <= made.keys()
     assert [name for name, data in made.items() if b"s3cret" in data] == []
+
+
+ODD = """
+=5
+~operators
+~model
++sampler=euler
++experiment=demo
+++foo.bar=3
+/sampler=euler
+sampler@foo=euler
+sampler.steps
+sampler.steps:3
+sampler..steps=3
+sampler.steps=range(3)
+sampler.steps=
+sampler={steps:3}
+tracker=[wandb,disk]
+tracker=wandb,disk
+encoder=null
+operators=[null]
+operators=[1]
+operators=[[replace]]
+operators={replace:1}
+operators=null
+operators=[interpolate] operators[0].weight=1
+operators=[interpolate] operators.interpolate=5
++operators.x={}
++operators.x={_target_:5}
++operators.x={_target_:embedlab.operators.Scale}
++operators.x._target_=
+model._target_=os.system
+seeds=1,2,3
+seeds=[0,1
+size=64,64
+prompt=5
+prompt=[a]
+prompt=null
+prompt=${prompt}
+prompt=${nope}
+prompt=${nope:1}
+prompt=${oc.env:NOT_THERE}
+prompt=${oc.decode:[}
+prompt=${
+a puppy
+explian
+operators=[replace] gallery
+resume
+resume=nowhere
+-m resume=
+-m operators=[null],[replace]
+-m sampler.steps=range(0,5,0)
+-m sampler.steps=range(5,0)
+-m sampler.steps=range(a,b)
+-m sampler.steps=choice()
+-m sampler.steps=glob(*)
+-m sampler.steps=interval(0,1)
+-m sampler.steps=1,
+-m sampler=glob(zzz*)
+-m sampler=glob()
+-m hydra/launcher=nope
+-m hydra/sweeper=nope
+-m hydra.sweep.dir=
+-m hydra.sweeper.max_batch_size=0
+-m hydra.launcher.nope=3
+-m -r
+-s
+-sc query=bash
+-x
+-n 3
+--nope
+--steps 5
+--prompt=cat
+--resolve
+--run --multirun
+--cfg
+--cfg nope
+--info nope
+--config-name
+--config-name nope
+--config-name pretrain
+--config-path nope
+--config-dir nope
+--experimental-rerun nope
+hydra=null
+hydra.nope=1
+hydra.mode=FOO
+hydra.run.dir=null
+hydra.run.dir=[1]
+hydra.run.dir=${nope}
+hydra.callbacks=null
+hydra.callbacks.x._target_=nope.Nope
+hydra.searchpath=5
+hydra.job.chdir=perhaps
+hydra.job_logging.root.level=LOUD
+hydra.hydra_logging.root.level=LOUD
+hydra/job_logging=nope
+~hydra
+~hydra.callbacks
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("words", ODD)
+def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys):
+    from hydra.core.global_hydra import GlobalHydra
+
+    from embedlab import app, models
+
+    def never(*_):
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(models, "_load", never)
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["embedlab", *words.split()])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1, said.err
+    assert said.err.startswith("embedlab: ")
+    assert not {"Traceback", "object_type", "full_key", "HYDRA_FULL_ERROR"} & set(re.findall(r"\w+", said.err))
+
+
+def test_an_empty_folder_is_refused_and_the_one_that_one_is_in_stays(embedlab, tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    code, _, err = embedlab("hydra.run.dir=")
+    assert (code, err) == (2, "embedlab: hydra.run.dir is empty; it has to be a folder, or be left out.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("command", ["gallery", "sheet", "film", "replay", "sync"])

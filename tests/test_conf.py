@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, find
+from embedlab import Cell, find, settings
 from embedlab.app import conf_dir
 from embedlab.build import PARTS, cell_of, part_of
 from embedlab.experiment import check
@@ -92,6 +92,82 @@ def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
     first = [f"{axis.key_or_group}={first_of(axis)}" for axis in swept]
     config = composed(f"experiment={experiment}", *first)
     assert check(cell_of(config), part_of(config, "model"))
+
+
+MEANT = {
+    "guidance=5": "guidance.scale=5",
+    "cfg_scale=7 steps=5": "guidance.scale=7 sampler.steps=5",
+    "guidance.guidance_scale=7": "guidance.scale=7",
+    "scale=3": "guidance.scale=3",
+    "steps=5": "sampler.steps=5",
+    "sampler=5": "sampler.steps=5",
+    "sampler.stepz=5": "sampler.steps=5",
+    "num_inference_steps=5": "sampler.steps=5",
+    "sampler.name=euler": "sampler=euler",
+    "sampler=euler_a": "sampler=euler_ancestral",
+    "scheduler=euler": "sampler.scheduler=euler",
+    "seed=3": "seeds=[3]",
+    "operators=[noise] seed=3": "operators=[noise] seeds=[3]",
+    "weight=0.5": "operators=[interpolate] operators.interpolate.weight=0.5",
+    "operators=[add] weight=0.5": "operators=[add] operators.add.weight=0.5",
+    "operators=[scale] weight=0.5": "operators=[scale,interpolate] operators.interpolate.weight=0.5",
+    "experiment=puppy_and_skunk weight=0.5": "experiment=puppy_and_skunk operators.interpolate.weight=0.5",
+    "operators.replace.by=cat": "operators=[replace] operators.replace.by=cat",
+    "operators=[noise] operators.noise.amout=1": "operators=[noise] operators.noise.amount=1",
+    "operators=[interpolate] interpolate.weight=1": "operators=[interpolate] operators.interpolate.weight=1",
+    "operator=[replace]": "operators=[replace]",
+    "negative_prompt=green": "guidance.negative=green",
+    "negative=green": "guidance.negative=green",
+    "width=96": "size=96",
+    "width=96 height=64": "size=[64,96]",
+    "model.path=/x": "model.name=/x",
+    "model=/x/y.ckpt": "model.name=/x/y.ckpt",
+    "modle=sd1": "model=sd1",
+    "device=cuda": "model.device=cuda",
+    "start=dog.png": "start=picture start.picture=dog.png",
+    "strength=0.5": "start=picture start.picture=… start.strength=0.5",
+    "batch_size=4": "at_once=4",
+    "clip_skip=2": "encoder.skip=2",
+    "metrics=[cat]": "metrics.words=[cat]",
+    "mode=online": "tracker.mode=online",
+    "out=here": "hydra.run.dir=here",
+    "-m out=here": "-m hydra.sweep.dir=here",
+    "promt=cat": "prompt=cat",
+    "experiment=puppy": "experiment=puppy_and_skunk",
+}
+
+
+@pytest.mark.parametrize("words", MEANT)
+def test_a_setting_that_is_not_there_stands_for_the_one_that_is_near(words):
+    better = settings.mended(words.split())
+    assert better == MEANT[words].split()
+    assert settings.mended(better) is None, "what is advised is there"
+    if "…" not in MEANT[words]:
+        composed(*(word for word in better if word != "-m"))
+
+
+def test_what_is_there_or_near_nothing_is_left_alone():
+    for line in ("foo=1", "n=4", "lr=3", "prompt=steps", "+operators.louder.by=2", "hydra.run.dir=x", "resume=x"):
+        assert settings.mended([line]) is None, line
+    for setting in settings.every():
+        group = setting.key.split(".")[0]
+        chosen = [f"{group}={[setting.option] if group == 'operators' else setting.option}"] if setting.option else []
+        assert settings.mended([*(word.replace("'", "") for word in chosen), f"{setting.key}=1"]) is None, setting
+
+
+def test_the_tree_of_settings_is_what_hydra_composes():
+    for group in PARTS:
+        for option in settings.options(group):
+            choice = f"{group}=[{option}]" if group == "operators" else f"{group}={option}"
+            part = composed(choice)[group]
+            part = part[option] if group == "operators" else part
+            named = {name for name in part if not str(name).startswith("_")}
+            assert {s.name for s in settings.of_option(group, option)} == named, choice
+
+
+def test_every_setting_says_what_it_is():
+    bare = [s.key for s in settings.every() if not s.comment and not s.key.startswith(("hydra.", "operators."))]
+    assert bare == []
 
 
 def test_every_folder_of_choices_is_one_of_the_house():

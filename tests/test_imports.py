@@ -32,6 +32,8 @@ ORDER = [
         "experiment",
         "store",
         "build",
+        "settings",
+        "usage",
         "job",
         "batch",
         "progress",

@@ -1,0 +1,359 @@
+"""The settings there are, read from the YAML files of `conf`: their defaults and comments, and which one was meant."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from embedlab.build import PARTS
+from embedlab.errors import listed
+
+HERE = Path(__file__).resolve().parent
+LONG = 400  # signs of a command line that is still told whole
+
+# what other tools call a setting: by its name here, or by its key where several have that name
+ELSEWHERE = {
+    "scale": ("cfg", "cfg_scale", "guidance_scale"),
+    "negative": ("negative_prompt", "neg", "uncond"),
+    "sampler.steps": ("num_inference_steps", "num_steps", "n_steps", "sampling_steps"),
+    "scheduler": ("sampler_name", "scheduler_name"),
+    "seeds": ("seed",),
+    "size": ("height", "width", "resolution", "image_size"),  # of several words a list, in this order
+    "skip": ("clip_skip",),
+    "at_once": ("batch_size", "batch"),
+    "model.name": ("path", "checkpoint", "ckpt", "model_name", "model_id", "model_path"),
+    "dtype": ("precision", "torch_dtype"),
+    "strength": ("denoising_strength", "denoise"),
+    "picture": ("image", "init_image", "start_image"),
+    "dir": ("out", "outdir", "output", "output_dir"),
+    "prompt": ("text",),
+    "weight": ("alpha",),
+    "toward": ("target",),
+    "rows": ("word", "token"),
+}
+OTHERS = {other: name for name, others in ELSEWHERE.items() for other in others}
+
+
+def conf_dir() -> str:
+    """Where the configs are: beside the package in a checkout, inside it when installed."""
+    beside = HERE.parent / "conf"
+    return str(beside if (beside / "config.yaml").is_file() else HERE / "conf")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value that can be set: its key, what it is when left out (`???`: it has to be given), and its comment."""
+
+    key: str
+    default: Any
+    comment: str = ""
+    option: str = ""  # of the group that it belongs to
+
+    @property
+    def name(self) -> str:
+        """The last part of its key."""
+        return self.key.rsplit(".", 1)[-1]
+
+    @property
+    def group(self) -> str:
+        """The first part of its key; empty where it stands alone."""
+        return self.key.split(".")[0] if "." in self.key else ""
+
+    def word(self, value: str) -> str:
+        """The word of a command line that sets it.
+
+        >>> Setting("seeds", [0, 1]).word("3"), Setting("size", None).word("64")
+        ('seeds=[3]', 'size=64')
+        """
+        return f"{self.key}=[{value}]" if isinstance(self.default, list) and value[:1] != "[" else f"{self.key}={value}"
+
+
+# ── what there is ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], str]:
+    """A YAML file's values, the comments behind its keys, and its first line of comment."""
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(r"^ *(\w+):(?:[^#\n]*?)\s#\s*(.+)$", text, re.MULTILINE)
+    head = re.match(r"# (?!@)(.+)", text)
+    return yaml.safe_load(text) or {}, dict(found), head[1] if head else ""
+
+
+@cache
+def options(group: str) -> dict[str, str]:
+    """The options of a group, each with the first line that its file says of it."""
+    return {path.stem: _read(path)[2] for path in sorted(Path(conf_dir(), group).glob("*.yaml"))}
+
+
+@cache
+def of_option(group: str, option: str) -> tuple[Setting, ...]:
+    """The settings of one option of a group, those that it takes over from others included."""
+    values, comments, _ = _read(Path(conf_dir(), group, f"{option}.yaml"))
+    found: dict[str, Setting] = {}
+    for other in values.pop("defaults", []):
+        found |= {s.name: s for s in of_option(group, other)} if other != "_self_" else {}
+    inner = values.get(option, {}) if group == "operators" else values
+    start = f"{group}.{option}" if group == "operators" else group
+    for name, value in inner.items():
+        if not name.startswith("_"):
+            comment = comments.get(name) or (found[name].comment if name in found else "")
+            found[name] = Setting(f"{start}.{name}", value, comment, option)
+    return tuple(Setting(s.key, s.default, s.comment, option) for s in found.values())
+
+
+@cache
+def alone() -> tuple[Setting, ...]:
+    """The settings that stand by themselves, and the two folders that Hydra asks for."""
+    values, comments, _ = _read(Path(conf_dir(), "config.yaml"))
+    hydra = values.pop("hydra")
+    names = [name for name in values if name != "defaults" and name not in PARTS]
+    folders = [Setting(f"hydra.{mode}.dir", hydra[mode]["dir"]) for mode in ("run", "sweep")]
+    return (*(Setting(name, values[name], comments.get(name, "")) for name in names), *folders)
+
+
+@cache
+def every() -> tuple[Setting, ...]:
+    """All settings of all options; one that several options have is there several times."""
+    return (*alone(), *(s for group in PARTS for option in options(group) for s in of_option(group, option)))
+
+
+@cache
+def _chosen_in(path: Path) -> dict[str, list[str]]:
+    found = {}
+    for line in _read(path)[0].get("defaults", []):
+        for key, value in line.items() if isinstance(line, dict) else ():
+            found[key.removeprefix("override ").lstrip("/")] = _names(value)
+    return found
+
+
+def _options_in(value: str) -> list[str]:
+    return [one for one in re.sub(r"[\[\]\s]", "", value).split(",") if one]
+
+
+def _names(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def chosen(words: Sequence[str]) -> dict[str, list[str]]:
+    """The options that a command line chooses in each group, by itself and by its experiment.
+
+    >>> chosen(["experiment=demo", "sampler=lms"])["operators"], chosen(["sampler=lms"])["sampler"]
+    (['interpolate'], ['lms'])
+    """
+    picked = dict(_chosen_in(Path(conf_dir(), "config.yaml")))
+    said = [word.lstrip("+").partition("=") for word in words]
+    for key, _, value in said:
+        if key == "experiment" and (file := Path(conf_dir(), "experiment", f"{value}.yaml")).is_file():
+            picked |= _chosen_in(file)
+    for key, _, value in said:
+        if key in PARTS and (key == "operators" or all(name in options(key) for name in _options_in(value))):
+            picked[key] = _options_in(value)
+        elif key.startswith("operators."):  # one of somebody's own: +operators.louder._target_=…
+            name = key.split(".")[1]
+            if f"+operators.{name}" in {word.partition("=")[0].rsplit("._target_", 1)[0] for word in words}:
+                picked["operators"] = [*picked.get("operators", []), name]
+    return picked
+
+
+def known(words: Sequence[str]) -> tuple[Setting, ...]:
+    """The settings of the options that a command line chooses."""
+    picked = chosen(words)
+    inside = [s for g in PARTS for o in picked.get(g, ()) if o in options(g) for s in of_option(g, o)]
+    return (*alone(), *inside)
+
+
+def as_text(value: Any) -> str:
+    """A default as a command line says it.
+
+    >>> as_text(None), as_text([0, 1]), as_text(True), as_text("a dog")
+    ('null', '[0, 1]', 'true', 'a dog')
+    """
+    return (
+        value
+        if isinstance(value, str)
+        else "null"
+        if value is None
+        else str(value).replace("True", "true").replace("False", "false")
+    )
+
+
+# ── which was meant ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _alike(a: str, b: str) -> float:
+    """How alike two names are, 0 to 1; a beginning and a plural are nearly the same."""
+    a, b = a.lower().replace("-", "_"), b.lower().replace("-", "_")
+    if a == b:
+        return 1.0
+    if len(a) > 2 and b.startswith(a):
+        return 0.95
+    return SequenceMatcher(None, a, b).ratio()
+
+
+def nearest(name: str, names: Sequence[str], least: float = 0.75) -> str | None:
+    """The name most like another; None where none is at least so much alike."""
+    best = max(names, key=lambda other: _alike(name, other), default=None)
+    return best if best is not None and _alike(name, best) >= least else None
+
+
+@cache
+def _often() -> dict[str, int]:
+    """How many of the shipped experiments use each operator: of several that would do, the usual one is named."""
+    found: dict[str, int] = {}
+    for path in Path(conf_dir(), "experiment").glob("*.yaml"):
+        for name in _chosen_in(path).get("operators", []):
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def meant(key: str, value: str, words: Sequence[str] = ()) -> Setting | str | None:
+    """The setting that a key which is not there stands for, or the choice `group=option`; None where nothing is near.
+
+    >>> meant("guidance", "5").key, meant("steps", "5").key, meant("seed", "3").key, meant("sampler.name", "euler")
+    ('guidance.scale', 'sampler.steps', 'seeds', 'sampler=euler')
+    >>> meant("weight", "0.5").key, meant("weight", "0.5", ["operators=[add]"]).key
+    ('operators.interpolate.weight', 'operators.add.weight')
+    """
+    *outer, last = key.split(".")
+    first = outer[0] if outer else last
+    if key == "experiment":
+        option = nearest(value, list(options(key)))
+        return option and f"experiment={option}"
+    if key in PARTS:
+        return _of_group(key, value, words)
+    name = OTHERS.get(last, last)
+    settings = [s for s in every() if name in (s.key, s.name)]
+    if first in PARTS and value in options(first) and not any(s.key == key for s in settings):
+        return f"{first}={value}"
+    if not settings and "." not in key and (group := nearest(key, PARTS, 0.8)):
+        names = _options_in(value)
+        return f"{group}={value}" if all(n in options(group) for n in names) else _of_group(group, value, words)
+    if not settings:
+        inside = [s for s in every() if s.group == first and "." in key] or every()
+        near = nearest(last, [s.name for s in inside])
+        settings = [s for s in inside if s.name == near]
+    picked, usual = chosen(words), chosen([])
+    sweep = bool({"-m", "--multirun"} & set(words))
+
+    def fits(setting: Setting) -> tuple[bool, bool, bool, bool, int]:
+        mine = picked.get(setting.group, [])
+        here = (setting.option in mine) if setting.option else setting.key != f"hydra.{'run' if sweep else 'sweep'}.dir"
+        return (
+            all(part in setting.key.split(".") for part in outer),
+            here,
+            setting.group != "operators",
+            setting.option in usual.get(setting.group, ()),
+            _often().get(setting.option, 0),
+        )
+
+    return max(settings, key=fits, default=None)
+
+
+def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | None:
+    """What is meant by a group whose value is none of its options: an option near it, or a setting that it fits."""
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return None
+    if isinstance(given, str) and (option := nearest(given, list(options(group)), 0.7)):
+        return f"{group}={option}"
+    picked = [option for option in chosen(words).get(group, []) if option in options(group)]
+    picked = picked or chosen([]).get(group, [])
+    for setting in (s for option in (*picked, *options(group)) for s in of_option(group, option)):
+        default = setting.default
+        number = isinstance(given, int | float) and isinstance(default, int | float)
+        if number and bool not in (type(given), type(default)):
+            return setting
+        if isinstance(given, list) and (default is None or isinstance(default, list)) and group != "operators":
+            return setting
+        if isinstance(given, str) and default == "???":
+            return setting
+    return None
+
+
+def mended(words: Sequence[str]) -> list[str] | None:
+    """A command line with the settings that were meant in the place of those that are not there; None without such.
+
+    >>> mended(["steps=5", "seed=3", "width=96", "height=64"])
+    ['sampler.steps=5', 'seeds=[3]', 'size=[64,96]']
+    >>> mended(["weight=0.5"]), mended(["prompt=a dog"])
+    (['operators=[interpolate]', 'operators.interpolate.weight=0.5'], None)
+    """
+    there = {s.key for s in known(words)}
+    made: list[str] = []
+    values: dict[str, dict[str, str]] = {}  # of settings that were meant, by the names that they were given
+    changed = False
+    for word in words:
+        key, sign, value = word.partition("=")
+        bare = word.lstrip("-") if word.startswith("--") else word
+        key = bare.partition("=")[0]
+        if not sign or _is_fine(key, value, there, words):
+            made.append(word)
+            continue
+        found = meant(key, value, words)
+        if found is None or isinstance(found, str):
+            made.append(found or word)
+            changed = changed or found is not None
+            continue
+        changed = True
+        made += [w for w in _before(found, words, made) if w not in made]
+        given = values.setdefault(found.key, {})
+        given[key] = value
+        order = ELSEWHERE.get(found.key, ())
+        several = sorted(given, key=lambda k: order.index(k) if k in order else -1)
+        joined = f"[{','.join(given[k] for k in several)}]" if len(several) > 1 else value
+        made = [w for w in made if w.partition("=")[0] != found.key] + [found.word(joined)]
+    return made if changed else None
+
+
+def _is_fine(key: str, value: str, there: set[str], words: Sequence[str]) -> bool:
+    """Whether Hydra knows this key, or it is none of ours."""
+    if key[:1] in "+~" or "@" in key or "/" in key or key == "resume" or key in there:
+        return True
+    if key.startswith("hydra.") or any(key.startswith(f"{one}.") for one in there):
+        return True
+    if key in (*PARTS, "experiment"):
+        return all(name in options(key) for name in _options_in(value))
+    parts = key.split(".")
+    return parts[0] == "operators" and len(parts) > 2 and parts[1] not in options("operators")
+
+
+def _before(setting: Setting, words: Sequence[str], made: list[str]) -> list[str]:
+    """The choice that brings a setting that is not there yet, with all that this choice has to be told."""
+    group, option = setting.group, setting.option
+    mine = chosen([*words, *made])
+    if not option or option in mine.get(group, []) or any(s.key == setting.key for s in known([*words, *made])):
+        return []
+    if group != "operators":
+        asked = [s for s in of_option(group, option) if s.default == "???" and s.key != setting.key]
+        given = {word.partition("=")[0] for word in words}
+        return [f"{group}={option}", *(f"{s.key}=…" for s in asked if s.key not in given)]
+    made[:] = [word for word in made if not word.startswith("operators=")]
+    return [f"operators=[{','.join([*mine.get('operators', []), option])}]"]
+
+
+def advice(words: Sequence[str]) -> str:
+    """How to say what a command line meant, to be put behind a complaint; empty where nothing is near.
+
+    >>> advice(["steps=5"])
+    '; try: embedlab sampler.steps=5'
+    """
+    if (better := mended(words)) is None:
+        return ""
+    line = shlex.join(better)
+    if len(line) > LONG:
+        line = shlex.join(word for word in better if word not in words)
+    return f"; try: embedlab {line}"
+
+
+def of_group(group: str) -> str:
+    """The names of the settings of a group, for a message."""
+    return listed(sorted({s.name for option in options(group) for s in of_option(group, option)}))
