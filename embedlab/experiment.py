@@ -43,7 +43,7 @@ from embedlab.sampler import (
     rehearsed,
     sample,
 )
-from embedlab.schedule import Moment, Timed, at, curves, timed
+from embedlab.schedule import Moment, Timed, at, curves, timed, within
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Cell:
             if not callable(operator) or isinstance(operator, type | partial):
                 raise OperatorError(
                     f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
+                )
+        for part in within(self.operators):
+            if isinstance(stage := getattr(part, "stage", None), Timed):
+                raise OperatorError(
+                    f"stage is {stage}; it is the one setting that cannot change over time. Take a Switch of operators."
                 )
         if fixed := [name for name in ("sampler", "start", "size") if timed(getattr(self, name))]:
             raise ConfigError(f"{fixed[0]} cannot change over time; prompt, operators, encoder and guidance can.")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -293,25 +293,30 @@ def figure(value: Any) -> str:
 
 def timed(value: Any) -> bool:
     """Whether a setting, or any within it, changes over time."""
-    if isinstance(value, Timed):
-        return True
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return any(timed(getattr(value, f.name)) for f in dataclasses.fields(value))
-    if isinstance(value, Mapping):
-        return any(timed(v) for v in value.values())
-    return isinstance(value, list | tuple) and any(timed(v) for v in value)
+    return any(isinstance(part, Timed) for part in within(value))
 
 
 def curves(value: Any) -> list[Timed]:
     """Everything within a setting that changes over time, outermost first."""
-    own = [value] if isinstance(value, Timed) else []
+    return [part for part in within(value) if isinstance(part, Timed)]
+
+
+def within(value: Any) -> Iterator[Any]:
+    """A setting and everything in it: the fields of dataclasses, what mappings and lists hold, outermost first.
+
+    >>> list(within([1, {"a": (2,)}]))
+    [[1, {'a': (2,)}], 1, {'a': (2,)}, (2,), 2]
+    """
+    yield value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [getattr(value, f.name) for f in dataclasses.fields(value)]
+        for field in dataclasses.fields(value):
+            yield from within(getattr(value, field.name))
     elif isinstance(value, Mapping):
-        parts = list(value.values())
-    else:
-        parts = list(value) if isinstance(value, list | tuple) else []
-    return [*own, *(curve for part in parts for curve in curves(part))]
+        for part in value.values():
+            yield from within(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from within(part)
 
 
 def at(value: Any, moment: Moment) -> Any:

@@ -126,8 +126,8 @@ def packed(drawn: Drawn, key: str) -> bytes:
     tensors = {"picture": as_png(drawn.picture), "latents": drawn.latents.contiguous()}
     for n, (_, latents, x0) in enumerate(drawn.steps):
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
-    about = {"steps": [number for number, _, _ in drawn.steps], "batch": drawn.batch, "key": key}
-    about["runtime"] = dict(drawn.runtime)
+    numbers = [number for number, _, _ in drawn.steps]
+    about = {"steps": numbers, "batch": drawn.batch, "key": key, "runtime": dict(drawn.runtime)}
     return save(tensors, {"about": json.dumps(about)})
 
 

@@ -1,5 +1,6 @@
 """Settings that change while a picture is made: which call sees what, and what that costs."""
 
+import dataclasses
 import re
 from itertools import pairwise
 
@@ -7,25 +8,48 @@ import pytest
 import torch
 
 from embedlab import (
+    Add,
     Alternate,
+    Average,
     Blend,
     Cell,
+    Concatenate,
+    Drop,
     During,
     Encoder,
+    Freeze,
     Guidance,
     Interpolate,
+    Job,
     Moment,
+    Noise,
+    Normalise,
+    Permute,
+    Place,
+    ProjectOut,
     Ramp,
     Replace,
+    Reverse,
+    Rotate,
     Sampler,
     Scale,
+    Shift,
+    Shuffle,
     Start,
+    Store,
+    Stretch,
+    Subtract,
+    Swap,
     Switch,
+    Truncate,
+    carry_out,
     find,
+    operators,
     render,
 )
 from embedlab.errors import EmbedlabError
-from embedlab.experiment import check, fingerprint, schedule_of, unfold
+from embedlab.experiment import check, fingerprint, schedule_of, score_names, unfold
+from embedlab.job import explained
 from embedlab.sampler import SCHEDULERS, moments
 from embedlab.schedule import at
 
@@ -287,6 +311,18 @@ def test_plain_cells_of_equal_settings_are_one(emoji):
         (lambda: Cell(PROMPT, guidance=Guidance(Ramp([4, 0]))), "guidance.scale is 0.96; 1 is the prompt alone"),
         (lambda: Cell(PROMPT, encoder=Encoder(skip=Switch([0, 9], 0.5))), "encoder.skip is 9, but the part"),
         (lambda: Cell(PROMPT, start=Start("puppy.png", strength=Ramp([0, 1]))), "start.strength is"),
+        (
+            lambda: Cell(PROMPT, [Replace("puppy", "cat", Switch(["token", "hidden"], 1))]),
+            "the one setting that cannot",
+        ),
+        (
+            lambda: Cell(PROMPT, [During(Scale("puppy", 2, Alternate(["token", "hidden"])), 0.5)]),
+            "stage is (token | hid",
+        ),
+        (
+            lambda: Cell(PROMPT, [Switch([Scale("puppy", 2, Switch(["token", "both"], 1)), CAT], 0)]),
+            "Switch of operators",
+        ),
     ],
 )
 def test_bad_schedules_are_one_clear_line(make, message):
@@ -305,3 +341,56 @@ def test_an_operator_that_changes_is_refused_outside_a_cell(emoji):
     now = at(louder, steps(10)[5])
     assert now == Scale("puppy", 1.5)
     assert edit(rows, [now], emoji.towers)
+
+
+PUPPY, WORDS = {"rows": ("puppy", "picture")}, {"rows": ("a picture", "picture of")}
+WEIGHT, SEED, LENGTHS = {"weight": (0.0, 1.0)}, {"seed": (0, 1)}, {"lengths": ("error", "repeat", "resample", "zero")}
+TOWARD = {"direction": ("cat", {"cat": 1, "dog": -1}, 5)}
+EVERY = [
+    (Add("puppy", "cat"), {**PUPPY, **TOWARD, **WEIGHT}),
+    (Subtract("puppy", "cat"), {**PUPPY, **TOWARD, **WEIGHT}),
+    (ProjectOut("puppy", "cat"), {**PUPPY, **TOWARD, **WEIGHT}),
+    (Scale("puppy", 2), {**PUPPY, "by": (1, 2)}),
+    (Normalise("puppy"), {**PUPPY, "to": (1, 2), **WEIGHT}),
+    (Average("a picture"), {**WORDS, **WEIGHT}),
+    (Drop("puppy"), PUPPY),
+    (Noise("puppy"), {**PUPPY, "amount": (0, 0.5), **SEED}),
+    (Rotate("puppy"), {**PUPPY, "angle": (0, 90), **SEED}),
+    (Shuffle("a picture"), {**WORDS, **SEED}),
+    (
+        Interpolate("puppy", "cat"),
+        {**PUPPY, "toward": ("cat", "dog"), **WEIGHT, "path": ("lerp", "slerp", "slerp_whole"), **LENGTHS},
+    ),
+    (Reverse("a picture"), WORDS),
+    (Permute("a picture", (1, 0)), {**WORDS, "order": ([0, 1], [1, 0])}),
+    (Swap("puppy", "of"), {**PUPPY, "by": ("of", "picture"), **LENGTHS}),
+    (Shift("puppy"), {**PUPPY, "by": (0, 1.5)}),
+    (Place("puppy", 9), {**PUPPY, "at": (3, 9)}),
+    (Freeze("puppy"), {**PUPPY, "at": (3, 9), **WEIGHT}),
+    (Stretch("puppy"), {**PUPPY, "keep": (3, 9), "factor": (1, 4)}),
+    (Replace("puppy", "cat"), {**PUPPY, "by": ("cat", 5, {"cat": 1, "dog": -1}), **LENGTHS}),
+    (Blend("a cat"), {"prompts": ("a cat", "a dog"), **WEIGHT, "own": (0.5, 1), "lengths": ("empty", "own")}),
+    (Concatenate("a cat"), {"prompts": ("a cat", "a dog"), **WEIGHT}),
+    (Truncate(9), {"to": (9, 77)}),
+]
+
+
+def test_every_setting_of_every_operator_may_change_but_stage_and_what_may_ends_in_a_result(tmp_path):
+    """Nothing is first refused when a picture was drawn: label, scores, schedule and files are made of each."""
+    cells, source = [], find("emoji", device="cpu")
+    for operator, settings in EVERY:
+        assert {f.name for f in dataclasses.fields(operator)} == {*settings} | ({"stage"} & vars(operator).keys())
+        for name, choices in settings.items():
+            for curve in (Alternate(choices), Switch(choices[:2], 1)):
+                changing = dataclasses.replace(operator, **{name: curve})
+                cells.append(Cell(PROMPT, [changing], sampler=Sampler("ddim", len(choices)), size=32))
+        if "stage" in vars(operator):
+            with pytest.raises(EmbedlabError, match="it is the one setting that cannot change over time"):
+                Cell(PROMPT, [dataclasses.replace(operator, stage=Switch(["token", "hidden"], 0.5))])
+    kinds = {getattr(operators, name) for name in operators.__all__}
+    assert {type(operator) for operator, _ in EVERY} == {kind for kind in kinds if dataclasses.is_dataclass(kind)}
+    jobs = [Job(source, cell, (0,), tmp_path / str(n), number=n) for n, cell in enumerate(cells)]
+    assert all(explained(job) and score_names(job.cell, job.metrics, source) for job in jobs)
+    outcome = carry_out(jobs, Store(tmp_path / "store"))
+    assert not outcome.failures
+    assert all(result["status"] == "done" for result in outcome.results.values())
