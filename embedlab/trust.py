@@ -7,11 +7,11 @@ the user trusts by name.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 TARGET = "_target_"
 
 
-@lru_cache(maxsize=1)
-def known() -> tuple[Any, ...]:
-    """All that a config of ours can name."""
-    from embedlab import encoder, experiment, guidance, models, operators, sampler, schedule, select, tracker
+def ours(found: Any) -> bool:
+    """Whether something is what a config of embedlab may name: a value (a frozen dataclass: making it does nothing but
+    check its settings), or `find`, which says where a model is.
+    """
+    from embedlab.models import find
 
-    nouns = [getattr(operators, name) for name in operators.__all__]
-    return (
-        *(noun for noun in nouns if isinstance(noun, type) and noun is not operators.Operator),
-        *(schedule.Switch, schedule.Ramp, schedule.Alternate, schedule.During),
-        *(select.Rows, encoder.Encoder, guidance.Guidance, sampler.Sampler, sampler.Start),
-        *(experiment.Metrics, models.find, tracker.Wandb, tracker.Disk, tracker.Silent, tracker.Trackio),
-    )
+    if found is find:
+        return True
+    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+        return False
+    public = not found.__name__.startswith("_") and found.__qualname__ == found.__name__
+    return public and within(found.__module__, "embedlab") and found.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
 def checked(config: Any, trust: Sequence[str] = ()) -> DictConfig:
@@ -107,19 +107,18 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
     ...
     embedlab.errors.ConfigError: _target_ of its config names 'embedlab.models.os.system', which is none of embedlab's.
     """
-    ours = isinstance(target, str) and within(target, "embedlab")
-    if not ours and not (isinstance(target, str) and any(within(target, package) for package in trust)):
+    mine = isinstance(target, str) and within(target, "embedlab")
+    if not mine and not (isinstance(target, str) and any(within(target, package) for package in trust)):
         package = str(target).partition(".")[0]
         hint = f"; if you trust '{package}', say so: --trust {package}" if package.isidentifier() else ""
         raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
-    known()  # so that all of ours is imported, and nothing has to be
-    found = located(target, importing=not ours)
-    if any(found is one for one in known()):
+    found = located(target)
+    if ours(found):
         return f"{found.__module__}.{found.__qualname__}"
     home = found.__module__ if isinstance(found, type | FunctionType) else ""
     if any(within(str(home), package) for package in trust):
         name = f"{home}.{found.__qualname__}"
-        if located(name, importing=True) is found:
+        if located(name) is found:
             return name
     package = str(target).partition(".")[0]
     if package not in sys.modules and find_spec(package) is None:
@@ -132,15 +131,15 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def located(target: str, importing: bool) -> Any:
-    """What a dotted name stands for, None where nothing does; only a trusted package is imported for it."""
+def located(target: str) -> Any:
+    """What a dotted name of embedlab or of a trusted package stands for, imported; None where nothing does."""
     parts = target.split(".")
     if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         return None
     found, taken = None, 0
     for n in range(1, len(parts) + 1):
         name = ".".join(parts[:n])
-        if importing and name not in sys.modules:
+        if name not in sys.modules:
             try:
                 importlib.import_module(name)
             except ModuleNotFoundError as error:
