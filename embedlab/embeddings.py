@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -183,16 +184,33 @@ def plain(value: Any) -> float:
 
 
 LARGEST = 3.4e38  # float32's
+EXACT = 2**53  # the largest whole number up to which floats have all; torch's own whole numbers end at 2^63
 
 
 def finite(value: Any, name: str) -> Any:
-    """A setting that has to be a finite number; a tensor of one number is one."""
-    single = value.numel() == 1 and not value.is_complex() if isinstance(value, Tensor) else True
-    number = isinstance(value, int | float | np.number | Tensor) and not isinstance(value, bool) and single
-    # compared as it is: an int may be beyond all floats
-    if not number or not abs(value.detach() if isinstance(value, Tensor) else value) <= LARGEST:
+    """A setting that has to be a finite number: Python's, numpy's, or a tensor of one, which may be learned.
+
+    >>> finite(0.5, "weight")
+    0.5
+    >>> finite(10**30, "weight")
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.OperatorError: weight is a whole number beyond 2^53; write it with a point, such as 1e+30.
+    """
+    if isinstance(value, Tensor):
+        number = value.numel() == 1 and value.ndim < 2 and not value.is_complex() and value.dtype != torch.bool
+        size = abs(value.detach()) if number else math.inf
+    elif isinstance(value, np.number):
+        number = value.dtype.kind in "fiu" and value.dtype.itemsize <= 8
+        size = abs(value.item()) if number else math.inf
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        size = abs(value) if number else math.inf  # an int may be beyond all floats
+    if not number or not size <= LARGEST:
         raise OperatorError(f"{name} is {repr(value)[:80]}; it has to be a finite number.")
-    return value
+    if isinstance(value, int | np.integer) and size > EXACT:
+        raise OperatorError(f"{name} is a whole number beyond 2^53; write it with a point, such as {float(value):g}.")
+    return value.item() if isinstance(value, np.number) else value
 
 
 def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim"]:

@@ -138,7 +138,8 @@ class Encoder:
         skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip
         if isinstance(self.skip, Mapping | list | tuple):
             pairs = [tuple(pair) if isinstance(pair, list | tuple) else (pair,) for pair in skips]
-            if not pairs or any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+            layers = [pair[0] for pair in pairs if is_whole(pair[0])]
+            if not pairs or any(len(pair) != 2 for pair in pairs) or len(set(layers)) < len(layers):
                 raise SamplerError(f"encoder.skip is {self.skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
             object.__setattr__(self, "skip", tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in pairs))
             if abs(sum(w for _, w in self.skip) - 1) > 1e-6:
@@ -147,7 +148,7 @@ class Encoder:
             raise SamplerError(f"encoder.skip is {wrong[0]!r}; it has to be a whole number, 0 or more.")
         if self.stretch is not None:
             try:
-                finite(self.stretch, "encoder.stretch")
+                object.__setattr__(self, "stretch", finite(self.stretch, "encoder.stretch"))
             except OperatorError as error:
                 raise SamplerError(str(error)) from None
             if not 1 <= self.stretch <= 64:
@@ -197,7 +198,8 @@ def encode(
         parts = [prompt[t] for prompt in prompts]
         ids = torch.cat([part.tokens.ids for part in parts])
         rows = torch.cat([part.summed for part in parts])
-        states = [forward(tower, i, r) for i, r in zip(ids.split(at_once), rows.split(at_once), strict=True)]
+        many = min(at_once, len(ids))
+        states = [forward(tower, i, r) for i, r in zip(ids.split(many), rows.split(many), strict=True)]
         windows = torch.cat([mixed(tower, s, mix) for s in states])
         pooled = torch.cat([s.pooled for s in states])
         counts = [len(part.tokens.ids) for part in parts]

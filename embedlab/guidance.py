@@ -36,7 +36,7 @@ class Guidance:
         if timed(self):
             return
         try:
-            finite(self.scale, "guidance.scale")
+            object.__setattr__(self, "scale", finite(self.scale, "guidance.scale"))
         except OperatorError as error:
             raise SamplerError(str(error)) from None
         if self.scale < 1:

@@ -47,15 +47,16 @@ class Sampler:
     keep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.scheduler not in SCHEDULERS:
-            raise SamplerError(f"there is no scheduler '{self.scheduler}'; choose one of {listed(SCHEDULERS)}.")
+        if not isinstance(self.scheduler, str) or self.scheduler not in SCHEDULERS:
+            given = str(self.scheduler)[:80]
+            raise SamplerError(f"there is no scheduler '{given}'; choose one of {listed(SCHEDULERS)}.")
         if not is_whole(self.steps) or not 1 <= self.steps <= 1000:
-            raise SamplerError(f"sampler.steps is {self.steps!r}; it has to be a whole number from 1 to 1000.")
+            raise SamplerError(f"sampler.steps is {repr(self.steps)[:80]}; it has to be a whole number from 1 to 1000.")
         if isinstance(self.keep, str) or not isinstance(self.keep, Sequence):
             raise SamplerError(f"sampler.keep is {self.keep!r}; it has to be a list of steps: sampler.keep=[0,5].")
         object.__setattr__(self, "keep", tuple(self.keep))
         if wrong := [k for k in self.keep if not is_whole(k) or not 0 <= k < self.steps]:
-            raise SamplerError(f"sampler.keep names step {wrong[0]!r}; there are steps 0 to {self.steps - 1}.")
+            raise SamplerError(f"sampler.keep names step {repr(wrong[0])[:80]}; there are steps 0 to {self.steps - 1}.")
 
     def make(self, config: Mapping[str, Any]) -> Any:
         """The scheduler, with the noise levels that the model was trained on, and its timesteps set.
@@ -177,10 +178,10 @@ class Start:
         if self.step is not None and self.strength is not None:
             raise SamplerError(f"start.step ({self.step}) and start.strength ({self.strength}) say the same; give one.")
         if self.step is not None and (not is_whole(self.step) or self.step < 0):
-            raise SamplerError(f"start.step is {self.step!r}; it has to be a whole number, 0 or more.")
+            raise SamplerError(f"start.step is {repr(self.step)[:80]}; it has to be a whole number, 0 or more.")
         number = isinstance(self.strength, int | float) and not isinstance(self.strength, bool)
         if self.strength is not None and not (number and 0 < self.strength <= 1):
-            raise SamplerError(f"start.strength is {self.strength!r}; it has to be above 0 and at most 1.")
+            raise SamplerError(f"start.strength is {repr(self.strength)[:80]}; it has to be above 0 and at most 1.")
         if isinstance(self.picture, Image.Image | Tensor):
             object.__setattr__(self, "picture", images.pixels_of(self.picture))
         elif isinstance(self.picture, Path):
@@ -414,7 +415,7 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
         raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture: seeds=[0,1].")
     if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
-        raise SamplerError(f"seed {wrong[0]!r} is no whole number from 0 to 2^63 - 1.")
+        raise SamplerError(f"seed {repr(wrong[0])[:80]} is no whole number from 0 to 2^63 - 1.")
     if twice := [s for n, s in enumerate(seeds) if s in seeds[:n]]:
         raise SamplerError(f"seed {twice[0]} is there twice; it would give the same picture twice.")
     return tuple(seeds)
@@ -428,7 +429,7 @@ def check_size(size: int | Sequence[int] | None, trained: int, factor: int, leve
     height, width = sides
     for side in (height, width):
         if not 0 < side <= LARGEST:
-            raise SamplerError(f"a size of {side} is not between 1 and {LARGEST} pixels; try {trained}.")
+            raise SamplerError(f"a size of {repr(side)[:80]} is not between 1 and {LARGEST} pixels; try {trained}.")
         if side % factor:
             near = max(factor, round(side / factor) * factor)
             raise SamplerError(f"a size of {side!r} is no multiple of the VAE factor {factor}; try {near}.")

@@ -287,7 +287,7 @@ def figure(value: Any) -> str:
         return str(value)
     try:
         return f"{float(getattr(value, 'detach', lambda: value)()):g}"
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return str(value)
 
 

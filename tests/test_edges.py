@@ -1,6 +1,7 @@
 """Edges that were found by trying: each was once silent, wrong or a traceback."""
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -20,6 +21,8 @@ from embedlab import (
     Freeze,
     Guidance,
     Interpolate,
+    Metrics,
+    Noise,
     Normalise,
     Permute,
     Place,
@@ -31,7 +34,11 @@ from embedlab import (
     Rows,
     Sampler,
     Scale,
+    Shift,
+    Shuffle,
+    Start,
     Stretch,
+    Subtract,
     Switch,
     Truncate,
     edit,
@@ -45,9 +52,9 @@ from embedlab import (
 )
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError
-from embedlab.experiment import check, fingerprint
+from embedlab.experiment import calls_of, check, check_at_once, fingerprint, tell
 from embedlab.export import recipe
-from embedlab.sampler import moments
+from embedlab.sampler import check_seeds, moments
 from embedlab.select import select
 
 PROMPT = "a picture of a puppy"
@@ -279,3 +286,155 @@ def test_an_edit_that_changes_nothing_is_said_so(emoji):
     assert said in explain(Cell(PROMPT, [Reverse("puppy")]), emoji.towers).notes
     assert said not in explain(Cell(PROMPT), emoji.towers).notes
     assert said not in explain(Cell(PROMPT, guidance=Guidance(2)), emoji.towers).notes
+
+
+NUMBERS = {  # settings that hold a number, each in a cell
+    "Add.weight": lambda n: [Add("puppy", "cat", n)],
+    "Add.direction": lambda n: [Add("puppy", {"cat": n, "dog": 1})],
+    "Subtract.weight": lambda n: [Subtract("puppy", "cat", n)],
+    "ProjectOut.weight": lambda n: [ProjectOut("puppy", "cat", n)],
+    "ProjectOut.direction": lambda n: [ProjectOut("puppy", {"cat": n, "dog": 1})],
+    "Scale.by": lambda n: [Scale("puppy", n)],
+    "Scale.by hidden": lambda n: [Scale("puppy", n, "hidden")],
+    "Normalise.to": lambda n: [Normalise("puppy", n)],
+    "Normalise.weight": lambda n: [Normalise("puppy", 1, n)],
+    "Average.weight": lambda n: [Average("a picture", n)],
+    "Noise.amount": lambda n: [Noise("puppy", n)],
+    "Noise.seed": lambda n: [Noise("puppy", 1, n)],
+    "Rotate.angle": lambda n: [Rotate("puppy", n)],
+    "Rotate.seed": lambda n: [Rotate("puppy", 9, n)],
+    "Shuffle.seed": lambda n: [Shuffle("a picture", n)],
+    "Interpolate.weight": lambda n: [Interpolate("puppy", "cat", n)],
+    "Interpolate.weight slerp": lambda n: [Interpolate("puppy", "cat", n, path="slerp")],
+    "Interpolate.weight list": lambda n: [Interpolate("puppy", ["cat", "dog"], [n, 0.2])],
+    "Interpolate.toward": lambda n: [Interpolate("puppy", n, 0.5)],
+    "Permute.order": lambda n: [Permute("a picture", [n, 0])],
+    "Shift.by": lambda n: [Shift("puppy", n)],
+    "Place.at": lambda n: [Place("puppy", n)],
+    "Freeze.at": lambda n: [Freeze("puppy", n)],
+    "Freeze.weight": lambda n: [Freeze("puppy", 1, n)],
+    "Stretch.keep": lambda n: [Stretch("puppy", n)],
+    "Stretch.factor": lambda n: [Stretch("puppy", 1, n)],
+    "Replace.by": lambda n: [Replace("puppy", n)],
+    "Replace.by place": lambda n: [Replace("puppy", n, "position")],
+    "Replace.by sum": lambda n: [Replace("puppy", {"cat": n, "dog": 1})],
+    "Blend.weight": lambda n: [Blend("a cat", n)],
+    "Blend.own": lambda n: [Blend("a cat", 0.5, n)],
+    "Blend.weight list": lambda n: [Blend(["a cat", "a dog"], [n, 0.1])],
+    "Concatenate.weight": lambda n: [Concatenate("a cat", n)],
+    "Truncate.to": lambda n: [Truncate(n)],
+    "rows": lambda n: [Scale(n, 2)],
+    "rows list": lambda n: [Scale([n, "puppy"], 2)],
+    "rows.nth": lambda n: [Scale({"word": "a", "nth": n}, 2)],
+    "rows.tokens": lambda n: [Scale({"tokens": n}, 2)],
+    "rows.window": lambda n: [Scale({"word": "a", "window": n}, 2)],
+    "Ramp.values": lambda n: [Scale("puppy", Ramp([0, n]))],
+    "Ramp.at": lambda n: [Scale("puppy", Ramp([0, 1], [0, n], "step"))],
+    "Switch.values": lambda n: [Scale("puppy", Switch([1, n], 0.5))],
+    "Switch.at": lambda n: [Scale("puppy", Switch([1, 2], n))],
+    "Switch.at sigma": lambda n: [Scale("puppy", Switch([1, 2], n, "sigma"))],
+    "Switch.at a1111": lambda n: [Scale("puppy", Switch([1, 2], n, "a1111"))],
+    "Alternate.every": lambda n: [Scale("puppy", Alternate([1, 2], n))],
+    "During.begin": lambda n: [During(Scale("puppy", 2), n)],
+    "During.end": lambda n: [During(Scale("puppy", 2), None, n)],
+    "encoder.skip": lambda n: {"encoder": Encoder(skip=n)},
+    "encoder.skip weight": lambda n: {"encoder": Encoder(skip={0: n, 1: 0.5})},
+    "encoder.skip layer": lambda n: {"encoder": Encoder(skip=((n, 0.5), (0, 0.5)))},
+    "encoder.stretch": lambda n: {"encoder": Encoder(stretch=n)},
+    "encoder.join": lambda n: {"encoder": Encoder(n)},
+    "guidance.scale": lambda n: {"guidance": Guidance(n)},
+    "guidance.negative": lambda n: {"guidance": Guidance(4, n)},
+    "prompt": lambda n: {"prompt": n},
+    "operators": lambda n: {"operators": n},
+    "an operator": lambda n: [n],
+    "sampler.scheduler": lambda n: {"sampler": Sampler(n)},
+    "sampler.steps": lambda n: {"sampler": Sampler("ddim", n)},
+    "sampler.keep": lambda n: {"sampler": Sampler("ddim", 2, [n])},
+    "start.step": lambda n: {"start": Start("puppy.png", step=n)},
+    "start.strength": lambda n: {"start": Start("puppy.png", strength=n)},
+    "start.warmup": lambda n: {"start": Start("puppy.png", step=1, warmup=n)},
+    "start.picture": lambda n: {"start": Start(n, step=1)},
+    "size": lambda n: {"size": n},
+    "size list": lambda n: {"size": [n, 128]},
+}
+CALLS = {  # and functions that take one
+    "seeds": lambda n, m: check_seeds([n]),
+    "at_once": lambda n, m: check_at_once(n),
+    "encode.at_once": lambda n, m: encode([embed_all("a", m.towers)], m.towers, at_once=n),
+    "encode.skip": lambda n, m: encode([embed_all("a", m.towers)], m.towers, skip=n),
+    "embed.stretch": lambda n, m: embed("a", m.towers[0], stretch=n),
+    "lookup": lambda n, m: lookup_of(m.towers[0])(n),
+    "nearest": lambda n, m: lookup_of(m.towers[0]).nearest(torch.ones(96), n),
+    "metrics.words": lambda n, m: Metrics(words=[n]),
+    "metrics.template": lambda n, m: Metrics(template=n),
+}
+LARGE = [10**9, 2**53 + 1, 10**18, 2**63, -(2**63), 2**64, 10**30, -(10**30), 10**400, -(10**400), 1e30, 1e39, -1e39]
+ODD = [
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    1e-45,
+    -0.0,
+    0,
+    1,
+    True,
+    None,
+    "0.5",
+    b"1",
+    1j,
+    [],
+    {},
+    [0.5],
+    object(),
+]
+ODD += [np.float32(0.5), np.float64(1e300), np.uint8(1), np.uint64(2**63), np.int8(-128), np.bool_(True), np.array(0.5)]
+ODD += [np.float32("nan"), np.complex64(1), np.longdouble(1.5), np.int64(-(2**63)), Fraction(1, 2), Decimal("0.5")]
+ODD += [T(True), T(2), T(2**62), T(2j), T([1.0, 2.0]), T(float("nan")), T([[0.5]]), T([]), T(1e300).double()]
+
+
+@pytest.mark.parametrize("setting", [*NUMBERS, *CALLS])
+def test_whatever_stands_where_a_number_belongs_is_taken_or_one_line(emoji, setting):
+    source, taken = find("emoji"), 0
+    for number in [*LARGE, *ODD]:
+        try:
+            if setting in CALLS:
+                CALLS[setting](number, emoji)
+            else:
+                made = NUMBERS[setting](number)
+                more = made if isinstance(made, dict) else {"operators": made}
+                cell = Cell(**{"prompt": PROMPT, "sampler": Sampler("ddim", 2), **more})
+                check(cell, source)
+                assert cell.label
+                tell(emoji, [calls_of(cell, emoji.scheduler)])
+            taken += 1
+        except EmbedlabError as error:
+            assert str(error).isprintable(), number  # noqa: PT017
+    assert taken < len(LARGE) + len(ODD), "not all of these can be right"
+
+
+def test_a_whole_number_is_taken_as_far_as_floats_have_all(sd1):
+    prompt, lookup = embed(PROMPT, sd1.towers[0]), lookup_of(sd1.towers[0])
+    made = Scale("puppy", 2**53)(prompt, lookup).token
+    assert torch.equal(made, Scale("puppy", 2.0**53)(prompt, lookup).token)
+    with pytest.raises(
+        EmbedlabError, match=re.escape("by is a whole number beyond 2^53; write it with a point, such as 1e+30")
+    ):
+        Scale("puppy", 10**30)
+    assert torch.isfinite(Scale("puppy", 1e30)(prompt, lookup).token).all()
+
+
+def test_numbers_of_numpy_are_those_of_python(sd1):
+    """Some of numpy's wrap around: `1 - np.uint8(2)` is 255, `-np.int8(-128)` is -128."""
+    prompt, lookup = embed(PROMPT, sd1.towers[0]), lookup_of(sd1.towers[0])
+    for number in (np.uint8(2), np.int8(-128), np.int64(3), np.float32(0.5), np.float64(0.5), np.float16(0.5)):
+        for make in (
+            lambda n: Subtract("puppy", "cat", n),
+            lambda n: Interpolate("puppy", "cat", n, path="slerp"),
+            lambda n: Replace("puppy", {"cat": n, "dog": 1}),
+            lambda n: Rotate("puppy", n),
+        ):
+            assert make(number) == make(number.item())
+            assert fingerprint(make(number)) == fingerprint(make(number.item()))
+            assert torch.equal(make(number)(prompt, lookup).token, make(number.item())(prompt, lookup).token)
+    assert Guidance(np.uint8(9)) == Guidance(9)
+    assert Encoder(stretch=np.uint8(4)).window == 248

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,7 @@ from embedlab.clip import Tower
 from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, listed
-from embedlab.schedule import Switch, Timed, figure, timed
+from embedlab.schedule import Switch, Timed, figure, timed, within
 from embedlab.select import Role, Rows, Spans, said, words_of
 
 Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
@@ -53,11 +54,28 @@ class Edit:
     def __post_init__(self) -> None:
         if self.role is not None and getattr(self, "rows", "") is None:
             object.__setattr__(self, "rows", Rows(role=self.role))
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if any(isinstance(part, np.number) for part in within(value)):
+                object.__setattr__(self, setting.name, of_numpy(value))
         if not timed(self):
             self.check()
 
     def check(self) -> None:
         """Refuse settings that cannot be."""
+
+
+def of_numpy(value: Any) -> Any:
+    """A setting with Python's numbers for numpy's, of which some wrap around: `1 - np.uint8(2)` is 255.
+
+    >>> of_numpy({"cat": np.uint8(2), "dog": [np.float32(0.5)]})
+    {'cat': 2, 'dog': [0.5]}
+    """
+    if isinstance(value, np.number):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: of_numpy(part) for key, part in value.items()}
+    return type(value)(map(of_numpy, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
