@@ -27,8 +27,10 @@ LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is des
 class Token:
     """One row of one encoder: what stands there, and what an edit made of it.
 
-    `weight` is how much of the row as written is left in it, `(r'·r)/(r·r)`: 1 unedited, 0.5 half of it. `norm` is its
-    length in units of the vocabulary's mean length, before and after. `near` names the vocabulary's nearest entries.
+    `kept` is how much of the row as written is in the edited one: its projection on that row, `(r'·r)/(r·r)`; 1 where
+    nothing was edited. It is no operator's weight: half way to a row that is like this one, more than half is kept.
+    `norm` is its length in units of the vocabulary's mean length, before and after. `near` names the vocabulary's
+    nearest entries.
     """
 
     encoder: int
@@ -38,7 +40,7 @@ class Token:
     role: str
     id: int
     piece: str
-    weight: float
+    kept: float
     norm: float
     norm_after: float
     moved: float  # distance of the position row from where it was, relative to its length
@@ -100,7 +102,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"{self.prompt}", f"edit: {self.edit}", ""]
         several = len({token.encoder for token in self.tokens}) > 1
-        heads = [*(["encoder"] if several else []), "row", "window", "place", "id", "piece", "weight", "norm", "near"]
+        heads = [*(["encoder"] if several else []), "row", "window", "place", "id", "piece", "kept", "norm", "near"]
         table = [heads]
         for token in self.tokens:
             changed = token.near_after != token.near or token.norm_after != token.norm
@@ -108,10 +110,12 @@ class Explanation:
             near = ", ".join(token.near) + (f" → {', '.join(token.near_after)}" if changed else "")
             near += f" (place moved by {token.moved:.0%} of its length)" if token.moved else ""
             piece = token.piece if token.role == "words" else f"{token.piece} ({token.role})"
-            cells = [token.row, token.window, token.place, token.id, piece, f"{token.weight:.2f}", norm, near]
+            cells = [token.row, token.window, token.place, token.id, piece, f"{token.kept:.2f}", norm, near]
             table.append([str(c) for c in ([token.encoder, *cells] if several else cells)])
         wide = [max(len(row[n]) for row in table) for n in range(len(heads))]
         lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
+        if any(token.kept != 1 for token in self.tokens):
+            lines += ["", "kept: how much of the row as written is in the edited one (its projection on it)"]
         lines += ["", "word rows through the encoder, mean ± standard deviation:"]
         for layer in self.layers:
             name = f"encoder {layer.encoder}, hidden state {layer.layer}" if several else f"hidden state {layer.layer}"
@@ -195,7 +199,7 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
     both = names_near(torch.cat([a[shown], b[shown]]), lookup, most)
     near, near_after = both[: len(shown)], both[len(shown) :]
     unit = lookup.mean_length("token", old)
-    weights = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
+    kept = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
     moved = (p - q).norm(dim=-1) / p.norm(dim=-1).clamp_min(1e-12)
     pieces = tower.tokenizer.convert_ids_to_tokens(ids.tolist())
     made = []
@@ -210,7 +214,7 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
                 role=ROLES[int(kinds[row])],
                 id=int(ids[i]),
                 piece=text,
-                weight=round(float(weights[row]), 4),
+                kept=round(float(kept[row]), 4),
                 norm=round(float(a[row].norm() / unit), 4),
                 norm_after=round(float(b[row].norm() / unit), 4),
                 moved=round(float(moved[row]), 4),

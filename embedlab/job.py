@@ -287,10 +287,10 @@ def log(job: Job, result: dict[str, Any], run: Run) -> None:
     for name in ("conditioning", "rows") if job.export else ():
         if (file := job.folder / f"{name}.safetensors").is_file():
             run.file(name, file)
+    told = {key for key in [*columns, *result["scores"]] if job.cell.operators or not key.startswith("change/")}
     for row in rows:
-        figures = {f"picture/{k}": v for k, v in row.items() if isinstance(v, int | float)}
-        run.scores(figures)
-    run.scores(result["scores"])
+        run.scores({f"picture/{k}": v for k, v in row.items() if k in told and isinstance(v, int | float)})
+    run.scores({k: v for k, v in result["scores"].items() if k in told})
 
 
 def _open(path: Path) -> Image.Image:

@@ -263,8 +263,10 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
         given = yaml.safe_load(value)
     except yaml.YAMLError:
         return None
-    if isinstance(given, str) and (option := nearest(given, list(options(group)), 0.7)):
-        return f"{group}={option}"
+    if isinstance(given, str | list):  # one option or several, each the one that is near
+        near = {name: nearest(name, list(options(group)), 0.7) for name in _options_in(value)}
+        if near and all(near.values()):
+            return f"{group}={re.sub(r'[^][, ]+', lambda found: near[found[0]] or '', value)}"
     picked = [option for option in chosen(words).get(group, []) if option in options(group)]
     picked = picked or chosen([]).get(group, [])
     for setting in (s for option in (*picked, *options(group)) for s in of_option(group, option)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from embedlab.tracker import Tracker, begin_anew
+
+AS_WRITTEN = "as written"  # the label of a cell without operators
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,8 @@ def curves(
 ) -> list[tuple[str, str, list[float], dict[str, list[float]]]]:
     """Each score over each numeric axis: mean over everything else, and the lowest and highest."""
     made = []
-    scores = [
-        key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith(("clip_score/", "change/"))
-    ]
+    every = shown_scores(rows, (key for row in rows for key in row))
+    scores = [key for key in every if key.startswith(("clip_score/", "change/"))]
     for axis, values in varied.items():
         if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             continue
@@ -306,19 +308,54 @@ def table(results: Sequence[dict[str, Any]], most: int = 60) -> str:
     """The mean scores of each job as text, a line a job; of very many the first and the last."""
     if left := max(0, len(results) - most):
         ends = table([*results[: most // 2], *results[left + most // 2 :]], most).splitlines()
-        return "\n".join([*ends[: most // 2 + 1], f"… {left} more in results.csv …", *ends[most // 2 + 1 :]])
+        last = len(ends) - (most - most // 2)
+        return "\n".join([*ends[:last], f"… {left} more in results.csv …", *ends[last:]])
     drop = ("rows/", "conditioning/")
-    keys = list(dict.fromkeys(key for r in results for key in r["scores"] if not key.startswith(drop)))
+    scores = shown_scores(results, (key for r in results for key in r["scores"]))
+    keys = [key for key in scores if not key.startswith(drop)]
     names = [textwrap.shorten(label(result), 60, placeholder="…") for result in results]
     wide = max([4, *(len(name) for name in names)])
-    heads = [key.replace("clip_score/", "CLIP ").replace("closest/", "is ").replace("change/", "Δ ") for key in keys]
-    lines = ["  ".join([" " * wide, *heads])]
+    titles = [title_of(key) for key in keys]
+    over: list[str] = []
+    heads: list[str] = []
+    for group, members in itertools.groupby(titles, key=lambda title: title[0]):
+        mine = [name for _, name in members]
+        mine[0] = mine[0].rjust(len(group) - len("  ".join(mine)) + len(mine[0]))
+        over.append(group.rjust(len("  ".join(mine))))
+        heads += mine
+    lines = ["  ".join([" " * wide, *over]).rstrip()] if any(group for group, _ in titles) else []
+    lines.append("  ".join([" " * wide, *heads]))
     for name, result in zip(names, results, strict=True):
         cells = [
             format_score(key, result["scores"].get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)
         ]
         lines.append("  ".join([name.ljust(wide), *cells]))
     return "\n".join(lines)
+
+
+TITLES = {
+    "change/cosine": ("similarity to unedited", "CLIP"),
+    "change/ssim": ("similarity to unedited", "SSIM"),
+    "change/pixels": ("distance from unedited", "pixels"),
+    "change/latents": ("distance from unedited", "latents"),
+    "rows/edited": ("", "token rows edited"),
+    "rows/distance": ("", "token rows' distance"),
+}
+
+
+def title_of(key: str) -> tuple[str, str]:
+    """A score as people say it: what it belongs to, where that is said once for several, and its name.
+
+    >>> title_of("change/ssim"), title_of("clip_score/cat"), title_of("closest/cat")
+    (('similarity to unedited', 'SSIM'), ('', 'CLIP cat'), ('', 'is cat'))
+    """
+    return TITLES.get(key, ("", key.replace("clip_score/", "CLIP ").replace("closest/", "is ")))
+
+
+def shown_scores(results: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> list[str]:
+    """The scores that say something, each once: against the unedited picture only where something was edited."""
+    edited = any(result.get("label") != AS_WRITTEN for result in results)
+    return [key for key in dict.fromkeys(keys) if edited or not key.startswith("change/")]
 
 
 def format_score(key: str, value: float | None) -> str:

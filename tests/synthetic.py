@@ -25,7 +25,7 @@ def token(row: int, piece: str, role: str, chance: random.Random, edited: bool) 
     norm = round(chance.uniform(0.9, 1.5), 4)
     return {
         **{"encoder": 0, "row": row, "window": 0, "place": row, "role": role, "id": 300 + row, "piece": piece},
-        **{"weight": round(chance.random(), 4) if edited else 1.0, "norm": norm},
+        **{"kept": round(chance.random(), 4) if edited else 1.0, "norm": norm},
         **{"norm_after": round(norm * 0.8, 4) if edited else norm, "moved": 0.0, "near": near},
         "near_after": chance.sample(WORDS, 3) if edited else near,
     }

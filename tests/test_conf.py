@@ -116,6 +116,8 @@ MEANT = {
     "operators=[noise] operators.noise.amout=1": "operators=[noise] operators.noise.amount=1",
     "operators=[interpolate] interpolate.weight=1": "operators=[interpolate] operators.interpolate.weight=1",
     "operator=[replace]": "operators=[replace]",
+    "operators=[replac,scale]": "operators=[replace,scale]",
+    "-m sampler=lms,dimm": "-m sampler=lms,ddim",
     "negative_prompt=green": "guidance.negative=green",
     "negative=green": "guidance.negative=green",
     "width=96": "size=96",
@@ -142,8 +144,8 @@ def test_a_setting_that_is_not_there_stands_for_the_one_that_is_near(words):
     better = settings.mended(words.split())
     assert better == MEANT[words].split()
     assert settings.mended(better) is None, "what is advised is there"
-    if "…" not in MEANT[words]:
-        composed(*(word for word in better if word != "-m"))
+    if "…" not in MEANT[words] and "-m" not in better:
+        composed(*better)
 
 
 def test_what_is_there_or_near_nothing_is_left_alone():

@@ -46,15 +46,15 @@ def test_each_row_says_what_stands_there_and_what_the_edit_made_of_it(emoji):
     assert set(puppy.near_after) == {"puppy", "skunk"}
     assert puppy.norm != puppy.norm_after
     assert [t.moved > 0 for t in told.tokens] == [False, False, True, False, False, False, False]
-    assert all(t.weight == 1 and t.norm == t.norm_after for t in told.tokens[:5])
+    assert all(t.kept == 1 and t.norm == t.norm_after for t in told.tokens[:5])
     assert told.layers[0] != told.layers[-1]
     assert len(told.layers) == 5
 
 
-def test_weight_is_how_much_of_the_row_is_left(sd1):
+def test_kept_is_how_much_of_the_row_as_written_is_in_the_edited_one(sd1):
     for factor in (0.0, 0.5, 1.0, -2.0):
         told = explain(Cell(PROMPT, [Scale("puppy", factor)]), sd1.towers)
-        assert told.tokens[5].weight == pytest.approx(factor, abs=1e-3)
+        assert told.tokens[5].kept == pytest.approx(factor, abs=1e-3)
         assert told.tokens[5].norm_after == pytest.approx(abs(factor) * told.tokens[5].norm, abs=1e-3)
 
 

@@ -250,7 +250,7 @@ def test_all_mistakes_are_told_at_once_before_weights(embedlab, monkeypatch):
     assert any("weight is 'half'" in line for line in lines)
     assert any("weight is nan" in line for line in lines)
     assert any("'kitten' is not in the prompt" in line for line in lines)
-    assert any("Could not find 'sampler/dimm'" in line for line in lines)
+    assert any("there is no sampler=dimm" in line for line in lines)
     assert lines[-1] == "embedlab: nothing was drawn; 11 of 12 jobs are wrong."
     assert all(line.startswith("embedlab: ") for line in lines)
     assert not Path("out").exists()
@@ -272,7 +272,7 @@ def test_axes_that_collide_are_refused(embedlab):
         (["guidance.scale=2,2"], "job 1: its settings are those of another job: a list names a value twice."),
         (["at_once=1,2"], "job 1: at_once=2 makes no other picture than at_once=1; take one of them."),
         (["tracker=silent,disk"], "job 1: tracker=disk makes no other picture than tracker=silent"),
-        (["guidance.scale=range(1,1)"], "this sweep has no jobs: one of its lists of values is empty."),
+        (["guidance.scale=range(1,1)"], "'guidance.scale=range(1,1)' has no values."),
         (["guidance.scale=2,3", "explain=true"], "explain takes one cell; leave it out of a sweep."),
         (
             ["guidance.scale=2,3", "hydra.sweep.subdir=same"],
@@ -285,7 +285,10 @@ def test_axes_that_collide_are_refused(embedlab):
             "hydra.sweeper.max_batch_size is 0; it has to be 1 or",
         ),
         (["guidance.scale=2,3", "hydra.launcher.x=2"], "Hydra has no setting 'hydra.launcher.x'; embedlab --cfg hydra"),
-        (["guidance.scale=2,3", "hydra/launcher=no"], "'hydra/launcher/no'; hydra/launcher: choose one of batch, ray"),
+        (
+            ["guidance.scale=2,3", "hydra/launcher=no"],
+            "there is no hydra/launcher=no; hydra/launcher: choose one of batch, ray",
+        ),
         (["guidance.scale=2,3", "store=file"], "file' cannot be written: it is a file."),
         (["guidance.scale=2,3", "store=5"], "store is 5; it has to be a folder"),
         (["guidance.scale=2,3", "objective={a: 1}"], "objective is {'a': 1}; it has to be the name of a score"),
@@ -505,11 +508,22 @@ def test_a_search_is_told_scores_and_what_failed():
 def test_a_long_table_shows_its_ends():
     made = [{"label": f"job {n}", "name": "", "scores": {"change/ssim": n / 300}} for n in range(300)]
     lines = sweep.table(made).splitlines()
-    assert len(lines) == 62
-    assert lines[30].startswith("job 29 ")
-    assert lines[31] == "… 240 more in results.csv …"
-    assert lines[32].startswith("job 270 ")
-    assert len(sweep.table(made[:60]).splitlines()) == 61
+    assert len(lines) == 63
+    assert lines[31].startswith("job 29 ")
+    assert lines[32] == "… 240 more in results.csv …"
+    assert lines[33].startswith("job 270 ")
+    assert len(sweep.table(made[:60]).splitlines()) == 62
+
+
+def test_similarities_are_called_so_and_only_where_something_was_edited():
+    scores = {"clip_score/prompt": 75.0, "change/cosine": 1.0, "change/ssim": 0.5, "change/pixels": 0.25}
+    over, heads, line = sweep.table([{"label": "puppy → cat", "name": "", "scores": scores}]).splitlines()
+    assert over.split("  ")[-2:] == ["similarity to unedited", "distance from unedited"]
+    assert heads.split() == ["CLIP", "prompt", "CLIP", "SSIM", "pixels"]
+    assert [heads.index(name) < over.index("distance") for name in ("SSIM", "pixels")] == [True, False]
+    assert line.split() == ["puppy", "→", "cat", "75.0", "1.000", "0.500", "0.250"]
+    plain = sweep.table([{"label": "as written", "name": "", "scores": scores}]).splitlines()
+    assert [row.split() for row in plain] == [["CLIP", "prompt"], ["as", "written", "75.0"]]
 
 
 def test_secrets_of_the_environment_are_not_written_down(embedlab, monkeypatch):

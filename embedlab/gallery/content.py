@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedlab.errors import ConfigError
-from embedlab.sweep import axes, collect, label, short, split
+from embedlab.sweep import axes, collect, label, short, shown_scores, split, title_of
 
 STATES = ("done", "failed", "pending")
 NOWHERE = "–"  # the value of a setting that a job was not given
@@ -218,8 +218,8 @@ def content(sweep: Sweep) -> dict[str, Any]:
     ways = axes_of(jobs)
     where = [{text: n for n, text in enumerate(axis["values"])} for axis in ways]
     seeds = list(dict.fromkeys(row["seed"] for job in jobs for row in job["pictures"])) or [None]
-    keys = list(dict.fromkeys(k for j in jobs for row in j["pictures"] for k in row if score_like(row, k)))
-    whole = [k for k in dict.fromkeys(k for j in jobs for k in j["scores"]) if k not in keys]
+    keys = shown_scores(jobs, (k for j in jobs for row in j["pictures"] for k in row if score_like(row, k)))
+    whole = [k for k in shown_scores(jobs, (k for j in jobs for k in j["scores"])) if k not in keys]
     cells: dict[str, list[Any]] = {n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline")}
     scores: dict[str, list[Any]] = {key: [] for key in keys}
     taken: dict[tuple[int, ...], int] = {}
@@ -297,12 +297,10 @@ def name_of(key: str) -> str:
     """A score as people say it.
 
     >>> name_of("clip_score/cat"), name_of("change/ssim"), name_of("closest/cat"), name_of("rows/edited")
-    ('CLIP cat', 'Δ ssim', 'is cat', 'rows edited')
+    ('CLIP cat', 'similarity to unedited (SSIM)', 'is cat', 'token rows edited')
     """
-    for start, said in (("clip_score/", "CLIP "), ("change/", "Δ "), ("closest/", "is ")):
-        if key.startswith(start):
-            return said + key.removeprefix(start)
-    return key.replace("/", " ").replace("_", " ")
+    of, name = title_of(key)
+    return f"{of} ({name})" if of else name.replace("/", " ").replace("_", " ")
 
 
 # ── details of a job, read when it is opened ──────────────────────────────────────────────────────────────────────
