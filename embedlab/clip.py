@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -52,6 +53,14 @@ class Tower:
     def width(self) -> int:
         """Width of token and position rows."""
         return self.token_table.shape[1]
+
+
+def check_towers(towers: Any) -> None:
+    """Refuse what are no text encoders with their tokenizers."""
+    if isinstance(towers, list | tuple) and towers and all(isinstance(tower, Tower) for tower in towers):
+        return
+    came = f"a {type(towers).__name__}" if not isinstance(towers, list | tuple) else f"{towers!r:.80}"
+    raise ModelError(f"text encoders were expected and {came} came; take model.towers, or towers_of(pipeline).")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
-from embedlab.errors import OperatorError, PromptError, SamplerError, listed
+from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, listed
 from embedlab.prompt import WINDOW, Tokens, ids_of, tokenize
 from embedlab.select import Spans, select
 
@@ -241,16 +241,29 @@ def lookup_of(tower: Tower) -> Lookup:
     return Lookup(tower.tokenizer, tower.token_table.detach())
 
 
-def embed(prompt: str | Tokens, tower: Tower, truncate: bool = False, stretch: float | None = None) -> Embeddings:
+def embed(
+    prompt: str | Tokens,
+    tower: Tower,
+    truncate: bool = False,
+    stretch: float | None = None,
+    concepts: tuple[str, ...] | None = None,
+) -> Embeddings:
     """Look up the rows of a prompt of any length; the position rows start again in every window.
 
     `stretch` reads windows of more than 77 places, on a position table drawn out so many times (Long-CLIP: 4 for 248).
+    `concepts` are added names that are one word, by default this encoder's own (see `tokenize`).
     """
+    if not isinstance(tower, Tower):
+        raise ModelError(
+            f"{tower!r:.80} is no text encoder with its tokenizer; take one of model.towers or towers_of(pipeline)."
+        )
     if stretch is not None and not 1 <= finite(stretch, "stretch") <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64, and 4 makes 248 places.")
     places = tower.position_table.detach()[:WINDOW]
     places = places if stretch is None else stretched(places, factor=stretch)
-    tokens = tokenize(prompt, tower.tokenizer, truncate, len(places)) if isinstance(prompt, str) else prompt
+    tokens = prompt
+    if not isinstance(tokens, Tokens):
+        tokens = tokenize(tokens, tower.tokenizer, truncate, len(places), concepts)
     table = tower.token_table.detach()
     position = places[: tokens.window].expand(len(tokens.ids), -1, -1)
     return Embeddings(tokens, table[tokens.ids.to(table.device)], position, places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.clip import States, Tower, forward, read
+from embedlab.clip import States, Tower, check_towers, forward, read
 from embedlab.embeddings import Embeddings, embed, finite, is_whole, vectors
 from embedlab.errors import OperatorError, PromptError, SamplerError, listed
-from embedlab.prompt import Join, Tokens, check_join, joined
+from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
 from embedlab.schedule import timed
 from embedlab.select import Rows, Spans, rows_of, said, select, words_of
 
@@ -171,8 +172,26 @@ class Encoder:
 
 
 def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
-    """The rows of a prompt before every text encoder."""
-    return tuple(embed(prompt, tower, truncate, stretch) for tower in towers)
+    """The rows of a prompt before every text encoder; all of them see the same words.
+
+    Raises ModelError for what are no text encoders, PromptError for what is no text.
+    """
+    check_towers(towers)
+    concepts = concepts_of(tower.tokenizer for tower in towers)
+    return tuple(embed(prompt, tower, truncate, stretch, concepts) for tower in towers)
+
+
+def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
+    """Refuse what is no prompt before these text encoders: one Embeddings each, of its width."""
+    if not isinstance(prompt, list | tuple) or not all(isinstance(part, Embeddings) for part in prompt):
+        hint = ": embed_all(text, towers) makes one" if isinstance(prompt, str) else ""
+        raise PromptError(f"{prompt!r:.80} is no prompt before the encoders{hint}; it has to be a tuple of Embeddings.")
+    widths = [(part.token.shape[-1], tower.width) for part, tower in zip(prompt, towers, strict=False)]
+    if len(prompt) != len(towers) or any(mine != theirs for mine, theirs in widths):
+        mine = [part.token.shape[-1] for part in prompt]
+        raise PromptError(
+            f"this prompt has rows of width {listed(mine)}, and these text encoders take {listed(t.width for t in towers)}."
+        )
 
 
 def encode(
@@ -187,6 +206,11 @@ def encode(
     check_join(join)
     if not is_whole(at_once) or at_once < 1:
         raise SamplerError(f"at_once is {at_once!r}; it has to be a whole number of windows, 1 or more.")
+    check_towers(towers)
+    if not isinstance(prompts, list | tuple):
+        raise PromptError(f"prompts is {prompts!r:.80}; it has to be a list of what embed_all gives.")
+    for prompt in prompts:
+        check_prompt(prompt, towers)
     if not prompts:
         return []
     skip = Encoder(skip=skip).skip
@@ -219,6 +243,36 @@ def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Flo
     if len(mix) == 1 and mix[0][1] == 1:
         return read(tower, states, mix[0][0])
     return torch.stack([weight * read(tower, states, skip) for skip, weight in mix]).sum(0)
+
+
+def equal_lengths(conditionings: Sequence[Conditioning]) -> list[Conditioning]:
+    """Conditionings of one number of rows, as diffusers' pipelines want them, that say to the UNet what they said.
+
+    Each is repeated as a whole: cross-attention takes a mean over rows, weighted by a softmax, and a mean over rows that
+    all stand equally often is the same mean (to rounding). 77 and 154 rows become 154; 154 and 231 become 462.
+
+    Raises OperatorError where that takes more than 100 times 77 rows, as it may for `encoder.join=run`.
+
+    >>> from embedlab import models
+    >>> towers = models.load("emoji").towers
+    >>> long, short = encode([embed_all(text, towers) for text in ("a cat, " * 40, "a dog")], towers)
+    >>> [len(c.hidden) for c in (long, short)], [len(c.hidden) for c in equal_lengths([long, short])]
+    ([154, 77], [154, 154])
+    """
+    if not isinstance(conditionings, list | tuple) or not all(isinstance(c, Conditioning) for c in conditionings):
+        raise OperatorError(f"{conditionings!r:.80} is no list of Conditionings, as encode gives them.")
+    lengths = [len(c.hidden) for c in conditionings]
+    length = math.lcm(*lengths)
+    if length > 100 * WINDOW:
+        raise OperatorError(
+            f"conditionings of {listed(lengths)} rows come to one length at {length} rows only, which is too many; "
+            "with encoder.join=windows lengths are multiples of 77."
+        )
+    times = [length // n for n in lengths]
+    return [
+        replace(c, hidden=c.hidden.repeat(n, 1), rows=(*c.rows, *[-1] * (len(c.hidden) * (n - 1))))
+        for c, n in zip(conditionings, times, strict=True)
+    ]
 
 
 def filled(

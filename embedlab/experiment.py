@@ -31,7 +31,7 @@ from embedlab.guidance import Denoiser, Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Source
 from embedlab.operators.apply import edit, edit_encoded, edit_with
-from embedlab.prompt import Tokens, joined, tokenize
+from embedlab.prompt import Tokens, concepts_of, joined, tokenize
 from embedlab.sampler import (
     Sampler,
     Start,
@@ -180,17 +180,19 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
                 "at the most."
             )
 
+    concepts = concepts_of(source.tokenizers)
+
     def rows_of(text: str) -> list[tuple[Embeddings, Lookup]]:
         made = []
         for words, width in zip(source.tokenizers, source.widths, strict=True):
-            tokens = tokenize(text, words, how.truncate, how.window)
+            tokens = tokenize(text, words, how.truncate, how.window, concepts)
             table, places = stand_in(len(words), width), stand_in(how.window, width)
             position = places.expand(len(tokens.ids), -1, -1)
             made.append((Embeddings(tokens, table[tokens.ids], position, places), Lookup(words, table)))
         return made
 
     def told(text: str) -> Conditioning:
-        tokens = tokenize(text, source.tokenizers[0], how.truncate, how.window)
+        tokens = tokenize(text, source.tokenizers[0], how.truncate, how.window, concepts)
         rows = tuple(joined(len(tokens.ids), how.join, how.window))
         width = source.told(source.encoders[-1], "projection_dim") if len(source.encoders) > 1 else source.widths[-1]
         # as an encoder's, a row is made by the ids up to it: texts that begin alike have equal rows there

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedlab.clip import Tower
-from embedlab.encoder import Conditioning, embed_all, encode, filled, texts_of
+from embedlab.encoder import Conditioning, embed_all, encode, equal_lengths, texts_of
 from embedlab.errors import ConfigError, OperatorError
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.schedule import timed
@@ -23,11 +23,17 @@ from embedlab.schedule import timed
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
 
 
+def check_cell(cell: Any) -> None:
+    """Refuse what is no cell."""
+    if not hasattr(cell, "guidance") or not hasattr(cell, "encoder"):
+        hint = f"; write Cell({cell!r:.80})" if isinstance(cell, str) else ""
+        raise ConfigError(f"{cell!r:.80} is no Cell{hint}.")
+
+
 @torch.inference_mode()
 def conditioned(cell: Any, towers: Sequence[Tower]) -> tuple[Conditioning, Conditioning]:
     """What a plain cell tells the UNet: its edited prompt, and its negative prompt (empty when it has none)."""
-    if not hasattr(cell, "guidance"):
-        raise ConfigError(f"{cell!r:.80} is no Cell; write Cell({cell!r:.80}).")
+    check_cell(cell)
     if timed(cell):
         raise OperatorError("this cell changes over time, a pipeline is told one thing; export `at(cell, moment)`.")
     how = cell.encoder
@@ -56,6 +62,9 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
     >>> torch.equal(made["token"], cat["token"]), torch.equal(made["ids"], cat["ids"]), made["token"].shape
     (True, False, torch.Size([1, 77, 96]))
     """
+    check_cell(cell)
+    if timed(cell):
+        raise OperatorError("this cell changes over time; take the rows of `at(cell, moment)`.")
     how = cell.encoder
     rows = edit(embed_all(cell.prompt, towers, how.truncate, how.stretch), cell.operators, towers)
     made: dict[str, Tensor] = {}
@@ -69,8 +78,8 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     """A plain cell as keywords for any diffusers pipeline of the model: `pipe(**prompt_embeds(cell, towers_of(pipe)))`.
 
     `prompt_embeds` and `negative_prompt_embeds` (1, row, width), with two encoders also `pooled_prompt_embeds` and
-    `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: the shorter is filled up with windows
-    of the empty prompt, as A1111 and compel do. `zero_negative` makes no negative prompt zeros, as SDXL's pipeline
+    `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: each is repeated as a whole until they
+    are (`equal_lengths`), which changes nothing of what the UNet makes of them. `zero_negative` makes no negative prompt zeros, as SDXL's pipeline
     does (`force_zeros_for_empty_prompt`); left out, it does so with two encoders.
 
     >>> from embedlab import Cell, models
@@ -79,9 +88,7 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     {'prompt_embeds': (1, 77, 96), 'negative_prompt_embeds': (1, 77, 96)}
     """
     told, plain = conditioned(cell, towers)
-    empty = texts_of(towers, cell.encoder)("").hidden
-    length = max(len(told.hidden), len(plain.hidden))
-    pair = [dataclasses.replace(c, hidden=filled(c.hidden, length, empty)) for c in (told, plain)]
+    pair = equal_lengths([told, plain])
     if cell.guidance.negative is None and (len(towers) > 1 if zero_negative is None else zero_negative):
         pair[1] = pair[1].zeros()
     made = {"prompt_embeds": pair[0].hidden[None], "negative_prompt_embeds": pair[1].hidden[None]}
@@ -117,29 +124,57 @@ def recipe(value: Any) -> Any:
 
 
 def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = None) -> Path:
-    """Write tensors as safetensors, whole or not at all, with a recipe (a cell, or any JSON) inside."""
+    """Write tensors as safetensors, whole or not at all, with a recipe (a cell, or any JSON) inside.
+
+    Raises ConfigError for what are no named tensors, and where the file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path = Path(path)
+    path = path_of(path)
+    named = isinstance(embeds, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in embeds.items())
+    if not named or not embeds:
+        raise ConfigError(f"{embeds!r:.80} are no named tensors; prompt_embeds(cell, towers) gives some.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in embeds.items()}
+    plain = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
+    try:
+        text = json.dumps(recipe(made_by), ensure_ascii=False, allow_nan=True)
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"the recipe of '{path}' cannot be written: {error}.") from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, temporary, metadata={KEY: json.dumps(recipe(made_by), ensure_ascii=False)})
+        save_file(plain, temporary, metadata={KEY: text})
         os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be written: {error.strerror or error}.") from None
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     return path
 
 
+def path_of(path: Any) -> Path:
+    """A path that was handed in; ConfigError for what is none."""
+    if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
+        raise ConfigError(f"{path!r:.80} is no path of a file.")
+    return Path(path)
+
+
 def load_embeds(path: Path | str) -> tuple[dict[str, Tensor], Any]:
-    """The tensors of a file, ready for a pipeline, and its recipe; None where it has none."""
+    """The tensors of a file, ready for a pipeline, and its recipe; None where it has none.
+
+    Raises ConfigError where there is no file that can be read, or it is no safetensors file.
+    """
     from safetensors import SafetensorError, safe_open
 
+    path = path_of(path)
     try:
+        if not path.is_file():  # a pipe or a device would never end
+            raise ConfigError(f"there is no file '{path}'." if not path.exists() else f"'{path}' is no regular file.")
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator of its own)
             inside = (file.metadata() or {}).get(KEY)
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"'{path}' is not a safetensors file that can be read: {error}") from None
-    return tensors, json.loads(inside) if inside else None
+    try:
+        return tensors, json.loads(inside) if inside else None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the recipe inside '{path}' cannot be read: {error}") from None

@@ -6,11 +6,13 @@ a stretched position table a window has more than 77 places; `Tokens.window` say
 
 from __future__ import annotations
 
-import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+import regex
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -19,6 +21,7 @@ from transformers import CLIPTokenizer
 from embedlab.errors import PromptError, listed
 
 WINDOW = 77
+MOST_TOKENS = 15_000  # two hundred windows, far beyond what people write; each costs a pass of the text encoder
 
 Join = Literal["windows", "run", "truncate"]
 JOINS: tuple[Join, ...] = ("windows", "run", "truncate")
@@ -97,25 +100,90 @@ class Tokens:
 
 
 def ids_of(text: str, tokenizer: CLIPTokenizer) -> list[int]:
-    """Token ids of a text without start and end; special tokens inside it are refused."""
-    return list(_ids(text, tokenizer, len(tokenizer)))  # tokens may be added later, by textual inversion
+    """Token ids of a text without start and end; special tokens inside it are refused.
+
+    The name of a concept that was loaded as several vectors (`<my-cat>`, `<my-cat>_1`, …) stands for all of them, as in
+    diffusers' `maybe_convert_prompt`.
+    """
+    return [piece.id for piece in pieces_of(text, tokenizer)]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token, and which characters of the text it stands for."""
+
+    id: int
+    begin: int
+    end: int
+
+
+def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:
+    """The tokens of a text (its composed form, Unicode's NFC) with their places in it; see `ids_of`."""
+    if not isinstance(text, str):
+        raise PromptError(f"a text was expected; {text!r:.80} is a {type(text).__name__}.")
+    return _pieces(unicodedata.normalize("NFC", text), tokenizer, frozenset(tokenizer.get_added_vocab().items()))
 
 
 @lru_cache(maxsize=4096)
-def _ids(text: str, tokenizer: CLIPTokenizer, count: int) -> tuple[int, ...]:
+def _pieces(text: str, tokenizer: CLIPTokenizer, added: frozenset[tuple[str, int]]) -> tuple[Piece, ...]:
     for special in (tokenizer.bos_token, tokenizer.eos_token):
         if special and special in text:
             raise PromptError(f"'{special}' inside a prompt would end it for the encoder; leave it out.")
-    if re.search(r"[\ud800-\udfff]", text):
-        raise PromptError(f"{text!r} holds characters that are no text (a broken encoding); type it again.")
-    return tuple(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+    if regex.search(r"[\ud800-\udfff]", text):
+        raise PromptError(f"{text!r:.200} holds characters that are no text (a broken encoding); type it again.")
+    if len(text) > 16 * MOST_TOKENS:
+        raise PromptError(f"the prompt has {len(text):,} characters; at most {16 * MOST_TOKENS:,} are read.")
+    read = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True)
+    if len(read.input_ids) > MOST_TOKENS:
+        raise PromptError(f"the prompt has {len(read.input_ids):,} tokens; at most {MOST_TOKENS:,} are read.")
+    ids, spans = dict(added), read["offset_mapping"]
+    names = {id: name for name, id in added}
+    pieces: list[Piece] = []
+    for n, (id, span) in enumerate(zip(read.input_ids, spans, strict=True)):
+        pieces.append(Piece(id, *span))
+        more = ids.get(f"{names.get(id)}_1")
+        if more is not None and more not in read.input_ids[n + 1 : n + 2]:  # written out by somebody already
+            k = 1
+            while (id := ids.get(f"{names[read.input_ids[n]]}_{k}", -1)) >= 0:
+                pieces.append(Piece(id, *span))
+                k += 1
+    return tuple(pieces)
 
 
-def tokenize(text: str, tokenizer: CLIPTokenizer, truncate: bool = False, window: int = WINDOW) -> Tokens:
+def concepts_of(tokenizers: Iterable[CLIPTokenizer]) -> tuple[str, ...]:
+    """The names that were added to vocabularies, such as those of textual inversion, without the special tokens."""
+    return tuple(
+        dict.fromkeys(name for t in tokenizers for name in t.get_added_vocab() if name not in t.all_special_tokens)
+    )
+
+
+@lru_cache(maxsize=64)
+def _word_pattern(concepts: tuple[str, ...]) -> regex.Pattern[str]:
+    """CLIP's own: contractions, runs of letters, single digits, runs of other signs; and names of concepts, whole."""
+    names = [regex.escape(name) for name in sorted(concepts, key=len, reverse=True)]
+    own = [r"'s|'t|'re|'ve|'m|'ll|'d", r"\p{L}+", r"\p{N}", r"[^\p{White_Space}\p{L}\p{N}]+"]
+    if concepts:  # a run of signs ends where a name begins
+        own[-1] = rf"(?:(?!{'|'.join(names)})[^\p{{White_Space}}\p{{L}}\p{{N}}])+"
+    return regex.compile("|".join([*names, *own]), regex.IGNORECASE)
+
+
+def tokenize(
+    text: str,
+    tokenizer: CLIPTokenizer,
+    truncate: bool = False,
+    window: int = WINDOW,
+    concepts: tuple[str, ...] | None = None,
+) -> Tokens:
     """Tokenize a prompt of any length: windows of start + 75 + end, the last one filled with padding.
 
     One window holds exactly what the tokenizer's own `padding="max_length"` gives. `truncate` keeps the first window.
     The empty prompt is fine: one window of start, end and padding.
+
+    Where a word begins and ends is read from the text, so that all encoders of a model see the same words: a tokenizer
+    that pads with "!" gives a written "!" no word border, and neither has the name of a concept. `concepts` are names
+    that are one word, by default those added to this tokenizer.
+
+    Raises PromptError for what is no text, for special tokens in it, and above 15,000 tokens.
 
     >>> from embedlab.models import tokenizer
     >>> t = tokenize("A picture of a puppy", tokenizer())
@@ -123,21 +191,22 @@ def tokenize(text: str, tokenizer: CLIPTokenizer, truncate: bool = False, window
     ([49406, 320, 1674, 539, 320, 6829, 49407], Word(text='puppy', rows=(5,)))
     """
     if not isinstance(text, str):
-        raise PromptError(f"a prompt is a text; {text!r} is a {type(text).__name__}.")
-    ids = ids_of(text, tokenizer)
-    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    pieces = tokenizer.convert_ids_to_tokens(ids)
-
+        raise PromptError(f"a prompt is a text; {text!r:.80} is a {type(text).__name__}.")
+    pieces = pieces_of(text, tokenizer)
+    composed = unicodedata.normalize("NFC", text)
     body = window - 2
     words: list[Word] = []
-    begin = 0
-    for i, piece in enumerate(pieces):
-        if piece.endswith("</w>") or i == len(pieces) - 1:
-            rows = tuple(k // body * window + k % body + 1 for k in range(begin, i + 1))
-            words.append(Word(text[spans[begin][0] : spans[i][1]], rows, begin // body != i // body))
-            begin = i + 1
+    k = 0
+    for found in _word_pattern(concepts_of([tokenizer]) if concepts is None else concepts).finditer(composed):
+        begin = k
+        while k < len(pieces) and pieces[k].begin < found.end():
+            k += 1
+        if k > begin:
+            rows = tuple(n // body * window + n % body + 1 for n in range(begin, k))
+            words.append(Word(found[0], rows, begin // body != (k - 1) // body))
 
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids = [piece.id for piece in pieces]
     bodies = [ids[i * body : (i + 1) * body] for i in range(max(1, -(-len(ids) // body)))]
     table = torch.tensor([[bos, *row, eos, *[pad] * (body - len(row))] for row in bodies])
     tokens = Tokens(text, table, tuple(words), tokenizer)
