@@ -56,6 +56,7 @@ _HOME = {
     "embed": "embeddings",
     "embed_all": "encoder",
     "encode": "encoder",
+    "equal_lengths": "encoder",
     "explain": "explanation",
     "find": "models",
     "load": "models",

@@ -189,9 +189,8 @@ def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
     widths = [(part.token.shape[-1], tower.width) for part, tower in zip(prompt, towers, strict=False)]
     if len(prompt) != len(towers) or any(mine != theirs for mine, theirs in widths):
         mine = [part.token.shape[-1] for part in prompt]
-        raise PromptError(
-            f"this prompt has rows of width {listed(mine)}, and these text encoders take {listed(t.width for t in towers)}."
-        )
+        theirs = [tower.width for tower in towers]
+        raise PromptError(f"this prompt has rows of width {listed(mine)}; these text encoders take {listed(theirs)}.")
 
 
 def encode(
@@ -248,8 +247,8 @@ def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Flo
 def equal_lengths(conditionings: Sequence[Conditioning]) -> list[Conditioning]:
     """Conditionings of one number of rows, as diffusers' pipelines want them, that say to the UNet what they said.
 
-    Each is repeated as a whole: cross-attention takes a mean over rows, weighted by a softmax, and a mean over rows that
-    all stand equally often is the same mean (to rounding). 77 and 154 rows become 154; 154 and 231 become 462.
+    Each is repeated as a whole: cross-attention takes a mean over rows, weighted by a softmax, and a mean over rows
+    that all stand equally often is the same mean (to rounding). 77 and 154 rows become 154; 154 and 231 become 462.
 
     Raises OperatorError where that takes more than 100 times 77 rows, as it may for `encoder.join=run`.
 

@@ -78,9 +78,9 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     """A plain cell as keywords for any diffusers pipeline of the model: `pipe(**prompt_embeds(cell, towers_of(pipe)))`.
 
     `prompt_embeds` and `negative_prompt_embeds` (1, row, width), with two encoders also `pooled_prompt_embeds` and
-    `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: each is repeated as a whole until they
-    are (`equal_lengths`), which changes nothing of what the UNet makes of them. `zero_negative` makes no negative prompt zeros, as SDXL's pipeline
-    does (`force_zeros_for_empty_prompt`); left out, it does so with two encoders.
+    `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: each is repeated as a whole until
+    they are (`equal_lengths`), which changes nothing of what the UNet makes of them. `zero_negative` makes no negative
+    prompt zeros, as SDXL's pipeline does (`force_zeros_for_empty_prompt`); left out, it does so with two encoders.
 
     >>> from embedlab import Cell, models
     >>> made = prompt_embeds(Cell("a cat"), models.load("emoji").towers)
@@ -146,7 +146,8 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
         save_file(plain, temporary, metadata={KEY: text})
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
         raise ConfigError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     return path
 

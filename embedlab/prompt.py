@@ -136,17 +136,16 @@ def _pieces(text: str, tokenizer: CLIPTokenizer, added: frozenset[tuple[str, int
     read = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True)
     if len(read.input_ids) > MOST_TOKENS:
         raise PromptError(f"the prompt has {len(read.input_ids):,} tokens; at most {MOST_TOKENS:,} are read.")
-    ids, spans = dict(added), read["offset_mapping"]
-    names = {id: name for name, id in added}
+    number_of, name_of = dict(added), {number: name for name, number in added}
     pieces: list[Piece] = []
-    for n, (id, span) in enumerate(zip(read.input_ids, spans, strict=True)):
-        pieces.append(Piece(id, *span))
-        more = ids.get(f"{names.get(id)}_1")
-        if more is not None and more not in read.input_ids[n + 1 : n + 2]:  # written out by somebody already
-            k = 1
-            while (id := ids.get(f"{names[read.input_ids[n]]}_{k}", -1)) >= 0:
-                pieces.append(Piece(id, *span))
-                k += 1
+    for n, (number, span) in enumerate(zip(read.input_ids, read["offset_mapping"], strict=True)):
+        pieces.append(Piece(number, *span))
+        name, k = name_of.get(number), 1
+        if number_of.get(f"{name}_1") in read.input_ids[n + 1 : n + 2]:
+            continue  # written out by somebody already
+        while (vector := number_of.get(f"{name}_{k}")) is not None:
+            pieces.append(Piece(vector, *span))
+            k += 1
     return tuple(pieces)
 
 

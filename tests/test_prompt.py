@@ -1,10 +1,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import CLIPTokenizer
 
 from embedlab import models
 from embedlab.errors import PromptError
-from embedlab.prompt import joined, tokenize
+from embedlab.prompt import concepts_of, ids_of, joined, tokenize
 
 TOKENIZER = models.tokenizer()
 
@@ -104,3 +105,63 @@ def test_a_run_keeps_the_outer_start_and_end_only():
     assert rows[0] == 0
     assert rows[-1] == 230
     assert not {76, 77, 153, 154} & set(rows)
+
+
+PADDED = CLIPTokenizer.from_pretrained(models.SHIPPED["emoji"] / "tokenizer", pad_token="!")  # as SD 2 and XL's second
+TEXTS = [
+    ("wow! cat ! dog", ["wow", "!", "cat", "!", "dog"]),
+    ("dog! cat and a cat", ["dog", "!", "cat", "and", "a", "cat"]),
+    ("wow!!?! it's 2026!", ["wow", "!!?!", "it", "'s", "2", "0", "2", "6", "!"]),
+    ("!", ["!"]),
+    (
+        "Cafe\u0301 \u5c0f\u72d7 \u0130stanbul! \U0001f469\u200d\U0001f4bb",
+        ["Caf\u00e9", "\u5c0f\u72d7", "\u0130stanbul", "!", "\U0001f469\u200d\U0001f4bb"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), TEXTS)
+def test_word_borders_come_from_the_text_whatever_the_tokenizer_pads_with(text, words):
+    for tokenizer in (TOKENIZER, PADDED):
+        tokens = tokenize(text, tokenizer)
+        assert [word.text for word in tokens.words] == words
+        own = tokenizer(text, add_special_tokens=False).input_ids
+        assert tokens.ids.flatten().tolist()[1 : len(own) + 1] == own
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab! ?.,'st1\u00e9e\u0301\U0001f43a\u4e2d\n"), max_size=60))
+def test_all_encoders_see_the_same_words(text):
+    one, other = tokenize(text, TOKENIZER), tokenize(text, PADDED)
+    both = {word.text for word in one.words} & {word.text for word in other.words}
+    assert both >= {word.text for word in one.words if "'" not in text}  # "!'s" is one sign and a contraction to one
+    rows = [row for word in other.words for row in word.rows]
+    assert rows == sorted(set(rows))
+    assert len(rows) == other.length == len(PADDED(text, add_special_tokens=False).input_ids)
+
+
+def test_names_that_were_added_are_words_and_swallow_none():
+    tokenizer = CLIPTokenizer.from_pretrained(models.SHIPPED["emoji"] / "tokenizer")
+    tokenizer.add_tokens(["<my-cat>"])
+    tokens = tokenize("a <my-cat> on a bench, <my-cat>!", tokenizer)
+    assert [word.text for word in tokens.words] == ["a", "<my-cat>", "on", "a", "bench", ",", "<my-cat>", "!"]
+    assert tokens.rows("<my-cat>") == [(2,), (7,)]
+    other = tokenize("a <my-cat> on a bench, <my-cat>!", TOKENIZER, concepts=concepts_of([tokenizer, TOKENIZER]))
+    assert [word.text for word in other.words] == [word.text for word in tokens.words], "also where it is not known"
+    assert len(other.rows("on")) == 1
+
+
+def test_concepts_that_are_exchanged_for_others_are_read_anew():
+    tokenizer = CLIPTokenizer.from_pretrained(models.SHIPPED["emoji"] / "tokenizer")
+    tokenizer.add_tokens(["<one>"])
+    before = ids_of("<one> and <one>_1", tokenizer)
+    tokenizer.add_tokens(["<one>_1"])
+    assert ids_of("<one> and a cat", tokenizer)[:2] == [49408, 49409]
+    assert before != ids_of("<one> and <one>_1", tokenizer)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", ["\U0001f43a" * 100_000, "cat " * 100_000, "!" * 10_000_000, "x" * 300_000])
+def test_texts_beyond_all_use_are_refused_at_once(text):
+    with pytest.raises(PromptError, match=r"the prompt has [\d,]+ (tokens|characters); at most [\d,]+ are read\."):
+        tokenize(text, TOKENIZER)
