@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from embedlab.errors import EmbedlabError
+from embedlab.errors import EmbedlabError, check_kind, check_list
 from embedlab.experiment import (
     FAULT,
     Cell,
@@ -210,6 +210,8 @@ def carry_out(
     last: somebody else may make them meanwhile. Raises what keeps every job from being made, such as weights that
     cannot be read.
     """
+    check_list(jobs, Job, "jobs", "a Job names its source, cell, seeds and folder")
+    check_kind(store, Store, "store", "Store(FOLDER)")
     watch = watch or Quiet()
     outcome = Outcome() if log is None else log.outcome
     wanted = plan(jobs)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from embedlab.errors import ModelError, SamplerError
+from embedlab.errors import ModelError, SamplerError, brief
 from embedlab.prompt import WINDOW, tokenize
 
 
@@ -59,8 +59,7 @@ def check_towers(towers: Any) -> None:
     """Refuse what are no text encoders with their tokenizers."""
     if isinstance(towers, list | tuple) and towers and all(isinstance(tower, Tower) for tower in towers):
         return
-    came = f"a {type(towers).__name__}" if not isinstance(towers, list | tuple) else f"{towers!r:.80}"
-    raise ModelError(f"text encoders were expected and {came} came; take model.towers, or towers_of(pipeline).")
+    raise ModelError(f"towers is {brief(towers)}; it has to be a list of Tower: model.towers, or towers_of(pipeline).")
 
 
 @dataclass(frozen=True)

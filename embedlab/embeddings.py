@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
-from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, listed
+from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Tokens, ids_of, tokenize
 from embedlab.select import Spans, select
 
@@ -255,7 +255,7 @@ def embed(
     """
     if not isinstance(tower, Tower):
         raise ModelError(
-            f"{tower!r:.80} is no text encoder with its tokenizer; take one of model.towers or towers_of(pipeline)."
+            f"tower is {brief(tower)}; it has to be a Tower, one of model.towers or of towers_of(pipeline)."
         )
     if stretch is not None and not 1 <= finite(stretch, "stretch") <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64, and 4 makes 248 places.")

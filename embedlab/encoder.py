@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embedlab.clip import States, Tower, check_towers, forward, read
 from embedlab.embeddings import Embeddings, embed, finite, is_whole, vectors
-from embedlab.errors import OperatorError, PromptError, SamplerError, listed
+from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
 from embedlab.schedule import timed
 from embedlab.select import Rows, Spans, rows_of, said, select, words_of
@@ -181,11 +181,18 @@ def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stre
     return tuple(embed(prompt, tower, truncate, stretch, concepts) for tower in towers)
 
 
+def check_cell(cell: Any) -> None:
+    """Refuse what is no cell."""
+    if not hasattr(cell, "guidance") or not hasattr(cell, "encoder"):
+        hint = f"; write Cell({cell!r:.80})" if isinstance(cell, str) else ""
+        raise ConfigError(f"{brief(cell)} is no Cell{hint}.")
+
+
 def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
     """Refuse what is no prompt before these text encoders: one Embeddings each, of its width."""
     if not isinstance(prompt, list | tuple) or not all(isinstance(part, Embeddings) for part in prompt):
         hint = ": embed_all(text, towers) makes one" if isinstance(prompt, str) else ""
-        raise PromptError(f"{prompt!r:.80} is no prompt before the encoders{hint}; it has to be a tuple of Embeddings.")
+        raise PromptError(f"{brief(prompt)} is no prompt before the encoders{hint}; one is a tuple of Embeddings.")
     widths = [(part.token.shape[-1], tower.width) for part, tower in zip(prompt, towers, strict=False)]
     if len(prompt) != len(towers) or any(mine != theirs for mine, theirs in widths):
         mine = [part.token.shape[-1] for part in prompt]
@@ -207,7 +214,7 @@ def encode(
         raise SamplerError(f"at_once is {at_once!r}; it has to be a whole number of windows, 1 or more.")
     check_towers(towers)
     if not isinstance(prompts, list | tuple):
-        raise PromptError(f"prompts is {prompts!r:.80}; it has to be a list of what embed_all gives.")
+        raise PromptError(f"prompts is {brief(prompts)}; it has to be a list of what embed_all gives.")
     for prompt in prompts:
         check_prompt(prompt, towers)
     if not prompts:
@@ -259,7 +266,7 @@ def equal_lengths(conditionings: Sequence[Conditioning]) -> list[Conditioning]:
     ([154, 77], [154, 154])
     """
     if not isinstance(conditionings, list | tuple) or not all(isinstance(c, Conditioning) for c in conditionings):
-        raise OperatorError(f"{conditionings!r:.80} is no list of Conditionings, as encode gives them.")
+        raise OperatorError(f"{brief(conditionings)} is no list of Conditionings, as encode gives them.")
     lengths = [len(c.hidden) for c in conditionings]
     length = math.lcm(*lengths)
     if length > 100 * WINDOW:

@@ -9,6 +9,8 @@ EmbedlabError
 └── ConfigError     anything else that was configured: folders, trackers, metrics
 """
 
+from typing import Any
+
 
 class EmbedlabError(ValueError):
     """Base of all errors that a user's input can cause; the command line prints it as one line."""
@@ -46,6 +48,44 @@ def listed(names, most: int = 40) -> str:
     """
     names = [str(n) for n in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])}, … ({len(names)} in all)"
+
+
+def brief(value: Any) -> str:
+    """A value in a message: numbers and texts as they are, cut when long; what is large by its kind.
+
+    >>> brief(3), brief("x" * 90)[-4:], brief(EmbedlabError())
+    ('3', "xx…'", 'a EmbedlabError')
+    """
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        text = repr(value)
+        return text if len(text) <= 80 else f"{text[:78]}…{text[0]}"
+    if isinstance(value, list | tuple) and len(value) <= 3:
+        left, right = "[]" if isinstance(value, list) else "()"
+        return left + ", ".join(brief(part) for part in value) + right
+    return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def check_kind(value: Any, kind: type | tuple[type, ...], name: str, hint: str) -> None:
+    """Refuse what a function was handed in place of a `kind`: what came, and what would fit.
+
+    >>> check_kind("emoji", int, "model", "lab.load(NAME) gives one")
+    Traceback (most recent call last):
+    embedlab.errors.ConfigError: model is 'emoji'; it has to be a int: lab.load(NAME) gives one.
+    """
+    if not isinstance(value, kind):
+        wanted = " or a ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ConfigError(f"{name} is {brief(value)}; it has to be a {wanted}: {hint}.")
+
+
+def check_list(value: Any, kind: type, name: str, hint: str) -> None:
+    """Refuse what is no list of a `kind`.
+
+    >>> check_list(3, int, "seeds", "seeds=[0]")
+    Traceback (most recent call last):
+    embedlab.errors.ConfigError: seeds is 3; it has to be a list of int: seeds=[0].
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(part, kind) for part in value):
+        raise ConfigError(f"{name} is {brief(value)}; it has to be a list of {kind.__name__}: {hint}.")
 
 
 def counted(number: int, what: str) -> str:

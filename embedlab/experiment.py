@@ -24,7 +24,17 @@ from torch import Tensor
 from embedlab import images, metrics
 from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
-from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, SamplerError, listed
+from embedlab.errors import (
+    ConfigError,
+    ModelError,
+    OperatorError,
+    PromptError,
+    SamplerError,
+    brief,
+    check_kind,
+    check_list,
+    listed,
+)
 from embedlab.explanation import Explanation, explain
 from embedlab.export import content_of
 from embedlab.guidance import Denoiser, Guidance, guided, in_turn
@@ -281,8 +291,12 @@ def render(
 
     Cells share calls wherever model, size, sampler, start and prompt length agree; each text is encoded once.
     """
+    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    check_list(cells, Cell, "cells", "lab.render(model, [lab.Cell(PROMPT)], seeds)")
     seeds = check_seeds(seeds)
     check_at_once(at_once)
+    if on_step is not None and not callable(on_step):
+        raise ConfigError(f"on_step is {brief(on_step)}; it has to be a callable that takes the number of a step.")
     told = tell(model, [calls_of(cell, model.scheduler) for cell in cells])
     wanted: list[Wanted] = [(mine, seed) for mine in told for seed in seeds]
     made: dict[int, Drawn] = {}
@@ -552,7 +566,7 @@ _moments = Memory(64)  # the cells of a sweep mostly share them
 
 @torch.inference_mode()
 def score(
-    model: Model, before: Rendered, after: Rendered, settings: Metrics, eyes: Eyes | None = None
+    model: Model, before: Rendered, after: Rendered, settings: Metrics | None = None, eyes: Eyes | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Figures of each picture (by seed) and of the edit as a whole.
 
@@ -560,6 +574,11 @@ def score(
     change/…: against the unedited picture of the same seed: ssim (1 is the same), pixels (root mean square, 0 to 1),
     latents (distance relative to their length), cosine of the image features.
     """
+    settings = Metrics() if settings is None else settings
+    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    check_kind(before, Rendered, "before", "lab.render gives a list of them")
+    check_kind(after, Rendered, "after", "lab.render gives a list of them")
+    check_kind(settings, Metrics, "settings", "lab.Metrics(words=('cat',))")
     if before.seeds != after.seeds or before.pictures.shape != after.pictures.shape:
         raise ConfigError(
             f"pictures of seeds {listed(before.seeds)}, {tuple(before.pictures.shape[2:])} pixels, cannot be compared "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embedlab.clip import Tower, forward
 from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of, once_a_table
-from embedlab.encoder import Conditioning, Encoder, embed_all, encode, texts_of
+from embedlab.encoder import Conditioning, Encoder, check_cell, embed_all, encode, texts_of
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.prompt import joined
@@ -146,6 +146,7 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     >>> sorted(explain(half, models.load("emoji").towers, most=2).tokens[2].near_after)
     ['puppy', 'skunk']
     """
+    check_cell(cell)
     if timed(cell):
         raise OperatorError("this cell changes over time; explain one moment of it: at(cell, moment).")
     how: Encoder = cell.encoder

@@ -15,19 +15,12 @@ import torch
 from torch import Tensor
 
 from embedlab.clip import Tower
-from embedlab.encoder import Conditioning, embed_all, encode, equal_lengths, texts_of
-from embedlab.errors import ConfigError, OperatorError
+from embedlab.encoder import Conditioning, check_cell, embed_all, encode, equal_lengths, texts_of
+from embedlab.errors import ConfigError, OperatorError, brief
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.schedule import timed
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
-
-
-def check_cell(cell: Any) -> None:
-    """Refuse what is no cell."""
-    if not hasattr(cell, "guidance") or not hasattr(cell, "encoder"):
-        hint = f"; write Cell({cell!r:.80})" if isinstance(cell, str) else ""
-        raise ConfigError(f"{cell!r:.80} is no Cell{hint}.")
 
 
 @torch.inference_mode()
@@ -134,7 +127,9 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
     path = path_of(path)
     named = isinstance(embeds, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in embeds.items())
     if not named or not embeds:
-        raise ConfigError(f"{embeds!r:.80} are no named tensors; prompt_embeds(cell, towers) gives some.")
+        raise ConfigError(f"embeds is {brief(embeds)}; it has to be named tensors, as prompt_embeds gives.")
+    if gone := [name for name, tensor in embeds.items() if tensor.is_meta]:
+        raise ConfigError(f"the tensor '{gone[0]}' has no numbers (it is on the meta device).")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
     try:
@@ -152,10 +147,18 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
     return path
 
 
+def is_path(text: str) -> bool:
+    """Whether a text can be a path at all: no NUL, no broken characters."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def path_of(path: Any) -> Path:
     """A path that was handed in; ConfigError for what is none."""
-    if not isinstance(path, str | Path) or not str(path).strip() or "\0" in str(path):
-        raise ConfigError(f"{path!r:.80} is no path of a file.")
+    if not isinstance(path, str | Path) or not str(path).strip() or not is_path(str(path)):
+        raise ConfigError(f"{brief(path)} is no path of a file.")
     return Path(path)
 
 

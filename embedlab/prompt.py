@@ -16,9 +16,9 @@ import regex
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
-from embedlab.errors import PromptError, listed
+from embedlab.errors import PromptError, brief, check_kind, listed
 
 WINDOW = 77
 MOST_TOKENS = 15_000  # two hundred windows, far beyond what people write; each costs a pass of the text encoder
@@ -120,7 +120,10 @@ class Piece:
 def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:
     """The tokens of a text (its composed form, Unicode's NFC) with their places in it; see `ids_of`."""
     if not isinstance(text, str):
-        raise PromptError(f"a text was expected; {text!r:.80} is a {type(text).__name__}.")
+        raise PromptError(f"a text was expected; {brief(text)} came.")
+    check_kind(
+        tokenizer, PreTrainedTokenizerBase, "tokenizer", "one of source.tokenizers, or model.towers[0].tokenizer"
+    )
     return _pieces(unicodedata.normalize("NFC", text), tokenizer, frozenset(tokenizer.get_added_vocab().items()))
 
 
@@ -190,7 +193,7 @@ def tokenize(
     ([49406, 320, 1674, 539, 320, 6829, 49407], Word(text='puppy', rows=(5,)))
     """
     if not isinstance(text, str):
-        raise PromptError(f"a prompt is a text; {text!r:.80} is a {type(text).__name__}.")
+        raise PromptError(f"a prompt is a text; {brief(text)} is none.")
     pieces = pieces_of(text, tokenizer)
     composed = unicodedata.normalize("NFC", text)
     body = window - 2

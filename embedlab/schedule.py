@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from embedlab.errors import ConfigError, listed
+from embedlab.errors import ConfigError, check_kind, listed
 
 Clock = Literal["step", "fraction", "timestep", "sigma", "a1111"]
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
@@ -327,6 +327,7 @@ def at(value: Any, moment: Moment) -> Any:
     >>> at({"weight": Ramp([0, 1])}, Moment(call=1, step=1, steps=4, timestep=0, sigma=0))
     {'weight': 0.25}
     """
+    check_kind(moment, Moment, "moment", "moments(scheduler) lists those of a cell")
     if isinstance(value, Timed):
         return at(value(moment), moment)
     if not timed(value):

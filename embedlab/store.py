@@ -87,7 +87,7 @@ class Store:
     """A folder of finished pictures with their latents, one file each, written whole or not at all."""
 
     def __init__(self, folder: Path, remember: int = 64):
-        self.folder = folder
+        self.folder = Path(folder)
         self.remember = remember
         self._recent: OrderedDict[str, Drawn] = OrderedDict()
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.clip import Tower
+from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
 from embedlab.encoder import Conditioning, Texts
-from embedlab.errors import OperatorError, listed
+from embedlab.errors import OperatorError, PromptError, brief, listed
 from embedlab.schedule import Switch, Timed, figure, timed, within
 from embedlab.select import Role, Rows, Spans, said, words_of
 
@@ -99,7 +99,15 @@ class OnRows(Edit):
 def edit(
     prompt: Sequence[Embeddings], operators: Iterable[Operator], towers: Sequence[Tower]
 ) -> tuple[Embeddings, ...]:
-    """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder."""
+    """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder.
+
+    Raises PromptError, OperatorError or ModelError for what is no prompt, no operators or no text encoders.
+    """
+    check_towers(towers)
+    if not isinstance(prompt, list | tuple) or not all(isinstance(part, Embeddings) for part in prompt):
+        raise PromptError(f"prompt is {brief(prompt)}; it has to be what embed_all(text, towers) gives.")
+    if len(prompt) != len(towers):
+        raise PromptError(f"this prompt was read by {len(prompt)} text encoders, and {len(towers)} came with it.")
     return edit_with(prompt, operators, [lookup_of(tower) for tower in towers])
 
 
@@ -107,13 +115,30 @@ def edit_with(
     prompt: Sequence[Embeddings], operators: Iterable[Operator], lookups: Sequence[Lookup]
 ) -> tuple[Embeddings, ...]:
     """`edit` with tables that are at hand already."""
-    early = [operator for operator in operators if not is_late(operator)]
+    early = [operator for operator in check_operators(operators) if not is_late(operator)]
     return tuple(applied(part, early, lookup) for part, lookup in zip(prompt, lookups, strict=True))
 
 
 def edit_encoded(told: Conditioning, operators: Iterable[Operator], texts: Texts) -> Conditioning:
-    """Apply the operators of the stages after the encoder, in order, to a conditioning."""
-    return applied(told, [operator for operator in operators if is_late(operator)], texts)
+    """Apply the operators of the stages after the encoder, in order, to a conditioning.
+
+    Raises OperatorError for what is no conditioning, no operators or no Texts.
+    """
+    if not isinstance(told, Conditioning) or not isinstance(texts, Texts):
+        raise OperatorError(
+            f"a Conditioning and Texts were expected; {brief(told)} and {brief(texts)} came. "
+            "encode(...) gives the one, texts_of(towers) the other."
+        )
+    return applied(told, [operator for operator in check_operators(operators) if is_late(operator)], texts)
+
+
+def check_operators(operators: Any) -> list[Operator]:
+    """Operators as a list; OperatorError for what is none, such as one alone."""
+    if not isinstance(operators, list | tuple):
+        raise OperatorError(f"operators is {brief(operators)}; it has to be a list of operators.")
+    if wrong := [o for o in operators if not callable(o) or isinstance(o, type)]:
+        raise OperatorError(f"{brief(wrong[0])} is no operator; one is a callable (embeddings, lookup) → embeddings.")
+    return list(operators)
 
 
 def is_late(operator: Any) -> bool:
