@@ -201,9 +201,12 @@ def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
 
 
 def encode(
-    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: Any = 0, at_once: int = 256
+    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: Any = 0, at_once: int = 1
 ) -> list[Conditioning]:
     """Encode prompts, edited or not, of any lengths together; `at_once` windows a call at the most.
+
+    With one a call, what is told of a prompt does not depend on its company by one bit; with more, the last digits of
+    the pooled output do. The encoder of SD 1 takes 60 ms a window on a CPU either way.
 
     `join` is how windows reach the UNet: one after the other with all their rows (A1111, ComfyUI, compel), or as one
     run with only the outer start and end (`no_boseos_middle` of diffusers' long prompt weighting). The pooled output is

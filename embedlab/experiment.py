@@ -38,7 +38,7 @@ from embedlab.errors import (
 from embedlab.explanation import Explanation, explain
 from embedlab.export import content_of
 from embedlab.guidance import Denoiser, Guidance, guided, in_turn
-from embedlab.metrics.clip_score import image_features, text_features
+from embedlab.metrics.clip_score import image_features, scores_of, text_features
 from embedlab.models import Model, Source
 from embedlab.operators.apply import edit, edit_encoded, edit_with
 from embedlab.prompt import Tokens, concepts_of, joined, tokenize
@@ -572,7 +572,8 @@ def score(
 
     clip_score/…: 100·cosine with the prompt and with each word; closest: the word with the highest of those.
     change/…: against the unedited picture of the same seed: ssim (1 is the same), pixels (root mean square, 0 to 1),
-    latents (distance relative to their length), cosine of the image features.
+    latents (distance relative to their length), cosine of the image features. Figures of a picture do not depend on
+    what is scored beside it.
     """
     settings = Metrics() if settings is None else settings
     check_kind(model, Model, "model", "lab.load(NAME) gives one")
@@ -593,21 +594,20 @@ def score(
         eyes = eyes or Eyes(model)
         old, new = eyes.pictures(torch.cat([a, b])).chunk(2)
         texts = [after.cell.text, *(settings.template.format(word) for word in words)]
-        scores = 100 * (new @ eyes.texts(texts).T).clamp_min(0)
+        scores = scores_of(new, eyes.texts(texts))
         # the word "prompt" must not take the column of the whole prompt
         heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
         columns = {f"clip_score/{head}": s for head, s in zip(heads, scores.T, strict=True)}
         columns["change/cosine"] = metrics.image_cosine(old, new)
         closest = [words[i] for i in scores[:, 1:].argmax(1).tolist()] if len(words) > 1 else []
     columns["change/ssim"] = metrics.ssim(a, b)
-    columns["change/pixels"] = (a - b).square().flatten(1).mean(1).sqrt()
-    gap = (before.latents - after.latents).flatten(1).norm(dim=1)
-    columns["change/latents"] = gap / before.latents.flatten(1).norm(dim=1)
+    columns["change/pixels"] = metrics.pixel_distance(a, b)
+    columns["change/latents"] = metrics.latent_distance(before.latents, after.latents)
     for n, row in enumerate(rows):
         row |= {name: round(float(column[n]), 6) for name, column in columns.items()}
         if closest:
             row["closest"] = closest[n]
-    whole = {name: round(float(column.mean()), 6) for name, column in columns.items()}
+    whole = {name: round(float(column.double().mean()), 6) for name, column in columns.items()}
     for word in words if closest else ():
         whole[f"closest/{word}"] = closest.count(word) / len(closest)
     # a mean over the calls, of which most are told the same

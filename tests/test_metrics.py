@@ -1,11 +1,28 @@
+import dataclasses
+
 import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from embedlab import Cell, Metrics, Replace, Sampler, find, metrics, render, score
+from embedlab import (
+    Cell,
+    Interpolate,
+    Job,
+    Metrics,
+    Replace,
+    Sampler,
+    Store,
+    carry_out,
+    embed_all,
+    encode,
+    find,
+    metrics,
+    render,
+    score,
+)
 from embedlab.errors import ConfigError
 from embedlab.experiment import score_names
-from embedlab.metrics.clip_score import image_features, text_features
+from embedlab.metrics.clip_score import image_features, scores_of, text_features
 
 
 def test_ssim_is_torchmetrics():
@@ -72,3 +89,73 @@ def test_words_of_the_edit_are_scored_and_the_closest_named(emoji):
 def test_a_template_without_a_place_for_the_word_is_refused():
     with pytest.raises(ConfigError, match="metrics.template is 'a picture'; it needs one {}, where the word goes"):
         Metrics(template="a picture")
+
+
+# ── company ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_features_do_not_depend_on_company_by_one_bit(emoji):
+    """In one call they would: the last digits of a row depend on how many rows there are."""
+    texts = [f"a picture of a puppy number {n}" for n in range(9)]
+    with torch.inference_mode():
+        for size in ((128, 128), (96, 64)):
+            pictures = torch.rand(9, 3, *size)
+            looked = image_features(emoji.scorer, pictures)
+            assert all(
+                torch.equal(image_features(emoji.scorer, p[None]), f[None])
+                for p, f in zip(pictures, looked, strict=True)
+            )
+        read = text_features(emoji.scorer, texts)
+        assert all(torch.equal(text_features(emoji.scorer, [t]), f[None]) for t, f in zip(texts, read, strict=True))
+        scores, places = scores_of(looked, read), range(9)
+        assert all(torch.equal(scores_of(looked[[n]], read[[k]])[0, 0], scores[n, k]) for n in places for k in places)
+
+
+def test_what_is_told_of_a_prompt_does_not_depend_on_company_by_one_bit(model):
+    prompts = [embed_all(text, model.towers) for text in ("a puppy", "a cat " * 60, "", "a red dog", "two green stars")]
+    for told, prompt in zip(encode(prompts, model.towers), prompts, strict=True):
+        (alone,) = encode([prompt], model.towers)
+        assert torch.equal(told.hidden, alone.hidden)
+        assert torch.equal(told.pooled, alone.pooled)
+
+
+@pytest.mark.parametrize("name", ["ssim", "pixel_distance", "latent_distance"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_distances_do_not_depend_on_company_by_one_bit(name, threads):
+    measure, before = getattr(metrics, name), torch.get_num_threads()
+    a, b = torch.rand(2, 7, 4 if name == "latent_distance" else 3, 96, 128)
+    torch.set_num_threads(threads)
+    try:
+        together = measure(a, b)
+        assert all(torch.equal(measure(a[[n]], b[[n]])[0], together[n]) for n in range(7))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_scores_do_not_depend_on_what_is_scored_beside(emoji):
+    cell = Cell("a puppy", (Replace("puppy", "cat"),), sampler=Sampler("ddim", 2))
+    before, after = render(emoji, [cell.baseline(), cell], range(5))
+    rows, _ = score(emoji, before, after, Metrics(words=("star", "fox")))
+    for n, row in enumerate(rows):
+        one, other = (
+            dataclasses.replace(
+                made, seeds=made.seeds[n : n + 1], pictures=made.pictures[[n]], latents=made.latents[[n]]
+            )
+            for made in (before, after)
+        )
+        assert score(emoji, one, other, Metrics(words=("star", "fox")))[0] == [row]
+
+
+def test_a_sweep_that_is_taken_up_again_scores_what_is_left_as_before(tmp_path):
+    """Its pictures are there; whatever they are scored beside this time, the figures are the same to the bit."""
+    source, store = find("emoji", device="cpu"), tmp_path / "store"
+
+    def jobs(where, *weights):
+        how = {"sampler": Sampler("ddim", 2), "size": 64}
+        cells = [Cell("a puppy", (Interpolate("puppy", "cat", weight),), **how) for weight in weights]
+        return [Job(source, cell, (0, 1, 2), tmp_path / where / str(n), number=n) for n, cell in enumerate(cells)]
+
+    first = carry_out(jobs("first", 0.2, 0.4, 0.6, 0.8), Store(store)).results[2]
+    alone = carry_out(jobs("alone", 0.6), Store(store)).results[0]
+    assert alone["scores"] == first["scores"]
+    assert alone["pictures"] == first["pictures"]

@@ -254,12 +254,12 @@ def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small,
     )
     picture(cell([During(CAT, begin=0.5)]))
     assert rows == [2, 2, 2, 2]
-    assert texts == [3]  # as written, edited, and the empty prompt: one call
+    assert texts == [1, 1, 1]  # as written, edited, and the empty prompt, each alone
     rows.clear()
     texts.clear()
     picture(cell([CAT], guidance=Guidance(Switch([4, 1], 0.5))), cell(guidance=Guidance(Switch([4, 1], 0.5))))
     assert rows == [4, 4, 2, 2]
-    assert texts == [3]
+    assert texts == [1, 1, 1]
 
 
 def test_the_table_of_what_was_active_when(small, emoji):

@@ -14,26 +14,40 @@ from embedlab.embeddings import embed
 from embedlab.models import Scorer
 
 
-def image_features(scorer: Scorer, pictures: Float[Tensor, "n 3 h w"], at_once: int = 64) -> Float[Tensor, "n joint"]:
-    """Unit vectors of pictures in [0, 1], resized to what the image encoder was trained on."""
+def image_features(scorer: Scorer, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n joint"]:
+    """Unit vectors of pictures in [0, 1], resized to what the image encoder was trained on.
+
+    Each is looked at alone: in one call the last digits of a row depend on how many rows there are. Measured on a CPU,
+    that takes 3.0 ms a picture with the shipped scorer, where 32 in a call take 1.9 ms each.
+    """
     weight = scorer.image.vision_model.embeddings.patch_embedding.weight
     side = scorer.image.config.image_size
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (scorer.mean, scorer.std))
-    if pictures.shape[-2:] != (side, side):
-        pictures = interpolate(pictures, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-    pixels = ((pictures - mean) / std).to(weight)
-    features = torch.cat([scorer.image(pixel_values=part).image_embeds for part in pixels.split(at_once)])
-    return normalize(features.float(), dim=-1).cpu()
+
+    def one(picture: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 joint"]:
+        if picture.shape[-2:] != (side, side):
+            picture = interpolate(picture, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        features = scorer.image(pixel_values=((picture - mean) / std).to(weight)).image_embeds
+        return normalize(features.float(), dim=-1).cpu()
+
+    return torch.cat([one(picture) for picture in pictures.split(1)])
 
 
 def text_features(scorer: Scorer, texts: Sequence[str]) -> Float[Tensor, "n joint"]:
-    """Unit vectors of texts; what is longer than one window is truncated, as CLIP was trained."""
-    prompts = [embed(text, scorer.text, truncate=True) for text in texts]
-    ids = torch.cat([prompt.tokens.ids for prompt in prompts])
-    pooled = forward(scorer.text, ids, torch.cat([prompt.summed for prompt in prompts])).pooled
-    return normalize(pooled.float(), dim=-1).cpu()
+    """Unit vectors of texts, each read alone; what is longer than one window is truncated, as CLIP was trained."""
+
+    def one(text: str) -> Float[Tensor, "1 joint"]:
+        prompt = embed(text, scorer.text, truncate=True)
+        return normalize(forward(scorer.text, prompt.tokens.ids, prompt.summed).pooled.float(), dim=-1).cpu()
+
+    return torch.cat([one(text) for text in texts])
 
 
 def clip_scores(scorer: Scorer, pictures: Float[Tensor, "n 3 h w"], texts: Sequence[str]) -> Float[Tensor, "n text"]:
     """`100 * max(cosine, 0)` of every picture with every text (Hessel et al. 2021, by torchmetrics' factor 100)."""
-    return 100 * (image_features(scorer, pictures) @ text_features(scorer, texts).T).clamp_min(0)
+    return scores_of(image_features(scorer, pictures), text_features(scorer, texts))
+
+
+def scores_of(pictures: Float[Tensor, "n joint"], texts: Float[Tensor, "text joint"]) -> Float[Tensor, "n text"]:
+    """CLIPScore of unit vectors: each with each, summed by itself and not as a product of matrices."""
+    return 100 * (pictures.double()[:, None] * texts.double()).sum(-1).clamp_min(0).float()

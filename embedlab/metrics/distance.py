@@ -16,7 +16,26 @@ DISTANCES = ("rows/edited", "rows/distance", "conditioning/distance", "condition
 
 def image_cosine(a: Float[Tensor, "n joint"], b: Float[Tensor, "n joint"]) -> Float[Tensor, " n"]:
     """Cosine between the features of pictures, pair by pair."""
-    return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1)
+    return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).float()
+
+
+def pixel_distance(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    """Root mean square of the differences between pictures, pair by pair.
+
+    >>> pixel_distance(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)).item()
+    0.5
+    """
+    return torch.stack([(x.double() - y.double()).square().mean().sqrt() for x, y in zip(a, b, strict=True)]).float()
+
+
+def latent_distance(before: Float[Tensor, "n c h w"], after: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Euclidean distance between latents, relative to the length of those before, pair by pair.
+
+    >>> latent_distance(torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)).item()
+    1.0
+    """
+    pairs = [(x.double(), y.double()) for x, y in zip(before, after, strict=True)]
+    return torch.stack([(x - y).norm() / x.norm() for x, y in pairs]).float()
 
 
 def row_distance(before: Sequence[Embeddings], after: Sequence[Embeddings]) -> dict[str, float]:

@@ -35,9 +35,10 @@ def ssim(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tens
     def mean(picture: Tensor) -> Tensor:
         return down @ picture @ across
 
-    a, b = a.double(), b.double()
-    ma, mb = mean(a), mean(b)
-    va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
-    c1, c2 = 0.01**2, 0.03**2
-    index = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))
-    return index.flatten(1).mean(1).float()
+    def one(a: Tensor, b: Tensor) -> Tensor:
+        ma, mb = mean(a), mean(b)
+        va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
+        c1, c2 = 0.01**2, 0.03**2
+        return ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean()
+
+    return torch.stack([one(x.double(), y.double()) for x, y in zip(a, b, strict=True)]).float()

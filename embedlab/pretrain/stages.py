@@ -440,7 +440,9 @@ def text_states(folder: Path, captions: list[str], truncate: bool = True) -> lis
     return [
         conditioning.hidden.half().clone()
         for i in range(0, len(captions), 128)
-        for conditioning in encode([embed_all(c, [tower], truncate) for c in captions[i : i + 128]], [tower])
+        for conditioning in encode(
+            [embed_all(c, [tower], truncate) for c in captions[i : i + 128]], [tower], at_once=128
+        )
     ]
 
 
