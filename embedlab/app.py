@@ -34,7 +34,10 @@ from embedlab.settings import advice, conf_dir, every, of_group, of_option, opti
 from embedlab.usage import COMMANDS, Parser, answer, arranged, check
 
 __all__ = ["Parser", "app", "conf_dir", "main", "mendable", "message_of", "quiet"]
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EEXIST, errno.ENAMETOOLONG)
+UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),  # full, one way or another
+)
 HERE = Path(__file__).resolve().parent
 # nothing is drawn, so nothing is written
 EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
@@ -177,7 +180,8 @@ def message_of(error: Exception) -> str | None:
         made = traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
         if error.errno in UNWRITABLE or (error.errno == errno.ENOENT and made):
             why = "it is a file" if error.errno == errno.EEXIST else error.strerror
-            return f"'{error.filename or 'standard output'}' cannot be written: {why}."
+            where = error.filename2 or error.filename  # of a move, where to
+            return f"{repr(str(where)) if where else nameless()} cannot be written: {why}."
     if of_hydra_alone(error):
         told = ": ".join(dict.fromkeys(plain(str(cause)) for cause in chain(error) if str(cause)))
         return f"Hydra cannot take this: {told or type(error).__name__}"
@@ -192,6 +196,15 @@ def of_hydra_alone(error: Exception) -> bool:
         n for n, file in enumerate(files) if file.is_relative_to(HERE) or file.parent.parent.name == "hydra_plugins"
     ]
     return bool(inside) and not any(n > inside[0] for n in ours)
+
+
+def nameless() -> str:
+    """What a library failed to write, where it does not say: standard output is known by failing once more."""
+    try:
+        print(flush=True)  # an empty line: what failed is not kept
+    except OSError:
+        return "'standard output'"
+    return "a file of this run"
 
 
 def fail(line: str, code: int = 2) -> None:

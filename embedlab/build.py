@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 
+from embedlab.files import write
+
 if TYPE_CHECKING:
     from embedlab.experiment import Cell
 
@@ -83,5 +85,5 @@ def redact(value: Any) -> Any:
 def redact_files(files: Iterable[Path]) -> None:
     """The same in text files that others wrote, such as Hydra."""
     for file in files:
-        if (blanked := redact(text := file.read_text())) != text:
-            file.write_text(blanked)
+        if (blanked := redact(text := file.read_text(encoding="utf-8"))) != text:
+            write(file, blanked.encode())

@@ -17,6 +17,7 @@ from torch import Tensor
 from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, check_cell, embed_all, encode, equal_lengths, texts_of
 from embedlab.errors import ConfigError, OperatorError, brief
+from embedlab.files import write
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.schedule import timed
 
@@ -122,7 +123,7 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
     Raises ConfigError for what are no named tensors, and where the file cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = path_of(path)
     named = isinstance(embeds, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in embeds.items())
@@ -130,19 +131,14 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
         raise ConfigError(f"embeds is {brief(embeds)}; it has to be named tensors, as prompt_embeds gives.")
     if gone := [name for name, tensor in embeds.items() if tensor.is_meta]:
         raise ConfigError(f"the tensor '{gone[0]}' has no numbers (it is on the meta device).")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
     try:
         text = json.dumps(recipe(made_by), ensure_ascii=False, allow_nan=True)
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"the recipe of '{path}' cannot be written: {error}.") from None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, temporary, metadata={KEY: text})
-        os.replace(temporary, path)
+        write(path, save(plain, metadata={KEY: text}))
     except (OSError, SafetensorError) as error:
-        if temporary.is_file():
-            temporary.unlink()
         raise ConfigError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     return path
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from embedlab import infotext
 from embedlab.errors import ConfigError, PictureError
+from embedlab.files import written
 
 KEY = "embedlab"  # the PNG text chunk that holds the settings
 END = bytes.fromhex("0000000049454e44ae426082")  # the last chunk of every PNG, which is always the same
@@ -125,15 +126,9 @@ def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = Non
         chunks.add_itxt(KEY, json.dumps(settings, ensure_ascii=False, default=str))
     if parameters:
         chunks.add_text(infotext.KEY, parameters)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            picture.save(file, format="PNG", pnginfo=chunks, compress_level=4)
-        os.replace(temporary, path)
+        written(path, lambda file: picture.save(file, format="PNG", pnginfo=chunks, compress_level=4))
     except OSError as error:
-        if temporary.is_file():
-            temporary.unlink()
         raise ConfigError(f"'{path}' cannot be written: {error.strerror or error}.") from None
     return path
 

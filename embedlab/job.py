@@ -304,6 +304,7 @@ def logged(job: Job, result: dict[str, Any]) -> None:
     with job.tracker.run(job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group) as run:
         log(job, result, run)
     result["logged"] = True
+    result.pop("log_error", None)  # of an earlier try
     write_json(job.folder / "result.json", result)
 
 

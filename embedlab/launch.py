@@ -412,7 +412,7 @@ def write_hydra(job: Job, config: DictConfig) -> None:
     overrides = [f"{key}={value}" for key, value in job.overrides.items()]
     for name, content in (("config", redact(OmegaConf.to_container(config))), ("overrides", overrides)):
         text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
-        (folder / f"{name}.yaml").write_text(text)
+        write(folder / f"{name}.yaml", text.encode())
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from embedlab.errors import ConfigError
 from embedlab.experiment import Cell, Drawn, fingerprint
+from embedlab.files import write
 from embedlab.models import Source, pick_device, pick_dtype
 
 FORMAT = 1  # of result.json, sweep.json and the settings inside a PNG
@@ -103,7 +104,7 @@ class Store:
         if key not in self._recent:
             try:
                 self._keep(key, unpacked(self.path(key).read_bytes(), key))
-            except (OSError, SafetensorError, KeyError, ValueError, EOFError):
+            except (OSError, SafetensorError, KeyError, ValueError, TypeError, EOFError):
                 return None
         self._recent.move_to_end(key)
         return self._recent[key]
@@ -128,20 +129,26 @@ def packed(drawn: Drawn, key: str) -> bytes:
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
     numbers = [number for number, _, _ in drawn.steps]
     about = {"steps": numbers, "batch": drawn.batch, "key": key, "runtime": dict(drawn.runtime)}
-    return save(tensors, {"about": json.dumps(about)})
+    return save(tensors, {"about": json.dumps({**about, "checksum": checksum_of(about, tensors)})})
 
 
 def unpacked(data: bytes, key: str) -> Drawn:
-    """The other way; ValueError for the picture of another key."""
+    """The other way; ValueError for the picture of another key, and for one that is not as it was kept."""
     tensors = load(data)
     size = int.from_bytes(data[:8], "little")
     about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["about"])
     if about["key"] != key:
         raise ValueError(f"the picture is that of {about['key']}")
+    if about.pop("checksum") != checksum_of(about, tensors):
+        raise ValueError("the picture is not as it was kept")
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
     shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
-    runtime = about.get("runtime", {})  # what 0.1 kept has none
-    return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), runtime)
+    return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), about["runtime"])
+
+
+def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """A hash of all that a file of the store holds; one of 0.1 has none, and its picture is made again."""
+    return fingerprint([json.dumps(about, sort_keys=True), sorted(tensors.items())])
 
 
 def as_png(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, " byte"]:
@@ -167,21 +174,6 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         why = "it is a file" if folder.is_file() else error.strerror
         raise ConfigError(f"the folder '{folder}' cannot be written: {why}.") from None
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, also when the power fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:

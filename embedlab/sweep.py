@@ -18,7 +18,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from embedlab.tracker import Tracker, begin_anew
+from embedlab.tracker import Silent, Tracker, begin_anew
 
 AS_WRITTEN = "as written"  # the label of a cell without operators
 
@@ -77,7 +77,8 @@ def conclude(
         fail("this sweep has no jobs.")
     failures = {(number, reason): (number, name, reason) for number, name, reason in failed}
     for result in results:
-        for reason in (result.get("error"), result.get("log_error")):
+        unlogged = None if isinstance(tracker, Silent) else result.get("log_error")
+        for reason in (result.get("error"), unlogged):
             if reason:
                 failures.setdefault((result["job"], reason), (result["job"], result["name"], reason))
     done = [result for result in results if any("file" in row for row in result["pictures"])]

@@ -5,6 +5,7 @@ Files of the experiment itself (PNG, result.json) are written before and without
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import netrc
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -25,6 +27,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from embedlab.errors import ConfigError
+from embedlab.files import append, write, written
 
 # what a run's summary says of a score that is logged once for each picture: wandb's names for it
 SUMMARIES = {"clip_score/*": "last", "change/*": "last", "closest/*": "last", "picture/clip_score/*": "mean"}
@@ -98,7 +101,8 @@ class Disk:
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
         run = _DiskRun(folder / "log")
-        (run.folder / "run.json").write_text(json.dumps({"name": name, "group": group, "config": config}, default=str))
+        told = {"name": name, "group": group, "config": config}
+        write(run.folder / "run.json", json.dumps(told, ensure_ascii=False, default=str).encode())
         yield run
 
 
@@ -108,30 +112,28 @@ class _DiskRun:
         folder.mkdir(parents=True, exist_ok=True)
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
-        with (self.folder / "scores.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        append(self.folder / "scores.jsonl", json.dumps({"step": step, **values}) + "\n")
 
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
         names = []
         for i, (picture, caption) in enumerate(pictures):
             name = f"{safe(key)}-{'' if step is None else f'{step}-'}{i}.png"
-            picture.save(self.folder / name)
+            written(self.folder / name, partial(picture.save, format="PNG"))
             names.append({"file": name, "caption": caption, "key": key, "step": step})
-        with (self.folder / "pictures.jsonl").open("a") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in names)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in names]
+        append(self.folder / "pictures.jsonl", "".join(lines))
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         plain = [[None if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
         text = json.dumps({"columns": list(columns), "rows": plain}, ensure_ascii=False)
-        (self.folder / f"{safe(key)}.json").write_text(text)
+        write(self.folder / f"{safe(key)}.json", text.encode())
 
     def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
         rows = [[x, *values] for x, *values in zip(at, *lines.values(), strict=True)]
         self.table(key, [axis, *lines], rows)
 
     def file(self, name: str, path: Path) -> None:
-        with (self.folder / "files.jsonl").open("a") as file:
-            file.write(json.dumps({"name": name, "path": str(path)}) + "\n")
+        append(self.folder / "files.jsonl", json.dumps({"name": name, "path": str(path)}) + "\n")
 
 
 @dataclass(frozen=True)
@@ -384,9 +386,10 @@ def finished_on_sigterm(finish: Callable[..., object]) -> Iterator[None]:
 
 
 def safe(name: str) -> str:
-    """A name as a file name.
+    """A name as a file name; one that is cut ends in a hash, so that two stay two.
 
-    >>> safe("clip/a cat?")
-    'clip-a-cat'
+    >>> safe("clip/a cat?"), safe("long " * 20)[60:]
+    ('clip-a-cat', 'long-long-ca75507b')
     """
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "unnamed"
+    made = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
+    return made if len(made) <= 80 else f"{made[:69]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
@@ -415,3 +416,56 @@ def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, c
     assert capsys.readouterr().err == (
         f"embedlab: {command}: unrecognized arguments: --nope; embedlab {command} --help says what it takes.\n"
     )
+
+
+FULL = """
+    import resource, signal, sys
+    from embedlab import app, batch, tracker
+    sys.argv = {words!r}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    def full(own):
+        def call(*words, **more):
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, limit))
+            try:
+                return own(*words, **more)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        return call
+    {patch}
+    app.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "patch", "named"),
+    [
+        ([], "batch.Store.put = full(batch.Store.put)", "out/.cells"),
+        ([], "import embedlab.job; embedlab.job.images.save = full(embedlab.job.images.save)", "out/seed-0.png"),
+        (["tracker=disk"], "tracker._DiskRun.table = full(tracker._DiskRun.table)", "out/log/pictures_table.json"),
+        (
+            ["export=true"],
+            "import embedlab.job; embedlab.job.save_embeds = full(embedlab.job.save_embeds)",
+            "conditioning.safetensors",
+        ),
+        (["-m", "guidance.scale=2,3"], "app.app = full(app.app)", "a file of this run"),
+    ],
+)
+def test_a_full_disk_names_the_file_that_it_hit(tmp_path, words, patch, named):
+    """A limit on the size of files gives the error of a full disk: a reason, and no name."""
+    where = "hydra.sweep.dir=out" if "-m" in words else "hydra.run.dir=out"
+    given = ["embedlab", *words, where, *(word for word in FAST if word.split("=")[0] not in str(words))]
+    code = FULL.format(words=given, patch=patch, most=100)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "standard output" not in done.stderr
+    assert named in done.stderr
+    assert "File too large" in done.stderr
+
+
+def test_standard_output_that_is_full_is_named(tmp_path):
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "embedlab", *FAST, "hydra.run.dir=out"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "embedlab: 'standard output' cannot be written: No space left on device." in done.stderr

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Store, batch, carry_out, find, render
 from embedlab.batch import Pace, Quiet, plan
@@ -129,6 +130,40 @@ def test_the_picture_of_another_key_is_not_taken(jobs, store):
     assert job.pictures[1][1] not in Store(store.folder)
 
 
+@pytest.mark.parametrize("change", ["zeros", "another shape", "another picture", "no checksum", "other facts"])
+def test_a_picture_that_is_not_as_it_was_kept_is_made_again(jobs, store, change):
+    """Whoever shares a store may have written anything under the name of a picture."""
+    (job,) = jobs(cell(0.5))
+    carry_out([job], store)
+    path = store.path(job.pictures[0][1])
+    kept = path.read_bytes()
+    tensors, about = load(kept), about_of(kept)
+    match change:
+        case "zeros":
+            tensors["latents"].zero_()
+        case "another shape":
+            tensors["latents"] = tensors["latents"][:, ::2].contiguous()
+        case "another picture":
+            tensors["picture"] = load(store.path(job.pictures[1][1]).read_bytes())["picture"]
+        case "no checksum":
+            del about["checksum"]
+        case "other facts":
+            about["batch"] = [0, 1] if about["batch"] != [0, 1] else [0, 2]
+    path.write_bytes(save(tensors, {"about": json.dumps(about)}))
+    assert job.pictures[0][1] not in Store(store.folder)
+    seen = Seen()
+    (again,) = jobs(cell(0.5))
+    assert not carry_out([again], Store(store.folder), seen).failures
+    assert sum(pictures for pictures, _ in seen.batches) == 1
+    assert torch.allclose(load(path.read_bytes())["latents"], load(kept)["latents"], atol=1e-4)
+
+
+def about_of(data):
+    """What a file of the store says of itself."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return json.loads(header["__metadata__"]["about"])
+
+
 def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store, monkeypatch):
     own, tried = batch.draw, []
 
@@ -244,6 +279,12 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     assert (result["status"], result["logged"], result["log_error"]) == ("done", False, reason)
     assert (mine[1].folder / "log" / "scores.jsonl").is_file()
     assert state_of(mine[1])["logged"]
+    log = batch.Log(Quiet())
+    log.put(replace(mine[0], tracker=Disk()), result)
+    log.close()
+    assert not log.outcome.failures
+    assert state_of(mine[0])["logged"]
+    assert "log_error" not in state_of(mine[0]), "what was mended counts no more"
 
 
 def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeypatch):

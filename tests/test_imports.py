@@ -11,6 +11,7 @@ HOUSE = Path(embedlab.__file__).parent
 ORDER = [
     *(
         "errors",
+        "files",
         "prompt",
         "schedule",
         "select",

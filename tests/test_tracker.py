@@ -78,6 +78,33 @@ def test_disk_holds_the_same_in_plain_files(tmp_path):
     assert json.loads((log / "pictures_table.json").read_text())["rows"] == [[None, 0, 31.5]]
 
 
+def test_what_disk_has_written_is_whole_when_it_is_killed(tmp_path):
+    """A picture that takes long to write stands for a kill in the middle of it."""
+    code = f"""
+        import os
+        from pathlib import Path
+        from PIL import Image
+        from embedlab.tracker import Disk
+
+        class Slow(Image.Image):
+            def save(self, file, **how):
+                file.write(b"half a pict")
+                file.flush()
+                os.kill(os.getpid(), 9)
+
+        with Disk().run("one", Path({str(tmp_path)!r}), {{}}) as run:
+            run.pictures("sheet", [(Image.new("RGB", (8, 8)), "whole")])
+            run.scores({{"change/ssim": 0.5}})
+            run.pictures("sheet", [(Slow(), "half")])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)])
+    assert done.returncode == -signal.SIGKILL
+    log = tmp_path / "log"
+    assert Image.open(log / "sheet-0.png").size == (8, 8), "the picture of before is still there"
+    assert json.loads((log / "scores.jsonl").read_text()) == {"step": None, "change/ssim": 0.5}
+    assert [json.loads(line)["caption"] for line in (log / "pictures.jsonl").read_text().splitlines()] == ["whole"]
+
+
 def test_silent_writes_nothing_and_several_write_everywhere(tmp_path):
     fill(Silent(), tmp_path / "silent")
     assert not (tmp_path / "silent").exists()

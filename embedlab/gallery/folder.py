@@ -6,16 +6,17 @@ import base64
 import gzip
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedlab.errors import ConfigError
+from embedlab.files import written
 from embedlab.gallery.content import Sweep, content, details
 
 PAGE = Path(__file__).parent / "page"
@@ -102,9 +103,7 @@ def free(folder: Path) -> None:
 
 def put(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    written(path, lambda file: file.write(text.encode()))
 
 
 def script(value: Any) -> str:
@@ -178,10 +177,8 @@ def copy(sweep: Sweep, shown: dict[str, Any], folder: Path) -> None:
     for _, name in pictures_of(shown):
         source, target = sweep.folder / name, folder / name
         if not (target.is_file() and newer(target, source) and target.stat().st_size == source.stat().st_size):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copy2(source, temporary)
-            os.replace(temporary, target)
+            with source.open("rb") as there:
+                written(target, partial(shutil.copyfileobj, there))
 
 
 def newer(made: Path, source: Path) -> bool:
@@ -202,13 +199,10 @@ def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[
                     continue
                 target = folder / "thumbnails" / f"{name}.webp"
                 if not newer(target, sweep.folder / name):
-                    target.parent.mkdir(parents=True, exist_ok=True)
                     picture.draft("RGB", (SIDE, SIDE))
                     small = picture.convert("RGB")
                     small.thumbnail((SIDE, SIDE))
-                    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-                    small.save(temporary, format="WEBP", quality=72, method=2)
-                    os.replace(temporary, target)
+                    written(target, partial(small.save, format="WEBP", quality=72, method=2))
                 made[n] = 1
         except (OSError, ValueError, SyntaxError):  # a picture that cannot be read says so on the page
             continue
