@@ -138,7 +138,7 @@ def main() -> None:
         print(
             f"the batch launcher / {label:24s}{interval([d / o for d, o in zip(rates['d'], rates[name], strict=True)])}"
         )
-    print(next(line for text in reversed(said) for line in re.findall(r"\d+ UNet rows in .*", text)))
+    print(next(line for text in reversed(said) for line in re.findall(r"\d+ UNet evaluations in .*", text)))
     print(planned())
 
 

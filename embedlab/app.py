@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.build import PARTS, SETTINGS
 from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.progress import Display, stage
 from embedlab.settings import advice, conf_dir, every, of_group, of_option, options
 from embedlab.usage import COMMANDS, Parser, answer, arranged, check
 
@@ -395,17 +396,18 @@ def quiet() -> None:
 
 def work(config: DictConfig) -> None:
     """Make the job that a config describes, and carry it out by itself."""
+    if gone := [key for key in SETTINGS if key not in config]:
+        raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
+    if config.explain is not True:
+        stage(f"loading {name_of_model(config)}")
     from embedlab.batch import carry_out
     from embedlab.build import redact_files
     from embedlab.job import explained, finished, inspect, make_room
     from embedlab.launch import store_of
-    from embedlab.progress import Display
     from embedlab.store import Store, make_folder
     from embedlab.sweep import table
 
     quiet()
-    if gone := [key for key in SETTINGS if key not in config]:
-        raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     info = HydraConfig.get()
@@ -442,6 +444,13 @@ def work(config: DictConfig) -> None:
     if not sweep:
         print(table([result]))
         print(f"\nThe pictures are in {output_dir()}; begin with sheet.png.")
+
+
+def name_of_model(config: DictConfig) -> str:
+    """What is loaded, for a line that is said before anything was checked."""
+    with suppress(OmegaConfBaseException):
+        return str(OmegaConf.select(config, "model.name") or "the model")
+    return "the model"
 
 
 def job_of(config: DictConfig, make: Any = None, **place: Any) -> Any:

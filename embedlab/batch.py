@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -46,8 +47,11 @@ class Watch(Protocol):
     def planned(self, jobs: int, pictures: int, left: int) -> None:
         """So many jobs, of so many distinct pictures, of which so many are still to be made."""
 
+    def stepped(self, pictures: int, step: int, of: int) -> None:
+        """So many pictures that are drawn together are so many of all their denoising steps on."""
+
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
-        """Pictures came out, after so many UNet rows (0: as others did) and seconds; `outside` went by beside them."""
+        """Pictures came out after so many UNet evaluations (0: as others did), in seconds and `outside` beside them."""
 
     def finished(self, job: Job, result: dict[str, Any]) -> None:
         """A job has its files."""
@@ -63,6 +67,9 @@ class Quiet:
     """Watches and says nothing."""
 
     def planned(self, jobs: int, pictures: int, left: int) -> None:
+        """Nothing."""
+
+    def stepped(self, pictures: int, step: int, of: int) -> None:
         """Nothing."""
 
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
@@ -370,7 +377,10 @@ class _Line:
             return
         pace, start = self._pace(part[0][0].cell.size), time.perf_counter()
         try:
-            drawn = draw(self.model, [want for _, want in part])
+            calls, step = len(part[0][1][0]), count(1)
+            drawn = draw(
+                self.model, [want for _, want in part], lambda _: self.watch.stepped(len(part), next(step), calls)
+            )
         except Exception as error:
             if len(part) > 1:
                 if out_of_memory(error):

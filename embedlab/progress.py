@@ -7,20 +7,29 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from embedlab.job import Job
+from embedlab.errors import counted
 
-EVERY = 30.0  # seconds between lines where there is no terminal
+if TYPE_CHECKING:
+    from embedlab.job import Job
+
+EVERY = 60.0  # seconds between lines where there is no terminal
+
+
+def stage(text: str) -> None:
+    """Say what begins now; said before anything heavy is imported, so that nobody waits without a word."""
+    print(f"{text} …", flush=True)
 
 
 class Display:
-    """Watches a plan: pictures done, UNet rows a second, time left, memory, failures, the newest picture's place."""
+    """Watches a plan: denoising steps, UNet evaluations a second, time left, memory, failures, the newest job."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(stderr=False, soft_wrap=True, highlight=False)
@@ -34,32 +43,45 @@ class Display:
             console=self.console,
         )
         self.task = self.bar.add_task("pictures", total=None)
-        self.jobs = self.done = self.failures = self.pictures = self.left = 0
+        self.jobs = self.done = self.failures = self.pictures = self.left = self.drawn = 0
+        self.step = ""
         self.rows, self.inside, self.outside = 0, 0.0, 0.0
         self.planning = 0.0
         self.newest = ""
-        self.begun = self.said = time.monotonic()
         self._notes: set[str] = set()
         self._live: Live | None = None
 
     @contextmanager
     def shown(self) -> Iterator[Display]:
-        """On a terminal, redrawn in place until the block ends."""
+        """On a terminal, redrawn in place until the block ends; elsewhere a line a minute."""
         if not self.console.is_terminal:
-            yield self
+            ended = Event()
+            clock = Thread(target=self._tell, args=(ended,), name="embedlab-progress", daemon=True)
+            clock.start()
+            try:
+                yield self
+            finally:
+                ended.set()
+                clock.join()
             return
         with Live(get_renderable=self._view, console=self.console, refresh_per_second=4, transient=True) as self._live:
             yield self
         self._live = None
+
+    def _tell(self, ended: Event) -> None:
+        while not ended.wait(EVERY):
+            self.console.print(f"{time.strftime('%H:%M:%S')} {self.line()}", markup=False)
 
     def _view(self) -> Group:
         return Group(self.bar, Text(self.line(), overflow="ellipsis", no_wrap=True))
 
     def line(self) -> str:
         """Where things stand, in a line."""
-        parts = [f"{self.done} of {self.jobs} jobs"]
+        parts = [f"{self.drawn} of {self.left} pictures", f"{self.done} of {self.jobs} jobs"]
+        if self.step:
+            parts.append(self.step)
         if self.inside:
-            parts.append(f"{self.rows / self.inside:.0f} UNet rows/s")
+            parts.append(f"{self.rows / self.inside:.0f} UNet evaluations/s")
         parts.append(memory())
         if self.failures:
             parts.append(f"{self.failures} failed")
@@ -74,8 +96,8 @@ class Display:
         if self.inside:
             spent = self.inside + self.outside
             self.console.print(
-                f"{self.rows} UNet rows in {self.inside:.1f} s ({self.rows / self.inside:.0f} a second); planning "
-                f"{self.planning:.1f} s, other work between the calls {self.outside / spent:.0%}.",
+                f"{self.rows} UNet evaluations in {self.inside:.1f} s ({self.rows / self.inside:.0f} a second); "
+                f"planning {self.planning:.1f} s, other work between the calls {self.outside / spent:.0%}.",
                 markup=False,
             )
 
@@ -85,23 +107,30 @@ class Display:
         self.pictures += pictures
         self.left += left
         self.bar.update(self.task, total=self.left)
+        if left:
+            what = f"{left} of {pictures}" if left < pictures else f"{left}"
+            self.console.print(f"drawing {what} pictures for {counted(jobs, 'job')} …", markup=False)
         if pictures - left:
             self.console.print(f"{pictures - left} of {pictures} pictures are there already.", markup=False)
+
+    def stepped(self, pictures: int, step: int, of: int) -> None:
+        """Part of a batch: the bar moves with every step, not with whole batches."""
+        self.step = f"step {step} of {of}"
+        self.bar.update(self.task, completed=self.drawn + pictures * step / of)
 
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         """A batch."""
         self.rows += rows
         self.inside += seconds
         self.outside += outside
-        self.bar.advance(self.task, pictures)
+        self.drawn += pictures
+        self.step = ""
+        self.bar.update(self.task, completed=self.drawn)
 
     def finished(self, job: Job, result: dict[str, Any]) -> None:
         """A job."""
         self.done += 1
         self.newest = str(job.folder)
-        if self._live is None and time.monotonic() - self.said > EVERY:
-            self.said = time.monotonic()
-            self.console.print(f"{time.strftime('%H:%M:%S')} {self.line()}", markup=False)
 
     def failed(self, job: Job, reason: str) -> None:
         """Said at once, and again at the end."""

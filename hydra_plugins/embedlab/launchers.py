@@ -19,6 +19,10 @@ class Batch(Launcher):
     gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from embedlab.app import name_of_model
+        from embedlab.progress import stage
+
+        stage(f"loading {name_of_model(config)}")
         from embedlab.launch import prepare
 
         self.config, self.composer = config, prepare(hydra_context, config)
