@@ -34,6 +34,13 @@ class Take:
     seed: int
     config: dict[str, Any]
     files: dict[float, Path]
+    begun: tuple[Any, Path] = (None, Path())  # what is kept of its start picture, and the file of which
+
+    def here(self) -> dict[str, Any]:
+        """Its config, with the start picture where that is found from here."""
+        from embedlab.replay import with_start
+
+        return with_start(self.config, *self.begun)
 
 
 @dataclass(frozen=True)
@@ -155,8 +162,10 @@ def takes_of(results: Sequence[dict[str, Any]], key: str, seed: int | str | None
             if one in rows:
                 combination = [f"{names[other]} {said(overrides.get(other))}" for other in others]
                 label = ", ".join([*combination, f"seed {one}"])
-                take = takes.setdefault(label, Take(label, one, result.get("config") or {}, {}))
-                take.files[float(overrides[key])] = Path(result["folder"]) / rows[one]["file"]
+                file = Path(result["folder"]) / rows[one]["file"]
+                begun = (result.get("start"), file)
+                take = takes.setdefault(label, Take(label, one, result.get("config") or {}, {}, begun))
+                take.files[float(overrides[key])] = file
     if not takes:
         raise ConfigError(f"no picture of seed {listed(seeds)} is there.")
     if len(takes) > MOST:
@@ -233,8 +242,9 @@ class Stage:
         for mine in alike.values():
             seeds = [self.takes[n].seed for n in mine]
             rows: dict[Any, list[tuple[float, Any]]] = {}
+            config = self.takes[mine[0]].here()
             for weight in new:
-                source, cell = made(put(self.takes[mine[0]].config, self.key, whole(weight)), self.trust)
+                source, cell = made(put(config, self.key, whole(weight)), self.trust)
                 rows.setdefault(source, []).append((weight, cell))
             for source, cells in rows.items():
                 check(cells[0][1], source)
@@ -252,7 +262,7 @@ class Stage:
         from embedlab.metrics.clip_score import image_features
         from embedlab.trust import made
 
-        source, _ = made(self.takes[0].config, self.trust)
+        source, _ = made(self.takes[0].here(), self.trust)
         scorer = source.load().scorer
         if scorer is None:
             raise ConfigError(f"'{source.name}' has no image encoder to see with; set model.scorer in the sweep.")

@@ -17,7 +17,7 @@ from embedlab import Job, Store, carry_out, film, images
 from embedlab.app import conf_dir
 from embedlab.build import cell_of, part_of
 from embedlab.contact import results_of
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, PictureError
 from embedlab.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
 
 WEIGHT = "operators.interpolate.weight"
@@ -204,9 +204,14 @@ def test_the_other_encoder_will_do(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> Path:
     """A real sweep of three weights and two seeds."""
-    folder = tmp_path_factory.mktemp("sweep")
-    for job, weight in enumerate((0, 0.25, 1)):
+    return sweep(tmp_path_factory.mktemp("sweep"), (0, 0.25, 1))
+
+
+def sweep(folder: Path, weights: tuple[float, ...], *more: str) -> Path:
+    """Jobs of the command line, by weight."""
+    for job, weight in enumerate(weights):
         words = ["operators=[interpolate]", "operators.interpolate.toward=skunk", f"{WEIGHT}={weight}", "seeds=[0,3]"]
+        words += more
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             config = compose("config", [*words, "sampler.steps=2", "tracker=silent", "model.device=cpu"])
         told = OmegaConf.to_container(config, resolve=True)
@@ -271,6 +276,20 @@ def test_a_picture_that_is_drawn_anew_is_that_of_the_sweep(swept):
     stage.shoot([0.25])
     for old, new in zip(before, stage.shot[0.25], strict=True):
         assert np.abs(np.asarray(old, dtype=int) - np.asarray(new, dtype=int)).max() <= 1
+
+
+def test_a_start_picture_is_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Image.effect_noise((128, 128), 90).convert("RGB").save("in.png")
+    out = sweep(tmp_path / "out", (0, 1), "start=picture", "start.picture=in.png", "start.strength=0.5", "size=32")
+    monkeypatch.chdir(tmp_path)
+    stage = Stage(takes_of(results_of(out), WEIGHT), WEIGHT)
+    stage.shoot([0.5])
+    assert stage.shot[0.5][0].size == (32, 32)
+    (tmp_path / "here" / "in.png").unlink()
+    with pytest.raises(PictureError, match="the start picture of '.*' is not there any more: 'in.png' and '.*in.png'"):
+        stage.shoot([0.75])
 
 
 def synthetic(folder: Path, jobs: list[dict], seeds=(0,)) -> list[dict]:
