@@ -23,15 +23,16 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from embedlab.build import PARTS, SETTINGS
+from embedlab.build import PARTS, SETTINGS, complete, lacking
 from embedlab.errors import ConfigError, EmbedlabError, listed
 from embedlab.progress import Display, stage
-from embedlab.settings import advice, conf_dir, every, of_group, of_option, options
+from embedlab.settings import LONG, advice, conf_dir, every, of_group, of_option, options
 from embedlab.usage import COMMANDS, Parser, answer, arranged, check
 
 __all__ = ["Parser", "app", "conf_dir", "main", "mendable", "message_of", "quiet"]
@@ -257,7 +258,7 @@ def line_of(error: BaseException) -> str:
             return f"{cause}{within}"
     if isinstance(error, OverrideParseException):
         return unparsed(error.override)
-    words = sys.argv[1:]
+    words = words_typed()
     if "Ambiguous value for argument" in text and (named := re.search(r"argument '([^=']+)=(.*?)'\n", text)):
         return several(named[1], named[2])
     if unknown := re.search(r"Could not override '([\w.]+)'", text):
@@ -344,7 +345,7 @@ def unknown_key(key: str, missing: str = "") -> str:
     """What to say of a setting that is not there; `missing` is the part of its name that Hydra did not find."""
     first, _, rest = key.partition(".")
     name, _, setting = rest.partition(".")
-    better = advice(sys.argv[1:])
+    better = advice(words_typed())
     if first == "operators" and setting == missing != "":
         has = listed(s.name for s in of_option("operators", name)) if name in options("operators") else ""
         return f"the operator '{name}' has no setting '{setting}'{better}" + (f"; it has {has}." if has else "")
@@ -394,10 +395,36 @@ def quiet() -> None:
     diffusers_logging.set_verbosity_error()
 
 
+def words_typed() -> list[str]:
+    """The words of the command as they were typed, before `ready`."""
+    words = sys.argv[1:]
+    return ["explain", *(w for w in words if w not in EXPLAIN)] if set(EXPLAIN) <= set(words) else words
+
+
+def typed(more: Sequence[str] = ()) -> str:
+    """The command as it was typed, with more settings."""
+    line = shlex.join(["embedlab", *words_typed(), *more])
+    return line if len(line) <= LONG else shlex.join(more)
+
+
+def same_in_all(config: DictConfig) -> None:
+    """Refuse a sweep whose every job lacks the rows to be edited, before anything heavy is imported.
+
+    Where that differs by job they are checked one by one, and all that is wrong is told together.
+    """
+    parser = OverridesParser.create()
+    said = [parser.parse_override(line) for line in config.hydra.overrides.task]
+    axes = {o.key_or_group for o in said if o.is_sweep_override()} | set(config.hydra.sweeper.get("params") or ())
+    shared = [key for key in lacking(config) if not any(f"{key}.".startswith(f"{axis}.") for axis in axes)]
+    if shared and not any(axis.split(".")[0] in ("prompt", "experiment") for axis in axes):
+        complete(config, typed, shared)
+
+
 def work(config: DictConfig) -> None:
     """Make the job that a config describes, and carry it out by itself."""
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
+    config = complete(config, typed)
     if config.explain is not True:
         stage(f"loading {name_of_model(config)}")
     from embedlab.batch import carry_out

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from embedlab.errors import ConfigError, listed
 
 from embedlab.files import write
 
@@ -41,10 +46,119 @@ class Maker:
         return self.made[key]
 
 
+# what operators edit in the default prompt: `rows` are these; of another prompt they have to be named
+DEFAULT_PROMPT = "A picture of a puppy"
+WORDS = {"operators.permute.rows": "a picture", "operators.swap.rows": "picture", "operators.swap.by": "puppy"}
+OTHERWISE = "puppy"
+# what a message does not propose as the word to be edited, where there are others
+SMALL = frozenset(
+    ["a", "an", "the", "of", "in", "on", "at", "and", "or", "with", "to", "by", "for", "from", "is", "as"]
+)
+
+
+def lacking(config: DictConfig) -> list[str]:
+    """The rows that operators of a config edit and that are not set; in YAML `???`."""
+
+    def unset(value: Any, key: str) -> Iterator[str]:
+        if value == "???" and (key in WORDS or key.endswith(".rows")):
+            yield key
+        for name, inner in value.items() if isinstance(value, dict) else ():
+            yield from unset(inner, f"{key}.{name}")
+
+    operators = config.get("operators")
+    return list(unset(OmegaConf.to_container(operators), "operators")) if OmegaConf.is_dict(operators) else []
+
+
+def complete(
+    config: DictConfig, command: Callable[[Sequence[str]], str] = " ".join, keys: Sequence[str] | None = None
+) -> DictConfig:
+    """A config in which each operator says which rows it edits.
+
+    Left out, they are those of the default prompt. No word is guessed of another one: ConfigError names what is not
+    set, all of it, and what would fit. `command` makes of the missing settings what is to be typed; of several jobs
+    `keys` are those that all lack.
+
+    >>> config = OmegaConf.create({"prompt": "a red fox", "operators": {"scale": {"rows": "???", "by": 2}}})
+    >>> complete(config)
+    Traceback (most recent call last):
+        ...
+    embedlab.errors.ConfigError: operators.scale.rows is not set; it has to be a word of the prompt (a, red, fox): \
+operators.scale.rows=fox
+    """
+    words = {key: WORDS.get(key, OTHERWISE) for key in (lacking(config) if keys is None else keys)}
+    if not words:
+        return config
+    texts = list(texts_in(config.prompt))
+    if texts and texts != [DEFAULT_PROMPT]:
+        fit, more = words_in(texts), []
+        for _, mine in groupby(words, key=lambda key: key.rpartition(".")[0]):
+            keys = list(mine)
+            values = proposed(texts, [len(words[key].split()) for key in keys])
+            more += [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+        what, none = "a word of the prompt", "which has none that can be named"
+        if len(texts) > 1:
+            what, none = "a word of all its prompts", "which have none in common"
+        told = f" ({listed(fit, 12)})" if fit else f", {none}"
+        is_, it = ("is", "it") if len(words) == 1 else ("are", "each")
+        raise ConfigError(f"{listed(words)} {is_} not set; {it} has to be {what}{told}: {command(more)}")
+    whole = copy.deepcopy(config)
+    with read_write(whole), open_dict(whole):
+        for key, word in words.items():
+            OmegaConf.update(whole, key, word)
+    return whole
+
+
+def texts_in(prompt: Any) -> Iterator[str]:
+    """The texts that a prompt is, or may be over time; nothing of what is no prompt, which its cell refuses."""
+    if isinstance(prompt, str):
+        yield prompt
+    elif OmegaConf.is_dict(prompt):
+        for value in prompt.get("values") or ():
+            yield from texts_in(value)
+
+
+def words_in(texts: Sequence[str]) -> list[str]:
+    """The words that all of some texts have, as a person reads them.
+
+    >>> words_in(["A red fox, a fox!", "The fox"]), words_in(["It's 5 o'clock"])
+    (['fox'], ["It's", "o'clock"])
+    """
+    found: dict[str, str] = {}
+    for word in re.findall(r"(?<![\w<])[^\W\d_]+(?:['’-][^\W\d_]+)*(?![\w>])", texts[0]):
+        found.setdefault(word.lower(), word)
+    others = [set(words_in([text.lower()])) for text in texts[1:]]
+    return [word for key, word in found.items() if all(key in other for other in others)]
+
+
+def proposed(texts: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """For each of some settings that name so many words a value that fits, in Hydra's syntax: other words for each.
+
+    >>> proposed(["A cat above a dog, in oil"], [1]), proposed(["A cat above a dog"], [1, 1]), proposed(["5"], [1])
+    (['dog'], ['above', 'dog'], ['{role: all}'])
+    """
+    clause = re.split(r"[^\w\s'’-]", texts[0].strip())[0]
+    inside = {word.lower() for word in words_in([clause])}
+    fit = words_in(texts)
+    ranked = sorted(fit, key=lambda word: (word.lower() not in SMALL, word.lower() in inside))  # the last is the best
+    if sum(counts) > len(ranked) or (len(texts) > 1 and max(counts) > 1):
+        return ["{role: all}"] * len(counts)
+    if max(counts) > 1:  # a phrase
+        first = clause.split()[: max(counts)]
+        return [quoted(" ".join(first if count > 1 else ranked[-1:])) for count in counts]
+    return [quoted(word) for word in ranked[len(ranked) - len(counts) :]]
+
+
+def quoted(word: str) -> str:
+    """A word as a value of Hydra's syntax."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z ]*", word) and word.lower() not in ("null", "true", "false", "nan", "inf")
+    return word if plain else f'"{word}"'
+
+
 def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:
     """The cell that a config describes."""
     from embedlab.experiment import Cell
 
+    config = complete(config)
     return Cell(
         prompt=make(config, "prompt") if OmegaConf.is_dict(config.prompt) else config.prompt,
         operators=tuple((make(config, "operators") or {}).values()),

@@ -28,7 +28,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from embedlab.build import Maker, part_of, redact, redact_files
+from embedlab.build import Maker, complete, part_of, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, listed
 from embedlab.experiment import score_names
 from embedlab.job import Job, finished, inspect, make_room, reason_of
@@ -126,6 +126,7 @@ def launch(
                 name = ",".join(line for line in overrides if line not in common and not line.startswith(UNSAID))
                 try:
                     config, whole = composer(master, overrides)
+                    config = complete(config)
                     hydra_config.cfg = whole
                     place(whole, composer, overrides, number)
                     job = job_from(composer, config, whole, overrides, number)

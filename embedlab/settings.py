@@ -276,7 +276,7 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
             return setting
         if isinstance(given, list) and (default is None or isinstance(default, list)) and group != "operators":
             return setting
-        if isinstance(given, str) and default == "???":
+        if isinstance(given, str) and default == "???" and group != "operators":
             return setting
     return None
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -57,6 +58,55 @@ def test_help_and_complaints_about_words_come_before_anything_heavy_is_imported(
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == sum(code == 2 for _, code in QUICK), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_are_not_set_are_told_at_once(tmp_path):
+    own, folders = ["prompt=a red fox", "operators=[interpolate]"], ["hydra.run.dir=out", "hydra.sweep.dir=sweep"]
+    tried = [
+        own,
+        ["explain", *own],
+        ["-m", *own, "operators.interpolate.weight=0,1"],
+        ["experiment=puppy_to_cat", "prompt=a red fox"],
+        ["-m", "prompt=a red fox", "operators=[swap]", "operators.swap.rows=red,fox"],
+    ]
+    code = (
+        "import sys\n"
+        "from embedlab.app import main\n"
+        f"for words in {tried!r}:\n"
+        f"    sys.argv = ['embedlab', *words, *{folders!r}]\n"
+        "    try: main()\n"
+        "    except SystemExit as error: assert error.code == 2, words\n"
+        "    else: raise AssertionError(words)\n"
+        "    assert 'torch' not in sys.modules, words"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    start = "embedlab: operators.{} is not set; it has to be a word of the prompt (a, red, fox): embedlab "
+    lacked = ["interpolate.rows"] * 3 + ["replace.rows", "swap.by"]
+    for line, words, name in zip(lines, tried, lacked, strict=True):
+        assert line.startswith(start.format(name)), line
+        command = shlex.split(line.removeprefix(start.format(name)))
+        assert command == [
+            *(w for w in [*words, *folders] if words[0] != "explain" or not w.startswith("hydra.run")),
+            f"operators.{name}=fox",
+        ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_over_prompts_is_told_of_each_job_and_all_at_once(embedlab, tmp_path):
+    words = ["-m", "prompt=A picture of a puppy,a red fox", "operators=[interpolate],[swap]", "hydra.sweep.dir=sweep"]
+    code, _, told = embedlab(*words, "guidance.scale=2,nan")
+    lines = told.splitlines()
+    assert code == 2
+    assert lines[0].startswith("embedlab: 2 jobs, first job 1 (prompt=A\\ picture\\ of\\ a\\ puppy,operators=[inter")
+    assert lines[0].endswith("guidance.scale is nan; it has to be a finite number.")
+    assert lines[1].startswith("embedlab: 2 jobs, first job 4 (prompt=a\\ red\\ fox,operators=[interpolate],")
+    assert lines[1].endswith("word of the prompt (a, red, fox): operators.interpolate.rows=fox")
+    assert lines[2].startswith("embedlab: 2 jobs, first job 6 (prompt=a\\ red\\ fox,operators=[swap],")
+    assert lines[2].endswith("(a, red, fox): operators.swap.rows=red operators.swap.by=fox")
+    assert lines[3:] == ["embedlab: nothing was drawn; 6 of 8 jobs are wrong."]
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_help_lists_commands_choices_and_settings_with_their_comments(monkeypatch, capsys):
@@ -180,7 +230,10 @@ BAD = {
     "operators=[replace] operators.replace.stage=hidden": "Say which rows of it: {prompt: cat, rows: …}",
     "operators=[scale] operators.scale.by={_target_:embedlab.schedule.Ramp,values:[1,2],at:[0.5,0.2]}": "out of order",
     "operators=[scale] operators.scale.by={_target_:embedlab.schedule.Switch,values:[1,2],at:30,clock:step}": "past",
-    "prompt={_target_:embedlab.schedule.Switch,values:[cat,dog],at:0.5} operators=[replace]": "'puppy' is not in the",
+    "prompt={_target_:embedlab.schedule.Switch,values:[cat,dog],at:0.5} operators=[replace]": "to be a word of all its "
+    "prompts, which have none in common: ",
+    "prompt=fox operators=[add,swap]": "operators.add.rows, operators.swap.rows, operators.swap.by are not set; each "
+    "has to be a word of the prompt (fox): embedlab ",
     "encoder.skip={0:0.5,1:0.1}": "the weights of encoder.skip, 0.5, 0.1, do not sum to 1",
     "explain operators=[replace] operators.replace.rows=kitten": "'kitten' is not in the prompt",
     "-m explain": "explain takes one cell",

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from embedlab import Cell, find, settings
 from embedlab.app import conf_dir
-from embedlab.build import PARTS, cell_of, part_of
+from embedlab.build import PARTS, cell_of, complete, lacking, part_of
+from embedlab.errors import ConfigError
 from embedlab.experiment import check
 
 CONF = Path(conf_dir())
@@ -38,7 +39,7 @@ def test_every_choice_can_be_made(choice):
 
 @pytest.mark.parametrize("operator", options("operators"))
 def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
-    config = composed(f"operators=[{operator}]")
+    config = complete(composed(f"operators=[{operator}]"))
     made = hydra.utils.instantiate(config.operators, _convert_="all")
     assert list(made) == [operator]
     named = set(OmegaConf.to_container(config.operators[operator])) - {"_target_"}
@@ -175,3 +176,63 @@ def test_every_setting_says_what_it_is():
 def test_every_folder_of_choices_is_one_of_the_house():
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert folders == {*PARTS, "experiment", "hydra", "pretrain"}
+
+
+EDITED = {
+    **{name: {"rows": "puppy"} for name in options("operators")},
+    "permute": {"rows": "a picture"},
+    "swap": {"rows": "picture", "by": "puppy"},
+    **{name: {"rows": None} for name in ("average", "freeze", "reverse", "shuffle", "stretch")},
+    **{name: {} for name in ("blend", "concatenate", "truncate")},
+}
+
+
+@pytest.mark.parametrize("operator", options("operators"))
+def test_what_an_operator_edits_of_the_default_prompt_is_edited_of_no_other(operator):
+    config = complete(composed(f"operators=[{operator}]"))
+    settings = config.operators[operator]
+    assert {name: settings[name] for name in EDITED[operator]} == EDITED[operator]
+    own = composed(f"operators=[{operator}]", "prompt=A puppy and its picture")
+    keys = {f"operators.{operator}.{name}" for name, word in EDITED[operator].items() if word is not None}
+    assert set(lacking(own)) == keys
+    if not keys:
+        assert complete(own) == own
+        return
+    with pytest.raises(ConfigError, match=" set; ") as caught:
+        complete(own)
+    assert "\n" not in str(caught.value)
+    assert all(key in str(caught.value) for key in keys)
+
+
+PROMPTS = {
+    "A red fox above a blue dog, trending": "dog",
+    "im Schnee die Füchse": '"Füchse"',
+    "It's 5 o'clock": '"o\'clock"',
+    "null": '"null"',
+    "x, y": "x",
+    "a cat!": "cat",
+    "<my-cat> ??": "{role: all}",
+    "1 2 3": "{role: all}",
+    "狐狸": '"狐狸"',
+    "": "{role: all}",
+}
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_what_is_proposed_as_rows_can_be_typed_and_fits(prompt):
+    for operator in ("scale", "swap", "permute"):
+        words = [f'prompt="{prompt}"', f"operators=[{operator}]"]
+        told: list[str] = []
+        with pytest.raises(ConfigError):
+            complete(composed(*words), lambda more, told=told: told.extend(more) or "")
+        if operator == "scale":
+            assert told == [f"operators.scale.rows={PROMPTS[prompt]}"]
+        config = composed(*words, *told)
+        assert lacking(config) == []
+        if operator == "scale" or "fox" in prompt:
+            assert check(cell_of(config), find("emoji"))
+
+
+def test_a_setting_of_somebodys_own_that_is_not_set_is_no_word():
+    config = composed("+operators.mine={_target_: theirs.Own, strength: ???}")
+    assert complete(config).operators.mine == {"_target_": "theirs.Own", "strength": "???"}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from embedlab import Job, Store, carry_out, film, images
 from embedlab.app import conf_dir
-from embedlab.build import cell_of, part_of
+from embedlab.build import cell_of, complete, part_of
 from embedlab.contact import results_of
 from embedlab.errors import ConfigError, PictureError
 from embedlab.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
@@ -214,6 +214,7 @@ def sweep(folder: Path, weights: tuple[float, ...], *more: str) -> Path:
         words += more
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             config = compose("config", [*words, "sampler.steps=2", "tracker=silent", "model.device=cpu"])
+        config = complete(config)
         told = OmegaConf.to_container(config, resolve=True)
         source, cell = part_of(config, "model"), cell_of(config)
         overrides = {"operators": ["interpolate"], WEIGHT: weight}

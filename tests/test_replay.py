@@ -22,7 +22,7 @@ from test_conf import first_of
 import embedlab
 from embedlab import Interpolate, Job, Store, carry_out, images
 from embedlab.app import conf_dir
-from embedlab.build import cell_of, part_of
+from embedlab.build import cell_of, complete, part_of
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.experiment import fingerprint
 from embedlab.replay import main, recipe, replay
@@ -34,7 +34,7 @@ FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
 
 def config_of(*words: str):
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return compose("config", [*FAST, *words])
+        return complete(compose("config", [*FAST, *words]))
 
 
 def draw(folder: Path, *words: str) -> Path:

@@ -19,9 +19,10 @@ class Batch(Launcher):
     gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from embedlab.app import name_of_model
+        from embedlab.app import name_of_model, same_in_all
         from embedlab.progress import stage
 
+        same_in_all(config)  # at once; what follows imports torch
         stage(f"loading {name_of_model(config)}")
         from embedlab.launch import prepare
 
