@@ -15,7 +15,6 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.errors import ConfigError, listed
-
 from embedlab.files import write
 
 if TYPE_CHECKING:
