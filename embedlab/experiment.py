@@ -26,7 +26,6 @@ from embedlab.embeddings import Embeddings, Lookup, is_whole
 from embedlab.encoder import Conditioning, Encoder, Prompt, Texts, embed_all, encode, texts_of
 from embedlab.errors import (
     ConfigError,
-    ModelError,
     OperatorError,
     PromptError,
     SamplerError,
@@ -167,15 +166,10 @@ def check(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     Operators meet rows of the right shapes, so words that are not there, token counts that differ and vectors of
     another width raise here; a cell that changes over time is checked as it is in every call.
     """
-    channels, latent = source.told("unet", "in_channels"), source.told("vae", "latent_channels")
-    if channels != latent:
-        raise ModelError(
-            f"the UNet of '{source.name}' takes {channels} channels where latents have {latent}: "
-            "an inpainting or depth model, which embedlab does not run."
-        )
+    source.checked  # noqa: B018  (a model that cannot be run is refused there)
     check_size(cell.size, source.size, source.factor, len(source.told("unet", "block_out_channels")))
     seen: dict[str, Tokens] = {}
-    for plain in {id(plain): plain for plain in calls_of(cell, source.part("scheduler"))}.values():
+    for plain in {id(plain): plain for plain in calls_of(cell, source.scheduler)}.values():
         seen |= {tokens.text: tokens for tokens in _check_text(plain, source)}
     return tuple(seen.values())
 
@@ -215,10 +209,15 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     edit_with(parts, cell.operators, lookups)
     edit_encoded(told(cell.prompt), cell.operators, Texts(told))
     pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
-    if pooled and source.told("unet", "addition_embed_type") != "text_time":
+    if pooled and source.part("unet").get("addition_embed_type") != "text_time":
         raise OperatorError(
             f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' is told none; "
             "take stage hidden, or an SDXL model."
+        )
+    if cell.guidance.negative is not None and source.part("unet").get("time_cond_proj_dim"):
+        raise SamplerError(
+            f"the UNet of '{source.name}' is told the guidance scale as a number and no negative prompt "
+            "(time_cond_proj_dim); leave guidance.negative out."
         )
     seen = [part.tokens for part in parts]
     if cell.guidance.negative is not None:

@@ -5,13 +5,14 @@ A Denoiser maps latents and a timestep to what the model predicts there (noise o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedlab.embeddings import finite
 from embedlab.encoder import Conditioning
@@ -69,14 +70,18 @@ def guided(
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
 
-    When all rows are at scale 1, no plain half is computed. `size` (height, width) is what an SDXL UNet is told as
-    original and target size, with no crop.
+    When all rows are at scale 1, no plain half is computed. A UNet that was taught the scale itself
+    (`time_cond_proj_dim`, as latent consistency models are) is told it as a number, and has no plain half either.
+    `size` (height, width) is what an SDXL UNet is told as original and target size, with no crop.
     """
-    free = all(scale == 1 for scale in scales)
+    taught = unet.config.get("time_cond_proj_dim")
+    free = bool(taught) or all(scale == 1 for scale in scales)
     both = list(told) if free else [*plain, *told]
     hidden, mask = stack(both)
     hidden = hidden.to(unet.dtype)
     kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
+    if taught:
+        kwargs["timestep_cond"] = scale_embedding(scales, taught).to(hidden)
     if size is not None:
         ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=unet.dtype, device=hidden.device)
         kwargs["added_cond_kwargs"] = {
@@ -93,6 +98,18 @@ def guided(
         return without + scale * (given - without)
 
     return denoise
+
+
+def scale_embedding(scales: Sequence[float], width: int) -> Float[Tensor, "batch width"]:
+    """Guidance scales as sines and cosines, for a UNet that was taught them (Meng et al. 2023; diffusers' formula).
+
+    >>> scale_embedding([1.0], 4).tolist()
+    [[0.0, 0.0, 1.0, 1.0]]
+    """
+    half = width // 2
+    falling = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10_000.0) / max(half - 1, 1)))
+    angles = 1000 * (torch.tensor(scales, dtype=torch.float32) - 1)[:, None] * falling
+    return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
 
 
 def in_turn(denoisers: Iterable[Denoiser]) -> Denoiser:

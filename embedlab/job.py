@@ -85,7 +85,8 @@ class Job:
     @cached_property
     def key(self) -> str:
         """A hash of everything that the result depends on."""
-        return fingerprint([list(self.pictures.values()), list(self.seeds), self.metrics, self.export])
+        what = [list(self.pictures.values()), list(self.seeds), self.metrics, self.export]
+        return fingerprint([*what, self.source.scorer_identity])
 
     @property
     def title(self) -> str:
@@ -180,6 +181,7 @@ def finish(
     """
     notes = list(job.notes)
     settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
+    settings["concluded"] = redact(job.source.concluded)
     if (start := job.cell.start.about(job.folder)) is not None:
         settings["start"] = redact(start)
     rows: list[dict[str, Any]] = []
@@ -318,13 +320,15 @@ def axes_of(job: Job) -> dict[str, Any]:
 def explained(job: Job) -> str:
     """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
     check(job.cell, job.source)
-    times = times_of(job.cell, job.source.part("scheduler"))
+    times = times_of(job.cell, job.source.scheduler)
     cells = unfold(job.cell, times)
     towers, words = job.source.towers(), job.source.names("words")
+    model = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
     if not timed(job.cell):
-        return str(explain(cells[0], towers, words))
+        return f"{explain(cells[0], towers, words)}\n{model}"
     ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
-    return "\n\n".join(f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends)
+    reports = [f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends]
+    return "\n\n".join([*reports, model])
 
 
 def steps_sheet(rendered: Rendered) -> Image.Image:

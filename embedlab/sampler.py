@@ -289,9 +289,12 @@ def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Flo
 @torch.inference_mode()
 def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
     """Scaled latents of one picture (3, h, w) in [-1, 1], drawn anew for each generator as diffusers does."""
-    posterior = vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist
+    encoded = vae.encode(picture[None].to(vae.device, vae.dtype))
+    if not hasattr(encoded, "latent_dist"):  # a tiny autoencoder has one answer
+        return images.to_unet(encoded.latents.repeat(len(random), 1, 1, 1), vae)
+    posterior = encoded.latent_dist
     drawn = [torch.randn(posterior.mean.shape[1:], generator=generator).to(posterior.mean) for generator in random]
-    return torch.stack([posterior.mean[0] + posterior.std[0] * d for d in drawn]) * vae.config.scaling_factor
+    return images.to_unet(torch.stack([posterior.mean[0] + posterior.std[0] * d for d in drawn]), vae)
 
 
 def calls_of(scheduler: Any, first: int = 0, warmup: str = "history") -> list[tuple[int, int]]:

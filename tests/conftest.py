@@ -5,7 +5,10 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_SILENT"] = "true"
 
+import atexit
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from embedlab import app, launch, models
 
+os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not the user's
+atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
 pytest.register_assert_rewrite("crews")
 collect_ignore = [] if os.environ.get("EMBEDLAB_SLURM") else ["slurm"]  # needs the cluster of tests/slurm/run.py
 torch.set_grad_enabled(True)

@@ -16,6 +16,8 @@ ORDER = [
         "schedule",
         "select",
         "clip",
+        "checkpoint",
+        "fits",
         "models",
         "embeddings",
         "encoder",

@@ -1,0 +1,264 @@
+"""Small files and single files of models, read with care: nothing in them is run, and nothing is waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedlab.errors import ModelError, listed
+from embedlab.files import written
+
+LARGEST_JSON = 64 << 20  # bytes; a tokenizer has 3 MB
+ENDINGS = (".safetensors", ".ckpt")
+PREFIXES = {  # of the keys of a single file → the part that they belong to
+    "model.diffusion_model.": "unet",
+    "first_stage_model.": "vae",
+    "cond_stage_model.": "text encoder",
+    "conditioner.embedders.": "text encoder",
+    "model_ema.": "averaged copy of the UNet (model_ema)",
+}
+
+
+class Left:
+    """Stands for a class of the training library in a checkpoint: it keeps its place, and nothing is run."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a single file says of itself: the shapes of its weights, its metadata, the steps that it was trained for."""
+
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    metadata: dict[str, str] = field(default_factory=dict)
+    step: int | None = None
+
+    @property
+    def holds(self) -> list[str]:
+        """The parts of a model that are there."""
+        return [
+            part
+            for part in dict.fromkeys(PREFIXES.values())
+            if any(key.startswith(prefix) for key in self.shapes for prefix, p in PREFIXES.items() if p == part)
+        ]
+
+
+def ending_of(path: Path) -> str:
+    """The ending of a file in small letters: `.SAFETENSORS` is one, too."""
+    return path.suffix.lower()
+
+
+def regular(path: Path) -> Path:
+    """The same path, where it is a file; a pipe or a device would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ModelError(f"'{path}' is no regular file: a folder, a pipe or a device; a model is made of files.")
+    return path
+
+
+def check_regular(folder: Path) -> None:
+    """Refuse a folder in which anything that a library may open is neither file nor folder, or far too large."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            why = "leads nowhere" if path.is_symlink() and not path.exists() else "is no regular file"
+            raise ModelError(f"'{path}' {why}; a model is made of files.")
+        if path.suffix == ".json" and path.stat().st_size > LARGEST_JSON:
+            raise ModelError(f"'{path}' has {path.stat().st_size} bytes, which no small file of a model has.")
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file that has to hold a `kind`."""
+    try:
+        if regular(path).stat().st_size > LARGEST_JSON:
+            raise ModelError(f"'{path}' has {path.stat().st_size} bytes, which no small file of a model has.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ModelError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ModelError(f"'{path}' cannot be read as JSON: {error}") from None
+    except RecursionError:
+        raise ModelError(f"'{path}' cannot be read as JSON: it is nested too deeply.") from None
+    if not isinstance(value, kind):
+        raise ModelError(f"'{path}' holds a {type(value).__name__}, not a {kind.__name__}.")
+    return value
+
+
+def header_of(path: Path) -> Header:
+    """What a `.safetensors` or `.ckpt` file says of itself; its weights are not read."""
+    told = regular(path).stat()
+    return _header(path, told.st_size, told.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _header(path: Path, size: int, changed: int) -> Header:
+    if ending_of(path) == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                return Header(shapes, dict(file.metadata() or {}))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"'{path}' cannot be read as safetensors: {error}") from None
+    state, step = _unpickled(path)
+    return Header({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}, {}, step)
+
+
+def weights_in(path: Path) -> dict[str, Tensor]:
+    """The weights in a single file, under the names that diffusers knows; they stay on disk until they are used."""
+    if ending_of(path) == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state: dict[str, Any] = load_file(regular(path))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"'{path}' cannot be read as safetensors: {error}") from None
+    else:
+        state, _ = _unpickled(path)
+    return {known_name(key): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def known_name(key: str) -> str:
+    """The name of a weight as most files spell it: early ones leave out `text_model.`
+
+    >>> known_name("cond_stage_model.transformer.final_layer_norm.bias")
+    'cond_stage_model.transformer.text_model.final_layer_norm.bias'
+    """
+    return re.sub(
+        r"^(cond_stage_model|conditioner\.embedders\.0)\.transformer\.(embeddings|encoder|final_layer_norm)\.",
+        r"\1.transformer.text_model.\2.",
+        key,
+    )
+
+
+def _unpickled(path: Path) -> tuple[dict[str, Any], int | None]:
+    """The tensors of a `.ckpt` and its count of steps; anything that is not plain tensors is refused and never run.
+
+    Callbacks of the training library lie beside the weights of old ones: for these a class that does nothing stands in.
+    """
+    regular(path)
+    try:
+        asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of a form that torch.load takes, or refuses with its reason
+        asked = []
+    known: list[Any] = [(Left, name) for name in asked if re.match(r"(pytorch_)?lightning\.", name)]
+    try:
+        with torch.serialization.safe_globals(known):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it asks to run {named[1]}" if named else "it holds something else, or was cut short"
+        raise ModelError(f"'{path}' is not plain tensors and is not opened: {found}.") from None
+    step = state.get("global_step") if isinstance(state, dict) else None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise ModelError(f"'{path}' holds a {type(state).__name__}, not a dictionary of tensors.")
+    return {str(key): value for key, value in state.items()}, step if isinstance(step, int) else None
+
+
+# ── identity ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LARGE = 1 << 20  # bytes from which a hash is worth remembering
+SETTLED = 2.0  # seconds after which a file that is written again has another time
+
+
+def hash_of(path: Path) -> str:
+    """A hash of a whole file. Of a large one it is remembered by path, size, time and inode, so that it costs once.
+
+    The notes are small files in the user's cache folder (`EMBEDLAB_CACHE`, else `~/.cache/embedlab`, or where
+    `XDG_CACHE_HOME` says), which may be deleted.
+    """
+    path = path.resolve()
+    told = path.stat()
+    if told.st_size < LARGE:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    stamp = [str(path), told.st_size, told.st_mtime_ns, told.st_ino]
+    note = _notes() / f"{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:32]}.json"
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # none yet, or damaged: the file is hashed
+        known = None
+    if (
+        isinstance(known, list)
+        and len(known) == 5
+        and known[:4] == stamp
+        and re.fullmatch("[0-9a-f]{64}", str(known[4]))
+    ):
+        return str(known[4])
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    after = path.stat()
+    same = (after.st_size, after.st_mtime_ns, after.st_ino) == tuple(stamp[1:])
+    if same and time.time() - after.st_mtime > SETTLED:
+        _remember(note, json.dumps([*stamp, found]))
+    return found
+
+
+def _remember(note: Path, text: str) -> None:
+    if not note.is_absolute():  # nobody's home
+        return
+    with suppress(OSError, UnicodeError):  # a cache that cannot be written saves nothing, and harms nothing
+        written(note, lambda file: file.write(text.encode()))
+
+
+def _notes() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get("EMBEDLAB_CACHE") or Path(base) / "embedlab") / "hashes"
+
+
+# ── what a file tells of its training ─────────────────────────────────────────────────────────────────────────────
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SPELLINGS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+SPELLINGS |= {"v-prediction": "v_prediction", "sample": "sample", "x0": "sample"}
+
+
+def predictions(path: Path, header: Header, layout: str | None) -> dict[str, str]:
+    """What a single file tells of what its UNet predicts: reason → prediction type."""
+    told: dict[str, str] = {}
+    if "v_pred" in header.shapes:
+        told["the file's key v_pred"] = "v_prediction"
+    spelled = header.metadata.get("modelspec.prediction_type")
+    if spelled is not None:
+        if spelled.lower() not in SPELLINGS:
+            raise ModelError(
+                f"the metadata of '{path}' says modelspec.prediction_type '{spelled[:80]}', which is not known; "
+                f"say which it is: model.prediction_type, one of {listed(PREDICTIONS)}."
+            )
+        told["its metadata modelspec.prediction_type"] = SPELLINGS[spelled.lower()]
+    architecture = header.metadata.get("modelspec.architecture", "")
+    if architecture.startswith("stable-diffusion-v2-"):
+        kind = "v_prediction" if "-v" in architecture.removeprefix("stable-diffusion-v2") else "epsilon"
+        told["its metadata modelspec.architecture"] = kind
+    if (spelled := parameterization(path)) is not None:
+        told[f"{path.with_suffix('.yaml').name} beside it"] = spelled
+    if layout == "sd2" and header.step == 875_000:  # the only marker of 2.0-base, which diffusers reads, too
+        told["its global_step 875000, that of 2.0-base"] = "epsilon"
+    return told
+
+
+def parameterization(path: Path) -> str | None:
+    """What a config of the original form, `NAME.yaml` beside `NAME.safetensors`, says that is predicted."""
+    file = path.with_suffix(".yaml")
+    if not file.is_file() or file.stat().st_size > 1 << 20:
+        return None
+    text = file.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^\s*parameterization:\s*['\"]?(\w+)", text, re.M)
+    return SPELLINGS.get(found[1]) if found else None
+
+
+def side_of(header: Header) -> int | None:
+    """The side of square pictures that a file's metadata says it was trained on, in pixels."""
+    found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", header.metadata.get("modelspec.resolution", ""))
+    return int(found[1]) if found and found[1] == found[2] else None
