@@ -322,12 +322,15 @@ def unparsed(override: str) -> str:
 def several(setting: str, value: str) -> str:
     """What to say of a setting with commas where one value is wanted."""
     sweep = "for a sweep over its parts add -m."
+    if setting == "operators":
+        return f"operators takes a list: 'operators=[{value}]' applies them in this order; {sweep}"
     if setting in PARTS:
         return f"{setting} takes one option, and '{value}' are several; {sweep}"
     default = next((s.default for s in every() if s.key == setting), None)
     if isinstance(default, int | float):
         return f"{setting} is one value, and '{value}' are several; {sweep}"
-    if isinstance(default, list) or all(re.fullmatch(r"\s*-?[\d.]+\s*", part) for part in value.split(",")):
+    numbers = all(re.fullmatch(r"\s*-?[\d.]+\s*", part) for part in value.split(","))
+    if isinstance(default, list) or numbers or setting == "metrics.words":
         return f"{setting} holds a comma. For a list write '{setting}=[{value}]'; {sweep}"
     return f"{setting} holds a comma. For one text quote it twice: '{setting}=\"{value}\"'; {sweep}"
 

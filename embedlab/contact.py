@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     from embedlab.app import Parser
 
     parser = Parser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
-    parser.add_argument("sweep", type=Path, help="the folder of a sweep")
+    parser.add_argument("sweep", metavar="SWEEP", type=Path, help="the folder of a sweep")
     parser.add_argument("--rows", metavar="KEY", help="the axis that goes down; the last part of its name will do")
     parser.add_argument("--columns", metavar="KEY", help="the axis that goes across")
     parser.add_argument("--to", type=Path, metavar="FILE", help="the first page (SWEEP/sheet.png)")

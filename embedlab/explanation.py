@@ -14,7 +14,7 @@ from torch import Tensor
 from embedlab.clip import Tower, forward
 from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of, once_a_table
 from embedlab.encoder import Conditioning, Encoder, check_cell, embed_all, encode, texts_of
-from embedlab.errors import OperatorError, listed
+from embedlab.errors import OperatorError, counted, listed
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.prompt import joined
 from embedlab.schedule import timed
@@ -130,8 +130,8 @@ class Explanation:
             lines.append(f"  hidden states moved, in shares of their length: {moved}")
         lines.append("")
         for name, side in (("prompt", self.positive), ("negative", self.negative)):
-            windows = "1 window" if side.windows == 1 else f"{side.windows} windows"
-            lines.append(f"{name}: {side.tokens} tokens, {windows}, {side.rows} rows reach the UNet")
+            length = f"{counted(side.tokens, 'token')}, {counted(side.windows, 'window')}"
+            lines.append(f"{name}: {length}, {side.rows} rows reach the UNet")
         return "\n".join([*lines, *(f"notice: {note}." for note in self.notes)])
 
 

@@ -452,7 +452,7 @@ def main(argv: list[str]) -> None:
     from embedlab.app import Parser, quiet
 
     parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
-    parser.add_argument("sweep", type=Path, help="the folder of a sweep")
+    parser.add_argument("sweep", metavar="SWEEP", type=Path, help="the folder of a sweep")
     parser.add_argument("--along", metavar="KEY", help="the setting; left out, the only one that takes several numbers")
     parser.add_argument("--seed", default=None, metavar="N|all", help="the seed (the first), or all side by side")
     parser.add_argument("--frames", type=int, metavar="N", help="how many; those in between are rendered")

@@ -432,7 +432,10 @@ def leaving_nothing(folder: Path, multirun: bytes | None) -> Iterator[None]:
 
 
 def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
-    """Say all that is wrong, a line each, and end."""
+    """Say all that is wrong, a line each, and end; what is wrong with every job is one line."""
+    if len(wrong) == 1 and len(*wrong.values()) == jobs > 1:
+        print(f"embedlab: {' '.join(next(iter(wrong)).split())}", file=sys.stderr)
+        sys.exit(2)
     for line, which in wrong.items():
         said = which[0] if len(which) == 1 else f"{len(which)} jobs, first {which[0]}"
         print(f"embedlab: {said}: {' '.join(line.split())}", file=sys.stderr)

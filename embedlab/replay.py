@@ -211,7 +211,7 @@ def main(argv: list[str]) -> None:
     parser = Parser(
         "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
     )
-    parser.add_argument("picture", type=Path, help="a PNG that embedlab wrote")
+    parser.add_argument("picture", metavar="PICTURE", type=Path, help="a PNG that embedlab wrote")
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="where to save the new picture; else nothing is written"
     )

@@ -19,7 +19,7 @@ from embedlab.errors import listed
 HERE = Path(__file__).resolve().parent
 LONG = 400  # signs of a command line that is still told whole
 
-# what other tools call a setting: by its name here, or by its key where several have that name
+# what other tools call a setting or an option: by its name here, or by its key where several have that name
 ELSEWHERE = {
     "scale": ("cfg", "cfg_scale", "guidance_scale"),
     "negative": ("negative_prompt", "neg", "uncond"),
@@ -38,6 +38,10 @@ ELSEWHERE = {
     "weight": ("alpha",),
     "toward": ("target",),
     "rows": ("word", "token"),
+    "pndm": ("plms",),
+    "euler_ancestral": ("euler_a", "k_euler_a"),
+    "dpmpp_2m": ("dpm++", "dpm++2m", "dpm++_2m", "dpmsolver++"),
+    "silent": ("none", "off", "false", "no"),
 }
 OTHERS = {other: name for name, others in ELSEWHERE.items() for other in others}
 
@@ -264,7 +268,7 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
     except yaml.YAMLError:
         return None
     if isinstance(given, str | list):  # one option or several, each the one that is near
-        near = {name: nearest(name, list(options(group)), 0.7) for name in _options_in(value)}
+        near = {name: nearest(OTHERS.get(name.lower(), name), list(options(group)), 0.7) for name in _options_in(value)}
         if near and all(near.values()):
             return f"{group}={re.sub(r'[^][, ]+', lambda found: near[found[0]] or '', value)}"
     picked = [option for option in chosen(words).get(group, []) if option in options(group)]

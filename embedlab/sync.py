@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, counted
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -25,11 +25,13 @@ def main(argv: list[str]) -> None:
     from embedlab.tracker import Wandb
 
     parser = Parser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")
-    parser.add_argument("folder", type=Path, help="a sweep's or a job's folder")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a sweep's or a job's folder")
     words = parser.parse_args(argv)
     runs = runs_of(words.folder)
     Wandb(mode="online").ready()
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], check=False)
     if done.returncode:
-        raise ConfigError(f"wandb sync ended with code {done.returncode}; the {len(runs)} runs stay where they are.")
-    print(f"{len(runs)} runs are on the server.")
+        raise ConfigError(
+            f"wandb sync ended with code {done.returncode}; {counted(len(runs), 'run')} stay where they are."
+        )
+    print(f"On the server: {counted(len(runs), 'run')}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import shlex
 import textwrap
@@ -193,7 +194,7 @@ def _no_setting(word: str, words: Sequence[str]) -> str:
     """What to say of a word that sets nothing."""
     if word in COMMANDS:
         return f"a command comes first: embedlab {word} …"
-    if near := settings.nearest(word, list(COMMANDS), 0.7):
+    if word == words[0] and (near := settings.nearest(word, list(COMMANDS), 0.7)):
         return f"there is no command '{word}'; try: embedlab {near}"
     if any(sign in word for sign in " .:/") or word in {s.key for s in settings.every()}:
         if word in {s.key for s in settings.every()}:
@@ -204,9 +205,13 @@ def _no_setting(word: str, words: Sequence[str]) -> str:
         if " " in word:
             return f"'{word}' is no setting; a setting is KEY=VALUE: {shlex.quote(f'prompt={word}')}"
         return f"'{word}' is no setting; a setting is KEY=VALUE, and embedlab --help lists them."
-    text = (
-        " (a text of several words is quoted: 'prompt=a puppy')" if len([w for w in words if "=" not in w]) > 1 else ""
-    )
+    at = list(words).index(word)
+    if at and "=" in words[at - 1]:  # the shell has cut a text: prompt=a red fox
+        whole = [words[at - 1], *itertools.takewhile(lambda other: "=" not in other, words[at:])]
+        return f"'{word}' is no setting; a text of several words is quoted: {shlex.quote(' '.join(whole))}"
+    text = ""
+    if at + 1 < len(words) and "=" not in words[at + 1]:
+        text = " (a text of several words is quoted: 'prompt=a puppy')"
     return f"there is no command '{word}'; there are {listed(COMMANDS)}, and settings: KEY=VALUE{text}."
 
 

@@ -78,7 +78,7 @@ def test_it_says_what_to_mind(emoji, model):
 def test_the_report_is_read_by_people_and_the_value_by_programs(model):
     told = explain(Cell(PROMPT, [Replace("puppy", "cat")], guidance=Guidance(4, "green")), model.towers)
     text = str(told)
-    for part in ("edit: puppy → cat", "6829", "prompt: 5 tokens, 1 window, 77 rows", "negative: 1 tokens, 1 window"):
+    for part in ("edit: puppy → cat", "6829", "prompt: 5 tokens, 1 window, 77 rows", "negative: 1 token, 1 window"):
         assert part in text
     assert json.loads(json.dumps(told.as_dict()))["tokens"][5]["piece"] == "puppy"
     assert len(told.table) == len(told.tokens) == 7 * len(model.towers)

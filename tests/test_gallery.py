@@ -562,7 +562,7 @@ def test_results_of_an_older_form_are_told_apart_by_their_names(tmp_path):
         (lambda f: f.mkdir(), "holds no finished job .*embedlab -m wrote"),
         (lambda f: synthetic.sweep(f / "DATE" / "TIME", {WEIGHT: [0]}, [0]), "there is a sweep in '.*TIME'"),
         (lambda f: synthetic.put(f, synthetic.result(0, {}, [0])), "is one job, no sweep; the folder above"),
-        (lambda f: (f.mkdir(), synthetic.plan(f, [{WEIGHT: 0}])), "1 jobs planned and none done; .*--watch"),
+        (lambda f: (f.mkdir(), synthetic.plan(f, [{WEIGHT: 0}])), "1 job planned and none done; .*--watch"),
         (
             lambda f: (f.joinpath("0").mkdir(parents=True), (f / "0" / "result.json").write_text('{"a":')),
             "no finished job",
@@ -610,7 +610,7 @@ def test_a_torn_result_is_a_notice_and_the_rest_is_shown(tmp_path, capsys):
     main([str(folder)])
     said = capsys.readouterr().out
     assert "notice: result.json of job 1 cannot be read." in said
-    assert "1 jobs, 1 pictures" in said
+    assert "1 job, 1 picture" in said
 
 
 def test_the_command_line_answers_in_one_line(tmp_path):
@@ -683,7 +683,7 @@ def test_ctrl_c_ends_watching_with_a_whole_gallery(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(embedlab.__file__).parent.parent)}
     words = [sys.executable, "-c", code, str(folder), "--watch"]
     watcher = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
-    assert "1 jobs to come" in watcher.stdout.readline()
+    assert "1 job to come" in watcher.stdout.readline()
     watcher.send_signal(signal.SIGINT)
     assert watcher.wait(20) == 0
     assert '"watched":false' in (folder / "gallery" / "data.js").read_text()

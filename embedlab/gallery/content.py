@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, counted
 from embedlab.sweep import axes, collect, label, short, shown_scores, split, title_of
 
 STATES = ("done", "failed", "pending")
@@ -61,7 +61,7 @@ def nothing_in(folder: Path, pending: int) -> str:
     """Why a folder makes no gallery, and which might."""
     if pending:
         return (
-            f"'{folder}' has {pending} jobs planned and none done; try again later, or follow it with "
+            f"'{folder}' has {counted(pending, 'job')} planned and none done; try again later, or follow it with "
             "embedlab gallery SWEEP --watch."
         )
     if (folder / "result.json").is_file():

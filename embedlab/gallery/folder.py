@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, counted
 from embedlab.files import written
 from embedlab.gallery.content import Sweep, content, details
 
@@ -38,8 +38,9 @@ class Written:
     notices: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = [f"{self.jobs} jobs", f"{self.pictures} pictures"]
-        counts += [f"{n} {what}" for n, what in ((self.failed, "failed"), (self.pending, "jobs to come")) if n]
+        counts = [counted(self.jobs, "job"), counted(self.pictures, "picture")]
+        counts += [f"{self.failed} failed"] if self.failed else []
+        counts += [f"{counted(self.pending, 'job')} to come"] if self.pending else []
         lines = [f"notice: {notice}." for notice in self.notices]
         return "\n".join([*lines, f"The gallery is {self.index}: {', '.join(counts)}."])
 
