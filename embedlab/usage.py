@@ -206,7 +206,8 @@ def _no_setting(word: str, words: Sequence[str]) -> str:
             return f"'{word}' is no setting; a setting is KEY=VALUE: {shlex.quote(f'prompt={word}')}"
         return f"'{word}' is no setting; a setting is KEY=VALUE, and embedlab --help lists them."
     at = list(words).index(word)
-    if at and "=" in words[at - 1]:  # the shell has cut a text: prompt=a red fox
+    texts = {s.key for s in settings.every() if isinstance(s.default, str)}
+    if at and words[at - 1].partition("=")[0] in texts:  # the shell has cut a text: prompt=a red fox
         whole = [words[at - 1], *itertools.takewhile(lambda other: "=" not in other, words[at:])]
         return f"'{word}' is no setting; a text of several words is quoted: {shlex.quote(' '.join(whole))}"
     text = ""

@@ -451,6 +451,24 @@ def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys):
     assert not {"Traceback", "object_type", "full_key", "HYDRA_FULL_ERROR"} & set(re.findall(r"\w+", said.err))
 
 
+SAID = {
+    "prompt=A red fox": "'red' is no setting; a text of several words is quoted: 'prompt=A red fox'",
+    "size=64 a red fox": "there is no command 'a'; there are explain, gallery, sheet, film, replay, sync, and "
+    "settings: KEY=VALUE (a text of several words is quoted: 'prompt=a puppy').",
+    "operators=scale,shift": "operators takes a list: 'operators=[scale,shift]' applies them in this order; for a "
+    "sweep over its parts add -m.",
+    "-m steps=5,10": "there is no setting 'steps'; try: embedlab -m sampler.steps=5,10",
+    "--steps 5 --seed=3": "there is no flag --steps; settings are written without dashes: embedlab sampler.steps=5 "
+    "'seeds=[3]'",
+    "explian": "there is no command 'explian'; try: embedlab explain",
+}
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_a_line_says_what_to_type(words, embedlab):
+    assert embedlab(*words.split(), plain=True)[::2] == (2, f"embedlab: {SAID[words]}\n")
+
+
 def test_an_empty_folder_is_refused_and_the_one_that_one_is_in_stays(embedlab, tmp_path):
     (tmp_path / "mine.txt").write_text("")
     code, _, err = embedlab("hydra.run.dir=")
