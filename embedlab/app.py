@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.build import PARTS, SETTINGS, complete, lacking
 from embedlab.errors import ConfigError, EmbedlabError, listed
-from embedlab.progress import Display, stage
+from embedlab.progress import Display, aside, stage
 from embedlab.settings import LONG, advice, conf_dir, every, of_group, of_option, options
 from embedlab.usage import COMMANDS, Parser, answer, arranged, check
 
@@ -428,8 +428,7 @@ def work(config: DictConfig) -> None:
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     config = complete(config, typed)
-    if config.explain is not True:
-        stage(f"loading {name_of_model(config)}")
+    (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
     from embedlab.batch import carry_out
     from embedlab.build import redact_files
     from embedlab.job import explained, finished, inspect, make_room

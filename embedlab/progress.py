@@ -28,6 +28,12 @@ def stage(text: str) -> None:
     print(f"{text} …", flush=True)
 
 
+def aside(text: str) -> None:
+    """The same of a command whose answer may be piped elsewhere: on standard error, where somebody watches."""
+    if sys.stderr.isatty():
+        print(f"{text} …", file=sys.stderr, flush=True)
+
+
 class Display:
     """Watches a plan: denoising steps, UNet evaluations a second, time left, memory, failures, the newest job."""
 

@@ -207,6 +207,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
 def main(argv: list[str]) -> None:
     """`embedlab replay`: exit code 0 for the same picture, 1 for another, 2 where there is none to be made."""
     from embedlab.app import Parser, quiet
+    from embedlab.progress import aside
 
     parser = Parser(
         "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
@@ -224,6 +225,7 @@ def main(argv: list[str]) -> None:
     )
     words = parser.parse_args(argv)
     check_there(words.picture)  # before libraries are imported
+    aside(f"making {words.picture} again")
     quiet()
     done = replay(words.picture, words.trust)
     if words.to:
