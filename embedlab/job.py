@@ -35,7 +35,7 @@ from embedlab.explanation import Explanation, explain
 from embedlab.export import edited_rows, prompt_embeds, save_embeds
 from embedlab.infotext import infotext
 from embedlab.models import Model, Source
-from embedlab.sampler import check_seeds
+from embedlab.sampler import check_seeds, noise_of
 from embedlab.schedule import timed
 from embedlab.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
 from embedlab.tracker import Run, Silent, Tracker, begin_anew
@@ -73,8 +73,11 @@ class Job:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What to mind about its texts; whatever is wrong with its cell is raised here, before weights are read."""
-        return list(dict.fromkeys(note for tokens in check(self.cell, self.source) for note in tokens.notes()))
+        """What to mind of its texts and steps; what is wrong with its cell is raised here, before weights are read."""
+        notes = [note for tokens in check(self.cell, self.source) for note in tokens.notes()]
+        if note := noise_of(times_of(self.cell, self.source.scheduler), self.cell.start):
+            notes.append(note)
+        return list(dict.fromkeys(notes))
 
     @cached_property
     def pictures(self) -> dict[int, tuple[str, str]]:
@@ -323,12 +326,14 @@ def explained(job: Job) -> str:
     times = times_of(job.cell, job.source.scheduler)
     cells = unfold(job.cell, times)
     towers, words = job.source.towers(), job.source.names("words")
-    model = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
+    about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
+    if note := noise_of(times, job.cell.start):
+        about += f"\nnotice: {note}."
     if not timed(job.cell):
-        return f"{explain(cells[0], towers, words)}\n{model}"
+        return f"{explain(cells[0], towers, words)}\n{about}"
     ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
     reports = [f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends]
-    return "\n\n".join([*reports, model])
+    return "\n\n".join([*reports, about])
 
 
 def steps_sheet(rendered: Rendered) -> Image.Image:

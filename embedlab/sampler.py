@@ -333,6 +333,20 @@ def moments(scheduler: Any, first: int = 0, warmup: str = "history") -> list[Mom
     return calls
 
 
+def noise_of(calls: Sequence[Moment], start: Start) -> str | None:
+    """What to mind where noise is handed over at a timestep at which the model expects a picture in it.
+
+    `leading` spacing begins at the first multiple below the top: at timestep 1 with one step, at 667 with 334.
+    """
+    first = calls[0]
+    if start.picture is not None or first.timestep >= 0.7 * first.top:
+        return None
+    return (
+        f"with {first.steps} steps this sampler begins at timestep {first.timestep:g} of {first.top:g}, where the "
+        "model expects a picture under the noise, and gets none; another number of steps begins higher"
+    )
+
+
 @torch.inference_mode()
 def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None = None) -> list[Moment]:
     """Every call of the denoiser, after the whole schedule was run on four numbers, with a denoiser that says zero.

@@ -8,11 +8,22 @@ import torch
 from conftest import NOISE, open_pipeline
 from PIL import Image
 
-from embedlab import Cell, Guidance, Sampler, Start, embed_all, encode, render
+from embedlab import Cell, Guidance, Job, Sampler, Start, embed_all, encode, find, render
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
+from embedlab.job import explained
 from embedlab.models import load
-from embedlab.sampler import SCHEDULERS, check_seeds, check_size, generators, moments, noise, rehearsed, sample
+from embedlab.sampler import (
+    SCHEDULERS,
+    check_seeds,
+    check_size,
+    generators,
+    moments,
+    noise,
+    noise_of,
+    rehearsed,
+    sample,
+)
 
 LIBRARY = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),  # by default theirs clips, with a config that does not say
@@ -157,7 +168,7 @@ def test_predicted_x0_at_no_noise_is_the_picture(sd1):
 # ── noise levels ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 LEVELS = {
-    "leading": {},
+    "leading": {"timestep_spacing": "leading"},
     "linspace": {"timestep_spacing": "linspace"},
     "trailing": {"timestep_spacing": "trailing"},
     "karras": {"use_karras_sigmas": True},
@@ -222,8 +233,23 @@ def test_every_number_of_steps_of_the_shipped_model_is_so_many(emoji):
         assert 0 <= scheduler.timesteps[-1] < scheduler.timesteps[0] + (steps == 1) == 999 + (steps == 1)
 
 
+def test_noise_where_the_model_expects_a_picture_is_said(folders, tmp_path):
+    for scheduler, steps, said in [("ddim", 1, 1), ("ddim", 334, 667), ("euler", 600, 600), ("dpmpp_2m", 1, 501)]:
+        sampler = Sampler(scheduler, steps)
+        begins = f"with {steps} steps this sampler begins at timestep {said} of 1000, where the model expects a picture"
+        assert noise_of(rehearsed(sampler, config_of(**LEVELS["leading"])), Start()).startswith(begins)
+        assert noise_of(rehearsed(sampler, config_of(timestep_spacing="trailing")), Start()) is None
+        start = Start("puppy.png", step=0)
+        assert noise_of(rehearsed(sampler, config_of(), start), start) is None
+    assert all(
+        noise_of(rehearsed(Sampler(one, 25), config_of(**LEVELS["leading"])), Start()) is None for one in SCHEDULERS
+    )
+    job = Job(find(str(folders["sd1"])), Cell("a puppy", sampler=Sampler("ddim", 1)), (0,), tmp_path)
+    assert "begins at timestep 1 of 1000" in job.notes[-1]
+    assert explained(job).endswith(f"\nnotice: {job.notes[-1]}.")
+
+
 def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weights(folders, tmp_path):
-    from embedlab import find
     from embedlab.experiment import check
 
     for changed, scheduler, said in [
