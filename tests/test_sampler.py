@@ -276,7 +276,6 @@ def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weigh
             "ddim",
             "does not make a DDIMScheduler: `num_inference_steps`: 5 cannot be larger",
         ),
-        ({"num_train_timesteps": 0}, "euler", "does not make a EulerDiscreteScheduler: "),
         ({"beta_schedule": "wild"}, "heun", "does not make a HeunDiscreteScheduler: wild is not implemented"),
         ({"timestep_spacing": "wild"}, "unipc", "does not make a UniPCMultistepScheduler: wild is not supported"),
     ]:
