@@ -145,7 +145,8 @@ class Source:
         for setting in ("vae", "text_encoder"):
             if (value := getattr(self, setting)) is not None:
                 place_of(value, setting)
-        if self.scorer is not None and not Path(self.scorer).is_dir() and not HUB_ID.fullmatch(self.scorer):
+        folder = path_of(self.scorer) if self.scorer is not None else None
+        if self.scorer is not None and not (folder and folder.is_dir()) and not HUB_ID.fullmatch(self.scorer):
             raise ModelError(f"there is no scorer '{self.scorer}': no folder, and no hub id (owner/name).")
         pick_device(self.device)
 
@@ -214,15 +215,15 @@ class Source:
         if name == "vae" and self.vae is not None:
             place = place_of(self.vae, "vae")
             if not (isinstance(place, Path) and place.is_file()):
-                return place, "" if small_file(place, "config.json") else "vae"
+                found = first_of(place, "config.json", "vae/config.json")
+                return place, "" if found == "config.json" else "vae"
         if name.startswith(("text_encoder", "tokenizer")) and self.text_encoder is not None:
             place = place_of(self.text_encoder, "text_encoder")
-            if small_file(place, f"{name}/{'config' if name.startswith('text') else 'tokenizer_config'}.json"):
-                return place, name
-            if name == "text_encoder":
-                return place, ""
-            if name == "tokenizer" and small_file(place, "tokenizer_config.json"):
-                return place, ""
+            file = "config.json" if name.startswith("text_encoder") else "tokenizer_config.json"
+            first = name in ("text_encoder", "tokenizer")  # a second encoder is in no folder of one
+            found = first_of(place, f"{name}/{file}", *([file] if first else []))
+            if found is not None or name == "text_encoder":
+                return place, name if found == f"{name}/{file}" else ""
         return self.folder, name
 
     def part(self, name: str) -> dict[str, Any]:
@@ -685,6 +686,17 @@ def small_file(place: Path | str, path: str) -> Path | None:
         raise ModelError(f"the hub does not give '{place}': {first_line(error)}") from None
 
 
+def first_of(place: Path | str, *paths: str) -> str | None:
+    """The first of these small files that a folder or hub id has; of a hub id, those in its cache come first."""
+    if not isinstance(place, Path):
+        from huggingface_hub import try_to_load_from_cache
+
+        for path in paths:
+            if isinstance(try_to_load_from_cache(place, path), str):
+                return path
+    return next((path for path in paths if small_file(place, path) is not None), None)
+
+
 def first_line(error: Exception) -> str:
     """The first line of what a library says, or the kind of its error."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -693,9 +705,10 @@ def first_line(error: Exception) -> str:
 def identity_of(place: Path | str) -> list[str]:
     """What a model's files are: the commit on the hub, or the name and hash of every file that may be read."""
     if not isinstance(place, Path):
-        for name in ("model_index.json", "config.json"):
-            if (found := small_file(place, name)) is not None:
-                return [place, found.parent.name]
+        name = first_of(place, "model_index.json", "config.json")
+        found = small_file(place, name) if name else None
+        if found is not None:
+            return [place, found.parent.name]
         raise ModelError(f"the hub's '{place}' is no model: it has neither model_index.json nor config.json.")
     if place.is_file():
         return [checkpoint.hash_of(place)]
@@ -828,14 +841,18 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
     if source.scorer:
         from transformers import CLIPModel
 
+        place = source.scorer if (path := path_of(source.scorer)) is None or not path.is_dir() else path
+        if isinstance(place, Path):
+            checkpoint.check_regular(place)
         try:
-            model = (
-                CLIPModel.from_pretrained(source.scorer, use_safetensors=True).to(device).eval().requires_grad_(False)
-            )
-            words = CLIPTokenizer.from_pretrained(source.scorer)
+            model, info = CLIPModel.from_pretrained(place, use_safetensors=True, output_loading_info=True)
+            words = CLIPTokenizer.from_pretrained(place)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise ModelError(f"the scorer '{source.scorer}' cannot be read: {reason}") from None
+            raise ModelError(f"the scorer '{source.scorer}' cannot be read: {first_line(error)}") from None
+        if lacking := sorted(info["missing_keys"]):  # they would be filled at random
+            few = listed(lacking, 3)
+            raise ModelError(f"the scorer '{source.scorer}' lacks {len(lacking)} weights of a CLIP model: {few}.")
+        model = model.to(device).eval().requires_grad_(False)
         text = CLIPTextModelWithProjection._from_config(model.config.text_config)
         text.text_model, text.text_projection = model.text_model, model.text_projection
         image = CLIPVisionModelWithProjection._from_config(model.config.vision_config)

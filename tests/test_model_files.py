@@ -13,7 +13,7 @@ import torch
 from conftest import noisy, open_pipeline, unet
 from original_layout import original
 from safetensors.torch import load_file, save_file
-from transformers import T5Config, T5EncoderModel
+from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 
 from embedlab import Cell, Guidance, Sampler, Start, checkpoint, find, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
@@ -422,6 +422,26 @@ def test_other_single_files_are_named(folders, written, tmp_path):
         check(Cell("a puppy"), find(nine, config=str(folders["sd1"])))
 
 
+def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, inner in (("one/model", "vae"), ("one/vae", "")):
+        cache = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs" / "main").write_text("abc")
+        target = cache / "snapshots" / "abc" / inner
+        shutil.copytree(folders["sd1"] / "vae", target)
+        if inner:
+            shutil.copy(folders["sd1"] / "model_index.json", target.parent)
+        source = find(str(folders["sd1"]), vae=name)
+        assert source.home("vae") == (name, inner)
+        assert source.part("vae")["latent_channels"] == 4
+        assert source.identity[-3:-1] == [name, "abc"]
+    with pytest.raises(ModelError, match="the hub cannot be reached and 'no/such' is not in its cache"):
+        find(str(folders["sd1"]), vae="no/such").part("vae")
+
+
 # ── identity ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -482,6 +502,25 @@ def test_scores_of_another_scorer_are_another_result(folders, tmp_path):
     assert before == key()
     (scorer / "model.safetensors").write_bytes(b"two")
     assert key() != before
+
+
+def test_a_scorer_is_whole_and_made_of_files(folders, tmp_path, soon):
+    scorer = tmp_path / "scorer"
+    towers = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = towers | {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1}
+    config = CLIPConfig(text_config=text, vision_config=towers | {"image_size": 16, "patch_size": 8}, projection_dim=8)
+    CLIPModel(config).save_pretrained(scorer)
+    models.tokenizer().save_pretrained(scorer)
+    assert load(str(folders["sd1"]), device="cpu", scorer=str(scorer)).scorer
+    state = load_file(scorer / "model.safetensors")
+    state.pop("text_projection.weight")
+    save_file(state, scorer / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="lacks 1 weights of a CLIP model: text_projection.weight"):
+        load(str(folders["sd1"]), device="cpu", scorer=str(scorer), dtype="float32")
+    (scorer / "model.safetensors").unlink()
+    os.mkfifo(scorer / "model.safetensors")
+    with pytest.raises(ModelError, match="is no regular file"):
+        load(str(folders["sd1"]), device="cpu", scorer=str(scorer), dtype="float32")
 
 
 # ── hostile folders ───────────────────────────────────────────────────────────────────────────────────────────────
