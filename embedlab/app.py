@@ -431,8 +431,9 @@ def work(config: DictConfig) -> None:
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
     from embedlab.batch import carry_out
     from embedlab.build import redact_files
-    from embedlab.job import explained, finished, inspect, make_room
+    from embedlab.job import explained, finished, inspect, make_room, reason_of
     from embedlab.launch import store_of
+    from embedlab.operators.apply import Edit
     from embedlab.store import Store, make_folder
     from embedlab.sweep import table
 
@@ -450,7 +451,12 @@ def work(config: DictConfig) -> None:
         command=shlex.join(["embedlab", *info.overrides.task]),
     )
     if config.explain:
-        print(explained(job))
+        try:
+            print(explained(job))
+        except Exception as error:
+            if isinstance(error, EmbedlabError) or all(isinstance(operator, Edit) for operator in job.cell.operators):
+                raise
+            fail(reason_of(error), 1)  # an operator of somebody's own
         return
     inspect(job)
     redact_files(job.folder.glob(".hydra/*.yaml"))

@@ -519,7 +519,7 @@ class Log:
             job, result = item
             try:
                 logged(job, result)
-            except Exception as error:  # whatever a tracker raises: the pictures are on disk
+            except BaseException as error:  # whatever a tracker raises, SystemExit too: the pictures are on disk
                 reason = f"its pictures are made, but were not logged: {reason_of(error)}"
                 self.outcome.failures.append((job, reason))
                 self.watch.failed(job, reason)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from embedlab.errors import ConfigError, listed
+from embedlab.errors import ConfigError, contained, listed
 from embedlab.files import write
 
 if TYPE_CHECKING:
@@ -26,7 +26,15 @@ SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "store", "objective", 
 
 def part_of(config: DictConfig, name: str) -> Any:
     """One part of a config, made; None where it is left out."""
-    return None if config.get(name) is None else hydra.utils.instantiate(config[name], _convert_="all")
+    if config.get(name) is None:
+        return None
+    try:
+        with contained(name):
+            return hydra.utils.instantiate(config[name], _convert_="all")
+    except RuntimeError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise ConfigError(f"{error} when it was made; nothing of a config may end the process.") from error
 
 
 class Maker:

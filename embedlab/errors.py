@@ -9,6 +9,11 @@ EmbedlabError
 └── ConfigError     anything else that was configured: folders, trackers, metrics
 """
 
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -95,3 +100,35 @@ def counted(number: int, what: str) -> str:
     ('1 chunk', '2 chunks')
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Let somebody's own code not end the process: SystemExit and its like become a RuntimeError. Ctrl-C stays Ctrl-C.
+
+    >>> with contained("my operator"):
+    ...     raise SystemExit(7)
+    Traceback (most recent call last):
+        ...
+    RuntimeError: my operator raised SystemExit(7)
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and of_a_signal(error):
+            raise
+        said = ", ".join(f"{word!r:.80}" for word in error.args)
+        raise RuntimeError(f"{what} raised {type(error).__name__}({said})") from error
+
+
+def of_a_signal(error: KeyboardInterrupt) -> bool:
+    """Whether it was raised by whoever listens to signals, as far as that can be told, and not by other code."""
+    ears = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    if signal.default_int_handler in ears:  # it leaves no frame behind
+        return True
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is None or any(getattr(ear, "__code__", None) is last.tb_frame.f_code for ear in ears)

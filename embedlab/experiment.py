@@ -32,6 +32,7 @@ from embedlab.errors import (
     brief,
     check_kind,
     check_list,
+    contained,
     listed,
 )
 from embedlab.explanation import Explanation, explain
@@ -39,7 +40,7 @@ from embedlab.export import content_of
 from embedlab.guidance import Denoiser, Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, scores_of, text_features
 from embedlab.models import Model, Source
-from embedlab.operators.apply import edit, edit_encoded, edit_with
+from embedlab.operators.apply import edit, edit_encoded, edit_with, named
 from embedlab.prompt import Tokens, concepts_of, joined, tokenize
 from embedlab.sampler import (
     Sampler,
@@ -84,7 +85,7 @@ class Cell:
                     f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
                 )
         for part in within(self.operators):
-            if isinstance(stage := getattr(part, "stage", None), Timed):
+            if isinstance(stage := getattr(part, "__dict__", {}).get("stage"), Timed):
                 raise OperatorError(
                     f"stage is {stage}; it is the one setting that cannot change over time. Take a Switch of operators."
                 )
@@ -97,7 +98,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The edit in a few characters."""
-        return ", ".join(str(operator) for operator in self.operators) or "as written"
+        return ", ".join(named(operator) for operator in self.operators) or "as written"
 
     @property
     def text(self) -> str:
@@ -233,9 +234,22 @@ def stand_in(height: int, width: int) -> Float[Tensor, "height width"]:
 
 
 def fingerprint(value: Any) -> str:
-    """A hash of settings: dataclasses by field, tensors by content, anything else by its repr."""
+    """A hash of settings: dataclasses by field, tensors by content, anything else by its repr.
+
+    What contains itself is known by how far up it is met again. Raises OperatorError for what cannot be told so.
+    """
+    path: list[int] = []
 
     def plain(value: Any) -> Any:
+        if id(value) in path:
+            return ["itself", len(path) - path.index(id(value))]
+        path.append(id(value))
+        try:
+            return told(value)
+        finally:
+            path.pop()
+
+    def told(value: Any) -> Any:
         if isinstance(value, Tensor | np.ndarray):
             return ["tensor", str(value.dtype), list(value.shape), content_of(value)]
         name = [type(value).__module__, type(value).__qualname__]
@@ -252,7 +266,14 @@ def fingerprint(value: Any) -> str:
             return [*name, repr(value), plain(vars(value))]  # somebody's own operator, which may be changed
         return repr(value)
 
-    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        with contained("its repr"):
+            return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
+    except RecursionError:
+        raise OperatorError("the settings of an operator are nested too deep to be told apart.") from None
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OperatorError(f"what an operator is cannot be told from its settings and its repr: {why}") from error
 
 
 # ── render ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -508,8 +529,23 @@ class Metrics:
 
 def scored_words(cell: Cell, settings: Metrics) -> list[str]:
     """The words that pictures are scored with: those asked for, or those of the edit."""
-    named = [word for operator in cell.operators for word in getattr(operator, "words", ())]
-    return list(dict.fromkeys(settings.words if settings.words is not None else named))
+    if settings.words is not None:
+        return list(settings.words)
+    return list(dict.fromkeys(word for operator in cell.operators for word in words_named(operator)))
+
+
+def words_named(operator: Any) -> tuple[str, ...]:
+    """The words that an operator wants scored; OperatorError where its `words` are none."""
+    try:
+        with contained("it"):
+            words = getattr(operator, "words", ())
+            words = words if isinstance(words, str) else tuple(words)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OperatorError(f"the words of the operator '{named(operator)}' cannot be had: {why}") from error
+    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise OperatorError(f"the words of the operator '{named(operator)}' are {words!r:.80}, not a list of texts.")
+    return words
 
 
 class Eyes:

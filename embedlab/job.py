@@ -16,7 +16,7 @@ from PIL import Image
 
 from embedlab import images
 from embedlab.build import redact
-from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
 from embedlab.experiment import (
     Cell,
     Eyes,
@@ -113,11 +113,18 @@ class Job:
 
 def inspect(job: Job) -> None:
     """Raise what is wrong with a job's cell; an operator that fails for reasons of its own does so at its turn."""
+    before = fingerprint(job.cell.operators)
     try:
         job.notes  # noqa: B018
     except Exception as error:
         if isinstance(error, EmbedlabError):
             raise
+    scored_words(job.cell, job.metrics)
+    job.cell.label  # noqa: B018
+    if fingerprint(job.cell.operators) != before:
+        raise OperatorError(
+            f"'{job.cell.label}' changes its own settings when it is applied; an operator leaves them be."
+        )
 
 
 def state_of(job: Job) -> dict[str, Any] | None:

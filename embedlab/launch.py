@@ -29,7 +29,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.build import Maker, complete, part_of, redact, redact_files
-from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.errors import ConfigError, EmbedlabError, contained, listed
 from embedlab.experiment import score_names
 from embedlab.job import Job, finished, inspect, make_room, reason_of
 from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
@@ -212,7 +212,8 @@ def value(objective: Any, result: Mapping[str, Any]) -> float:
     """A score by its name, or what a callable makes of a result."""
     if callable(objective):
         try:
-            return float(objective(result))
+            with contained("it"):
+                return float(objective(result))
         except EmbedlabError:
             raise
         except Exception as error:

@@ -301,22 +301,25 @@ def curves(value: Any) -> list[Timed]:
     return [part for part in within(value) if isinstance(part, Timed)]
 
 
-def within(value: Any) -> Iterator[Any]:
+def within(value: Any, inside: tuple[int, ...] = ()) -> Iterator[Any]:
     """A setting and everything in it: the fields of dataclasses, what mappings and lists hold, outermost first.
 
     >>> list(within([1, {"a": (2,)}]))
     [[1, {'a': (2,)}], 1, {'a': (2,)}, (2,), 2]
     """
     yield value
+    if id(value) in inside:  # it contains itself
+        return
+    inner = (*inside, id(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from within(getattr(value, field.name))
+            yield from within(getattr(value, field.name), inner)
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from within(part)
+            yield from within(part, inner)
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from within(part)
+            yield from within(part, inner)
 
 
 def at(value: Any, moment: Moment) -> Any:

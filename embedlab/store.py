@@ -54,8 +54,12 @@ def key_of(source: Source, cell: Cell) -> Callable[[int], str]:
 def code_of(cell: Cell) -> list[str]:
     """The source of operators from elsewhere, also of those within others: one that was rewritten draws otherwise."""
     kinds: set[Any] = set()
+    seen: dict[int, Any] = {}  # held, so that no other comes to be where one was
 
     def walk(value: Any) -> None:
+        if id(value) in seen:
+            return
+        seen[id(value)] = value
         if isinstance(value, Mapping):
             walk(list(value.values()))
         elif isinstance(value, list | tuple):

@@ -1,6 +1,10 @@
 """Edges that were found by trying: each was once silent, wrong or a traceback."""
 
+import os
 import re
+import signal
+import time
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -21,6 +25,7 @@ from embedlab import (
     Freeze,
     Guidance,
     Interpolate,
+    Job,
     Metrics,
     Noise,
     Normalise,
@@ -41,6 +46,7 @@ from embedlab import (
     Subtract,
     Switch,
     Truncate,
+    app,
     edit,
     embed,
     embed_all,
@@ -54,6 +60,8 @@ from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError
 from embedlab.experiment import calls_of, check, check_at_once, fingerprint, tell
 from embedlab.export import recipe
+from embedlab.job import inspect, reason_of
+from embedlab.operators.apply import edit_encoded
 from embedlab.sampler import check_seeds, moments
 from embedlab.select import select
 
@@ -438,3 +446,165 @@ def test_numbers_of_numpy_are_those_of_python(sd1):
             assert torch.equal(make(number)(prompt, lookup).token, make(number.item())(prompt, lookup).token)
     assert Guidance(np.uint8(9)) == Guidance(9)
     assert Encoder(stretch=np.uint8(4)).window == 248
+
+
+class Odd:
+    """Somebody's own operator, and what is odd about it."""
+
+    def __init__(self, does=lambda prompt, lookup: prompt):
+        self.does = does
+
+    def __call__(self, prompt, lookup):
+        return self.does(prompt, lookup)
+
+
+def odd(**what):
+    """An operator of a class with these attributes."""
+    return type("Odd", (Odd,), {"__module__": __name__, **what})()
+
+
+def raises(error):
+    """A function that raises."""
+
+    def never(*_):
+        raise error
+
+    return never
+
+
+ODDITIES = [
+    (
+        odd(__str__=raises(RuntimeError("none\ntoday"))),
+        "the label of the operator Odd, its str, cannot be had: Runtime",
+    ),
+    (odd(__str__=lambda _: None), "the label of the operator Odd, its str, cannot be had: TypeError"),
+    (odd(__str__=raises(SystemExit(7))), "cannot be had: RuntimeError: it raised SystemExit(7)"),
+    (odd(__repr__=raises(RuntimeError("none"))), "cannot be told from its settings and its repr: RuntimeError: none"),
+    (odd(__repr__=raises(SystemExit(7))), "its repr: RuntimeError: its repr raised SystemExit(7)"),
+    (odd(words="puppy"), "the words of the operator 'Odd' are 'puppy', not a list of texts"),
+    (odd(words=5), "the words of the operator 'Odd' cannot be had: TypeError"),
+    (odd(words=(None,)), "the words of the operator 'Odd' are (None,), not a list of texts"),
+    (odd(words=property(raises(SystemExit(7)))), "cannot be had: RuntimeError: it raised SystemExit(7)"),
+    (odd(stage=property(raises(RuntimeError("none")))), "the stage of the operator 'Odd' cannot be had: none"),
+    (odd(stage=None), "stage is 'None'; choose one of token"),
+    (
+        Odd(lambda prompt, _: None),
+        "'Odd' answered with a NoneType; an operator of its stage answers with an Embeddings",
+    ),
+    (Odd(lambda prompt, _: (prompt,)), "'Odd' answered with a tuple"),
+    (Odd(lambda prompt, _: replace(prompt, token=[[1]])), "'Odd' made token rows that are a list; they were torch.str"),
+    (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to("meta"))), "are torch.strided on meta; they were"),
+    (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to_sparse())), "are torch.sparse_coo on cpu; they were"),
+    (Odd(lambda prompt, _: replace(prompt, token=prompt.token[:, :5])), "made token rows of shape (1, 5, 96)"),
+    (Odd(lambda prompt, _: replace(prompt, places=None)), "made places rows that are a NoneType"),
+    (Odd(lambda prompt, _: replace(prompt, tokens=None)), "answered with other tokens"),
+    (Odd(lambda prompt, _: prompt.tokens.ids.zero_() is None or prompt), "answered with other tokens"),
+    (Odd(lambda prompt, lookup: lookup.token_table.mul_(2) is None or prompt), "'Odd' wrote into the vocabulary"),
+    (
+        type("Late", (Odd,), {"stage": "hidden"})(lambda told, _: replace(told, rows=(1,))),
+        "'Late' says which rows 1 hidden states stand for, and made 77",
+    ),
+]
+
+
+@pytest.mark.parametrize(("operator", "message"), ODDITIES, ids=[message for _, message in ODDITIES])
+def test_what_is_odd_about_an_operator_of_ones_own_is_one_line_before_weights(tmp_path, operator, message):
+    with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
+        inspect(Job(find("emoji"), Cell(PROMPT, [operator]), (0,), tmp_path))
+    assert "\n" not in reason_of(caught.value)
+
+
+def test_an_operator_that_changes_its_settings_is_refused(tmp_path):
+    own = Own([1])
+    own.by, kept = 1, []
+    counting = Odd(lambda prompt, _: kept.append(len(kept)) or prompt)
+    counting.kept = kept
+    with pytest.raises(EmbedlabError, match="'Odd' changes its own settings when it is applied"):
+        inspect(Job(find("emoji"), Cell(PROMPT, [counting]), (0,), tmp_path))
+
+
+def test_what_an_operator_remembers_in_itself_is_forgotten(sd1):
+    class Remembers:
+        def __call__(self, prompt, lookup):
+            self.first = getattr(self, "first", prompt.token.sum())
+            return replace(prompt, token=prompt.token * 0 + self.first)
+
+    own = Remembers()
+    before = fingerprint(own)
+    one, two = (edit(embed_all(text, sd1.towers), [own], sd1.towers)[0].token for text in (PROMPT, "a cat"))
+    assert not torch.equal(one, two), "what was made of one prompt is not in the next"
+    assert fingerprint(own) == before
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(7), KeyboardInterrupt(), GeneratorExit(), type("Mine", (BaseException,), {})()]
+)
+def test_an_operator_does_not_end_the_process(sd1, error, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda _: app.stop)  # as under the command
+    with pytest.raises(RuntimeError, match=re.escape(f"'Odd' raised {type(error).__name__}(")):
+        edit(embed_all(PROMPT, sd1.towers), [Odd(raises(error))], sd1.towers)
+
+
+def test_a_signal_within_an_operator_is_a_signal(sd1):
+    prompt = embed_all(PROMPT, sd1.towers)
+    interrupted = Odd(lambda prompt, _: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
+    with pytest.raises(KeyboardInterrupt):
+        edit(prompt, [interrupted], sd1.towers)
+    with app.listening(), pytest.raises(KeyboardInterrupt):
+        edit(prompt, [interrupted], sd1.towers)
+
+
+def test_what_contains_itself_has_a_fingerprint(tmp_path):
+    loops = []
+    for by in (1, 1, 2):
+        own = Own(by)
+        own.me, own.more = own, [own, {"me": own}]
+        loops.append(own)
+    one, same, other = map(fingerprint, loops)
+    assert one == same != other
+    job = Job(find("emoji"), Cell(PROMPT, [loops[0]]), (0,), tmp_path)
+    inspect(job)
+    assert job.key
+    deep = Own([])
+    for _ in range(5000):
+        deep.by = [deep.by]
+    with pytest.raises(EmbedlabError, match="nested too deep to be told apart"):
+        fingerprint(deep)
+
+
+def test_nothing_that_an_operator_writes_into_is_anybody_elses(sd1):
+    tower = sd1.towers[0]
+    kept = [tower.token_table.clone(), tower.position_table.clone()]
+
+    def harsh(prompt, lookup):
+        for tensor in (prompt.token, prompt.position, prompt.places, lookup("cat")):
+            tensor.mul_(2)
+        return prompt
+
+    def late(told, texts):
+        for other in (told, texts("a cat")):
+            other.hidden.mul_(2)
+            other.pooled.mul_(2)
+        return told
+
+    late.stage = "hidden"
+    prompt, texts = embed_all(PROMPT, sd1.towers), texts_of(sd1.towers)
+    told, cat = texts(PROMPT), texts("a cat")
+    before = [tensor.clone() for tensor in (told.hidden, told.pooled, cat.hidden, cat.pooled)]
+    edit(prompt, [harsh], sd1.towers)
+    edit_encoded(told, [late], texts)
+    assert all(map(torch.equal, kept, (tower.token_table, tower.position_table)))
+    assert all(map(torch.equal, before, (told.hidden, told.pooled, texts("a cat").hidden, texts("a cat").pooled)))
+
+    def worst(prompt, lookup):
+        lookup.token_table[5] = 7
+        return prompt
+
+    for _ in range(2):
+        with pytest.raises(EmbedlabError, match="wrote into the vocabulary"):
+            edit(prompt, [worst], sd1.towers)
+    with torch.inference_mode(), pytest.raises(EmbedlabError, match="wrote into the vocabulary"):
+        edit(prompt, [worst], sd1.towers)
+    assert torch.equal(kept[0], tower.token_table)
+    same = edit(prompt, [lambda p, lookup: p.put("token", p.spans("puppy"), lookup("cat"))], sd1.towers)[0]
+    assert torch.equal(same.token, Replace("puppy", "cat")(prompt[0], lookup_of(tower)).token)

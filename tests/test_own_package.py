@@ -107,3 +107,36 @@ def test_what_their_operator_lacks_is_one_line(theirs, tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "embedlab: 'kitten' is not in the prompt; its words are A, picture, of, a, puppy."
+
+
+def test_an_operator_that_exits_fails_its_own_jobs_alone(embedlab, tmp_path, monkeypatch):
+    (tmp_path / "leaving.py").write_text(textwrap.dedent(LEAVING))
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["-m", "+operators.x={_target_: leaving.Stay},{_target_: leaving.Leave}", "guidance.scale=2,3"]
+    code, out, err = embedlab(*words, "hydra.sweep.dir=sweep")
+    assert code == 1, err
+    results = [json.loads((tmp_path / "sweep" / str(n) / "result.json").read_text()) for n in range(4)]
+    assert [result["status"] for result in results] == ["done", "done", "failed", "failed"]
+    assert [result["label"] for result in results] == ["Stay", "Stay", "Leave", "Leave"]
+    assert results[2]["error"] == "RuntimeError: 'Leave' raised SystemExit(7)"
+    assert "RuntimeError: 'Leave' raised SystemExit(7)" in err + out
+    code, _, err = embedlab("-m", "+operators.x={_target_: leaving.Stay},{_target_: leaving.Never}")
+    assert code == 2
+    assert "operators raised SystemExit(7) when it was made; nothing of a config may end the process." in err
+    code, _, err = embedlab("explain", "+operators.x._target_=leaving.Leave")
+    assert (code, err) == (1, "embedlab: RuntimeError: 'Leave' raised SystemExit(7)\n")
+
+
+LEAVING = """
+    class Stay:
+        def __call__(self, prompt, lookup):
+            return prompt
+
+    class Leave:
+        def __call__(self, prompt, lookup):
+            raise SystemExit(7)
+
+    class Never:
+        def __init__(self):
+            raise SystemExit(7)
+"""

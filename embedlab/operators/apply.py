@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from numbers import Real
+from types import FunctionType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +20,7 @@ from torch import Tensor
 from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
 from embedlab.encoder import Conditioning, Texts
-from embedlab.errors import OperatorError, PromptError, brief, listed
+from embedlab.errors import OperatorError, PromptError, brief, contained, listed
 from embedlab.schedule import Switch, Timed, figure, timed, within
 from embedlab.select import Role, Rows, Spans, said, words_of
 
@@ -33,6 +37,10 @@ BEFORE = ("token", "position", "both")  # the encoder; the other stages come aft
 Lengths = Literal["error", "repeat", "resample", "zero"]
 LENGTHS = ("error", "repeat", "resample", "zero")
 Value = TypeVar("Value", Embeddings, Conditioning)
+TENSORS: dict[type, tuple[str, ...]] = {
+    Embeddings: ("token", "position", "places"),
+    Conditioning: ("hidden", "pooled"),
+}
 
 
 class Operator(Protocol):
@@ -143,7 +151,10 @@ def check_operators(operators: Any) -> list[Operator]:
 
 def is_late(operator: Any) -> bool:
     """Whether an operator works on what comes out of the encoder."""
-    stage = getattr(operator, "stage", "token")
+    try:
+        stage = getattr(operator, "stage", "token")
+    except Exception as error:
+        raise OperatorError(f"the stage of the operator '{named(operator)}' cannot be had: {error}") from error
     if isinstance(stage, Timed):
         raise OperatorError(f"stage is {stage}; it is the one setting that cannot change over time.")
     tables(stage)
@@ -152,38 +163,119 @@ def is_late(operator: Any) -> bool:
 
 def applied(value: Value, operators: Iterable[Operator], lookup: Lookup | Texts) -> Value:
     """Operators in order; one that answers with something else is refused."""
-    kind = type(value)
     for operator in operators:
         if timed(operator):
             raise OperatorError(f"'{operator}' changes over time; a cell takes it, or `at(operator, moment)`.")
         old = value
-        if not isinstance(operator, Edit):  # somebody's own: what it may do in place is done to a copy
-            names = ("token", "position") if isinstance(value, Embeddings) else ("hidden", "pooled")
-            value = replace(value, **{name: getattr(value, name).clone() for name in names})
-        value = operator(value, lookup)
-        if not isinstance(value, kind):
-            raise OperatorError(
-                f"{operator!r} answered with a {type(value).__name__}; an operator of its stage answers with "
-                f"{'an Embeddings' if kind is Embeddings else 'a Conditioning'}."
-            )
+        value = operator(value, lookup) if isinstance(operator, Edit) else theirs(operator, value, lookup)
         check_shapes(old, value, operator)
     return value
 
 
+def theirs(operator: Any, value: Any, lookup: Any) -> Any:
+    """What somebody's own operator makes of a value. Whatever it does in place, to itself too, is done to copies."""
+    given = replace(
+        value,
+        **{name: getattr(value, name).clone() for name in TENSORS[type(value)]},
+        tokens=value.tokens and replace(value.tokens, ids=value.tokens.ids.clone(), memo={}),
+    )
+    tables, version = lookup, 0
+    if isinstance(lookup, Lookup) and not lookup.token_table.requires_grad:
+        tables = replace(lookup, token_table=spare(lookup.token_table))
+        version = tables.token_table._version
+    elif isinstance(lookup, Texts):
+        tables = Texts(lambda text: copied(lookup(text)))
+    call = operator
+    with suppress(TypeError, AttributeError):  # what cannot be copied is called as it is
+        call = copy.copy(operator)
+    with contained(f"'{named(operator)}'"):
+        made = call(given, tables)
+    if isinstance(tables, Lookup) and tables is not lookup and tables.token_table._version != version:
+        spare.forget()
+        raise OperatorError(f"'{named(operator)}' wrote into the vocabulary; an operator answers with new rows.")
+    if not isinstance(made, type(value)):
+        raise OperatorError(
+            f"'{named(operator)}' answered with a {type(made).__name__}; an operator of its stage answers with "
+            f"{'an Embeddings' if isinstance(value, Embeddings) else 'a Conditioning'}."
+        )
+    if made.tokens is not given.tokens or (given.tokens and not torch.equal(given.tokens.ids, value.tokens.ids)):
+        raise OperatorError(f"'{named(operator)}' answered with other tokens; an operator edits rows, not the text.")
+    return replace(made, tokens=value.tokens)
+
+
+def copied(told: Conditioning) -> Conditioning:
+    """A conditioning that may be written into."""
+    return replace(told, hidden=told.hidden.clone(), pooled=told.pooled.clone())
+
+
+class Spare:
+    """Copies of tables, for code that might write into them; one of each table is enough as long as nobody does."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Any, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def __call__(self, table: Tensor) -> Tensor:
+        """The copy of a table."""
+        key = (table.data_ptr(), table.shape, table.stride(), table.dtype, table.device)
+        if key not in self._known or (not table.is_inference() and self._known[key][0]._version != table._version):
+            with torch.inference_mode(False), torch.no_grad():
+                small = table.untyped_storage().nbytes() < table.numel() * table.element_size()  # rows that overlap
+                storage = table.untyped_storage().clone() if small else table.clone().untyped_storage()
+                empty = torch.empty(0, dtype=table.dtype, device=table.device)
+                stride = table.stride() if small else table.contiguous().stride()
+                self._known[key] = table, empty.set_(storage, 0, table.shape, stride)
+        self._known.move_to_end(key)
+        while len(self._known) > 4:
+            self._known.popitem(last=False)
+        return self._known[key][1]
+
+    def forget(self) -> None:
+        """Somebody wrote."""
+        self._known.clear()
+
+
+spare = Spare()
+
+
+def named(operator: Any) -> str:
+    """An operator in a message or a label: its str, on one line; of what has none, its class.
+
+    Raises OperatorError where its str raises, or is no text.
+    """
+    kind = type(operator)
+    if kind.__str__ is object.__str__ and kind.__repr__ in (object.__repr__, FunctionType.__repr__):
+        return str(getattr(operator, "__name__", kind.__name__))
+    try:
+        with contained("it"):
+            text = " ".join(str(operator).split())
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OperatorError(f"the label of the operator {kind.__name__}, its str, cannot be had: {why}") from error
+    return text if len(text) <= 300 or isinstance(operator, Edit) else f"{text[:299]}…"
+
+
 def check_shapes(old: Any, new: Any, operator: Any) -> None:
     """Refuse what an operator made when it is of another shape or dtype than what it got; hidden rows may be more."""
-    if isinstance(new, Embeddings):
-        pairs = {name: (getattr(old, name), getattr(new, name)) for name in ("token", "position")}
-    else:
-        pairs = {"hidden": (old.hidden[:1], new.hidden[:1]), "pooled": (old.pooled, new.pooled)}
-    for name, (a, b) in pairs.items():
+    for name in TENSORS[type(old)]:
+        a, b = getattr(old, name), getattr(new, name)
+        if not isinstance(b, Tensor) or b.device != a.device or b.layout != a.layout:
+            made = f"{b.layout} on {b.device}" if isinstance(b, Tensor) else f"a {type(b).__name__}"
+            raise OperatorError(
+                f"'{named(operator)}' made {name} rows that are {made}; they were {a.layout} on {a.device}."
+            )
+        if name == "hidden" and b.ndim == 2 and len(b):
+            a, b = a[:1], b[:1]
         if a.shape != b.shape or a.dtype != b.dtype:
             raise OperatorError(
-                f"'{operator}' made {name} rows of shape {tuple(b.shape)}, {b.dtype}; "
+                f"'{named(operator)}' made {name} rows of shape {tuple(b.shape)}, {b.dtype}; "
                 f"they were {tuple(a.shape)}, {a.dtype}."
             )
+    if isinstance(new, Conditioning) and new.rows and len(new.rows) != len(new.hidden):
+        raise OperatorError(
+            f"'{named(operator)}' says which rows {len(new.rows)} hidden states stand for, and made {len(new.hidden)}."
+        )
     if new.tokens is not old.tokens:
-        raise OperatorError(f"'{operator}' answered with other tokens; an operator edits rows, not the text.")
+        raise OperatorError(f"'{named(operator)}' answered with other tokens; an operator edits rows, not the text.")
 
 
 def tables(stage: str) -> tuple[str, ...]:
