@@ -176,6 +176,8 @@ def message_of(error: Exception) -> str | None:
         return line_of(error)
     if isinstance(error, EmbedlabError):
         return str(error)
+    if isinstance(error, ValueError) and "No trials are completed yet" in str(error):  # optuna's
+        return "the search ends without a best: every one of its jobs failed, for the reasons above."
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT and error.filename is None:
             return "the folder that this was started in is gone."
@@ -382,7 +384,9 @@ def app(config: DictConfig) -> None:
 def leave_nothing(folder: Path) -> None:
     """Take away the folder of a job that was refused, where Hydra's own files are all it holds."""
     held = list(folder.iterdir()) if folder.is_dir() else []
-    if held and all(path.name == ".hydra" or (path.suffix == ".log" and not path.stat().st_size) for path in held):
+    if folder.is_dir() and all(
+        path.name == ".hydra" or (path.suffix == ".log" and not path.stat().st_size) for path in held
+    ):
         shutil.rmtree(folder)
 
 
@@ -429,13 +433,10 @@ def work(config: DictConfig) -> None:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     config = complete(config, typed)
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
-    from embedlab.batch import carry_out
-    from embedlab.build import redact_files
-    from embedlab.job import explained, finished, inspect, make_room, reason_of
-    from embedlab.launch import store_of
+    from embedlab.job import explained, inspect, of_sweep, reason_of
+    from embedlab.launch import hold, release
     from embedlab.operators.apply import Edit
-    from embedlab.store import Store, make_folder
-    from embedlab.sweep import table
+    from embedlab.sweep import label
 
     quiet()
     if not isinstance(config.explain, bool):
@@ -459,26 +460,52 @@ def work(config: DictConfig) -> None:
             fail(reason_of(error), 1)  # an operator of somebody's own
         return
     inspect(job)
-    redact_files(job.folder.glob(".hydra/*.yaml"))
-    result = finished(job)
-    if result is None:
+    named = {"label": job.cell.label, "name": job.name}
+    hold(job.folder)
+    try:
+        carry_out_alone(of_sweep(job, run_name=label(named)), config, sweep)
+    finally:
+        release(job.folder)
+
+
+def carry_out_alone(job: Any, config: DictConfig, sweep: Path | None) -> None:
+    """Make one job; where it is none of a sweep's, with the tables of one."""
+    from embedlab.batch import Log, carry_out
+    from embedlab.job import finished, make_room
+    from embedlab.launch import store_of, write_hydra
+    from embedlab.store import Store, make_folder
+    from embedlab.sweep import records, table, write_tables
+
+    there = finished(job)
+    if there is None or not there.get("logged"):
         job.tracker.ready()
-        make_room(job)
-        folder = store_of(config.store, sweep or job.folder)
-        make_folder(folder)
-        display = Display()
-        with display.shown():
-            outcome = carry_out([job], Store(folder), display)
-        result = outcome.results[job.number]
-        if not sweep and config.store is None:
-            shutil.rmtree(folder, ignore_errors=True)  # all of it is in the job's own files now
-        if outcome.failures and not sweep:
-            fail(outcome.failures[0][1], 1)
-    elif not sweep:
+    make_room(job)
+    write_hydra(job, config, HydraConfig.get())
+    folder = store_of(config.store, sweep or job.folder)
+    display = Display()
+    with display.shown():
+        log = Log(display)
+        try:
+            if there is None:
+                make_folder(folder)
+                carry_out([job], Store(folder), display, log)
+            elif not there.get("logged"):
+                log.put(job, there)
+        finally:
+            log.close()
+    if sweep:
+        return
+    result = there or log.outcome.results[job.number]
+    if config.store is None:
+        shutil.rmtree(folder, ignore_errors=True)  # all of it is in the job's own files now
+    if any("file" in row for row in result["pictures"]):
+        write_tables(job.folder, records([{**result, "folder": str(job.folder)}], alone=True))
+    if log.outcome.failures:
+        fail(log.outcome.failures[0][1], 1)
+    if there:
         print("This was made already; nothing is drawn again.")
-    if not sweep:
-        print(table([result]))
-        print(f"\nThe pictures are in {output_dir()}; begin with sheet.png.")
+    print(table([result]))
+    print(f"\nThe pictures are in {output_dir()}; begin with sheet.png; figures: results.csv, results.parquet.")
 
 
 def name_of_model(config: DictConfig) -> str:

@@ -127,7 +127,7 @@ def axes_of(results: Sequence[dict[str, Any]]) -> dict[str, Axis]:
     values = {**values_of(results), "job": sorted(first)}
     names = short_names(values)
     found = {key: Axis(key, tuple(f"{names[key]} {said(v)}" for v in values[key])) for key in values}
-    found["job"] = Axis("job", tuple(sweep.label(results[first[n]]) for n in sorted(first)))
+    found["job"] = Axis("job", tuple(sweep.labels([results[first[n]] for n in sorted(first)])))
     return found
 
 

@@ -5,9 +5,10 @@ Files come first: a tracker is told afterwards, from the files, so that what it 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from embedlab.experiment import (
     fingerprint,
     schedule_of,
     score,
+    score_names,
     scored_words,
     times_of,
     unfold,
@@ -39,6 +41,8 @@ from embedlab.sampler import check_seeds, noise_of
 from embedlab.schedule import timed
 from embedlab.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
 from embedlab.tracker import Run, Silent, Tracker, begin_anew
+
+UNTOLD = ("file", "baseline", "key", "batch", "runtime")  # of a picture's row: what no table of a tracker shows
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Job:
     number: int = 0
     overrides: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+    words: tuple[str, ...] = ()  # what all jobs of its sweep are scored with, where metrics.words does not say
+    run_name: str = ""  # in a tracker
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", check_seeds(self.seeds))
@@ -92,6 +98,11 @@ class Job:
         return fingerprint([*what, self.source.scorer_identity])
 
     @property
+    def scoring(self) -> Metrics:
+        """What is measured: with the words of its whole sweep, so that its jobs have the same scores."""
+        return replace(self.metrics, words=self.words) if self.words and self.metrics.words is None else self.metrics
+
+    @property
     def title(self) -> str:
         """What it is called: its overrides, or its edit."""
         return self.name or self.cell.label
@@ -109,6 +120,14 @@ class Job:
             "prompt": str(self.cell.prompt),
         }
         return dict(redact(about))
+
+
+def of_sweep(job: Job, **settings: Any) -> Job:
+    """A job that knows of the others; what it found out of itself, such as its keys, stays."""
+    other = copy.copy(job)
+    for name, value in settings.items():
+        object.__setattr__(other, name, value)
+    return other
 
 
 def inspect(job: Job) -> None:
@@ -157,6 +176,8 @@ def finished(job: Job) -> dict[str, Any] | None:
         return None
     files = [row[name] for row in result["pictures"] for name in ("file", "baseline") if row.get(name)]
     whole = all(images.is_whole(job.folder / file) for file in files)
+    asked = [name for name in score_names(job.cell, job.scoring, job.source) if name.startswith("clip_score/")]
+    whole = whole and all(name in result["scores"] for name in asked)  # the sweep may have got more words since
     return result if whole and [row["seed"] for row in result["pictures"]] == list(job.seeds) else None
 
 
@@ -204,11 +225,11 @@ def finish(
         save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
         save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
     if before is not None and after is not None:
-        rows, whole = score(model, before, after, job.metrics, eyes)
+        rows, whole = score(model, before, after, job.scoring, eyes)
         schedule = schedule_of(after, times_of(job.cell, model.scheduler))
         told = eyes.explain(after.told[-1].cell)
         notes = list(dict.fromkeys([*notes, *told.notes]))
-        strange = [word for word in scored_words(after.cell, job.metrics) if word not in model.concepts]
+        strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
         if model.concepts and strange:
             notes.append(
                 f"{listed(strange)}: none of the {len(model.concepts)} things that this model draws, so that its "
@@ -219,6 +240,8 @@ def finish(
         say(f"notice: {note}.")
     keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
     by_seed = {row["seed"]: row for row in rows}
+    places = zip(after.seeds, after.batches, after.runtimes, strict=True) if after is not None else ()
+    made = {seed: {"batch": list(batch), "runtime": dict(runtime)} for seed, batch, runtime in places}
     result = {
         "status": "failed" if faults else "done",
         **({"error": listed(dict.fromkeys(faults.values()), 3)} if faults else {}),
@@ -228,7 +251,7 @@ def finish(
         "schedule": redact(schedule),
         "scores": whole,
         "pictures": [
-            {**by_seed[seed], "key": keys[seed]}
+            {**by_seed[seed], "key": keys[seed], **made[seed]}
             if seed in by_seed
             else {"seed": seed, "key": keys[seed], "error": faults[seed]}
             for seed in job.seeds
@@ -278,7 +301,7 @@ def fail(job: Job, reason: str) -> dict[str, Any]:
 def log(job: Job, result: dict[str, Any], run: Run) -> None:
     """Tell a tracker's run of a job, from its files."""
     rows = [row for row in result["pictures"] if "file" in row]
-    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("file", "baseline", "key")))
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in UNTOLD))
     pictures = [_open(job.folder / row["file"]) for row in rows]
     for step in sorted(job.cell.sampler.keep):
         for kind in ("latents", "x0"):
@@ -313,7 +336,7 @@ def _open(path: Path) -> Image.Image:
 def logged(job: Job, result: dict[str, Any]) -> None:
     """Open a run, tell it everything, close it, and note in the job's result that it knows."""
     begin_anew(job.folder)
-    with job.tracker.run(job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group) as run:
+    with job.tracker.run(job.run_name or job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group) as run:
         log(job, result, run)
     result["logged"] = True
     result.pop("log_error", None)  # of an earlier try

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -30,8 +31,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.build import Maker, complete, part_of, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, contained, listed
-from embedlab.experiment import score_names
-from embedlab.job import Job, finished, inspect, make_room, reason_of
+from embedlab.experiment import score_names, scored_words
+from embedlab.job import Job, finished, inspect, make_room, of_sweep, reason_of, state_of
 from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
 
 Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
@@ -49,6 +50,7 @@ class Composer:
         self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.parser = OverridesParser.create(config_loader=loader)
         self.parsed = lru_cache(maxsize=10_000)(self.parser.parse_override)
+        self.words: dict[str, None] = {}  # that the jobs of all batches are scored with
         self.multirun: bytes | None = None  # Hydra's file of a sweep that is in the folder already
 
     def __call__(self, master: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
@@ -110,6 +112,7 @@ def launch(
     jobs: list[Job] = []
     results: dict[int, dict[str, Any]] = {}
     wrong: dict[str, list[str]] = {}
+    which: dict[int, str] = {}
     same: dict[str, tuple[dict[str, Any], Sequence[str]]] = {}
     homes: dict[Path, int] = {}
     made: list[DictConfig] = []
@@ -118,12 +121,14 @@ def launch(
     with leaving_nothing(folder, composer.multirun):
         if not job_overrides:
             raise ConfigError("this sweep has no jobs: one of its lists of values is empty.")
-        objective = objective_of(master)
+        objective, searching = objective_of(master), is_search(master)
+        check_search(master, objective)
         where = store_of(master.get("store"), folder)
         common = set.intersection(*(set(lines) for lines in job_overrides)) if len(job_overrides) > 1 else set()
         try:
             for number, overrides in enumerate(job_overrides, first):
                 name = ",".join(line for line in overrides if line not in common and not line.startswith(UNSAID))
+                which[number] = f"job {number}" + (f" ({name})" if name else "")
                 try:
                     config, whole = composer(master, overrides)
                     config = complete(config)
@@ -135,24 +140,29 @@ def launch(
                     inspect(job)
                     if config.explain is not False:
                         raise ConfigError("explain takes one cell; leave it out of a sweep.")
-                    if other := collision(same, config, job, overrides, searching=objective is not None):
+                    if other := collision(same, config, job, overrides, searching):
                         raise ConfigError(other)
-                    check_objective(objective, job)
+                    state_of(job)
                     if taken := misplaced(homes, job, folder):
                         raise ConfigError(taken)
-                    if done := finished(job):
-                        results[number] = done
                     jobs.append(job)
                     made.append(config)
                 except Exception as error:
                     line = message_of(error)
                     if line is None:
                         raise
-                    wrong.setdefault(line, []).append(f"job {number}" + (f" ({name})" if name else ""))
+                    wrong.setdefault(line, []).append(which[number])
+            jobs = joined(jobs, composer.words)
+            for job in jobs:
+                try:
+                    check_objective(objective, job)
+                except ConfigError as error:
+                    wrong.setdefault(str(error), []).append(which[job.number])
         finally:
             hydra_config.cfg = before
         if wrong:
             refuse(wrong, len(job_overrides))
+        results |= {job.number: done for job in jobs if (done := finished(job)) is not None}
         jobs[0].tracker.ready()
         left = [job for job in jobs if job.number not in results]
         elsewhere = crew(folder) if crew and left else None
@@ -195,6 +205,23 @@ def launch(
     return [answer(objective, results.get(n), lines) for n, lines in enumerate(job_overrides, first)]
 
 
+def joined(jobs: Sequence[Job], words: dict[str, None]) -> list[Job]:
+    """Jobs of one sweep, named by what varies and scored with the words of all; `words` are those of other batches."""
+    from embedlab.sweep import labels, set_apart
+
+    own = [scored_words(job.cell, job.metrics) if job.metrics.words is None else [] for job in jobs]
+    words |= dict.fromkeys(word for mine in own for word in mine)
+    told = [{"label": job.cell.label, "name": job.name, "overrides": job.overrides, "job": job.number} for job in jobs]
+    made = []
+    for job, mine, name in zip(jobs, own, labels(set_apart(told)), strict=True):
+        more: dict[str, Any] = {"run_name": redact(name), "words": tuple(words)}
+        if mine and set(mine) != set(words):
+            line = f"metrics.words=[{','.join(quoted(word) for word in words)}]"
+            more |= {"command": f"{job.command} {shlex.quote(line)}"}
+        made.append(of_sweep(job, **more))
+    return made
+
+
 DISPLAYS: dict[Path, Any] = {}  # what is seen of a sweep in this process, however many batches it has
 FAILED: dict[Path, list[tuple[int, str, str]]] = {}  # what failed in this process, by the sweep's folder
 
@@ -230,6 +257,27 @@ def objective_of(config: DictConfig) -> Any:
             "result."
         )
     return made
+
+
+def is_search(config: DictConfig) -> bool:
+    """Whether a sweeper asks for jobs by what it is told of others: all of those do that have a direction."""
+    return config.hydra.sweeper.get("direction") is not None
+
+
+def check_search(config: DictConfig, objective: Any) -> None:
+    """Refuse a search that would not be told what it asks for."""
+    if not is_search(config):
+        return
+    if objective is None:
+        raise ConfigError(
+            "a search needs to know what it looks for: objective=SCORE, such as objective=clip_score/skunk "
+            "(experiment=search shows another)."
+        )
+    ways = config.hydra.sweeper.direction
+    if OmegaConf.is_list(ways) and len(ways) != 1:
+        raise ConfigError(
+            f"hydra.sweeper.direction names {len(ways)} directions, and an objective is one number; name one."
+        )
 
 
 def check_objective(objective: Any, job: Job) -> None:
@@ -407,12 +455,16 @@ def entry(job: Job, folder: Path) -> dict[str, Any]:
     return {"job": job.number, "folder": where, "key": job.key, "name": job.title, "overrides": job.overrides}
 
 
-def write_hydra(job: Job, config: DictConfig) -> None:
-    """The files that Hydra leaves of a job: what it was composed of, and with which overrides."""
+def write_hydra(job: Job, config: DictConfig, hydra: HydraConf | None = None) -> None:
+    """The files that Hydra leaves of a job: what it was composed of, with which overrides, and its own node."""
     folder = job.folder / ".hydra"
     folder.mkdir(exist_ok=True)
     overrides = [f"{key}={value}" for key, value in job.overrides.items()]
-    for name, content in (("config", redact(OmegaConf.to_container(config))), ("overrides", overrides)):
+    files: dict[str, Any] = {"config": OmegaConf.to_container(config), "overrides": overrides}
+    if hydra is not None:
+        node = OmegaConf.to_container(OmegaConf.structured(hydra), enum_to_str=True)
+        files |= {"overrides": list(hydra.overrides.task), "hydra": {"hydra": node}}
+    for name, content in redact(files).items():
         text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
         write(folder / f"{name}.yaml", text.encode())
 

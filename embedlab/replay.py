@@ -6,8 +6,8 @@ import json
 import struct
 import sys
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,19 @@ class Recipe:
     batch: tuple[int, int]
     versions: dict[str, str]
     picture: Image.Image
+    runtime: dict[str, str] = field(default_factory=dict)  # what its bits depend on beside; 0.1 did not say
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A picture made again: how many pixels differ from the first, and by how much at the most (of 255)."""
+    """A picture made again: how many pixels differ from the first, and by how much at the most (of 255).
+
+    `made_with` is what differs of what the bits depend on beside versions, then and now; None where the picture
+    does not tell.
+
+    >>> print(Replay(None, 100, 2, 1, {}, {}, {"threads": ("2", "1")}))
+    the same but for rounding (at most 1 of 255), made with 2 threads, this is 1; 2 of 100 pixels differ
+    """
 
     picture: Image.Image
     pixels: int
@@ -46,22 +54,46 @@ class Replay:
     most: int
     then: dict[str, str]
     now: dict[str, str]
+    made_with: Mapping[str, tuple[str, str]] | None = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
         """Whether the two are equal, bit for bit."""
         return not self.differing
 
+    @property
+    def rounded(self) -> bool:
+        """Whether they differ by rounding alone: by 1 at the most, and made where sums may come in another order."""
+        return not self.same and self.most == 1 and bool(self.made_with) and not self._changed
+
+    @property
+    def _changed(self) -> list[str]:
+        return [name for name in self.now if self.then.get(name, self.now[name]) != self.now[name]]
+
     def __str__(self) -> str:
         if self.same:
             return "the same, bit for bit"
-        changed = [name for name in self.now if self.then.get(name, self.now[name]) != self.now[name]]
+        changed = self._changed
+        if self.rounded and self.made_with is not None:
+            then = ", ".join(_fact(name, value) for name, (value, _) in self.made_with.items())
+            here = ", ".join(value for _, value in self.made_with.values())
+            return (
+                f"the same but for rounding (at most 1 of 255), made with {then}, this is {here}; "
+                f"{self.differing} of {self.pixels} pixels differ"
+            )
         told = ", ".join(f"{name} {self.then[name]}" for name in changed)
         here = ", ".join(f"{name} {self.now[name]}" for name in changed)
         why = f"made with {told}, this is {here}" if changed else "made with the same versions"
-        if not changed and self.most == 1:
-            why += ": another device or number of threads rounds otherwise"
+        if not changed and self.most == 1 and self.made_with is None:
+            why += ", it does not say on what: another device or number of threads rounds otherwise"
+        if not changed and self.made_with:
+            why += " but " + ", ".join(f"{_fact(name, a)} (now {b})" for name, (a, b) in self.made_with.items())
         return f"differs: {self.differing} of {self.pixels} pixels, at most {self.most} of 255; {why}"
+
+
+def _fact(name: str, value: str) -> str:
+    """Something that bits depend on, as it is said."""
+    return f"{value} thread{'' if value == '1' else 's'}" if name == "threads" else f"{name} {value}"
 
 
 def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
@@ -139,9 +171,17 @@ def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
         edited=bool(settings.get("edited", True)),
         seed=seed,
         batch=(batch[0], batch[1]),
-        versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {},
+        versions=facts(versions),
         picture=picture,
+        runtime=facts(settings.get("runtime")),
     )
+
+
+def facts(told: Any) -> dict[str, str]:
+    """What a picture says of where and by what it was made: short printable texts, whoever wrote them."""
+    pairs = told.items() if isinstance(told, dict) else ()
+    plain = {str(k): str(v) for k, v in pairs if isinstance(v, str | int | bool)}
+    return {k: v for k, v in plain.items() if len(k) < 40 and len(v) < 200 and (k + v).isprintable()}
 
 
 def with_start(config: Any, about: Any, path: Path) -> Any:
@@ -200,12 +240,14 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     place, size = mine.batch
     drawn = draw(model, [(calls, mine.seed)] * size)[place]
     (again,) = images.to_pil(drawn.picture[None])
+    now = facts(dict(drawn.runtime))
+    apart = {k: (v, now[k]) for k, v in mine.runtime.items() if k in now and now[k] != v} if mine.runtime else None
     gap = np.abs(np.asarray(again, dtype=np.int16) - np.asarray(mine.picture, dtype=np.int16)).max(axis=2)
-    return Replay(again, gap.size, int((gap > 0).sum()), int(gap.max()), mine.versions, versions())
+    return Replay(again, gap.size, int((gap > 0).sum()), int(gap.max()), mine.versions, versions(), apart)
 
 
 def main(argv: list[str]) -> None:
-    """`embedlab replay`: exit code 0 for the same picture, 1 for another, 2 where there is none to be made."""
+    """`embedlab replay`: exit code 0 for the same picture (but for rounding), 1 for another, 2 for none to be made."""
     from embedlab.app import Parser, quiet
     from embedlab.progress import aside
 
@@ -233,4 +275,4 @@ def main(argv: list[str]) -> None:
 
         save(done.picture, words.to)
     print(done)
-    sys.exit(0 if done.same else 1)
+    sys.exit(0 if done.same or done.rounded else 1)

@@ -6,20 +6,26 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from embedlab.files import write as write_file
 from embedlab.tracker import Silent, Tracker, begin_anew
 
+SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
+CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
 AS_WRITTEN = "as written"  # the label of a cell without operators
 
 
@@ -149,20 +155,36 @@ def plain_cell(value: Any) -> Any:
 
 def curves(
     rows: Sequence[dict[str, Any]], varied: dict[str, list[Any]]
-) -> list[tuple[str, str, list[float], dict[str, list[float]]]]:
-    """Each score over each numeric axis: mean over everything else, and the lowest and highest."""
+) -> list[tuple[str, str, list[float], dict[str, list[float | None]]]]:
+    """Each score over each numeric axis: a line for each value of the other axes, its points means over the seeds.
+
+    Where no other axis is, the lowest and the highest of the seeds beside the mean. None where nothing was measured.
+    """
+    from embedlab.contact import said, short_names
+
+    names = short_names(varied)
     made = []
-    every = shown_scores(rows, (key for row in rows for key in row))
-    scores = [key for key in every if key.startswith(("clip_score/", "change/"))]
     for axis, values in varied.items():
         if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             continue
-        for score in scores:
-            found = {v: [row[score] for row in rows if row.get(axis) == v and score in row] for v in sorted(values)}
-            at = [v for v, seen in found.items() if seen]
-            if len(at) > 1:
-                kinds: dict[str, Any] = {"mean": lambda seen: sum(seen) / len(seen), "lowest": min, "highest": max}
-                made.append((axis, score, at, {name: [how(found[v]) for v in at] for name, how in kinds.items()}))
+        others = [key for key in varied if key not in (axis, "seed")]
+        for score in shown_scores(rows, (key for row in rows for key in row if key.startswith(SCORES))):
+            groups: dict[str, dict[float, list[float]]] = {}
+            for row in rows:
+                if row.get(score) is not None:
+                    name = ", ".join(f"{names[key]} {said(row.get(key))}" for key in others)
+                    groups.setdefault(name, {}).setdefault(row[axis], []).append(row[score])
+            at = [value for value in sorted(values) if any(value in found for found in groups.values())]
+            if len(at) < 2:
+                continue
+            kinds: dict[str, tuple[dict[float, list[float]], Callable[[list[float]], float]]]
+            if others:
+                kinds = {name: (found, mean) for name, found in groups.items()}
+            else:
+                ((_, only),) = groups.items()
+                kinds = {"mean": (only, mean), "lowest": (only, min), "highest": (only, max)}
+            lines = {name: [how(found[v]) if v in found else None for v in at] for name, (found, how) in kinds.items()}
+            made.append((axis, score, at, lines))
     return made
 
 
@@ -173,16 +195,28 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     """
     from embedlab.store import readable
 
-    found = [path.parent for path in folder.glob("*/result.json")]
-    found.sort(key=lambda path: (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0, path.name))
     results = []
-    for path in found:
+    for path in sorted(path.parent for path in folder.glob("*/result.json")):
         try:
             result = {**json.loads((path / "result.json").read_text()), "folder": str(path)}
         except (OSError, ValueError, TypeError):
             continue
         if readable(result):
             results.append(result)
+    results.sort(key=lambda result: (number_of(result), result["folder"]))
+    return set_apart(results)
+
+
+def number_of(result: Mapping[str, Any]) -> float:
+    """The number of a job; of a result that has none, that of its folder, or the last."""
+    number, name = result.get("job"), Path(result["folder"]).name
+    if isinstance(number, int):
+        return number
+    return int(name) if name.isdecimal() and len(name) < 10 else math.inf
+
+
+def set_apart(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write into each result what of its name is not in all of them."""
     named = [split(str(result.get("name") or "")) for result in results]
     common = set.intersection(*map(set, named)) if len(named) > 1 else set()
     for result, parts in zip(results, named, strict=True):
@@ -212,22 +246,55 @@ def axes(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def records(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a picture: job, label, prompt, each axis, scores, status, key, files (relative to the sweep's folder)."""
+def records(results: Sequence[dict[str, Any]], alone: bool = False) -> list[dict[str, Any]]:
+    """One row a picture: job, label, prompt, each axis, every score, status, key, files.
+
+    Files are named as seen from the sweep's folder, of one job `alone` from its own. `closest/WORD` of a picture is 1
+    or 0, so that its mean is the share that result.json has; scores of an edit as a whole stand in each row of its job.
+    """
     varied = [key for key in axes(results) if key != "seed"]
     rows = []
-    for result in results:
-        overrides, folder = result.get("overrides", {}), Path(result["folder"]).name
+    for result, name in zip(results, labels(results), strict=True):
+        overrides, folder = result.get("overrides", {}), "" if alone else f"{Path(result['folder']).name}/"
         for picture in result["pictures"]:
-            row = {"job": result.get("job"), "label": label(result), "prompt": result["prompt"]}
+            row = {"job": result.get("job"), "label": name, "prompt": result["prompt"]}
             row |= {key: overrides.get(key) for key in varied}
-            row |= picture
+            row |= {key: value for key, value in picture.items() if key not in CIRCUMSTANCES}
+            if not picture.get("error"):
+                for key, value in result.get("scores", {}).items():
+                    word = key.removeprefix("closest/")
+                    mine = float(picture.get("closest") == word) if word != key else value
+                    row.setdefault(key, mine)
             row["status"] = "failed" if picture.get("error") else "done"
-            for name in ("file", "baseline"):
-                if picture.get(name):
-                    row[name] = f"{folder}/{picture[name]}"
+            for kind in ("file", "baseline"):
+                if picture.get(kind):
+                    row[kind] = f"{folder}{picture[kind]}"
             rows.append(row)
     return rows
+
+
+def labels(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The labels of a sweep's jobs; what they leave out is added where two would be called the same.
+
+    >>> two = [{"label": "puppy → cat", "name": "", "job": n, "overrides": {"model": m}} for n, m in enumerate("ab")]
+    >>> labels(two), labels([two[0], two[0]])
+    (['puppy → cat, model a', 'puppy → cat, model b'], ['puppy → cat, job 0', 'puppy → cat, job 0'])
+    """
+    from embedlab.contact import said, short_names
+
+    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
+    names, made = short_names(dict.fromkeys(keys)), [label(result) for result in results]
+    alike: dict[str, list[int]] = {}
+    for n, name in enumerate(made):
+        alike.setdefault(name, []).append(n)
+    for mine in alike.values():
+        values = {key: [said(results[n].get("overrides", {}).get(key)) for n in mine] for key in keys}
+        varied = [key for key in keys if len(set(values[key])) > 1]
+        for k, n in enumerate(mine):
+            made[n] = ", ".join([made[n], *(f"{names[key]} {values[key][k]}" for key in varied)])
+    often = Counter(made)
+    pairs = zip(made, results, strict=True)
+    return [name if often[name] == 1 else f"{name}, job {result.get('job')}" for name, result in pairs]
 
 
 def label(result: dict[str, Any]) -> str:
@@ -275,10 +342,13 @@ def short(value: str) -> str:
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
     """The contact sheets, and one row a picture as CSV."""
     from embedlab.contact import write_sheets
-    from embedlab.store import write as write_file
 
     write_sheets(folder, results)
-    rows = records(results)
+    write_tables(folder, records(results))
+
+
+def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One row a picture, as CSV and by columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)
@@ -316,7 +386,7 @@ def table(results: Sequence[dict[str, Any]], most: int = 60) -> str:
     drop = ("rows/", "conditioning/")
     scores = shown_scores(results, (key for r in results for key in r["scores"]))
     keys = [key for key in scores if not key.startswith(drop)]
-    names = [textwrap.shorten(label(result), 60, placeholder="…") for result in results]
+    names = [textwrap.shorten(name, 60, placeholder="…") for name in labels(results)]
     wide = max([4, *(len(name) for name in names)])
     titles = [title_of(key) for key in keys]
     over: list[str] = []

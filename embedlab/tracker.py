@@ -29,15 +29,17 @@ from PIL import Image
 from embedlab.errors import ConfigError
 from embedlab.files import append, write, written
 
-# what a run's summary says of a score that is logged once for each picture: wandb's names for it
-SUMMARIES = {"clip_score/*": "last", "change/*": "last", "closest/*": "last", "picture/clip_score/*": "mean"}
+PLACES = ("picture/seed", "steps/step")  # what figures are drawn over, and no figures themselves
 
 
 class Run(Protocol):
     """One run: what one job logs."""
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Figures, of the whole run or of a step."""
+        """Figures, of the whole run, of a picture or of a step.
+
+        A run is summed up by one number for each: the mean of what came without a step, the last of what came with one.
+        """
 
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
         """Pictures with their captions."""
@@ -45,8 +47,8 @@ class Run(Protocol):
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; cells may be pictures."""
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
-        """Lines over an axis, each by its name."""
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
+        """Lines over an axis, each by its name; None where a line has no point."""
 
     def file(self, name: str, path: Path) -> None:
         """A file to be kept with the run, such as the conditioning."""
@@ -60,6 +62,32 @@ class Tracker(Protocol):
 
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Any:
         """Open a run that keeps its files below `folder`."""
+
+
+class Summary:
+    """What a run comes to: one number for each figure."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Figures as `Run.scores` takes them.
+
+        >>> summary = Summary()
+        >>> for values, step in (({"picture/cosine": 0.5}, None), ({"picture/cosine": 1}, None), ({"loss": 3}, 1)):
+        ...     summary.add(values, step)
+        >>> summary.numbers
+        {'picture/cosine': 0.75, 'loss': 3.0}
+        """
+        for key, value in values.items():
+            if key not in PLACES:
+                total, count = self._sums.get(key, (0.0, 0)) if step is None else (0.0, 0)
+                self._sums[key] = total + value, count + 1
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Each figure's number."""
+        return {key: total / count for key, (total, count) in self._sums.items()}
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,7 @@ class _SilentRun:
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Nothing."""
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         """Nothing."""
 
     def file(self, name: str, path: Path) -> None:
@@ -93,7 +121,10 @@ class _SilentRun:
 
 @dataclass(frozen=True)
 class Disk:
-    """Plain files in the job's folder: `log/scores.jsonl` (appended and flushed line by line), PNG, tables as JSON."""
+    """Plain files in the job's folder: `log/scores.jsonl` (appended and flushed line by line), PNG, tables as JSON.
+
+    `log/summary.json`, which comes last, has one number for each score.
+    """
 
     def ready(self) -> None:
         """It always is."""
@@ -104,14 +135,17 @@ class Disk:
         told = {"name": name, "group": group, "config": config}
         write(run.folder / "run.json", json.dumps(told, ensure_ascii=False, default=str).encode())
         yield run
+        write(run.folder / "summary.json", json.dumps(run.summary.numbers).encode())
 
 
 class _DiskRun:
     def __init__(self, folder: Path):
         self.folder = folder
+        self.summary = Summary()
         folder.mkdir(parents=True, exist_ok=True)
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.summary.add(values, step)
         append(self.folder / "scores.jsonl", json.dumps({"step": step, **values}) + "\n")
 
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
@@ -128,7 +162,7 @@ class _DiskRun:
         text = json.dumps({"columns": list(columns), "rows": plain}, ensure_ascii=False)
         write(self.folder / f"{safe(key)}.json", text.encode())
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         rows = [[x, *values] for x, *values in zip(at, *lines.values(), strict=True)]
         self.table(key, [axis, *lines], rows)
 
@@ -201,11 +235,12 @@ class Wandb:
         except (wandb.errors.Error, ValueError, TypeError, OSError) as error:  # pydantic's are ValueErrors
             raise self._refused(error) from None
         with run, finished_on_sigterm(run.finish):
-            for metric, how in SUMMARIES.items():
-                run.define_metric(metric, summary=how)
-            run.define_metric("picture/*", step_metric="picture/seed")
-            run.define_metric("steps/*", step_metric="steps/step")
-            yield _WandbRun(run)
+            for place in PLACES:
+                run.define_metric(place, summary="none")
+                run.define_metric(f"{place.partition('/')[0]}/*", step_metric=place)
+            opened = _WandbRun(run)
+            yield opened
+            run.summary.update(opened.summary.numbers)
 
     def _refused(self, error: Exception) -> ConfigError:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:240].rstrip(". ")
@@ -216,8 +251,10 @@ class Wandb:
 class _WandbRun:
     def __init__(self, run: Any):
         self.run = run
+        self.summary = Summary()
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.summary.add(values, step)
         self.run.log(dict(values) if step is None else {**values, "steps/step": step})
 
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
@@ -232,11 +269,12 @@ class _WandbRun:
         cells = [[wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
         self.run.log({key: wandb.Table(columns=list(columns), data=cells)})
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         import wandb
 
-        values = [list(line) for line in lines.values()]
-        self.run.log({key: wandb.plot.line_series(list(at), values, keys=list(lines), title=key, xname=axis)})
+        there = [[(x, y) for x, y in zip(at, line, strict=True) if y is not None] for line in lines.values()]
+        xs, ys = ([[point[k] for point in line] for line in there] for k in (0, 1))
+        self.run.log({key: wandb.plot.line_series(xs, ys, keys=list(lines), title=key, xname=axis)})
 
     def file(self, name: str, path: Path) -> None:
         import wandb
@@ -297,7 +335,7 @@ class _TrackioRun:
         cells = [[trackio.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
         self.run.log({key: trackio.Table(columns=list(columns), data=cells)})
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         self.table(key, [axis, *lines], [[x, *values] for x, *values in zip(at, *lines.values(), strict=True)])
 
     def file(self, name: str, path: Path) -> None:
@@ -337,7 +375,7 @@ class _SeveralRun:
         for run in self.runs:
             run.table(key, columns, rows)
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         for run in self.runs:
             run.curves(key, axis, at, lines)
 

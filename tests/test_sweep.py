@@ -13,6 +13,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pandas
 import pytest
 
@@ -485,14 +486,189 @@ def test_a_tracker_that_is_named_later_is_told_of_what_was_made_before(embedlab,
     assert all(result["logged"] for result in results("out").values())
 
 
-def test_curves_are_means_over_everything_else():
+def test_a_curve_is_a_mean_over_seeds_and_over_nothing_else():
     rows = [
-        {"weight": w, "seed": s, "change/ssim": 1 - w + s / 10, "status": "done"} for w in (0, 0.5, 1) for s in (0, 1)
+        {"weight": w, "toward": t, "seed": s, "change/ssim": 1 - w + s / 10 + off, "status": "done"}
+        for w in (1, 0, 0.5)
+        for t, off in (("cat", 0), ("skunk", 5))
+        for s in (0, 1)
     ]
-    ((axis, score, at, lines),) = sweep.curves(rows, {"weight": [0, 0.5, 1], "seed": [0, 1]})
+    alone = [row for row in rows if row["toward"] == "cat"]
+    ((axis, score, at, lines),) = sweep.curves(alone, {"weight": [1, 0, 0.5], "seed": [0, 1]})
     assert (axis, score, at) == ("weight", "change/ssim", [0, 0.5, 1])
     assert lines["mean"] == pytest.approx([1.05, 0.55, 0.05])
     assert lines["lowest"] == pytest.approx([1, 0.5, 0])
+    varied = {"weight": [1, 0, 0.5], "toward": ["cat", "skunk"], "seed": [0, 1]}
+    ((_, _, at, lines),) = sweep.curves(rows[:-2], varied)
+    assert list(lines) == ["toward cat", "toward skunk"]
+    assert lines["toward cat"] == pytest.approx([1.05, 0.55, 0.05])
+    assert lines["toward skunk"][0] == pytest.approx(6.05)
+    assert lines["toward skunk"][1] is None, "what was not measured is not drawn"
+
+
+EMOJI = ["-m", "operators=[interpolate]", "sampler.steps=1", "seeds=[0,1]"]
+AXES = ["operators.interpolate.toward=skunk,cat", "operators.interpolate.weight=1,0.5"]
+
+
+def test_what_a_sweep_tells_of_its_jobs(embedlab):
+    """Scored alike, named by what varies, in their order, each figure once and with one meaning, in files and wandb."""
+    subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    code, out, _ = embedlab(*EMOJI, *AXES, subdir, "hydra.sweep.dir=out", "tracker=wandb", plain=True)
+    assert code == 0, out
+    jobs = sweep.collect(Path("out"))
+    assert [job["job"] for job in jobs] == [0, 1, 2, 3]
+    names = ["puppy → 1 skunk", "puppy → 0.5 skunk", "puppy → 1 cat", "puppy → 0.5 cat"]
+    assert [name for line in out.splitlines() for name in names if line.strip().startswith(name)] == names
+    assert len({tuple(job["scores"]) for job in jobs}) == 1
+    assert {"clip_score/cat", "clip_score/skunk", "clip_score/puppy", "closest/cat"} <= jobs[0]["scores"].keys()
+    assert "metrics.words=[puppy,skunk,cat]" in jobs[0]["command"]
+
+    table = pandas.read_csv("out/results.csv")
+    assert list(table.job) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert list(table.label.unique()) == names
+    assert set(jobs[0]["scores"]) <= set(table.columns)
+    assert not {"runtime", "batch"} & set(table.columns)
+    for job in jobs:
+        mine = table[table.job == job["job"]]
+        for score, value in job["scores"].items():
+            assert mine[score].mean() == pytest.approx(value, abs=1e-5), score
+        assert all(row["runtime"]["threads"] >= 1 and row["batch"][0] < row["batch"][1] for row in job["pictures"])
+
+    runs = {run["name"]: run["summary"] for run in map(summed_up, Path("out").rglob("*.wandb"))}
+    assert set(runs) == {*names, "sweep out"}
+    for job, name in zip(jobs, names, strict=True):
+        assert jobs[0]["label"] == names[0]
+        for score, value in job["scores"].items():
+            assert runs[name][score] == pytest.approx(value, abs=1e-5), score
+        mean = sum(row["change/cosine"] for row in job["pictures"]) / 2
+        assert runs[name]["picture/change/cosine"] == pytest.approx(mean, abs=1e-5)
+        assert "picture/seed" not in runs[name]
+        figures = [v for k, v in runs[name].items() if k.startswith(("picture/", "clip_score/", "change/", "closest/"))]
+        assert all(isinstance(figure, int | float) for figure in figures)
+    assert [runs["sweep out"][f"sweep/{key}"] for key in ("jobs", "pictures", "failed")] == [4, 8, 0]
+    (file,) = Path("out/wandb").rglob("change/cosine over operators.interpolate.weight*.json")
+    lines = json.loads(file.read_text())["data"]
+    assert {(row[0], row[1]) for row in lines} == {(w, f"toward {t}") for w in (0.5, 1) for t in ("cat", "skunk")}
+
+
+def summed_up(path):
+    """What wandb's own reader says a run came to."""
+    words = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--summary", "--json", str(path)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**os.environ, "WANDB_SILENT": "false"}
+    )
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def test_a_sweep_that_got_more_words_is_scored_anew_and_not_drawn(embedlab, drawn):
+    words = [*EMOJI, "operators.interpolate.weight=1", "hydra.sweep.dir=out", "tracker=disk"]
+    assert embedlab(*words, "operators.interpolate.toward=cat", plain=True)[0] == 0
+    drawn()
+    assert embedlab(*words, "operators.interpolate.toward=cat,skunk", plain=True)[0] == 0
+    assert drawn() == 2
+    first, second = results("out").values()
+    assert first["scores"].keys() == second["scores"].keys() >= {"clip_score/skunk", "clip_score/cat"}
+    told = json.loads(Path("out/0/log/summary.json").read_text())
+    assert told["clip_score/skunk"] == pytest.approx(first["scores"]["clip_score/skunk"])
+
+
+SEARCH = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=4", "hydra.sweep.dir=out"]
+SEARCH += ["hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.study_name=test", "hydra.sweeper.sampler.seed=0"]
+
+
+optuna.logging.disable_default_handler()  # it would write where the first test of a process did
+
+
+def test_a_search_needs_something_to_look_for_before_it_draws(embedlab, drawn):
+    words = [*SEARCH, *MIX, "operators.interpolate.weight=choice(0.5,1)"]
+    code, _, err = embedlab(*words)
+    assert (code, drawn()) == (2, 0)
+    assert err.startswith("embedlab: a search needs to know what it looks for: objective=SCORE, such as objective=")
+    assert err.count("\n") == 1
+    code, _, err = embedlab(*words, "objective=change/ssim", "hydra.sweeper.direction=[minimize,maximize]")
+    assert (code, drawn()) == (2, 0)
+    assert "names 2 directions, and an objective is one number" in err
+
+
+def test_a_search_may_ask_for_the_same_twice(embedlab, drawn):
+    code, out, err = embedlab(*SEARCH, *MIX, "operators.interpolate.weight=choice(0.5,1)", "objective=change/ssim")
+    assert (code, err) == (0, ""), out
+    assert len(results("out")) == 4
+    assert drawn() <= 2 * 3, "four jobs of two kinds"
+    assert Path("out/optimization_results.yaml").is_file()
+    again = ["-m", *MIX, "operators.interpolate.weight=0.5,0.5", "objective=change/ssim", "hydra.sweep.dir=list"]
+    code, _, err = embedlab(*again)
+    assert (code, "a list names a value twice" in err) == (2, True), "a list is no search"
+
+
+def test_a_search_whose_jobs_all_fail_ends_in_one_line(embedlab):
+    own = ["+operators.own._target_=test_sweep.Brittle", "+operators.own.by=choice(0)"]
+    code, out, err = embedlab(*SEARCH, *own, "objective=change/ssim")
+    assert code == 2
+    assert "failed: ZeroDivisionError" in out
+    said = [line for line in err.splitlines() if not line.startswith("Error executing job with overrides")]  # Hydra's
+    assert said == ["embedlab: the search ends without a best: every one of its jobs failed, for the reasons above."]
+
+
+# ── one job by itself ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_by_itself_leaves_what_a_sweep_of_one_leaves(embedlab):
+    code, out, _ = embedlab(*MIX, "hydra.run.dir=out", "tracker=disk", "guidance.scale=3")
+    assert code == 0, out
+    table = pandas.read_parquet("out/results.parquet")
+    pandas.testing.assert_frame_equal(table, pandas.read_csv("out/results.csv"), check_dtype=False)
+    assert list(table.seed) == [0, 1]
+    assert all(Path("out", file).is_file() for file in [*table.file, *table.baseline])
+    name = json.loads(Path("out/log/run.json").read_text())["name"]
+    assert name.startswith("puppy → 0.5 skunk, scale 3, ")
+    assert name.endswith(", steps 2")
+    assert not list(Path("out").glob("*.log")), "no log where nothing was told"
+    assert sorted(path.name for path in Path("out/.hydra").iterdir()) == ["config.yaml", "hydra.yaml", "overrides.yaml"]
+
+
+def test_what_a_job_by_itself_did_not_log_it_logs_later(embedlab, drawn):
+    words = [*MIX, "hydra.run.dir=out"]
+    assert embedlab(*words)[0] == 0
+    drawn()
+    assert embedlab(*words, "tracker=disk")[0] == 0
+    assert drawn() == 0
+    assert Path("out/log/scores.jsonl").is_file()
+
+
+def test_two_jobs_in_one_folder(embedlab, tmp_path):
+    """The second is refused while the first works, and changes no file of its."""
+    code = (
+        "import sys; sys.argv = ['embedlab', *sys.argv[1:]]\n"
+        "from embedlab import app, batch\n"
+        "own = batch.draw\n"
+        "def draw(*words, **more):\n"
+        "    print('drawing', flush=True); input()\n"
+        "    return own(*words, **more)\n"
+        "batch.draw = draw\n"
+        "app.main()"
+    )
+    words = ["sampler.steps=1", "seeds=[0]", "tracker=silent", "at_once=1", "hydra.run.dir=out"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin
+        assert other.stdout
+        while "drawing" not in other.stdout.readline():
+            assert other.poll() is None
+        kept = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+        code, _, err = embedlab("guidance.scale=3", "hydra.run.dir=out")
+        assert code == 2
+        assert f"out' is being worked in by process {other.pid} on {socket.gethostname()} since 2" in err
+        assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == kept
+        other.stdin.write("\n\n")
+        other.stdin.close()
+        assert other.wait(timeout=120) == 0
+    kept = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    code, _, err = embedlab("guidance.scale=3", "hydra.run.dir=out")
+    assert (code, "holds another result (other settings: " in err) == (2, True)
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == kept
+    assert not list(Path("out").glob(".lock*"))
 
 
 def test_a_search_is_told_scores_and_what_failed():
