@@ -161,6 +161,37 @@ def test_a_picture_that_was_touched_is_told_in_figures(drawn, tmp_path):
     assert str(done) == f"differs: 1 of {128 * 128} pixels, at most {done.most} of 255; made with the same versions"
 
 
+def test_rounding_is_told_from_a_difference(drawn, tmp_path, capsys):
+    """The same settings on another number of threads: by 1 of 255 at the most is the same; by more, or here, is not."""
+    settings = images.settings_of(drawn / "seed-3.png")
+    with Image.open(drawn / "seed-3.png") as picture:
+        nudged, spoilt = picture.convert("RGB"), picture.convert("RGB")
+    for picture, by in ((nudged, 1), (spoilt, 2)):
+        red, green, blue = picture.getpixel((7, 7))
+        picture.putpixel((7, 7), (red + by if red < 200 else red - by, green, blue))
+    threads = settings["runtime"]["threads"]
+    elsewhere = {**settings, "runtime": {**settings["runtime"], "threads": 64}}
+    with pytest.raises(SystemExit) as left:
+        main([str(images.save(nudged, tmp_path / "a.png", elsewhere))])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"the same but for rounding (at most 1 of 255), made with 64 threads, this is {threads}; 1 of "
+    )
+    for picture, inside, why in (
+        (spoilt, elsewhere, "made with the same versions but 64 threads (now "),
+        (nudged, settings, "made with the same versions\n"),
+        (nudged, {k: v for k, v in settings.items() if k != "runtime"}, "another device or number of threads rounds"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([str(images.save(picture, tmp_path / "b.png", inside))])
+        said = capsys.readouterr().out
+        assert (left.value.code, said[:9], why in said) == (1, "differs: ", True), said
+    forged = {"torch": "1\nthe same, bit for bit", "\x1b[31m": "2"}
+    path = images.save(spoilt, tmp_path / "c.png", {**settings, "versions": forged, "runtime": forged})
+    assert str(replay(path)).isprintable(), "what a picture says cannot forge a verdict"
+
+
 def test_another_seed_differs_and_versions_are_compared(drawn, tmp_path):
     versions = {**images.settings_of(drawn / "seed-3.png")["versions"], "torch": "1.0"}
     done = replay(altered(drawn / "seed-3.png", tmp_path / "x.png", seed=4, seeds=[4], versions=versions))
@@ -420,7 +451,8 @@ def test_a_picture_of_every_shipped_experiment_can_be_made_again(name):
         whole = compose("config", [f"experiment={name}"], return_hydra_config=True)
         swept = [f"{key}={value}" for key, value in (whole.hydra.sweeper.params or {}).items()]
         axes = OverridesParser.create().parse_overrides(swept)
-        config = compose("config", [f"experiment={name}", *(f"{axis.key_or_group}={first_of(axis)}" for axis in axes)])
+        words = [f"experiment={name}", *(f"{axis.key_or_group}={first_of(axis)}" for axis in axes)]
+        config = complete(compose("config", words))
     told = json.loads(json.dumps(OmegaConf.to_container(config, resolve=True)))
     _, cell = made(told)
     assert fingerprint(cell) == fingerprint(cell_of(config))
