@@ -41,7 +41,7 @@ from embedlab.guidance import Denoiser, Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, scores_of, text_features
 from embedlab.models import Model, Source
 from embedlab.operators.apply import edit, edit_encoded, edit_with, named
-from embedlab.prompt import Tokens, concepts_of, joined, tokenize
+from embedlab.prompt import Tokens, concepts_of, ids_of, joined, tokenize
 from embedlab.sampler import (
     Sampler,
     Start,
@@ -197,7 +197,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         return made
 
     def told(text: str) -> Conditioning:
-        tokens = tokenize(text, source.tokenizers[0], how.truncate, how.window, concepts)
+        tokens, *_ = (tokenize(text, words, how.truncate, how.window, concepts) for words in source.tokenizers)
         rows = tuple(joined(len(tokens.ids), how.join, how.window))
         width = source.told(source.encoders[-1], "projection_dim") if len(source.encoders) > 1 else source.widths[-1]
         # as an encoder's, a row is made by the ids up to it: texts that begin alike have equal rows there
@@ -222,7 +222,8 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         )
     seen = [part.tokens for part in parts]
     if cell.guidance.negative is not None:
-        seen.append(tokenize(cell.guidance.negative, source.tokenizers[0], how.truncate, how.window))
+        negative = [tokenize(cell.guidance.negative, words, how.truncate, how.window) for words in source.tokenizers]
+        seen.append(negative[0])
     return seen
 
 
@@ -532,6 +533,16 @@ def scored_words(cell: Cell, settings: Metrics) -> list[str]:
     if settings.words is not None:
         return list(settings.words)
     return list(dict.fromkeys(word for operator in cell.operators for word in words_named(operator)))
+
+
+def check_scored(cell: Cell, settings: Metrics, source: Source) -> None:
+    """Refuse words that cannot be scored, before weights are read; nobody scores words where nothing sees pictures."""
+    for word in scored_words(cell, settings) if source.sees else ():
+        try:
+            ids_of(settings.template.format(word), source.tokenizers[0])
+        except PromptError as error:
+            where = "metrics.words" if settings.words is not None else "the edit; metrics.words=[…] names others"
+            raise PromptError(f"{word!r:.80} cannot be scored, a word of {where}: {error}") from None
 
 
 def words_named(operator: Any) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from embedlab.experiment import (
     Rendered,
     check,
     check_at_once,
+    check_scored,
     fingerprint,
     schedule_of,
     score,
@@ -139,6 +140,7 @@ def inspect(job: Job) -> None:
         if isinstance(error, EmbedlabError):
             raise
     scored_words(job.cell, job.metrics)
+    check_scored(job.cell, job.metrics, job.source)
     job.cell.label  # noqa: B018
     if fingerprint(job.cell.operators) != before:
         raise OperatorError(

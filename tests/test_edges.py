@@ -51,6 +51,7 @@ from embedlab import (
     embed,
     embed_all,
     encode,
+    experiment,
     explain,
     find,
     render,
@@ -608,3 +609,58 @@ def test_nothing_that_an_operator_writes_into_is_anybody_elses(sd1):
     assert torch.equal(kept[0], tower.token_table)
     same = edit(prompt, [lambda p, lookup: p.put("token", p.spans("puppy"), lookup("cat"))], sd1.towers)[0]
     assert torch.equal(same.token, Replace("puppy", "cat")(prompt[0], lookup_of(tower)).token)
+
+
+END = "<|endoftext|>"
+SCENE = "cat{}<|startoftext|>"
+UNREAD = {
+    "scored words": (Cell(PROMPT), Metrics(words=("cat", END)), "cannot be scored, a word of metrics.words: "),
+    "template": (Cell(PROMPT), Metrics(words=("cat",), template=SCENE), "'cat' cannot be scored, a word of metrics.wo"),
+    "words of their own": (Cell(PROMPT, [odd(words=(END,))]), Metrics(), "a word of the edit; metrics.words=[…] names"),
+    "prompt": (Cell(END), Metrics(), ""),
+    "prompt over time": (Cell(Switch([PROMPT, END], 0.9)), Metrics(), ""),
+    "negative": (Cell(PROMPT, guidance=Guidance(negative=f"a {END}")), Metrics(), ""),
+    "negative over time": (Cell(PROMPT, guidance=Guidance(negative=Switch(["a", END], 0.9))), Metrics(), ""),
+    "rows": (Cell(PROMPT, [Scale(END, 2)]), Metrics(), ""),
+    "rows to leave out": (Cell(PROMPT, [Scale({"role": "all", "but": END}, 2)]), Metrics(), ""),
+    "by": (Cell(PROMPT, [Replace("puppy", END)]), Metrics(), ""),
+    "by of a sum": (Cell(PROMPT, [Replace("puppy", {"cat": 1, END: 1})]), Metrics(), ""),
+    "by over time": (Cell(PROMPT, [Replace("puppy", Switch(["cat", END], 0.9))]), Metrics(), ""),
+    "by after the encoder": (Cell(PROMPT, [Replace(ALL, END, "hidden")]), Metrics(), ""),
+    "by of another prompt": (Cell(PROMPT, [Replace("puppy", {"prompt": END, "rows": 1}, "hidden")]), Metrics(), ""),
+    "by of rows there": (Cell(PROMPT, [Replace("puppy", {"prompt": "a cat", "rows": END}, "hidden")]), Metrics(), ""),
+    "toward": (Cell(PROMPT, [Interpolate("puppy", ["cat", END], [0.5, 0.5])]), Metrics(), ""),
+    "direction": (Cell(PROMPT, [Add("puppy", {"cat": 1, END: -1})]), Metrics(), ""),
+    "place": (Cell(PROMPT, [Replace("puppy", END, "position")]), Metrics(), ""),
+    "blend": (Cell(PROMPT, [Blend(["a cat", END], [0.5, 0.1])]), Metrics(), ""),
+    "concatenate": (Cell(PROMPT, [Concatenate(END, 0.5)]), Metrics(), ""),
+    "between two times": (Cell(PROMPT, [During(Replace("puppy", END), begin=0.9)]), Metrics(), ""),
+}
+
+
+@pytest.mark.parametrize("where", UNREAD)
+def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, where, monkeypatch):
+    monkeypatch.setattr(type(find("emoji")), "_parts", raises(AssertionError("weights were read")))
+    cell, metrics, message = UNREAD[where]
+    with pytest.raises(EmbedlabError, match=re.escape("text|>'")) as caught:
+        inspect(Job(find("emoji"), cell, (0,), tmp_path, metrics=metrics))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["negative", "by after the encoder", "blend"])
+def test_a_text_is_read_by_each_text_encoder_before_weights(folders, tmp_path, where, monkeypatch):
+    source = find(str(folders["sdxl"]))
+    second = source.tokenizers[1]
+    read = set()
+    monkeypatch.setattr(
+        experiment,
+        "tokenize",
+        lambda text, words, *a, own=experiment.tokenize: (read.add((text, words is second)), own(text, words, *a))[1],
+    )
+    cells = {
+        "negative": Cell(PROMPT, guidance=Guidance(negative="green")),
+        "by after the encoder": Cell(PROMPT, [Replace(ALL, "green", "hidden")]),
+        "blend": Cell(PROMPT, [Blend("green", 0.5)]),
+    }
+    check(cells[where], source)
+    assert {("green", False), ("green", True)} <= read
