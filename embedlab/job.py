@@ -197,6 +197,7 @@ def make_room(job: Job) -> None:
     """Make a job's folder, and take away what a killed process left in it."""
     make_folder(job.folder)
     sweep_away(job.folder)
+    sweep_away(job.folder / ".hydra")
 
 
 def finish(

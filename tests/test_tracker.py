@@ -218,7 +218,7 @@ def test_sync_hands_every_offline_run_to_wandb(tmp_path, monkeypatch, capsys):
     sync.main([str(tmp_path)])
     assert asked[0][1:4] == ["-m", "wandb", "sync"]
     assert [Path(path).parent.parent.name for path in asked[0][4:]] == ["0", "1"]
-    assert "2 runs are on the server" in capsys.readouterr().out
+    assert "On the server: 2 runs" in capsys.readouterr().out
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="holds no offline wandb runs"):
         sync.main([str(tmp_path / "none")])
