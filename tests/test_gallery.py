@@ -652,7 +652,7 @@ def test_a_page_follows_a_running_sweep_and_keeps_its_view(opened, tmp_path):
         page.locator('[data-place="1,0"]').click()
         page.locator("#details .command").wait_for()
         synthetic.put(folder / "1", synthetic.result(1, jobs[1], [0, 1]))
-        expect(page.locator('[data-state="done"]')).to_have_count(4)
+        expect(page.locator('[data-state="done"]')).to_have_count(4, timeout=60_000)
         assert page.locator("#score").input_value() == "change/ssim"
         expect(page.locator(".cell.opened")).to_have_attribute("data-key", "0/1")
         synthetic.put(folder / "2", {**synthetic.result(2, jobs[2], []), "status": "failed", "error": "too late"})
@@ -669,7 +669,7 @@ def test_a_page_that_was_opened_before_the_first_job_fills_itself(opened, tmp_pa
     page = opened(index, ready="#nothing")
     folder = synthetic.sweep(tmp_path / "sweep", {WEIGHT: [0, 1]}, [0, 1])
     write(read(folder))
-    expect(page.locator(".cell img")).to_have_count(4)
+    expect(page.locator(".cell img")).to_have_count(4, timeout=60_000)
     assert texts(page, ".across") == ["0", "1"]
 
 
