@@ -36,6 +36,27 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights_to_the_bit(tmp_pa
     assert not list((tmp_path / "b").glob(".*")), "no half-written checkpoint is left"
 
 
+def test_a_run_that_is_asked_to_stop_saves_its_last_step_first(tmp_path):
+    import os
+    import signal
+
+    model = nn.Linear(1, 1)
+    seen = []
+
+    def loss_of(step, generator):
+        seen.append(step)
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model.weight.square().sum(), {}
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="stopped after step 7"):
+        fit(model, loss_of, Schedule(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+    fit(model, loss_of, Schedule(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
+    assert seen == list(range(20))
+
+
 def test_it_learns(tmp_path):
     model = line(tmp_path, Schedule(steps=300, lr=0.05, batch=8, warmup=5))
     torch.testing.assert_close(model.weight, torch.ones(1, 3), atol=0.05, rtol=0)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from embedlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: linear warm-up, then a cosine from `lr` to `lr * floor` at `steps`."""
+    """How long and how fast: linear warm-up, then a cosine from `lr` to `lr * floor` at `steps`; no sheets at 0."""
 
     steps: int
     lr: float
@@ -36,7 +39,7 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch", 1), ("warmup", 0), ("save_every", 1), ("sheet_every", 1)):
+        for name, least in (("steps", 0), ("batch", 1), ("warmup", 0), ("save_every", 1), ("sheet_every", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name} is {value!r}; it has to be a whole number, {least} or more.")
@@ -67,6 +70,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     os.replace(temporary, path)
 
 
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that a step is finished and saved first; the old handler comes back after."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def fit(
     model: nn.Module,
     loss_of: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]],
@@ -79,7 +96,7 @@ def fit(
     """Train `model` until `schedule.steps`; answers with the averaged weights (`ema` 0: the last ones).
 
     `loss_of(step, generator)` gives the loss and figures worth logging. The generator is seeded by the step,
-    so a run that was interrupted sees the batches it would have seen.
+    so a run that was interrupted sees the batches it would have seen. SIGTERM ends it after the step, saved.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -109,34 +126,37 @@ def fit(
 
     began, mean = time.perf_counter(), None
     model.train()
-    for step in range(start, schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        loss, figures = loss_of(step, generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; the last checkpoint is whole.")
-        loss.backward()
-        nn.utils.clip_grad_norm_(params, schedule.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step < 1 / (1 - schedule.ema):  # an average of almost nothing would only lag behind
-            average.module.load_state_dict(model.state_dict())
-        else:
-            average.update_parameters(model)
-        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        done = step + 1
-        if done % 20 == 0 or done == schedule.steps:
-            rate = (done - start) / (time.perf_counter() - began)
-            left = (schedule.steps - done) / rate
-            say(
-                f"{checkpoint.stem}: step {done}/{schedule.steps}  loss {mean:.4f}  "
-                f"{rate * schedule.batch:.1f} samples/s  {left / 60:.0f} min to go"
-            )
-            log({"loss": mean, "samples_per_second": rate * schedule.batch, **figures}, done)
-        if done % schedule.save_every == 0 or done == schedule.steps:
-            save(done)
-        if sheet and (done % schedule.sheet_every == 0 or done == schedule.steps):
-            with torch.no_grad():
-                sheet(average.module.eval(), done)
+    with asked_to_stop() as asked:
+        for step in range(start, schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
+            loss, figures = loss_of(step, generator)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step}; the last checkpoint is whole.")
+            loss.backward()
+            nn.utils.clip_grad_norm_(params, schedule.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if step < 1 / (1 - schedule.ema):  # an average of almost nothing would only lag behind
+                average.module.load_state_dict(model.state_dict())
+            else:
+                average.update_parameters(model)
+            mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+            done = step + 1
+            if done % 20 == 0 or done == schedule.steps:
+                rate = (done - start) / (time.perf_counter() - began)
+                left = (schedule.steps - done) / rate
+                say(
+                    f"{checkpoint.stem}: step {done}/{schedule.steps}  loss {mean:.4f}  "
+                    f"{rate * schedule.batch:.1f} samples/s  {left / 60:.0f} min to go"
+                )
+                log({"loss": mean, "samples_per_second": rate * schedule.batch, **figures}, done)
+            if done % schedule.save_every == 0 or done == schedule.steps or asked.is_set():
+                save(done)
+            if sheet and schedule.sheet_every and (done % schedule.sheet_every == 0 or done == schedule.steps):
+                with torch.no_grad():
+                    sheet(average.module.eval(), done)
+            if asked.is_set():
+                raise SystemExit(f"{checkpoint.stem}: stopped after step {done}, which is saved.")
     return average.module.eval()

@@ -1,16 +1,21 @@
 """How good the default model is, in figures.
 
     python -m embedlab.pretrain.quality [MODEL]
+    python -m embedlab.pretrain.quality [MODEL …] --work pretrain-runs/emoji2 [--seeds 64]
 
-PSNR of the autoencoder and caption retrieval of the CLIP towers, both on the held-out scenes that are shipped with the
-model; the share of generated pictures that are recognised as the word asked for and stand on the ground asked for, over
-all concept words × 8 seeds. Where the sprites are at hand, a classifier that saw nothing but them judges as well.
+The first form: PSNR of the autoencoder and caption retrieval of the CLIP towers, both on the held-out scenes that are
+shipped with the model; the share of generated pictures that are recognised as the word asked for and stand on the
+ground asked for, over all concept words × 8 seeds. Where the sprites are at hand, a classifier that saw nothing but
+them judges as well. The second form prints the table of the bars (`embedlab.pretrain.bars`), a column a model and
+detector; it needs the drawings and the judge that the recipe of the second edition leaves in its folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from embedlab import images
+from embedlab.errors import ConfigError
 from embedlab.experiment import Cell, render
 from embedlab.metrics.clip_score import image_features, text_features
-from embedlab.models import Model, find
-from embedlab.pretrain import scenes
+from embedlab.models import Model, Scorer, find, tokenizer
+from embedlab.pretrain import bars, captions, drawings, eye, recipe, scenes, world
 from embedlab.pretrain.loop import Schedule, fit
 from embedlab.pretrain.stages import psnr
 
@@ -141,5 +147,96 @@ def judge_of(judge: nn.Module, pictures: Tensor) -> Tensor:
     return judge(interpolate(pictures, (64, 64), mode="area")).argmax(1)
 
 
+@dataclass(frozen=True)
+class Column:
+    """What one model reaches: the rates by mark, as each detector sees them; and what no detector is needed for."""
+
+    model: str
+    seen: Mapping[str, Mapping[str, bars.Rate]]
+    psnr: float
+    found: bars.Rate
+
+
+def column(name: str, work: Path, seeds: Sequence[int] = SEEDS, size: int = 32, at_once: int = 8) -> Column:
+    """Put a model to all trials of its words, `size` prompts a measure, each with every seed.
+
+    `work` is the folder of the second edition's stages: it holds the drawings, the judge and, once trained, the eye.
+    """
+    source = find(name)
+    model = source.load()
+    words = [word for word in model.concepts if word in drawings.WORDS]
+    if not words or model.scorer is None:
+        raise ConfigError(f"'{name}' names no concepts that the scenes have; the table is of models trained on them.")
+    ids = captions.Ids(tokenizer())
+    trials = bars.trials(words, size, ids=ids)
+    kinds = {"judge": eye.JUDGE, "eye": eye.EYE}
+    detectors = {
+        kind: eye.load(work / f"{kind}.pt", size) for kind, size in kinds.items() if (work / f"{kind}.pt").exists()
+    }
+    marks: dict[str, list[Mapping[str, bool]]] = {kind: [] for kind in detectors}
+    for i in range(0, len(trials), at_once):
+        part = trials[i : i + at_once]
+        made = render(model, [Cell(trial.prompt, trial.operators) for trial in part], seeds)
+        for kind, detector in detectors.items():
+            for trial, rendered in zip(part, made, strict=True):
+                seen = eye.look(detector, rendered.pictures.mul(2).sub(1))
+                marks[kind] += [trial.ask(one) for one in seen]
+    sprites = drawings.load(work / "sprites")
+    held = recipe.painted(range(64), sprites, recipe.HELD_OUT, held_out=True).add(1).div(2)
+    return Column(
+        name,
+        {kind: bars.rates(mine) for kind, mine in marks.items()},
+        reconstruction(model, held),
+        captions_found(model.scorer, sprites),
+    )
+
+
+def captions_found(scorer: Scorer, sprites: drawings.Sprites, sets: int = 4) -> bars.Rate:
+    """How often a picture's caption is the nearest of 64, of which half differ in order, colour or count only."""
+    hits = 0
+    for part in range(sets):
+        pairs = recipe.with_near_ones(1000 * part, 64, held_out=True)
+        rng = np.random.default_rng(part)
+        texts = [captions.caption(scene, rng).text for scene, _ in pairs]
+        painted = [world.paint(scene, sprites, np.random.default_rng((n, 1))) for scene, n in pairs]
+        features = image_features(scorer, torch.stack([images.to_tensor(picture) for picture in painted]))
+        hits += int(((features @ text_features(scorer, texts).T).argmax(1) == torch.arange(64)).sum())
+    return bars.Rate(hits, 64 * sets)
+
+
+def table(columns: Sequence[Column]) -> str:
+    """The bars as a table in Markdown, a column a model and detector; a rate of another rate is a share of it."""
+    heads = [(c, kind) for c in columns for kind in c.seen]
+    lines = ["| measure | bar | " + " | ".join(f"{c.model}, {kind}" for c, kind in heads) + " |"]
+    lines.append("|---" * (2 + len(heads)) + "|")
+    for name, (what, least, of) in bars.BARS.items():
+        row = [f"| {what} | ≥ {100 * least:.0f} % "]
+        for c, kind in heads:
+            rate, whole = c.seen[kind].get(name), c.seen[kind].get(of or "")
+            share = "" if rate is None or not whole or not whole.hits else f"{100 * rate.share / whole.share:.0f} %: "
+            row.append(f"{share}{rate if rate and rate.of else 'nothing to judge'}")
+        lines.append(" | ".join(row) + " |")
+    lines.append(
+        "| autoencoder, held-out scenes | ≥ 29 dB | " + " | ".join(f"{c.psnr:.1f} dB" for c, _ in heads) + " |"
+    )
+    found = " | ".join(str(c.found) for c, _ in heads)
+    lines.append(f"| caption found among 64 | ≥ 80 % | {found} |")
+    return "\n".join(lines)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m embedlab.pretrain.quality", description=__doc__)
+    parser.add_argument("model", nargs="*", default=["emoji"])
+    parser.add_argument("--work", type=Path, help="the folder of the second edition's stages: prints the table")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--prompts", type=int, default=32, help="prompts a measure")
+    told = parser.parse_args(words)
+    if told.work is None:
+        print(report(measure(told.model[0])))
+    else:
+        print(table([column(name, told.work, tuple(range(told.seeds)), told.prompts) for name in told.model]))
+
+
 if __name__ == "__main__":
-    print(report(measure(sys.argv[1] if len(sys.argv) > 1 else "emoji")))
+    main()

@@ -18,6 +18,9 @@ from embedlab.tracker import Run
 STAGES = ("data", "vae", "whole", "decoder", "clip", "vision", "unet", "export", "quality")
 
 
+SECOND = ("drawings", "vae", "text", "judge", "latents", "unet", "eye", "vision", "export", "quality")
+
+
 def main() -> None:
     """The command; what the user can mend is one line and exit code 2."""
     with mendable():
@@ -33,10 +36,13 @@ def app(config: DictConfig) -> None:
 
 def work(config: DictConfig) -> None:
     """Check everything, then run stage by stage."""
+    if config.edition not in (1, 2):
+        raise ConfigError(f"edition is {config.edition!r}; it has to be 1 or 2.")
+    known = STAGES if config.edition == 1 else SECOND
     if not OmegaConf.is_list(config.stages) or not config.stages:
-        raise ConfigError(f"stages is {config.stages!r}; it has to be a list, such as [vae,whole]: {listed(STAGES)}.")
-    if unknown := [str(stage) for stage in config.stages if stage not in STAGES]:
-        raise ConfigError(f"there is no stage {listed(unknown)}; choose from {listed(STAGES)}.")
+        raise ConfigError(f"stages is {config.stages!r}; it has to be a list, such as {known[1:3]}: {listed(known)}.")
+    if unknown := [str(stage) for stage in config.stages if stage not in known]:
+        raise ConfigError(f"there is no stage {listed(unknown)}; choose from {listed(known)}.")
     if not isinstance(config.warm_start, bool):
         raise ConfigError(f"warm_start is {config.warm_start!r}; it has to be true or false.")
     if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
@@ -48,6 +54,9 @@ def work(config: DictConfig) -> None:
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.edition == 2:
+        second(config)
+        return
     folder, target = Path(config.folder), Path(config.export_to)
     device = pick_device(config.device)
     trained = [stage for stage in STAGES if stage in config.stages and stage not in ("data", "export", "quality")]
@@ -72,6 +81,35 @@ def work(config: DictConfig) -> None:
                 train: Any = {"clip": stages.clip, "vision": stages.clip, "unet": stages.unet}.get(stage, stages.vae)
                 more = {} if stage == "unet" else {"stage": stage}
                 train(folder, schedules[stage], partial(_log, run), partial(_show, run), device, **more)
+
+
+def second(config: DictConfig) -> None:
+    """The stages of the second edition."""
+    from embedlab.models import pick_device
+    from embedlab.pretrain import drawings, quality, recipe, stages
+
+    folder, target, device = Path(config.folder), Path(config.export_to), pick_device(config.device)
+    schedules = {
+        stage: hydra.utils.instantiate(config[stage], _convert_="all")
+        for stage in recipe.TRAINED
+        if stage in config.stages
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker = hydra.utils.instantiate(config.tracker, _convert_="all")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    for stage in (s for s in SECOND if s in config.stages):
+        if stage == "drawings":
+            drawings.fetch(folder / "sprites")
+            stages.tokenizer(folder)
+        elif stage == "latents":
+            recipe.latents(folder, config.scenes)
+        elif stage == "export":
+            recipe.export(folder, target)
+        elif stage == "quality":
+            print(quality.table([quality.column(name, folder) for name in (str(target), "emoji")]))
+        else:
+            with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
+                recipe.TRAINED[stage](folder, schedules[stage], partial(_log, run), partial(_show, run), device)
 
 
 def _log(run: Run, figures: dict[str, float], step: int) -> None:

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -96,11 +96,12 @@ def data(folder: Path, count: int = 24_000, held_out: int = 512, long: int = 3_0
                 scene = scenes.Scene(tuple(row["words"]), row["style"], row["ground"], row["relation"])
                 row["caption"] = scenes.long_caption(scene, rng, int(rng.integers(1, 5)))
         pictures.flush()
-        write_atomically(folder / f"{name}.json", partial(_write, text=json.dumps(rows)))
+        write_atomically(folder / f"{name}.json", partial(write_text, text=json.dumps(rows)))
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; for `write_atomically`."""
+    path.write_text(text, encoding="utf-8")
 
 
 def has_data(folder: Path) -> bool:
@@ -550,7 +551,6 @@ def words_in(text: str) -> list[str]:
 
 def export(folder: Path, target: Path, held_out: int = 64) -> None:
     """Write the stages' weights as a diffusers folder in fp16, with the image tower and some held-out scenes."""
-    target.mkdir(parents=True, exist_ok=True)
     vae_model = make_vae()
     vae_model.load_state_dict(vae_weights(folder))
     _, factor = latents_of(folder, "train")
@@ -564,7 +564,31 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     image = CLIPVisionModelWithProjection._from_config(towers.config.vision_config)
     image.vision_model.load_state_dict(towers.vision_model.state_dict())
     image.visual_projection.load_state_dict(towers.visual_projection.state_dict())
-    for name, part in (("vae", vae_model), ("unet", unet_model), ("text_encoder", text), ("image_encoder", image)):
+    parts = {"vae": vae_model, "unet": unet_model, "text_encoder": text, "image_encoder": image}
+    seen = {
+        word
+        for row in rows_of(folder, "train")[1]
+        for key in ("caption", "long")
+        for word in words_in(row.get(key) or "")
+    }
+    pictures, rows = rows_of(folder, "held_out")
+    write_model(folder, target, parts, list(scenes.WORDS), seen, pixels(pictures[:held_out]), rows[:held_out])
+
+
+def write_model(
+    folder: Path,
+    target: Path,
+    parts: Mapping[str, Any],
+    concepts: list[str],
+    words: set[str],
+    pictures: Tensor,
+    rows: list[dict[str, Any]],
+) -> None:
+    """A diffusers folder in fp16 of trained parts, with what embedlab wants to know of them: concepts, the words that
+    were seen, and held-out scenes, as pictures in [-1, 1] and rows.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
         part.half().save_pretrained(target / name)
         config = json.loads((target / name / "config.json").read_text())
         if "dtype" in config:  # half on disk, but computed in full where nobody says otherwise
@@ -595,14 +619,7 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     index |= {"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}
     index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"]}
     (target / "model_index.json").write_text(json.dumps(index, indent=1))
-    (target / "concepts.json").write_text(json.dumps(list(scenes.WORDS), indent=1))
-    seen = {
-        word
-        for row in rows_of(folder, "train")[1]
-        for key in ("caption", "long")
-        for word in words_in(row.get(key) or "")
-    }
-    (target / "words.json").write_text(json.dumps(sorted(seen), indent=1))
-    pictures, rows = rows_of(folder, "held_out")
-    grid(pixels(pictures[:held_out]), 8).save(target / "held_out.png", optimize=True)
-    (target / "held_out.json").write_text(json.dumps(rows[:held_out], indent=1))
+    (target / "concepts.json").write_text(json.dumps(concepts, indent=1))
+    (target / "words.json").write_text(json.dumps(sorted(words), indent=1))
+    grid(pictures, 8).save(target / "held_out.png", optimize=True)
+    (target / "held_out.json").write_text(json.dumps(rows, indent=1))
