@@ -1,5 +1,6 @@
 # make demo   set up and see the first experiment
 # make test   set up, lint, format check, types, all tests; a Chromium is fetched for the gallery's where there is none
+# make test-hostile   all hostile trials; make test runs a third of them, by the day
 # make test-slurm   the launcher for Slurm against a real one, which it installs (as root), starts and stops
 # PIP_ARGS is handed to pip: on a laptop, whatever gets the small CPU build of torch (see README).
 PYTHON ?= python3
@@ -7,7 +8,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slurm lint clean
+.PHONY: demo test test-hostile test-slurm lint clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -22,6 +23,9 @@ demo: $(STAMP)
 test: lint
 	@$(BIN)/python tests/browser.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+test-hostile: $(STAMP)
+	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile
 
 test-slurm: $(STAMP)
 	$(BIN)/python tests/slurm/run.py

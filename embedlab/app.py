@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.build import PARTS, SETTINGS, complete, lacking
+from embedlab.clean import check_name, clean_streams, one_line, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, listed
 from embedlab.progress import Display, aside, stage
 from embedlab.settings import LONG, advice, conf_dir, every, of_group, of_option, options
@@ -40,6 +41,7 @@ UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.EEXIST, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),  # full, one way or another
 )
+PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "store")  # what Hydra and we make folders of
 HERE = Path(__file__).resolve().parent
 # nothing is drawn, so nothing is written
 EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
@@ -47,8 +49,17 @@ EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_su
 
 def main() -> None:
     """The `embedlab` command. What the user can mend is one line and exit code 2; anything else is a traceback."""
+    with clean_streams():
+        try:
+            run(sys.argv[1:])
+        except Exception:  # one of ours; it is told here, because what it holds has to be fit to be seen
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def run(words: list[str]) -> None:
+    """The same, of these words."""
     with mendable(), one_line_warnings():
-        words = sys.argv[1:]
         if words[:1] == ["help"] or words[:1] == ["--help"]:
             words = [*words[1:], "--help"]
         if words and (module := COMMANDS.get(words[0], ("",))[0]):
@@ -71,7 +82,10 @@ def ready(words: Sequence[str]) -> list[str]:
             raise ConfigError("explain takes one cell; leave out -m and the lists of values.")
         check(words)
         return [*words, *EXPLAIN]
-    check([word for word in words if not word.startswith("resume=")])
+    check([word for word in words if not word.startswith(("resume=", "trust="))])
+    for word in words:
+        if word.partition("=")[0] in PLACES:
+            check_name(Path(word.partition("=")[2]))
     if sweep:
         said_twice(words)
     for word in [word for word in words if word.startswith("resume=")]:
@@ -219,7 +233,7 @@ def fail(line: str, code: int = 2) -> None:
 
 def say(line: str) -> None:
     """One line on standard error."""
-    print(f"embedlab: {' '.join(line.split())}", file=sys.stderr)
+    print(f"embedlab: {one_line(line)}", file=sys.stderr)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -371,6 +385,7 @@ def app(config: DictConfig) -> None:
     """Run one job as Hydra composed it."""
     with mendable():  # here, because Hydra comments on whatever leaves a job
         try:
+            redact_files(Path(output_dir()).glob(".hydra/*.yaml"))
             work(config)
         except Exception as error:
             line = message_of(error)
@@ -475,10 +490,11 @@ def carry_out_alone(job: Any, config: DictConfig, sweep: Path | None) -> None:
     from embedlab.launch import store_of, write_hydra
     from embedlab.store import Store, make_folder
     from embedlab.sweep import records, table, write_tables
+    from embedlab.tracker import make_ready
 
     there = finished(job)
     if there is None or not there.get("logged"):
-        job.tracker.ready()
+        make_ready(job.tracker)
     make_room(job)
     write_hydra(job, config, HydraConfig.get())
     folder = store_of(config.store, sweep or job.folder)
@@ -517,7 +533,7 @@ def name_of_model(config: DictConfig) -> str:
 
 def job_of(config: DictConfig, make: Any = None, **place: Any) -> Any:
     """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
-    from embedlab.build import Maker, cell_of, redact
+    from embedlab.build import Maker, cell_of
     from embedlab.job import Job
 
     if unknown := [str(key) for key in config if key not in SETTINGS]:

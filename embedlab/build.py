@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.errors import ConfigError, contained, listed
-from embedlab.files import write
 
 if TYPE_CHECKING:
     from embedlab.experiment import Cell
@@ -175,36 +172,3 @@ def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of
         start=make(config, "start"),
         size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
     )
-
-
-def redact(value: Any) -> Any:
-    """A config fit to be logged: values taken from secrets of the environment are blanked.
-
-    >>> os.environ["A_KEY"] = "s3cret-value"
-    >>> redact({"a": "s3cret-value", "b": [1]})
-    {'a': '***', 'b': [1]}
-    """
-    secrets = [
-        text
-        for name, text in os.environ.items()
-        if len(text) > 7 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
-    ]
-
-    def blank(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: blank(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [blank(inner) for inner in value]
-        if isinstance(value, str):
-            for secret in secrets:
-                value = value.replace(secret, "***")
-        return value
-
-    return blank(value)
-
-
-def redact_files(files: Iterable[Path]) -> None:
-    """The same in text files that others wrote, such as Hydra."""
-    for file in files:
-        if (blanked := redact(text := file.read_text(encoding="utf-8"))) != text:
-            write(file, blanked.encode())

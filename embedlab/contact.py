@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedlab import sweep
+from embedlab import readers, sweep
+from embedlab.clean import one_line
 from embedlab.errors import ConfigError, listed
 
 WIDE, TALL = 16, 24  # columns and rows of a page
@@ -43,10 +45,10 @@ def main(argv: list[str]) -> None:
     from embedlab.app import Parser
 
     parser = Parser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
-    parser.add_argument("sweep", metavar="SWEEP", type=Path, help="the folder of a sweep")
+    parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")
     parser.add_argument("--rows", metavar="KEY", help="the axis that goes down; the last part of its name will do")
     parser.add_argument("--columns", metavar="KEY", help="the axis that goes across")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="the first page (SWEEP/sheet.png)")
+    parser.add_argument("--to", type=readers.word, metavar="FILE", help="the first page (SWEEP/sheet.png)")
     words = parser.parse_args(argv)
     results = results_of(words.sweep)
     for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to):
@@ -58,6 +60,8 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise ConfigError(f"the folder '{folder}' {'is a file' if folder.exists() else 'is not there'}.")
     results = sweep.collect(folder)
+    for line in sweep.unread(folder):
+        print(f"notice: {one_line(line)}; it is left out.", file=sys.stderr)
     if not results:
         raise ConfigError(f"'{folder}' holds no sweep: none of its folders has a result.json that can be read.")
     return results

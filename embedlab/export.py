@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embedlab.clean import redact
 from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, check_cell, embed_all, encode, equal_lengths, texts_of
 from embedlab.errors import ConfigError, OperatorError, brief
@@ -133,7 +134,7 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
         raise ConfigError(f"the tensor '{gone[0]}' has no numbers (it is on the meta device).")
     plain = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
     try:
-        text = json.dumps(recipe(made_by), ensure_ascii=False, allow_nan=True)
+        text = json.dumps(redact(recipe(made_by)), ensure_ascii=False, allow_nan=True)
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"the recipe of '{path}' cannot be written: {error}.") from None
     try:

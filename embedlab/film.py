@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from embedlab import readers
+from embedlab.clean import drawn_on, one_line
 from embedlab.contact import axes_of, named, results_of, said, short_names, values_of
-from embedlab.errors import ConfigError, listed
+from embedlab.errors import ConfigError, EmbedlabError, listed
 
 HALVINGS = 12  # of a way in which too much happens
 MOST = 24  # pictures in a frame
+LONGEST = 600  # seconds; a GIF shows a picture 655 of them at the most
+MANY = 5000  # pictures of an MP4 from which on it has fewer a second
 RATE = 25  # pictures a second of an MP4, in which a frame is shown as often as its time needs
 PARTS = ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "size")
 
@@ -319,11 +324,9 @@ def whole(value: float) -> int | float:
 def open_whole(path: Path) -> Image.Image:
     """A picture, read to its end."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        why = error.strerror or "it is no picture, or cut short"
-        raise ConfigError(f"'{path}' cannot be read: {why}. embedlab -m resume=SWEEP makes lost ones again.") from None
+        return readers.open_picture(path).convert("RGB")
+    except EmbedlabError as error:
+        raise ConfigError(f"{error} embedlab -m resume=SWEEP makes lost ones again.") from None
 
 
 # ── frames and files ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -411,7 +414,7 @@ def write_mp4(pictures: Sequence[Image.Image], path: Path, times: Sequence[float
         import av
     except ImportError:
         raise ConfigError("an MP4 is written by PyAV, which is not installed: pip install 'embedlab[film]'") from None
-    rate = max(rate, math.ceil(1 / min(times)))
+    rate = max(min(rate, MANY // math.ceil(sum(times))), math.ceil(1 / min(times)))
     width, height = pictures[0].size
     size = (width + width % 2, height + height % 2)
     with whole_file(path) as file, av.open(str(file), "w", format="mp4", options={"movflags": "faststart"}) as video:
@@ -452,7 +455,7 @@ def main(argv: list[str]) -> None:
     from embedlab.app import Parser, quiet
 
     parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
-    parser.add_argument("sweep", metavar="SWEEP", type=Path, help="the folder of a sweep")
+    parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")
     parser.add_argument("--along", metavar="KEY", help="the setting; left out, the only one that takes several numbers")
     parser.add_argument("--seed", default=None, metavar="N|all", help="the seed (the first), or all side by side")
     parser.add_argument("--frames", type=int, metavar="N", help="how many; those in between are rendered")
@@ -463,7 +466,7 @@ def main(argv: list[str]) -> None:
         default="weight",
         help="constant steps of the setting; perceptual: beside that a film of equal CLIP-image distances (25 frames)",
     )
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the files go (the sweep's folder)")
+    parser.add_argument("--to", type=readers.word, metavar="FOLDER", help="where the files go (the sweep's folder)")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose operators may run"
     )
@@ -471,8 +474,8 @@ def main(argv: list[str]) -> None:
     frames = 25 if words.frames is None and words.pace == "perceptual" else words.frames
     if frames is not None and not 2 <= frames <= 1000:
         raise ConfigError(f"--frames is {words.frames}; it goes from 2 to 1000.")
-    if not 0 < words.seconds <= 3600:
-        raise ConfigError(f"--seconds is {words.seconds:g}; it has to be above 0, and an hour at the most.")
+    if not 0 < words.seconds <= LONGEST:
+        raise ConfigError(f"--seconds is {words.seconds:g}; it has to be above 0, and {LONGEST} at the most.")
     if words.seed not in (None, "all") and not words.seed.isdecimal():
         raise ConfigError(f"--seed is {words.seed!r}; it is a number or all.")
     if frames is not None and words.seconds / frames < 0.02:
@@ -481,9 +484,11 @@ def main(argv: list[str]) -> None:
     results = results_of(words.sweep)
     key = axis_along(results, words.along)
     takes = takes_of(results, key, int(words.seed) if words.seed and words.seed != "all" else words.seed)
-    folder = words.to or words.sweep
+    folder = words.sweep if words.to is None else words.to
     # on a terminal, UNet calls as they are made; elsewhere nothing
-    with tqdm(desc=f"film along {key}", unit=" UNet calls", disable=None, leave=False) as bar:
+    with tqdm(
+        desc=f"film along {one_line(key)}", unit=" UNet calls", disable=None, leave=False, file=drawn_on(sys.stderr)
+    ) as bar:
         stage = Stage(takes, key, words.trust, lambda step: bar.update())
         if left_out := sorted({float(value) for value in values_of(results)[key]} - set(stage.shot)):
             told = listed(f"{weight:g}" for weight in left_out)

@@ -17,7 +17,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
-from embedlab import infotext
+from embedlab import infotext, readers
+from embedlab.clean import printable, redact
 from embedlab.errors import ConfigError, PictureError
 from embedlab.files import written
 
@@ -91,14 +92,11 @@ def as_seen(picture: Image.Image) -> Image.Image:
 
 def open_picture(path: Path) -> Image.Image:
     """The picture in a file, as seen; PictureError for what is none."""
+    picture = readers.open_picture(path)
     try:
-        with Image.open(path) as picture:
-            return as_seen(picture)
+        return as_seen(picture)
     except PictureError as error:
         raise PictureError(f"'{path}' cannot be started from: {error}") from None
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise PictureError(f"'{path}' is not a picture that can be read: {why[:200]}") from None
 
 
 @dataclass(frozen=True)
@@ -144,9 +142,9 @@ def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = Non
     """Write a PNG, whole or not at all, with `settings` as JSON inside, and `parameters` as other tools read them."""
     chunks = PngImagePlugin.PngInfo()
     if settings is not None:
-        chunks.add_itxt(KEY, json.dumps(settings, ensure_ascii=False, default=str))
+        chunks.add_itxt(KEY, json.dumps(redact(settings), ensure_ascii=False, default=str))
     if parameters:
-        chunks.add_text(infotext.KEY, parameters)
+        chunks.add_text(infotext.KEY, redact(parameters))
     try:
         written(path, lambda file: picture.save(file, format="PNG", pnginfo=chunks, compress_level=4))
     except OSError as error:
@@ -157,20 +155,20 @@ def save(picture: Image.Image, path: Path, settings: dict[str, Any] | None = Non
 def is_whole(path: Path) -> bool:
     """Whether a PNG is there to its end."""
     try:
+        readers.check_file(path)
         with path.open("rb") as file:
             file.seek(-len(END), os.SEEK_END)
             return file.read() == END
-    except OSError:
+    except (OSError, ConfigError):
         return False
 
 
 def settings_of(path: Path) -> dict[str, Any]:
     """The settings inside a PNG that embedlab wrote."""
-    with Image.open(path) as picture:
-        text = getattr(picture, "text", {}).get(KEY)
+    text = getattr(readers.open_picture(path), "text", {}).get(KEY)
     if text is None:
         raise ConfigError(f"'{path}' holds no embedlab settings.")
-    return json.loads(text)
+    return readers.parsed(text)
 
 
 Shown = Image.Image | Path | str | None  # a picture, the file of one, why there is none, or nothing yet
@@ -230,21 +228,17 @@ def size_of(shown: Shown) -> tuple[int, int] | None:
     if isinstance(shown, Image.Image):
         return shown.size
     try:
-        if isinstance(shown, Path):
-            with Image.open(shown) as picture:
-                return picture.size
-    except OSError:
-        pass
-    return None
+        return readers.open_picture(shown).size if isinstance(shown, Path) else None
+    except PictureError:
+        return None
 
 
 def place(shown: Shown, size: tuple[int, int]) -> Image.Image:
     """What stands in a place of a sheet: the picture, grey, or grey with a cross and the reason."""
     if isinstance(shown, Path):
         try:
-            with Image.open(shown) as picture:
-                return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        except OSError:
+            return readers.open_picture(shown).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        except PictureError:
             shown = f"{shown.name} cannot be read"
     if isinstance(shown, Image.Image):
         return shown.convert("RGB").resize(size, Image.Resampling.LANCZOS)
@@ -272,7 +266,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 def wrap(label: str, font: Any, width: float, most: int = 3) -> list[str]:
     """Break a label at spaces into lines that fit."""
     lines: list[str] = []
-    for word in label.split():
+    for word in printable(redact(label)).split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         elif len(lines) > most:
@@ -285,7 +279,8 @@ def wrap(label: str, font: Any, width: float, most: int = 3) -> list[str]:
 
 
 def shorten(line: str, font: Any, width: float) -> str:
-    """Cut a line that is too wide and end it with an ellipsis."""
+    """Cut a line that is too wide and end it with an ellipsis; secrets are blanked before."""
+    line = redact(line)
     if len(line) <= width and font.getlength(line) <= width:
         return line
     line = line[: int(width)]  # no letter is narrower than a pixel; a prompt may have 40,000 of them

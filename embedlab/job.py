@@ -6,7 +6,6 @@ Files come first: a tracker is told afterwards, from the files, so that what it 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from embedlab import images
-from embedlab.build import redact
+from embedlab import images, readers
+from embedlab.clean import redact
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
 from embedlab.experiment import (
     Cell,
@@ -41,7 +40,7 @@ from embedlab.models import Model, Source
 from embedlab.sampler import check_seeds, noise_of
 from embedlab.schedule import timed
 from embedlab.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
-from embedlab.tracker import Run, Silent, Tracker, begin_anew
+from embedlab.tracker import Run, Silent, Tracker, begin_anew, check_tracker, opened
 
 UNTOLD = ("file", "baseline", "key", "batch", "runtime")  # of a picture's row: what no table of a tracker shows
 
@@ -75,6 +74,7 @@ class Job:
             raise ConfigError(f"export is {self.export!r}; it has to be true or false.")
         if self.export and timed(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
+        check_tracker(self.tracker)
         if self.group is not None and not isinstance(self.group, str):
             raise ConfigError(f"group is {self.group!r}; it has to be a text.")
 
@@ -185,10 +185,10 @@ def finished(job: Job) -> dict[str, Any] | None:
 
 def _cut_short(path: Path) -> bool:
     try:
-        value = json.loads(path.read_text())
-    except ValueError:
+        value = readers.parsed(readers.read_bytes(path).decode("utf-8"))
+    except (readers.JSONError, UnicodeDecodeError):
         return True
-    except OSError:
+    except ConfigError:
         return False
     return not isinstance(value, dict) or not isinstance(value.get("format", 0), int)
 
@@ -332,14 +332,15 @@ def log(job: Job, result: dict[str, Any], run: Run) -> None:
 
 
 def _open(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    return readers.open_picture(path).convert("RGB")
 
 
 def logged(job: Job, result: dict[str, Any]) -> None:
     """Open a run, tell it everything, close it, and note in the job's result that it knows."""
     begin_anew(job.folder)
-    with job.tracker.run(job.run_name or job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group) as run:
+    with opened(
+        job.tracker, job.run_name or job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group
+    ) as run:
         log(job, result, run)
     result["logged"] = True
     result.pop("log_error", None)  # of an earlier try

@@ -29,11 +29,15 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from embedlab.build import Maker, complete, part_of, redact, redact_files
+from embedlab import readers
+from embedlab.build import Maker, complete, part_of
+from embedlab.clean import check_name, one_line, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, contained, listed
-from embedlab.experiment import score_names, scored_words
+from embedlab.experiment import fingerprint, score_names, scored_words
 from embedlab.job import Job, finished, inspect, make_room, of_sweep, reason_of, state_of
 from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
+from embedlab.tracker import make_ready
+from embedlab.trust import check_command
 
 Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
@@ -143,6 +147,7 @@ def launch(
                     if other := collision(same, config, job, overrides, searching):
                         raise ConfigError(other)
                     state_of(job)
+                    check_name(job.folder)
                     if taken := misplaced(homes, job, folder):
                         raise ConfigError(taken)
                     jobs.append(job)
@@ -163,7 +168,7 @@ def launch(
         if wrong:
             refuse(wrong, len(job_overrides))
         results |= {job.number: done for job in jobs if (done := finished(job)) is not None}
-        jobs[0].tracker.ready()
+        make_ready(jobs[0].tracker)
         left = [job for job in jobs if job.number not in results]
         elsewhere = crew(folder) if crew and left else None
         if any(folder.glob(".queue-*")):
@@ -340,7 +345,9 @@ def collision(
 ) -> str | None:
     """What to say when a job comes to the settings of another: two axes that set the same thing, or one too long."""
     settings = {key: value for key, value in job.config.items() if not key.startswith(UNSAID)}
-    other, said = same.setdefault(json.dumps(settings, sort_keys=True, default=str), (job.overrides, lines))
+    # secrets are blanked in the settings, not in the cell
+    alike = json.dumps([settings, fingerprint(job.cell)], sort_keys=True, default=str)
+    other, said = same.setdefault(alike, (job.overrides, lines))
     if differing := [key for key in job.overrides if job.overrides[key] != other.get(key)]:
         return (
             f"{listed(f'{key}={job.overrides[key]}' for key in differing)} changes nothing beside "
@@ -373,7 +380,7 @@ def store_of(setting: Any, folder: Path) -> Path:
         return folder / ".cells"
     if not isinstance(setting, str) or not setting.strip():
         raise ConfigError(f"store is {setting!r}; it has to be a folder, or null for one in the sweep's own.")
-    return Path(setting).expanduser().absolute()
+    return readers.path_of(setting, "store").absolute()
 
 
 # ── the sweep's folder ────────────────────────────────────────────────────────────────────────────────────────────
@@ -386,6 +393,7 @@ def hold(folder: Path) -> None:
     """Let no other process work in a sweep's folder until this one ends."""
     if folder in _held:
         return
+    check_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -417,7 +425,7 @@ def release(folder: Path) -> None:
 
 def _holder(folder: Path) -> str:
     try:
-        who = json.loads((folder / ".holder").read_text())
+        who = json.loads((folder / ".holder").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "another process"
     return f"process {who['process']} on {who['host']} since {who['since']}"
@@ -491,7 +499,7 @@ def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
         sys.exit(2)
     for line, which in wrong.items():
         said = which[0] if len(which) == 1 else f"{len(which)} jobs, first {which[0]}"
-        print(f"embedlab: {said}: {' '.join(line.split())}", file=sys.stderr)
+        print(f"embedlab: {one_line(f'{said}: {line}')}", file=sys.stderr)
     if jobs > 1:
         count = sum(len(which) for which in wrong.values())
         print(
@@ -505,7 +513,7 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
     """The command line that goes on with a sweep: its own, in its own folder."""
     if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":  # quoted twice, as Hydra wants it elsewhere
         path = path[1:-1]
-    folder = Path(os.path.abspath(Path(path).expanduser()))
+    folder = Path(os.path.abspath(readers.path_of(path, "resume")))
     known = read_json(folder / "sweep.json") if folder.is_dir() else None
     if known is None:
         raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a sweep.json.")
@@ -517,6 +525,8 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
             f"a secret was blanked ('***') in the command of '{path}'; give the same command with "
             f"hydra.sweep.dir={path} instead."
         )
+    trust = [word.removeprefix("trust=") for word in more if word.startswith("trust=")]
+    more = [word for word in more if not word.startswith("trust=")]
     if other := [word for word in more if word.startswith("hydra.sweep") or not word.startswith(AFTERWARDS)]:
         raise ConfigError(
             f"resume={path} goes on with the plan it had; leave out {listed(other)}, or start a new sweep."
@@ -528,6 +538,7 @@ def taken_up(path: str, more: Sequence[str]) -> list[str]:
     elsewhere = any(word.startswith("hydra/launcher=") for word in more)
     kept = [word for word in command if word.partition("=")[0] not in said]
     kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
+    check_command(kept, str(folder / "sweep.json"), trust)
     return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
 
 

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from embedlab.clean import drawn_on, one_line, redact
 from embedlab.errors import counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ EVERY = 60.0  # seconds between lines where there is no terminal
 
 def stage(text: str) -> None:
     """Say what begins now; said before anything heavy is imported, so that nobody waits without a word."""
-    print(f"{text} …", flush=True)
+    print(f"{one_line(text)} …", flush=True)
 
 
 def aside(text: str) -> None:
@@ -38,7 +39,7 @@ class Display:
     """Watches a plan: denoising steps, UNet evaluations a second, time left, memory, failures, the newest job."""
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=False, soft_wrap=True, highlight=False)
+        self.console = console or Console(file=drawn_on(sys.stdout), soft_wrap=True, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -136,18 +137,18 @@ class Display:
     def finished(self, job: Job, result: dict[str, Any]) -> None:
         """A job."""
         self.done += 1
-        self.newest = str(job.folder)
+        self.newest = one_line(redact(str(job.folder)))
 
     def failed(self, job: Job, reason: str) -> None:
         """Said at once, and again at the end."""
         self.failures += 1
-        self.console.print(f"job {job.number} ({job.title}) failed: {reason}", markup=False)
+        self.console.print(one_line(redact(f"job {job.number} ({job.title}) failed: {reason}")), markup=False)
 
     def note(self, text: str) -> None:
         """Said once, however many jobs it is true of."""
         if text not in self._notes:
             self._notes.add(text)
-            self.console.print(text, markup=False)
+            self.console.print(one_line(redact(text)), markup=False)
 
 
 def memory() -> str:

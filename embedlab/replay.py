@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from embedlab import readers
 from embedlab.errors import ConfigError, PictureError
 
 if TYPE_CHECKING:
@@ -102,27 +100,16 @@ def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
     from embedlab.images import KEY
 
     try:
-        with Image.open(path, formats=["PNG"]) as file:
-            file.load()
-            text, picture = file.text.get(KEY), file.convert("RGB")  # type: ignore[attr-defined]
-    except UnidentifiedImageError:
+        file = readers.open_picture(path, formats=["PNG"])
+    except readers.NoPictureError:
         raise PictureError(f"'{path}' is no PNG; only the PNGs that embedlab writes can be made again.") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise PictureError(f"'{path}' cannot be read to its end: {error}.") from None
+    text, picture = getattr(file, "text", {}).get(KEY), file.convert("RGB")
     if text is None:
         raise PictureError(f"'{path}' holds no embedlab settings; it is of another tool, or they were taken out.")
     try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError):
-        settings = None
+        settings = readers.parsed(text)
+    except readers.JSONError as error:
+        raise PictureError(f"the embedlab settings in '{path}' are damaged: {error}.") from None
     if not isinstance(settings, dict):
         raise PictureError(f"the embedlab settings in '{path}' are damaged: they are no JSON object.")
     return settings, picture
@@ -254,9 +241,9 @@ def main(argv: list[str]) -> None:
     parser = Parser(
         "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
     )
-    parser.add_argument("picture", metavar="PICTURE", type=Path, help="a PNG that embedlab wrote")
+    parser.add_argument("picture", metavar="PICTURE", type=readers.word, help="a PNG that embedlab wrote")
     parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="where to save the new picture; else nothing is written"
+        "--to", type=readers.word, metavar="FILE", help="where to save the new picture; else nothing is written"
     )
     parser.add_argument(
         "--trust",
@@ -270,7 +257,7 @@ def main(argv: list[str]) -> None:
     aside(f"making {words.picture} again")
     quiet()
     done = replay(words.picture, words.trust)
-    if words.to:
+    if words.to is not None:
         from embedlab.images import save
 
         save(done.picture, words.to)

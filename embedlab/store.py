@@ -24,6 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from embedlab import readers
+from embedlab.clean import check_name, redact
 from embedlab.errors import ConfigError
 from embedlab.experiment import Cell, Drawn, fingerprint
 from embedlab.files import write
@@ -107,7 +109,7 @@ class Store:
         """A finished picture as it was kept; None where there is none, or only a file that cannot be read."""
         if key not in self._recent:
             try:
-                self._keep(key, unpacked(self.path(key).read_bytes(), key))
+                self._keep(key, unpacked(readers.read_bytes(self.path(key)), key))
             except (OSError, SafetensorError, KeyError, ValueError, TypeError, EOFError):
                 return None
         self._recent.move_to_end(key)
@@ -170,6 +172,7 @@ def of_png(data: UInt8[Tensor, " byte"]) -> Float[Tensor, "3 height width"]:
 
 def make_folder(folder: Path) -> None:
     """Make a folder, and see that files can be written in it."""
+    check_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
@@ -182,7 +185,7 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    write(path, json.dumps(value, indent=1, ensure_ascii=False, default=str).encode())
+    write(path, json.dumps(redact(value), indent=1, ensure_ascii=False, default=str).encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -191,12 +194,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises ConfigError for one that is cut short, is none of ours, or is of a newer embedlab.
     """
     try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}.") from None
-    except ValueError:
+        if not os.path.lexists(path):
+            return None
+        value = readers.parsed(readers.read_bytes(path).decode("utf-8"))
+    except (readers.JSONError, UnicodeDecodeError):
         raise ConfigError(
             f"'{path}' is cut short or no JSON; take it away, and what it tells of is made again."
         ) from None
@@ -210,15 +211,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def readable(result: Mapping[str, Any]) -> bool:
+def readable(result: Any) -> bool:
     """Whether a result.json is one of ours: it has pictures, and nothing in it is of another kind than ours."""
-    kinds = {"scores": dict, "overrides": dict, "label": str, "prompt": str}
-    rows = result.get("pictures")
-    return (
-        isinstance(rows, list)
-        and all(isinstance(row, dict) and isinstance(row.get("seed"), int) for row in rows)
-        and all(isinstance(result.get(name, kind()), kind) for name, kind in kinds.items())
-    )
+    return readers.wrong_with(result) is None
 
 
 def sweep_away(folder: Path, names: Iterable[str] = ()) -> None:

@@ -21,8 +21,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from embedlab import readers
+from embedlab.clean import one_line, redact
+from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import write as write_file
-from embedlab.tracker import Silent, Tracker, begin_anew
+from embedlab.tracker import Silent, Tracker, begin_anew, opened
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
 CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
@@ -55,7 +58,7 @@ class Collect(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
-        from embedlab.build import part_of, redact
+        from embedlab.build import part_of
         from embedlab.launch import DISPLAYS, FAILED
         from embedlab.progress import stage
 
@@ -88,7 +91,8 @@ def conclude(
         unlogged = None if isinstance(tracker, Silent) else result.get("log_error")
         for reason in (result.get("error"), unlogged):
             if reason:
-                failures.setdefault((result["job"], reason), (result["job"], result["name"], reason))
+                number, name = result.get("job") or 0, one_line(redact(result.get("name") or ""))
+                failures.setdefault((number, reason), (number, name, reason))
     done = [result for result in results if any("file" in row for row in result["pictures"])]
     try:
         if done:
@@ -108,7 +112,8 @@ def conclude(
         print(f"\n{len(failures)} failed:")
         for number, name, reason in sorted(failures.values()):
             print(
-                f"  {f'job {number} ' if number >= 0 else ''}({name if len(name) < 80 else name[:79] + '…'}): {reason}"
+                f"  {f'job {number} ' if number >= 0 else ''}({name if len(name) < 80 else name[:79] + '…'}): "
+                f"{one_line(reason)}"
             )
         again = f"embedlab -m resume={shlex.quote(str(folder))}"
         print(f"The same command again, or {again}, makes what is missing and nothing else.")
@@ -117,14 +122,11 @@ def conclude(
 
 def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group: str) -> None:
     """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
-    from PIL import Image
-
     rows, varied = records(results), axes(results)
     config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
     begin_anew(folder)
-    with tracker.run(f"sweep {group}", folder, config, group) as run:
-        with Image.open(folder / "sheet.png") as sheet:
-            run.pictures("sheet", [(sheet.convert("RGB"), group)])
+    with opened(tracker, f"sweep {group}", folder, config, group) as run:
+        run.pictures("sheet", [(readers.open_picture(folder / "sheet.png").convert("RGB"), group)])
         heads = [
             key for key in dict.fromkeys(k for row in rows for k in row) if key not in ("baseline", "key", "prompt")
         ]
@@ -132,9 +134,8 @@ def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group
         for row in rows:
             picture = None
             if row.get("file"):
-                with Image.open(folder / row["file"]) as opened:
-                    picture = opened.convert("RGB")
-                    picture.thumbnail((256, 256))
+                picture = readers.open_picture(folder / row["file"]).convert("RGB")
+                picture.thumbnail((256, 256))
             shown.append([picture, *(plain_cell(row.get(key)) for key in heads)])
         run.table("results", ["picture", *heads], shown)
         for axis, score, at, lines in curves(rows, varied):
@@ -193,16 +194,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
     `folder` of each is where its files are. A file cut short, or of somebody else, is a job that is not there yet.
     """
-    from embedlab.store import readable
-
     results = []
     for path in sorted(path.parent for path in folder.glob("*/result.json")):
         try:
-            result = {**json.loads((path / "result.json").read_text()), "folder": str(path)}
-        except (OSError, ValueError, TypeError):
+            results.append(result_of(path))
+        except EmbedlabError:
             continue
-        if readable(result):
-            results.append(result)
     results.sort(key=lambda result: (number_of(result), result["folder"]))
     return set_apart(results)
 
@@ -222,6 +219,37 @@ def set_apart(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for result, parts in zip(results, named, strict=True):
         result["apart"] = ",".join(part for part in parts if part not in common)
     return results
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """The result in a job's folder; `folder` is that. ConfigError says what is wrong with it.
+
+    A picture whose file lies elsewhere, or is none, has that as its error.
+    """
+    file = folder / "result.json"
+    result = readers.read_json(file)
+    if wrong := readers.wrong_with(result):
+        raise ConfigError(f"'{file}' cannot be read: {wrong}.")
+    rows = []
+    for row in result["pictures"]:
+        mine = dict(row)
+        for name in ("file", "baseline"):
+            if mine.get(name) is not None and (wrong := readers.why_not_inside(folder, mine[name])):
+                del mine[name]
+                mine["error"] = mine.get("error") or wrong
+        rows.append(mine)
+    return {**result, "pictures": rows, "folder": str(folder)}
+
+
+def unread(folder: Path) -> list[str]:
+    """What is wrong with the results of a sweep that are left out, a line each."""
+    told = []
+    for path in sorted(folder.glob("*/result.json")):
+        try:
+            result_of(path.parent)
+        except EmbedlabError as error:
+            told.append(str(error).rstrip("."))
+    return told
 
 
 def axes(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from embedlab import readers
 from embedlab.errors import ConfigError, counted
 
 
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
     from embedlab.tracker import Wandb
 
     parser = Parser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a sweep's or a job's folder")
+    parser.add_argument("folder", metavar="FOLDER", type=readers.word, help="a sweep's or a job's folder")
     words = parser.parse_args(argv)
     runs = runs_of(words.folder)
     Wandb(mode="online").ready()

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from embedlab.clean import redact
 from embedlab.errors import ConfigError
 from embedlab.files import append, write, written
 
@@ -199,7 +201,8 @@ class Wandb:
         import wandb
 
         try:
-            wandb.setup(settings=wandb.Settings(silent=True, mode=self.mode))
+            with clean_words():
+                wandb.setup(settings=wandb.Settings(silent=True, mode=self.mode))
         except (wandb.errors.Error, ValueError) as error:
             raise self._refused(error) from None
         if self.mode != "online":
@@ -220,18 +223,19 @@ class Wandb:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
-            run = wandb.init(
-                project=self.project,
-                entity=self.entity,
-                name=name[:128],
-                group=group,
-                tags=list(self.tags) or None,
-                config=dict(config),
-                dir=folder,
-                mode=self.mode,  # type: ignore[arg-type]
-                settings=settings,
-                reinit="create_new",
-            )
+            with clean_words():
+                run = wandb.init(
+                    project=redact(self.project),
+                    entity=self.entity,
+                    name=name[:128],
+                    group=group,
+                    tags=redact(list(self.tags)) or None,
+                    config=dict(config),
+                    dir=folder,
+                    mode=self.mode,  # type: ignore[arg-type]
+                    settings=settings,
+                    reinit="create_new",
+                )
         except (wandb.errors.Error, ValueError, TypeError, OSError) as error:  # pydantic's are ValueErrors
             raise self._refused(error) from None
         with run, finished_on_sigterm(run.finish):
@@ -382,6 +386,66 @@ class _SeveralRun:
     def file(self, name: str, path: Path) -> None:
         for run in self.runs:
             run.file(name, path)
+
+
+def check_tracker(tracker: Any) -> None:
+    """Refuse what is no tracker."""
+    if isinstance(tracker, type) or not all(callable(getattr(tracker, name, None)) for name in ("ready", "run")):
+        raise ConfigError(
+            f"tracker is {type(tracker).__name__} {tracker!r:.80}, which is no tracker: one has `ready()` and "
+            "`run(name, folder, config, group)`; tracker=silent logs nothing."
+        )
+
+
+def make_ready(tracker: Tracker) -> None:
+    """Have a tracker refuse what would keep its runs from being opened; whatever it raises is a ConfigError."""
+    try:
+        tracker.ready()
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no reason was given"
+        raise ConfigError(f"the tracker is not ready: {type(error).__name__}: {text}") from error
+
+
+@contextmanager
+def opened(
+    tracker: Tracker, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None
+) -> Iterator[Run]:
+    """A run of any tracker, which is told no secret: neither by its name nor by what is logged."""
+    with tracker.run(redact(name), folder, redact(config), redact(group)) as run:
+        yield _CleanRun(run)
+
+
+class _CleanRun:
+    def __init__(self, run: Run):
+        self.run = run
+
+    def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.run.scores(redact(values), step)
+
+    def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
+        self.run.pictures(redact(key), [(picture, redact(caption)) for picture, caption in pictures], step)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self.run.table(redact(key), redact(columns), redact(rows))
+
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+        self.run.curves(redact(key), redact(axis), at, redact(lines))
+
+    def file(self, name: str, path: Path) -> None:
+        self.run.file(redact(name), path)
+
+
+@contextmanager
+def clean_words() -> Iterator[None]:
+    """The words of the command line without secrets: wandb writes them down."""
+    before = sys.argv
+    sys.argv = redact(before)
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def begin_anew(folder: Path) -> None:

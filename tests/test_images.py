@@ -142,7 +142,7 @@ def test_numbers_that_are_no_colours_are_one_line(tmp_path):
     for name, said in (
         ("float.tiff", "its pixels are floating-point numbers; save it with 8"),
         ("long.tiff", "its pixels are 32-bit numbers; save it with 8 or 16 bits"),
-        ("cut.png", "is not a picture that can be read"),
+        ("cut.png", "cannot be read to its end"),
         ("none.png", "is not a picture that can be read"),
     ):
         with pytest.raises(PictureError, match=said) as caught:

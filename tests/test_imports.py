@@ -12,6 +12,8 @@ ORDER = [
     *(
         "errors",
         "files",
+        "clean",
+        "readers",
         "prompt",
         "schedule",
         "select",
@@ -41,8 +43,8 @@ ORDER = [
         "batch",
         "progress",
         "crew",
-        "launch",
         "trust",
+        "launch",
         "replay",
         "sweep",
     ),

@@ -7,6 +7,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from embedlab import readers
 from embedlab.errors import ConfigError
 from embedlab.gallery.content import Sweep, read
 from embedlab.gallery.folder import Written, write
@@ -20,9 +21,9 @@ def main(argv: list[str]) -> None:
 
     parser = Parser(prog="embedlab gallery", description=__doc__)
     parser.add_argument(
-        "sweep", metavar="SWEEP", type=Path, help="the folder of a multirun, such as multirun/DATE/TIME"
+        "sweep", metavar="SWEEP", type=readers.word, help="the folder of a multirun, such as multirun/DATE/TIME"
     )
-    parser.add_argument("--to", metavar="FOLDER", type=Path, help="write there, with copies of all pictures")
+    parser.add_argument("--to", metavar="FOLDER", type=readers.word, help="write there, with copies of all pictures")
     parser.add_argument("--watch", action="store_true", help="follow a running sweep until it is finished, or Ctrl-C")
     parser.add_argument("--every", metavar="SECONDS", type=float, default=2.0, help="how often --watch looks (2)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")

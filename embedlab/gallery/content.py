@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from embedlab import readers
+from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
-from embedlab.sweep import axes, collect, label, short, shown_scores, split, title_of
+from embedlab.sweep import axes, collect, label, short, shown_scores, split, title_of, unread
 
 STATES = ("done", "failed", "pending")
 NOWHERE = "–"  # the value of a setting that a job was not given
@@ -42,16 +45,13 @@ def read(folder: Path, wait: bool = False) -> Sweep:
     plan, notices = planned(folder)
     jobs = [results.pop(name) if name in results else waiting(folder, name, job) for name, job in plan.items()]
     jobs += results.values()
-    known = {Path(job["folder"]).name for job in jobs if job["status"] != "pending"}
-    torn = sorted({path.parent.name for path in folder.glob("*/result.json")} - known)
-    if torn:
-        notices.append(f"result.json of job {', '.join(torn)} cannot be read")
+    notices += unread(folder)
     if not wait and all(job["status"] == "pending" for job in jobs):
         raise ConfigError(nothing_in(folder, len(jobs)))
     return Sweep(
         folder=folder,
-        jobs=tuple(jobs),
-        command=str(command_of(folder)),
+        jobs=tuple(redact(jobs)),
+        command=redact(str(command_of(folder))),
         finished=not any(job["status"] == "pending" for job in jobs) and (bool(plan) or collected(folder)),
         notices=tuple(notices),
     )
@@ -77,10 +77,10 @@ def nothing_in(folder: Path, pending: int) -> str:
 def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The jobs that a sweep's plan names, by folder, and what is wrong with the plan."""
     path = folder / "sweep.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}, []
     try:
-        jobs = json.loads(path.read_text())["jobs"]
+        jobs = readers.read_json(path)["jobs"]
         return {plain(job["folder"]): dict(job) for job in jobs}, []
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, ["sweep.json cannot be read, so that jobs to come are not shown"]
@@ -96,7 +96,7 @@ def plain(name: Any) -> str:
 def command_of(folder: Path) -> str:
     """The command that started a sweep, where its plan tells."""
     try:
-        command = json.loads((folder / "sweep.json").read_text())["command"]
+        command = readers.read_json(folder / "sweep.json")["command"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return command if isinstance(command, str) else shlex.join(map(str, command))
@@ -282,10 +282,7 @@ def rows_of(job: dict[str, Any], seeds: Sequence[Any]) -> list[dict[str, Any]]:
 
 def inside(folder: Path, name: Any) -> bool:
     """Whether a file is there, in the folder of its job and not elsewhere."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and (folder / name).is_file()
+    return readers.why_not_inside(folder, name) is None and (folder / name).is_file()
 
 
 def score_like(row: dict[str, Any], key: str) -> bool:

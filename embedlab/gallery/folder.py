@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from embedlab import readers
+from embedlab.clean import one_line
 from embedlab.errors import ConfigError, counted
 from embedlab.files import written
 from embedlab.gallery.content import Sweep, content, details
@@ -41,7 +43,7 @@ class Written:
         counts = [counted(self.jobs, "job"), counted(self.pictures, "picture")]
         counts += [f"{self.failed} failed"] if self.failed else []
         counts += [f"{counted(self.pending, 'job')} to come"] if self.pending else []
-        lines = [f"notice: {notice}." for notice in self.notices]
+        lines = [f"notice: {one_line(notice)}." for notice in self.notices]
         return "\n".join([*lines, f"The gallery is {self.index}: {', '.join(counts)}."])
 
 
@@ -189,12 +191,10 @@ def newer(made: Path, source: Path) -> bool:
 
 def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[int], float]:
     """Make the thumbnails of large pictures; answers with 1 for each cell that has them, and width by height."""
-    from PIL import Image
-
     made, aspects = [0] * len(shown["cells"]["job"]), list[float]()
     for n, name in pictures_of(shown):
         try:
-            with Image.open(sweep.folder / name) as picture:
+            with readers.open_picture(sweep.folder / name) as picture:
                 aspects.append(picture.width / picture.height)
                 if max(picture.size) <= LARGE:
                     continue

@@ -1,0 +1,204 @@
+"""What is written or printed, fit to be seen: without the secrets of the environment, without what drives a terminal.
+
+A secret is the value of an environment variable whose name speaks of a key, token, secret, password or credential.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import quote
+
+from embedlab.errors import ConfigError
+from embedlab.files import write
+
+NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL")
+LEAST = 8  # letters; a shorter value would be found in words
+LONG = 32  # letters of a value without spaces, from which on its first half is a secret, too
+BLANK = "***"
+JOINERS = "\u200c\u200d"  # of letters in Persian or Hindi, and of emoji
+
+
+def redact(value: Any) -> Any:
+    r"""A text, or texts in lists and mappings (keys, too), with secrets blanked, however they are quoted or escaped.
+
+    Found are the value itself and what JSON, YAML, Python, Hydra, a shell, HTML, a URL or base64 make of it, one within
+    another, also where a text is folded at its spaces; of a long one without spaces also its beginning.
+
+    >>> os.environ["A_KEY"] = "it's a value"
+    >>> redact({"a": "so it's a value", "b": ["it\\'s%20a+value", 1], "it's a value": "it's"})
+    {'a': 'so ***', 'b': ['***', 1], '***': "it's"}
+    """
+    found = pattern(secrets())
+    return value if found is None else _redacted(value, found)
+
+
+def _redacted(value: Any, found: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return found.sub(BLANK, value)
+    if isinstance(value, Mapping):
+        return {_redacted(key, found): _redacted(inner, found) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner, found) for inner in value]
+    return value
+
+
+def secrets() -> tuple[str, ...]:
+    """The secrets of the environment. The path of a file that is there is none: the file holds it."""
+    found = {
+        text.strip("\\'\" \t\r\n")
+        for name, text in os.environ.items()
+        if any(word in name.upper() for word in NAMES) and not (text.startswith(("/", "~")) and _is_path(text))
+    }
+    return tuple(sorted((text for text in found if len(text) >= LEAST), key=lambda text: (-len(text), text)))
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+@lru_cache(maxsize=8)
+def pattern(values: tuple[str, ...]) -> re.Pattern[str] | None:
+    """What finds some values in any form."""
+    return re.compile("|".join(f"(?:{_forms(value)})" for value in values)) if values else None
+
+
+def _forms(value: str) -> str:
+    parts = [_part(part) for part in re.findall(r"""\s+|[\\'"]+|[^\s\\'"]""", value)]
+    if len(value) >= LONG and re.fullmatch(r"[\w.+/=:~@-]+", value) and not value.startswith("/"):
+        size = max(8, len(parts) // 40)
+        begin, rest = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+        told = ""
+        for k in reversed(range(0, len(rest), size)):
+            told = f"(?:{''.join(rest[k : k + size])}{told})?"
+        whole = "".join(begin) + told
+    else:
+        whole = "".join(parts)
+    return f"{whole}|{re.escape(base64.b64encode(value.encode(errors='surrogateescape')).decode().rstrip('='))}"
+
+
+def _part(text: str) -> str:
+    """A sign, or a run of spaces or of quotes, in every form."""
+    if text.isascii() and text.isalnum():
+        return text
+    if text[0].isspace():
+        return r"(?:\\*\s|\\+[nrt]|\+|%20|%0[ADad]|%09|&#(?:10|13|9|32|xa|xA);)+"
+    if text[0] in "\\'\"":
+        named = r"%27|%22|%5[cC]|&#0?39;|&#x27;|&#34;|&apos;|&quot;"
+        return rf"(?:[\\'\"]|(?<=\\)\n\s*|{named}|\\*u00(?:22|27|5[cC])|\\*x(?:22|27|5[cC]))+"
+    code = ord(text)
+    other = [re.escape(quote(text, safe="", errors="replace")), f"&#{code};", f"&#[xX]0*{code:x};"]
+    other += [re.escape(html.escape(text)), rf"\\+U{code:08x}"]
+    escaped = json.dumps(text)[1:-1]
+    other.append(re.sub(r"\\+u", lambda _: r"\\+u", escaped) if escaped.startswith("\\u") else rf"\\+u{code:04x}")
+    if code < 256:
+        other.append(rf"\\+x{code:02x}")
+    return rf"(?:\\*{re.escape(text)}|(?i:{'|'.join(dict.fromkeys(other))}))(?:\\\n\s*)?"  # YAML folds after an escape
+
+
+def redact_files(files: Iterable[Path]) -> None:
+    """The same in text files that others wrote, such as Hydra."""
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        if (blanked := redact(text)) != text:
+            write(file, blanked.encode("utf-8", "surrogateescape"))
+
+
+def printable(text: str) -> str:
+    r"""A text in which signs that drive a terminal, or turn the direction of what follows, are written as escapes.
+
+    >>> print(printable("a\x1b[31m b\u202e\u200d"), printable("it is\nthis"))
+    a\x1b[31m b\u202e‍ it is
+    this
+    """
+    return text if text.isprintable() else "".join(sign if _shows(sign) else _escape(sign) for sign in text)
+
+
+def _shows(sign: str) -> bool:
+    return sign.isprintable() or sign in "\n" + JOINERS or unicodedata.category(sign) in ("Zs", "Cn")
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: Any) -> str:
+    r"""A text on one line, printable.
+
+    >>> one_line("a\n  b\x07")
+    'a b\\x07'
+    """
+    return printable(" ".join(str(text).split()))
+
+
+def check_name(path: Path) -> None:
+    """Refuse a path to be made whose name holds a secret: names cannot be blanked."""
+    there = next((one for one in (path, *path.parents) if os.path.lexists(one)), Path())
+    name = os.path.relpath(path, there)
+    if redact(name) != name:
+        raise ConfigError(f"'{redact(str(path))}' would be named after a secret of the environment; name it otherwise.")
+
+
+class CleanStream:
+    """A text stream that prints what is fit to be seen; the sign that its encoding lacks is written as an escape.
+
+    When nobody reads it any more, as after `| head`, the rest is dropped.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        shown = printable(redact(text)).encode(encoding, "backslashreplace").decode(encoding)
+        self._try(lambda: self.stream.write(shown))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, act: Any) -> None:
+        try:
+            act()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def clean_streams() -> Iterator[None]:
+    """Print nothing but what is fit to be seen, until the block ends."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (s if isinstance(s, CleanStream) else CleanStream(s) for s in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def drawn_on(stream: TextIO) -> TextIO:
+    """The stream on which something may be drawn with a terminal's own signs: the terminal, where it is one."""
+    return stream.stream if isinstance(stream, CleanStream) and stream.isatty() else stream

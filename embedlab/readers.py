@@ -1,0 +1,213 @@
+"""Files from elsewhere, read within limits. What cannot be taken is one of our errors, which names the file and why.
+
+A file is a regular file: a pipe or a device would be read for ever. JSON has a largest size, a deepest nesting and no
+numbers of hundreds of digits; a picture has no more pixels than Pillow thinks safe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import stat
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from embedlab.errors import ConfigError, EmbedlabError, PictureError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LARGEST = 256 * 2**20  # bytes of a file that is read as a whole
+DEEPEST = 100  # levels of JSON
+DIGITS = 40  # of a whole number in JSON
+TEXTS = ("label", "prompt", "name", "error", "log_error", "command", "key", "status")
+KINDS = {"scores": dict, "overrides": dict, **dict.fromkeys(TEXTS, str), "job": int, "config": dict, "versions": dict}
+KINDS |= {"notes": list, "schedule": list, "explain": dict}
+
+
+def path_of(text: str | Path, what: str = "the path") -> Path:
+    """A path as a user writes it, `~` included; ConfigError for what is none.
+
+    >>> path_of("")
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.ConfigError: the path is ''; it has to be the name of a file or a folder.
+    """
+    name = str(text)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} is {name!r}, which is no text in UTF-8.") from None
+    if not name.strip() or "\0" in name:
+        raise ConfigError(f"{what} is {name!r}; it has to be the name of a file or a folder.")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{what} is '{name}', and there is no user '{name[1:].partition('/')[0]}' here.") from None
+
+
+def word(text: str) -> Path:
+    """The same for a word of a command line (the `type` of argparse)."""
+    try:
+        return path_of(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def check_file(path: Path | str, kind: type[EmbedlabError] = ConfigError) -> None:
+    """Refuse what is no regular file that is there."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise kind(f"'{path}' cannot be read: {error.strerror}.") from None
+    except ValueError:  # NUL, or half of a pair
+        raise kind(f"{str(path)!r} is no name of a file.") from None
+    if stat.S_ISDIR(mode):
+        raise kind(f"'{path}' is a folder, where a file is wanted.")
+    if not stat.S_ISREG(mode):
+        raise kind(f"'{path}' is a pipe or a device, where a file is wanted.")
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """All of a regular file that is not too large."""
+    check_file(path)
+    try:
+        if (size := path.stat().st_size) > most:
+            raise ConfigError(f"'{path}' has {size} bytes, and {most} are the most that are read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}.") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a file of JSON."""
+    try:
+        return parsed(read_bytes(path).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"'{path}' cannot be read: it is no text in UTF-8.") from None
+    except JSONError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error}.") from None
+
+
+class NoPictureError(PictureError):
+    """A file that is no picture of the formats that are read."""
+
+
+class JSONError(ValueError):
+    """Why a text is no JSON, or more than is taken."""
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text; JSONError says why there is none.
+
+    >>> parsed('{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    >>> parsed("[" * 1000 + "]" * 1000)
+    Traceback (most recent call last):
+    ...
+    embedlab.readers.JSONError: it is nested more than 100 levels deep
+    """
+    try:
+        value = json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise JSONError(f"it is nested more than {DEEPEST} levels deep") from None
+    except JSONError:
+        raise
+    except ValueError as error:
+        raise JSONError(f"it is no JSON, or cut short ({error})") from None
+    level, depth = [value], 0
+    while level:
+        if depth > DEEPEST:
+            raise JSONError(f"it is nested more than {DEEPEST} levels deep")
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        depth += 1
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise JSONError("it holds half of a pair of code units, which is no text") from None
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise JSONError(f"it holds a number of {len(digits)} digits")
+    return int(digits)
+
+
+def why_not_inside(folder: Path, name: Any) -> str | None:
+    """Why a name is none of a regular file in a folder, or None; a file that is not there yet may come."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return f"{name!r:.80} is no name of a file"
+    path = PurePosixPath(name)
+    try:
+        target = (folder / name).resolve()
+        outside = not target.is_relative_to(folder.resolve())
+        mode = target.stat().st_mode if target.exists() else stat.S_IFREG
+    except (OSError, ValueError, RuntimeError):
+        return f"{name!r:.80} is no name of a file"
+    if path.is_absolute() or ".." in path.parts or outside:
+        return f"'{name:.80}' lies outside of the folder of its job"
+    return None if stat.S_ISREG(mode) else f"'{name:.80}' is no file"
+
+
+def wrong_with(result: Any) -> str | None:
+    """What is of another kind than in a result.json that embedlab writes; None where all is well."""
+    if not isinstance(result, Mapping):
+        return f"it is a {type(result).__name__}, not a result"
+    for name, kind in KINDS.items():
+        value = result.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            return f"its {name} is a {type(value).__name__}"
+    explain = result.get("explain") or {}
+    for name, kind in (("tokens", list), ("layers", list), ("shifts", dict)):
+        if not isinstance(explain.get(name, kind()), kind):
+            return f"the {name} of its explain are a {type(explain[name]).__name__}"
+    for name in ("label", "prompt", "scores", "overrides"):
+        if name in result and result[name] is None:
+            return f"its {name} is null"
+    if strange := [key for key, value in result.get("scores", {}).items() if not _is_score(value)]:
+        return f"its score {strange[0]:.40} is no number"
+    rows = result.get("pictures")
+    if not isinstance(rows, list):
+        return "it has no list of pictures"
+    for row in rows:
+        if not isinstance(row, Mapping) or type(row.get("seed")) is not int:
+            return "one of its pictures has no seed"
+        if not isinstance(row.get("error"), str | None):
+            return f"the error of a picture is a {type(row['error']).__name__}"
+    return None
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def open_picture(path: Path | str, formats: Collection[str] | None = None) -> Image.Image:
+    """A picture from a regular file, read to its end; PictureError says why there is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    check_file(path, PictureError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(path, formats=None if formats is None else list(formats))
+            with picture:
+                picture.load()
+            return picture
+    except UnidentifiedImageError:
+        kinds = f" ({' or '.join(formats)})" if formats else ""
+        raise NoPictureError(f"'{path}' is not a picture that can be read{kinds}.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(f"'{path}' has more pixels than are read: {Image.MAX_IMAGE_PIXELS} are the most.") from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
+        raise PictureError(f"'{path}' cannot be read to its end: {error}.") from None

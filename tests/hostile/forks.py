@@ -1,0 +1,151 @@
+"""Imports embedlab once, draws a small sweep, then runs every trial that comes in as a forked child.
+
+A trial comes as a line of JSON: its number in the table (or its words), the folder to run it in. The answer is a line:
+exit code (None where it hung) and what was printed.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import locale
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import torch
+import transformers.models.clip  # noqa: F401
+from hydra.core.plugins import Plugins
+from trials import LONGEST, SECRETS, Trial
+
+import embedlab
+from embedlab import app, batch, contact, film, gallery, job, launch, models, progress, replay, sync  # noqa: F401
+from embedlab.errors import EmbedlabError
+
+MODEL = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
+COMMON = ("model=custom", "model.device=cpu", "sampler.steps=2", "seeds=[0,1]", "tracker=silent")
+
+
+def whole(words: list[str]) -> list[str]:
+    """The words of a command, with the small model and few steps where it does not name others."""
+    if words and (words[0] in app.COMMANDS or (words[0].startswith("-") and words[0] not in ("-m", "--multirun"))):
+        return words
+    if any(word.startswith("resume=") for word in words):
+        return words
+    given = {word.lstrip("+~").split("=")[0] for word in words}
+    more = [f"model.name={MODEL}", *COMMON]
+    return [*(word for word in more if word.split("=")[0] not in given), *words]
+
+
+def child(trial: Trial, folder: Path, out: Path, err: Path) -> int:
+    """Become the trial."""
+    os.chdir(folder)
+    os.environ.update(SECRETS)
+    os.environ.update(trial.environment)
+    for number, path in ((0, os.devnull), (1, out), (2, err)):
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(file, number)
+        os.close(file)
+    encoding = "utf-8"
+    if trial.locale:
+        locale.setlocale(locale.LC_ALL, trial.locale)
+        encoding = "ascii"
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.argv = ["embedlab", *whole(list(trial.words))]
+    code = 0
+    try:
+        if trial.call is not None:
+            trial.call(embedlab)
+        else:
+            app.main()
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except EmbedlabError as error:
+        if trial.call is None:
+            raise
+        print(f"embedlab: {error}", file=sys.stderr)
+        code = 2
+    return code
+
+
+def run(trial: Trial, folder: Path, template: Path) -> dict[str, object]:
+    """Run a trial in a folder that holds a copy of the finished sweep; what was printed comes back."""
+    shutil.copytree(template, folder, symlinks=True)
+    if trial.before is not None:
+        trial.before(folder)
+    given = seen(folder)
+    with tempfile.TemporaryDirectory() as printed:
+        out, err = Path(printed, "out"), Path(printed, "err")
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                os.setsid()
+                code = child(trial, folder, out, err)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        end, status = time.monotonic() + LONGEST, None
+        while time.monotonic() < end:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.005)
+        else:
+            status = None
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        text = [base64.b64encode(path.read_bytes() if path.is_file() else b"").decode() for path in (out, err)]
+    code = None if status is None else os.waitstatus_to_exitcode(status)
+    kept = [name for name, _ in given & seen(folder)]
+    return {"code": code, "out": text[0], "err": text[1], "given": kept}
+
+
+def seen(folder: Path) -> set[tuple[str, tuple[int, int]]]:
+    """The files below a folder, with what changes when they are written."""
+    found = set()
+    for path in folder.rglob("*"):
+        told = path.lstat()
+        found.add((str(path.relative_to(folder)), (told.st_mtime_ns, told.st_ino)))
+    return found
+
+
+def main() -> None:
+    """Draw the sweep, then take orders."""
+    from table import TABLE
+
+    torch.set_num_threads(1)
+    place = Path(tempfile.mkdtemp())
+    template = place / "template"
+    template.mkdir()
+    # every child has this model already, because it is remembered by its files
+    models.load(str(MODEL), device="cpu")
+    words = ("-m", "operators=[interpolate]", "operators.interpolate.toward=cat", "operators.interpolate.weight=0.5,1")
+    drawing = Trial("sweep", (*words, "tracker=disk", "hydra.sweep.dir=sweep"))
+    made = run(drawing, place / "made", template)
+    if made["code"] != 0:
+        raise SystemExit(base64.b64decode(str(made["err"])).decode())
+    for path in (place / "made").rglob("*.json"):
+        path.write_text(path.read_text("utf-8").replace(str(place / "made"), "."), "utf-8")
+    Plugins.instance()
+    gc.freeze()  # a collection in a child would copy the pages of all that was imported
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        trial = TABLE[order["number"]] if "number" in order else Trial("generated", tuple(order["words"]))
+        print(json.dumps(run(trial, Path(order["folder"]), place / "made")), flush=True)
+    shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
