@@ -56,7 +56,7 @@ def _redacted(value: Any, found: re.Pattern[str]) -> Any:
 def secrets() -> tuple[str, ...]:
     """The secrets of the environment. The path of a file that is there is none: the file holds it."""
     found = {
-        text.strip("\\'\" \t\r\n")
+        re.sub(r"""^[\s\\'"]+|[\s\\'"]+$""", "", text)
         for name, text in os.environ.items()
         if any(word in name.upper() for word in NAMES) and not (text.startswith(("/", "~")) and _is_path(text))
     }
@@ -77,7 +77,7 @@ def pattern(values: tuple[str, ...]) -> re.Pattern[str] | None:
 
 
 def _forms(value: str) -> str:
-    parts = [_part(part) for part in re.findall(r"""\s+|[\\'"]+|[^\s\\'"]""", value)]
+    parts = [_part(part) for part in re.findall(r"""[ \t\r\n]+|[\\'"]+|[^ \t\r\n\\'"]""", value)]
     if len(value) >= LONG and re.fullmatch(r"[\w.+/=:~@-]+", value) and not value.startswith("/"):
         size = max(8, len(parts) // 40)
         begin, rest = parts[: len(parts) // 2], parts[len(parts) // 2 :]
@@ -94,7 +94,7 @@ def _part(text: str) -> str:
     """A sign, or a run of spaces or of quotes, in every form."""
     if text.isascii() and text.isalnum():
         return text
-    if text[0].isspace():
+    if text[0] in " \t\r\n":
         return r"(?:\\*\s|\\+[nrt]|\+|%20|%0[ADad]|%09|&#(?:10|13|9|32|xa|xA);)+"
     if text[0] in "\\'\"":
         named = r"%27|%22|%5[cC]|&#0?39;|&#x27;|&#34;|&apos;|&quot;"
@@ -104,6 +104,8 @@ def _part(text: str) -> str:
     other += [re.escape(html.escape(text)), rf"\\+U{code:08x}"]
     escaped = json.dumps(text)[1:-1]
     other.append(re.sub(r"\\+u", lambda _: r"\\+u", escaped) if escaped.startswith("\\u") else rf"\\+u{code:04x}")
+    if text.isspace():
+        other.append(r"\s")
     if code < 256:
         other.append(rf"\\+x{code:02x}")
     return rf"(?:\\*{re.escape(text)}|(?i:{'|'.join(dict.fromkeys(other))}))(?:\\\n\s*)?"  # YAML folds after an escape
@@ -190,7 +192,7 @@ class CleanStream:
 def clean_streams() -> Iterator[None]:
     """Print nothing but what is fit to be seen, until the block ends."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (s if isinstance(s, CleanStream) else CleanStream(s) for s in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (s if isinstance(s, CleanStream) else CleanStream(s) for s in before)
     try:
         yield
     finally:

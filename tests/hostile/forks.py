@@ -26,6 +26,7 @@ from trials import LONGEST, SECRETS, Trial
 
 import embedlab
 from embedlab import app, batch, contact, film, gallery, job, launch, models, progress, replay, sync  # noqa: F401
+from embedlab.clean import one_line
 from embedlab.errors import EmbedlabError
 
 MODEL = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
@@ -70,7 +71,7 @@ def child(trial: Trial, folder: Path, out: Path, err: Path) -> int:
     except EmbedlabError as error:
         if trial.call is None:
             raise
-        print(f"embedlab: {error}", file=sys.stderr)
+        print(f"embedlab: {one_line(error)}", file=sys.stderr)
         code = 2
     return code
 

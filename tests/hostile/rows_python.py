@@ -71,7 +71,7 @@ CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("save number", "embeds", lambda lab: lab.save_embeds("a.safetensors", 3)),
     ("save text", "embeds", lambda lab: lab.save_embeds("a.safetensors", {"a": "b"})),
     ("save to a folder", "sweep", lambda lab: lab.save_embeds("sweep", {"a": torch.zeros(1)})),
-    ("save NUL", "NUL", lambda lab: lab.save_embeds("a\0b", {"a": torch.zeros(1)})),
+    ("save NUL", "path", lambda lab: lab.save_embeds("a\0b", {"a": torch.zeros(1)})),
     ("save", None, lambda lab: lab.save_embeds("a.safetensors", {"a": torch.zeros(1)})),
     ("save a recipe in a circle", None, lambda lab: lab.save_embeds("a.safetensors", {"a": torch.zeros(1)}, cell(lab, Round()))),
     ("embed number", "prompt", lambda lab: lab.embed_all(3, model(lab).towers)),

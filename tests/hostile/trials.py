@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 import zlib
 from collections.abc import Callable
@@ -172,6 +175,37 @@ def opened(path: Path, data: bytes) -> bytes:
 
         parts.append(str(pyarrow.parquet.read_table(path).to_pylist()).encode())
     return b"\n".join(parts)
+
+
+class Forks:
+    """The process that runs trials."""
+
+    def __init__(self, model: Path):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forks.py")), str(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def __call__(self, folder: Path, **order: object) -> Outcome:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"folder": str(folder), **order}) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        printed = (base64.b64decode(answer[name]) for name in ("out", "err"))
+        return Outcome(answer["code"], *printed, frozenset(answer["given"]))
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
 
 
 Given = str | tuple[str, ...]  # one word of the command line, or several
