@@ -57,7 +57,7 @@ ANYTHING = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=4) | st.dic
 
 @given(st.text(SAFE, min_size=10, max_size=40))
 def test_a_secret_is_found_in_every_form(secret):
-        core = re.sub(r"""^[\s\\'"]+|[\s\\'"]+$""", "", secret)
+    core = re.sub(r"""^[\s\\'"]+|[\s\\'"]+$""", "", secret)
     with patch.dict(os.environ, {"A_TOKEN": secret}):
         if len(core) < 8:
             return
