@@ -67,9 +67,9 @@ def check_file(path: Path | str, kind: type[EmbedlabError] = ConfigError) -> Non
     except ValueError:  # NUL, or half of a pair
         raise kind(f"{str(path)!r} is no name of a file.") from None
     if stat.S_ISDIR(mode):
-        raise kind(f"'{path}' is a folder, where a file is wanted.")
+        raise kind(f"'{path}' cannot be read: it is a folder.")
     if not stat.S_ISREG(mode):
-        raise kind(f"'{path}' is a pipe or a device, where a file is wanted.")
+        raise kind(f"'{path}' cannot be read: it is a pipe or a device.")
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:

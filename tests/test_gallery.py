@@ -609,7 +609,7 @@ def test_a_torn_result_is_a_notice_and_the_rest_is_shown(tmp_path, capsys):
     (folder / "1" / "result.json").write_text('{"status": "do')
     main([str(folder)])
     said = capsys.readouterr().out
-    assert "notice: result.json of job 1 cannot be read." in said
+    assert "result.json' cannot be read: it is no JSON, or cut short" in said
     assert "1 job, 1 picture" in said
 
 

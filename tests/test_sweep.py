@@ -157,7 +157,7 @@ def test_a_damaged_sweep_is_refused_in_one_line_or_mended(embedlab, drawn):
     Path("out/sweep.json").unlink()
     Path("out/sweep.json").mkdir()
     code, _, err = embedlab("resume=out", plain=True)
-    assert (code, "sweep.json' cannot be read: Is a directory" in err) == (2, True)
+    assert (code, "sweep.json' cannot be read: it is a folder" in err) == (2, True)
 
 
 def test_what_was_logged_by_half_is_logged_anew(embedlab):
