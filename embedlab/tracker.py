@@ -430,7 +430,7 @@ class _CleanRun:
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self.run.table(redact(key), redact(columns), redact(rows))
 
-    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float]]) -> None:
+    def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         self.run.curves(redact(key), redact(axis), at, redact(lines))
 
     def file(self, name: str, path: Path) -> None:
