@@ -105,7 +105,7 @@ def _part(text: str) -> str:
     escaped = json.dumps(text)[1:-1]
     other.append(re.sub(r"\\+u", lambda _: r"\\+u", escaped) if escaped.startswith("\\u") else rf"\\+u{code:04x}")
     if text.isspace():
-        other.append(r"\s")
+        other += [r"\s", r"\\+_"]  # a space that does not break is \_ in YAML
     if code < 256:
         other.append(rf"\\+x{code:02x}")
     return rf"(?:\\*{re.escape(text)}|(?i:{'|'.join(dict.fromkeys(other))}))(?:\\\n\s*)?"  # YAML folds after an escape

@@ -84,9 +84,9 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a file of JSON."""
+    """The value in a file of JSON; half of a pair of code units, which is no text, is shown as such."""
     try:
-        return parsed(read_bytes(path).decode("utf-8"))
+        return parsed(read_bytes(path).decode("utf-8"), repair=True)
     except UnicodeDecodeError:
         raise ConfigError(f"'{path}' cannot be read: it is no text in UTF-8.") from None
     except JSONError as error:
@@ -101,8 +101,8 @@ class JSONError(ValueError):
     """Why a text is no JSON, or more than is taken."""
 
 
-def parsed(text: str) -> Any:
-    """The value of a JSON text; JSONError says why there is none.
+def parsed(text: str, repair: bool = False) -> Any:
+    """The value of a JSON text; JSONError says why there is none. `repair` puts U+FFFD for what is no text in it.
 
     >>> parsed('{"a": [1, 2.5]}')
     {'a': [1, 2.5]}
@@ -131,10 +131,11 @@ def parsed(text: str) -> Any:
         ]
         depth += 1
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise JSONError("it holds half of a pair of code units, which is no text") from None
+        plain = json.dumps(value, ensure_ascii=False)
+        whole = plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if whole != plain and not repair:
+            raise JSONError("it holds half of a pair of code units, which is no text")
+        value = json.loads(whole)
     return value
 
 

@@ -80,8 +80,8 @@ CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("edit number", "operator", lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [3], model(lab).towers)),
     ("edit one", None, lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [lab.Scale("puppy", 2)], model(lab).towers)),
     ("score nothing", "score", lambda lab: lab.score(model(lab), None, None, lab.Metrics())),
-    ("towers of a number", "towers", lambda lab: lab.towers_of(3)),
-    ("towers of a text", "towers", lambda lab: lab.towers_of("emoji")),
+    ("towers of a number", "text_encoder", lambda lab: lab.towers_of(3)),
+    ("towers of a text", "text_encoder", lambda lab: lab.towers_of("emoji")),
     ("prompt_embeds of text", "Cell", lambda lab: lab.prompt_embeds("a cat", model(lab).towers)),
     ("operator nameless", None, lambda lab: lab.render(model(lab), [cell(lab, Nameless())], [0])),
     ("operator round", None, lambda lab: lab.render(model(lab), [cell(lab, Round())], [0])),
@@ -94,7 +94,7 @@ CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("weight", "weight", lambda lab: lab.Interpolate("puppy", "cat", 10**400)),
     ("noise", "noise", lambda lab: lab.render(model(lab), [cell(lab, lab.Noise("puppy", float("nan")))], [0])),
     ("rows", "rows", lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [lab.Scale({"nope": 1}, 2)], model(lab).towers)),
-    ("schedule", "Ramp", lambda lab: lab.Ramp([0, 1], at=[1, 0])),
+    ("schedule", "out of order", lambda lab: lab.Ramp([0, 1], at=[1, 0])),
     ("replay none", "nowhere", lambda lab: __import__("embedlab.replay").replay.replay(Path("nowhere.png"))),
 ]  # fmt: skip
 

@@ -36,7 +36,8 @@ SETTINGS = [
     *refused("syntax", "comma", "seeds=1,2", "prompt=a,b", "seeds=1,"),
     *refused("syntax", "embedlab", "prompt='a", "prompt=\"a", "seeds==1", "=1", "a.b.=1", ".a=1", "prompt:a", "prompt=${nothing}", "prompt=${oc.env:NOT_SET_ANYWHERE}", "prompt=${prompt}", "seeds=${seeds}"),
     *refused("syntax", "no setting", "nothing=1", "sampler.nothing=1", "guidance.scales=1", "promt=a"),
-    *refused("syntax", "cannot be left out", "~prompt", "~seeds", "~size", "~tracker"),
+    *refused("syntax", "cannot be left out", "~prompt", "~seeds", "~tracker"),
+    *refused("syntax", "Could not delete", "~size"),
     *refused("syntax", "there", "+nothing=1", "++nothing.inner=2"),
     *refused("syntax", "embedlab", "sampler=nothing", "model=nothing", "operators=[nothing]", "experiment=nothing", "tracker=nothing", "start=nothing", "hydra/launcher=nothing"),
     *refused("syntax", "embedlab", "operators=[null]", "operators=[1]", "operators=[[replace]]", "sampler=[ddim]", "model=null", "tracker=1", "sampler=/etc/passwd"),
@@ -48,7 +49,7 @@ SETTINGS = [
     # operators
     *refused("operators", "is no operator", "+operators.x=1", "+operators.x=[1]", "+operators.x=a", "+operators.x={a:1}") ,
     *refused("operators", "embedlab", "+operators.x._target_=nothing.at.all", "+operators.x._target_=os.getcwd", "+operators.x._target_=builtins.dict", "+operators.x._target_=", "+operators.x._target_=1", "+operators.x._target_=os", "+operators.x._target_=embedlab.operators", "+operators.x._target_=..a", "+operators.x._target_=embedlab.tracker.Silent"),
-    *refused("operators", "puppy", ("prompt=a cat", "operators=[replace]")),
+    *refused("operators", "rows is not set", ("prompt=a cat", "operators=[replace]")),
     *refused("operators", "embedlab", *(("operators=[scale]", f"operators.scale.rows={rows}") for rows in ("nothing", "99999", "-5000", "{}", "{word:}", "{role:nope}", "{nope:1}", "{word:puppy,nth:9}", "{word:puppy,nth:0}", "[]", "true", "1.5", "{window:9}", "''", "null", "{word:[a]}", "[[]]"))),
     *refused("operators", "embedlab", *(("operators=[scale]", f"operators.scale.{setting}") for setting in ("by=nan", "by=abc", "by=null", "by=[]", "by={a:1}", "stage=nope", "stage=null", "stage=1", "stage=[token]", "nothing=1"))),
     *refused("operators", "embedlab", *((*OPERATE, f"operators.interpolate.toward={toward}") for toward in ("''", "null", "[]", "true"))),
