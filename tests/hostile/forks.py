@@ -47,12 +47,17 @@ def whole(words: list[str]) -> list[str]:
 def child(trial: Trial, folder: Path, out: Path, err: Path) -> int:
     """Become the trial."""
     os.chdir(folder)
+    sys.path.insert(0, str(folder / "given"))
     os.environ.update(SECRETS)
     os.environ.update(trial.environment)
     for number, path in ((0, os.devnull), (1, out), (2, err)):
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
+    if trial.closed:
+        unread, written = os.pipe()
+        os.close(unread)
+        os.dup2(written, 1)
     encoding = "utf-8"
     if trial.locale:
         locale.setlocale(locale.LC_ALL, trial.locale)

@@ -33,6 +33,17 @@ def written(name: str, text: str | bytes) -> Callable[[Path], None]:
     return write
 
 
+def commanded(*words: str) -> Callable[[Path], None]:
+    """More words in the command that the sweep says it was started with."""
+
+    def change(folder: Path) -> None:
+        file = folder / PLAN
+        plan = json.loads(file.read_text("utf-8"))
+        file.write_text(json.dumps({**plan, "command": [*plan["command"], *words]}), "utf-8")
+
+    return change
+
+
 def row(**values: Any) -> Callable[[Path], None]:
     """Fields of the first picture of the first job, set to something else."""
 
@@ -169,7 +180,52 @@ def after(
 FILM = ("film", "sweep", "--seed", "1", "--to", "films")
 BAD = ("deep", "fifo", "/dev/zero", "digits", "seed text", "seed true", "pictures dict", "pictures odd")
 
+COMMANDED: list[tuple[str, ...]] = [
+    ("+hydra.callbacks.x._target_=os.system",),
+    ("+hydra.callbacks.x={_target_:os.system}",),
+    ("hydra.callbacks.collect._target_=evil.Callback",),
+    ("hydra={callbacks:{x:{_target_:os.system}}}",),
+    ("+operators@hydra.callbacks.x=replace",),
+    ("hydra.searchpath=[file:///tmp]",),
+    ("hydra/launcher=joblib",),
+    ("hydra.launcher._target_=os.system",),
+    ("+hydra.launcher.options={wrap:id}",),
+    ("hydra.sweeper._target_=os.system",),
+    ("+hydra.sweeper.custom_search_space=os.system",),
+    ("hydra/job_logging=default",),
+    ("hydra.job_logging.handlers.x={class:os.system}",),
+    ("+hydra.job.env_set.PATH=/tmp",),
+    ("hydra.job.chdir=true",),
+    ("hydra.output_subdir=../../x",),
+    ("--config-dir=/tmp",),
+    ("--config-dir", "/tmp"),
+    ("-cd", "/tmp"),
+    ("--config-path=/tmp",),
+    ("--config-name=pretrain",),
+    ("--experimental-rerun=x.pickle",),
+    ("--hydra-help",),
+    ("+operators.x._target_=os.system",),
+    ("+operators.x={_target_:subprocess.Popen,args:[id]}",),
+    ("+operators.x={_target_:embedlab.models.os.system}",),
+    ("+operators.x={a:[{_target_:os.system}]}",),
+    ("+operators.x._target_=os.system,os.popen",),
+    ("++operators.x._partial_=true",),
+    ("objective={_target_:os.system}",),
+    ("tracker._target_=evil.Tracker",),
+    ("model._target_=os.system",),
+    ("model.allow_pickle=true",),
+    ("model={name:x,allow_pickle:true}",),
+    ("prompt=${oc.env:HOSTILE_TOKEN}",),
+    ("prompt='${oc.env:HOSTILE_TOKEN}'",),
+    ("+operators.x._target_=${prompt}",),
+    ("experiment=../../x",),
+    ("sampler=/tmp/x",),
+    ("operators=[../x]",),
+    ("prompt='open",),
+]
+
 COMMANDS = [
+    *(Trial(f"resume a command with {' '.join(words)}", ("resume=sweep",), "command of", before=commanded(*words), hides=("uid=",)) for words in COMMANDED),
     *works("sheet", ("sheet", "sweep"), ("sheet", "sweep", "--rows", "weight", "--columns", "seed"), ("sheet", "sweep", "--to", "x.png"), ("sheet", "--help")),
     *refused("sheet", "embedlab", ("sheet",), ("sheet", "nowhere"), ("sheet", "sweep/sweep.json"), ("sheet", "sweep/0"), ("sheet", "sweep", "--rows", "nope"), ("sheet", "sweep", "--rows", "weight", "--columns", "weight"), ("sheet", "sweep", "--nope"), ("sheet", "sweep", "more"), ("sheet", ""), ("sheet", "a\0b".replace("\0", "\udc80")), ("sheet", "~nosuchuser/x"), ("sheet", "sweep", "--to", ""), ("sheet", "sweep", "--to", "sweep"), ("sheet", "sweep", "--to", "/dev/null/x"), ("sheet", "sweep", "--rows", "")),
     *works("film", ("film", "sweep", "--seed", "all"), ("film", "sweep"), ("film", "sweep", "--frames", "3"), ("film", "sweep", "--seconds", "1", "--to", "films"), ("film", "--help")),

@@ -30,8 +30,6 @@ class Careless:
 
 def own(folder: Path) -> None:
     """A package whose operator raises with what it was given."""
-    import sys
-
     (folder / "given").mkdir()
     (folder / "given/careless.py").write_text(
         "class Careless:\n"
@@ -39,11 +37,6 @@ def own(folder: Path) -> None:
         "    def __str__(self):\n        return f'careless {self.by}'\n"
         "    def __call__(self, prompt, lookup):\n        raise ValueError(f'no way with {self.by!r}')\n"
     )
-    sys.path.insert(0, str(folder / "given"))
-
-
-def again(folder: Path) -> None:
-    """A sweep in which the secret stands in its results, as an older embedlab may have left it."""
 
 
 CASES: list[tuple[str, Given, str | None]] = [

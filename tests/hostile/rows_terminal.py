@@ -82,6 +82,16 @@ LOCALES: list[tuple[str, Given, str | None]] = [
     ("command's help", ("film", "--help"), None),
 ]
 
+PIPED: list[Given] = [
+    ("explain", "prompt='a puppy'"),
+    ("--help",),
+    ("--cfg", "job"),
+    ("sheet", "sweep"),
+    ("replay", "sweep/0/seed-0.png"),
+    ("seeds=[0]", "tracker=disk"),
+    ("-m", "seeds=[0],[1]", "tracker=disk"),
+]
+
 TERMINAL = [
     *(
         Trial(f"{sign}, {where}", words_of(given), says, before=before, code=1 if says == "differs" else 0)
@@ -97,5 +107,6 @@ TERMINAL = [
         hides=("\nthe same, bit for bit",),
         before=with_settings(lambda s: s | {"seed": 5, "versions": FORGED}),
     ),
+    *(Trial("closed pipe", words_of(given), closed=True) for given in PIPED),
     *(Trial(f"ASCII, {name}", words_of(given), says, locale="C") for name, given, says in LOCALES),
 ]

@@ -7,6 +7,9 @@ import pytest
 from table import TABLE
 from trials import broken
 
+from embedlab.errors import ConfigError
+from embedlab.trust import check_command
+
 TURN = os.environ["EMBEDLAB_TURN"]
 MINE = [n for n in range(len(TABLE)) if TURN == "all" or n % 3 == int(TURN)]
 
@@ -14,6 +17,15 @@ MINE = [n for n in range(len(TABLE)) if TURN == "all" or n % 3 == int(TURN)]
 def test_the_table_is_large_and_no_trial_stands_in_it_twice():
     assert len(TABLE) >= 300
     assert len({trial.name for trial in TABLE}) == len(TABLE)
+
+
+def test_a_command_that_is_read_back_may_name_what_is_ours_or_trusted():
+    ours = ["-m", "operators=[interpolate]", "guidance.negative='${prompt}'", "hydra/launcher=batch", "seeds=[0],[1]"]
+    check_command([*ours, "+operators.x={_target_:embedlab.Scale,rows:puppy,by:2}"], "sweep.json")
+    own = ["+operators.x._target_=trials.Trial"]
+    with pytest.raises(ConfigError, match="trust=trials"):
+        check_command(own, "sweep.json")
+    check_command(own, "sweep.json", ["trials"])
 
 
 @pytest.mark.parametrize("number", MINE, ids=lambda n: re.sub(r"[^\w.=,:+-]+", "_", f"{n}-{TABLE[n].name}"))

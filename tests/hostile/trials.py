@@ -46,6 +46,7 @@ class Trial:
     call: Callable[[Any], Any] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     locale: str = ""
+    closed: bool = False  # nobody reads what is printed
     lines: int = 1
 
     @property
