@@ -3,7 +3,7 @@
 from trials import refused, works
 
 OPERATE = ("operators=[interpolate]", "operators.interpolate.toward=cat")
-NUMBERS = ("nan", "inf", "-inf", "1e400", "true", "abc", "[1]", "{a:1}", "''")
+NUMBERS = ("nan", "-inf", "1e400", "true", "abc", "[1]")
 HUGE = "1" + "0" * 400
 
 SETTINGS = [
