@@ -1,6 +1,7 @@
 """Imports embedlab once, then runs it in a forked child for every line of words (as JSON) that comes in.
 
-Every picture that a child has put into its store is written down, so that one that is made twice is seen.
+Every picture that a child has put into its store is written down, so that one that is made twice is seen. What the
+last child printed is in a file beside.
 """
 
 import json
@@ -27,10 +28,9 @@ def child(words: list[str], ledger: str) -> None:
         return kept
 
     store.Store.put = put
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    if not os.environ.get("LOUD"):
-        os.dup2(silent, 2)
+    said = os.open(f"{ledger}.said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
     sys.argv = ["embedlab", *words]
     app.main()
 

@@ -51,6 +51,10 @@ class Nursery:
         status = int(self.process.stdout.readline())
         return os.waitstatus_to_exitcode(status), time.monotonic() - begun
 
+    def said(self) -> str:
+        """What the last sweep printed."""
+        return Path(f"{self.ledger}.said").read_text(errors="replace")
+
     def made(self) -> list[str]:
         return self.ledger.read_text().split() if self.ledger.is_file() else []
 
@@ -72,7 +76,7 @@ def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
     chance = random.Random(4)
     words = [*SWEEP, f"model.name={folders['sd1']}"]
     code, whole = nursery.run([*words, f"hydra.sweep.dir={tmp_path}/calm"])
-    assert code == 0
+    assert code == 0, nursery.said()
     assert len(nursery.made()) == 33, "30 edited, and 3 as written"
     nursery.ledger.unlink()
 
@@ -80,7 +84,7 @@ def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
     words = [*words, f"hydra.sweep.dir={storm}"]
     while kills < KILLS:
         how = chance.choice([signal.SIGKILL, signal.SIGTERM])
-        code, _ = nursery.run(words, how, chance.uniform(0, whole / 4))
+        code, _ = nursery.run(words, how, chance.uniform(0, whole / 2))
         assert code in (-how, 128 + how, 0)  # SIGTERM kills while Python starts, and is heard later
         kills += 1
         for path in storm.glob("*/result.json"):
@@ -96,8 +100,9 @@ def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
                 for file in path.parent.glob("*.*"):
                     file.unlink() if file.is_file() else None
                 del finished[path]
+    assert nursery.made(), "the kills hit pictures, too"
     code, _ = nursery.run([f"resume={storm}"])
-    assert code == 0
+    assert code == 0, nursery.said()
     made = nursery.made()
     assert len(made) == len(set(made)) == 33, "no finished picture was made again"
     assert not [path for path in storm.rglob(".*.[0-9]*") if path.is_file()], "no half file is left"
