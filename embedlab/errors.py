@@ -93,6 +93,17 @@ def check_list(value: Any, kind: type, name: str, hint: str) -> None:
         raise ConfigError(f"{name} is {brief(value)}; it has to be a list of {kind.__name__}: {hint}.")
 
 
+def public_name(kind: type) -> str:
+    """The name by which a class is known in stores and files, wherever in embedlab it stands.
+
+    >>> from embedlab import Scale
+    >>> public_name(Scale), public_name(dict)
+    ('embedlab.Scale', 'builtins.dict')
+    """
+    house, inside, _ = kind.__module__.partition(".")
+    return f"{house if inside and house == 'embedlab' else kind.__module__}.{kind.__qualname__}"
+
+
 def counted(number: int, what: str) -> str:
     """A number of things.
 

@@ -34,6 +34,7 @@ from embedlab.errors import (
     check_list,
     contained,
     listed,
+    public_name,
 )
 from embedlab.explanation import Explanation, explain
 from embedlab.export import content_of
@@ -235,7 +236,7 @@ def stand_in(height: int, width: int) -> Float[Tensor, "height width"]:
 
 
 def fingerprint(value: Any) -> str:
-    """A hash of settings: dataclasses by field, tensors by content, anything else by its repr.
+    """A hash of settings: dataclasses by public name and field, tensors by content, anything else by its repr.
 
     What contains itself is known by how far up it is met again. Raises OperatorError for what cannot be told so.
     """
@@ -253,7 +254,7 @@ def fingerprint(value: Any) -> str:
     def told(value: Any) -> Any:
         if isinstance(value, Tensor | np.ndarray):
             return ["tensor", str(value.dtype), list(value.shape), content_of(value)]
-        name = [type(value).__module__, type(value).__qualname__]
+        name = [public_name(type(value))]
         if dataclasses.is_dataclass(value):
             return [*name, {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}]
         if isinstance(value, Mapping):  # pairs, because the keys 5 and "5" are two

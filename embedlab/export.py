@@ -17,7 +17,7 @@ from torch import Tensor
 from embedlab.clean import redact
 from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, check_cell, embed_all, encode, equal_lengths, texts_of
-from embedlab.errors import ConfigError, OperatorError, brief
+from embedlab.errors import ConfigError, OperatorError, brief, public_name
 from embedlab.files import write
 from embedlab.operators.apply import edit, edit_encoded
 from embedlab.schedule import timed
@@ -103,14 +103,13 @@ def recipe(value: Any) -> Any:
 
     >>> from embedlab import Scale
     >>> recipe(Scale("cat", 2))
-    {'_target_': 'embedlab.operators.arithmetic.Scale', 'rows': 'cat', 'by': 2, 'stage': 'token'}
+    {'_target_': 'embedlab.Scale', 'rows': 'cat', 'by': 2, 'stage': 'token'}
     """
     if isinstance(value, Tensor | np.ndarray):
         return {"tensor": list(value.shape), "sha256": content_of(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
         own = {f.name: recipe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **own}
+        return {"_target_": public_name(type(value)), **own}
     if isinstance(value, Mapping):
         return {str(key): recipe(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

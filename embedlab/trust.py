@@ -22,8 +22,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import embedlab
 from embedlab.build import SETTINGS, cell_of, part_of
-from embedlab.errors import ConfigError, EmbedlabError
+from embedlab.errors import ConfigError, EmbedlabError, public_name
 from embedlab.settings import conf_dir
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
     """The true name of what a `_target_` is found to be, if that is ours or from a trusted package.
 
     >>> true_name("embedlab.operators.Replace")
-    'embedlab.operators.replace.Replace'
+    'embedlab.Replace'
     >>> true_name("embedlab.models.os.system")
     Traceback (most recent call last):
     ...
@@ -209,7 +210,8 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
         raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
     found = located(target)
     if ours(found):
-        return f"{found.__module__}.{found.__qualname__}"
+        name = public_name(found)
+        return name if found.__name__ in embedlab.__all__ else f"{found.__module__}.{found.__qualname__}"
     home = found.__module__ if isinstance(found, type | FunctionType) else ""
     if any(within(str(home), package) for package in trust):
         name = f"{home}.{found.__qualname__}"
@@ -227,10 +229,18 @@ def within(name: str, package: str) -> bool:
 
 
 def located(target: str) -> Any:
-    """What a dotted name of embedlab or of a trusted package stands for, imported; None where nothing does."""
+    """What a dotted name of embedlab or of a trusted package stands for, imported; None where nothing does.
+
+    A public name of embedlab is found wherever it stood in the version that wrote it down.
+
+    >>> located("embedlab.experiment.Metrics") is located("embedlab.Metrics")
+    True
+    """
     parts = target.split(".")
     if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         return None
+    if parts[0] == "embedlab" and parts[-1] in embedlab.__all__:
+        return getattr(embedlab, parts[-1])
     found, taken = None, 0
     for n in range(1, len(parts) + 1):
         name = ".".join(parts[:n])

@@ -431,7 +431,7 @@ def test_values_are_ours_and_what_does_something_when_made_is_not():
     assert not {"Ray", "Slurm", "Crew", "Collect", "Parser", "Store", "Display", "Log"} & mine
     for name in mine & set(embedlab.__all__):
         kind = getattr(embedlab, name)
-        assert true_name(f"embedlab.{name}") == f"{kind.__module__}.{name}", "by any name it has"
+        assert true_name(f"{kind.__module__}.{name}") == f"embedlab.{name}", "by any name it has"
     assert not ours(make_dataclass("Stranger", [], frozen=True)), "one of another package"
 
 
