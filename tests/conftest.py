@@ -149,6 +149,16 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session")
+def forks(folders):
+    """The process that runs hostile trials, with the small model in memory."""
+    from trials import Forks
+
+    made = Forks(folders["sd1"])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Saved folders of the three kinds."""
     root = tmp_path_factory.mktemp("models")

@@ -167,7 +167,7 @@ def test_a_killed_launcher_is_taken_up_in_this_process(embedlab, gate, crew, fol
         until(lambda: len(gate.made()) >= 3, process)
         process.kill()
     kept = whole(Path("out/.cells").absolute())
-    code, out, err = embedlab("-m", "resume=out", "hydra/launcher=batch", plain=True)
+    code, out, err = embedlab("-m", "resume=out", "trust=obstacles", "hydra/launcher=batch", plain=True)
     assert code == 0, out + err
     assert {n: r["status"] for n, r in results("out").items()} == dict.fromkeys(range(8), "done")
     made = [key for key, _ in gate.made()]
