@@ -17,7 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from embedlab.gallery import read, write
+from embedlab.view.gallery import read, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import synthetic

@@ -28,8 +28,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from embedlab import Cell, Interpolate, Job, Sampler, embed_all, encode, find, load
-from embedlab.batch import plan
 from embedlab.operators import edit
+from embedlab.sweep.run import plan
 
 STEPS, PROMPT = 25, "A picture of a puppy"
 WEIGHTS = [f"{n / 15:.3f}" for n in range(16)]

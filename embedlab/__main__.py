@@ -1,5 +1,5 @@
 """`python -m embedlab`."""
 
-from embedlab.app import main
+from embedlab.cli.main import main
 
 main()

@@ -41,7 +41,7 @@ from embedlab.export import content_of
 from embedlab.guidance import Denoiser, Guidance, guided, in_turn
 from embedlab.metrics.clip_score import image_features, scores_of, text_features
 from embedlab.models import Model, Source
-from embedlab.operators.apply import edit, edit_encoded, edit_with, named
+from embedlab.operators.base import edit, edit_encoded, edit_with, named
 from embedlab.prompt import Tokens, concepts_of, ids_of, joined, tokenize
 from embedlab.sampler import (
     Sampler,

@@ -15,7 +15,7 @@ from embedlab.clip import Tower, forward
 from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of, once_a_table
 from embedlab.encoder import Conditioning, Encoder, check_cell, embed_all, encode, texts_of
 from embedlab.errors import OperatorError, counted, listed
-from embedlab.operators.apply import edit, edit_encoded
+from embedlab.operators.base import edit, edit_encoded
 from embedlab.prompt import joined
 from embedlab.schedule import timed
 from embedlab.select import ROLES, roles

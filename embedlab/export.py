@@ -19,7 +19,7 @@ from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, check_cell, embed_all, encode, equal_lengths, texts_of
 from embedlab.errors import ConfigError, OperatorError, brief, public_name
 from embedlab.files import write
-from embedlab.operators.apply import edit, edit_encoded
+from embedlab.operators.base import edit, edit_encoded
 from embedlab.schedule import timed
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe

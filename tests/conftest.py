@@ -27,7 +27,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from embedlab import app, launch, models
+from embedlab import models
+from embedlab.cli import launch
+from embedlab.cli import main as app
 
 os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not the user's
 atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)

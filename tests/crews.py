@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from embedlab.experiment import Drawn
-from embedlab.store import Store
+from embedlab.sweep.store import Store
 
 OPERATOR = '''
     import os
@@ -27,7 +27,7 @@ OPERATOR = '''
     from dataclasses import dataclass
     from pathlib import Path
 
-    from embedlab.store import Store
+    from embedlab.sweep.store import Store
 
 
     def noting(own, ledger):

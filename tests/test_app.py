@@ -45,7 +45,7 @@ QUICK = [  # and the exit code of each
 def test_help_and_complaints_about_words_come_before_anything_heavy_is_imported(tmp_path):
     code = (
         "import sys\n"
-        "from embedlab.app import main\n"
+        "from embedlab.cli.main import main\n"
         f"for words, code in {QUICK!r}:\n"
         "    sys.argv = ['embedlab', *words]\n"
         "    got = 0\n"
@@ -71,7 +71,7 @@ def test_rows_that_are_not_set_are_told_at_once(tmp_path):
     ]
     code = (
         "import sys\n"
-        "from embedlab.app import main\n"
+        "from embedlab.cli.main import main\n"
         f"for words in {tried!r}:\n"
         f"    sys.argv = ['embedlab', *words, *{folders!r}]\n"
         "    try: main()\n"
@@ -110,7 +110,8 @@ def test_a_sweep_over_prompts_is_told_of_each_job_and_all_at_once(embedlab, tmp_
 
 
 def test_help_lists_commands_choices_and_settings_with_their_comments(monkeypatch, capsys):
-    from embedlab import app, usage
+    from embedlab.cli import main as app
+    from embedlab.cli import usage
 
     def printed(*words):
         monkeypatch.setattr(sys, "argv", ["embedlab", *words])
@@ -162,7 +163,7 @@ def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(tmp_path):
         "from embedlab import models\n"
         "loads, own = [], models.Source._parts\n"
         "models.Source._parts = lambda *a: loads.append(1) or own(*a)\n"
-        "from embedlab.app import main\n"
+        "from embedlab.cli.main import main\n"
         "main()\n"
         "assert len(loads) == 1, loads"
     )
@@ -247,7 +248,8 @@ BAD = {
 @pytest.mark.parametrize("words", BAD)
 def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, monkeypatch, capsys):
     """In this process, so that it is quick; weights must not be touched."""
-    from embedlab import app, models
+    from embedlab import models
+    from embedlab.cli import main as app
 
     def never(*_):
         raise AssertionError("weights were read")
@@ -431,7 +433,8 @@ hydra/job_logging=nope
 def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys):
     from hydra.core.global_hydra import GlobalHydra
 
-    from embedlab import app, models
+    from embedlab import models
+    from embedlab.cli import main as app
 
     def never(*_):
         raise AssertionError("weights were read")
@@ -478,7 +481,7 @@ def test_an_empty_folder_is_refused_and_the_one_that_one_is_in_stays(embedlab, t
 
 @pytest.mark.parametrize("command", ["gallery", "sheet", "film", "replay", "sync"])
 def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, capsys):
-    from embedlab import app
+    from embedlab.cli import main as app
 
     monkeypatch.setattr(sys, "argv", ["embedlab", command, "here", "--nope"])
     with pytest.raises(SystemExit) as caught:
@@ -491,7 +494,9 @@ def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, c
 
 FULL = """
     import resource, signal, sys
-    from embedlab import app, batch, tracker
+    from embedlab import tracker
+    from embedlab.cli import main as app
+    from embedlab.sweep import run as batch
     sys.argv = {words!r}
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     def full(own):
@@ -511,11 +516,15 @@ FULL = """
     ("words", "patch", "named"),
     [
         ([], "batch.Store.put = full(batch.Store.put)", "out/.cells"),
-        ([], "import embedlab.job; embedlab.job.images.save = full(embedlab.job.images.save)", "out/seed-0.png"),
+        (
+            [],
+            "import embedlab.sweep.job; embedlab.sweep.job.images.save = full(embedlab.sweep.job.images.save)",
+            "out/seed-0.png",
+        ),
         (["tracker=disk"], "tracker._DiskRun.table = full(tracker._DiskRun.table)", "out/log/pictures_table.json"),
         (
             ["export=true"],
-            "import embedlab.job; embedlab.job.save_embeds = full(embedlab.job.save_embeds)",
+            "import embedlab.sweep.job; embedlab.sweep.job.save_embeds = full(embedlab.sweep.job.save_embeds)",
             "conditioning.safetensors",
         ),
         (["-m", "guidance.scale=2,3"], "app.app = full(app.app)", "a file of this run"),

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Store, batch, carry_out, find, render
-from embedlab.batch import Pace, Quiet, plan
+from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Store, carry_out, find, render
 from embedlab.errors import ConfigError, ModelError
-from embedlab.job import state_of
+from embedlab.sweep import run as batch
+from embedlab.sweep.job import state_of
+from embedlab.sweep.run import Pace, Quiet, plan
 from embedlab.tracker import Disk
 
 PROMPT = "A picture of a puppy"
@@ -363,7 +364,7 @@ class Plain:
 
 
 def test_own_operators_are_known_by_settings_and_code(source, tmp_path, monkeypatch):
-    from embedlab import store as module
+    from embedlab.sweep import store as module
 
     def key(*operators):
         return Job(source, Cell(PROMPT, operators, sampler=FAST), (0,), tmp_path).pictures[0][1]

@@ -9,11 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, find, settings
-from embedlab.app import conf_dir
-from embedlab.build import PARTS, cell_of, complete, lacking, part_of
+from embedlab import Cell, find
+from embedlab.cli import settings
+from embedlab.cli.main import conf_dir
 from embedlab.errors import ConfigError
 from embedlab.experiment import check
+from embedlab.sweep.config import PARTS, cell_of, complete, lacking, part_of
 
 CONF = Path(conf_dir())
 

@@ -6,9 +6,10 @@ import json
 import pytest
 from PIL import Image
 
-from embedlab import images, sweep
-from embedlab.contact import axes_of, layout, main, named, results_of, short_names, write_sheets
+from embedlab import images
 from embedlab.errors import ConfigError
+from embedlab.sweep import results as sweep
+from embedlab.view.contact_sheet import axes_of, layout, main, named, results_of, short_names, write_sheets
 
 SIDE = 112  # the smallest that a sheet shows
 WEIGHT, TOWARD, SCALE = "operators.interpolate.weight", "operators.interpolate.toward", "guidance.scale"

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Store, carry_out, crew, find, store
-from embedlab.batch import Log, Outcome, Quiet, plan
+from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Store, carry_out, find
+from embedlab.sweep import store
+from embedlab.sweep.run import Log, Outcome, Quiet, plan
 from embedlab.tracker import Disk
+from embedlab.workers import crew
 
 STEPS = Sampler("ddim", 2)
 

@@ -61,10 +61,10 @@ from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError
 from embedlab.experiment import calls_of, check, check_at_once, fingerprint, tell
 from embedlab.export import recipe
-from embedlab.job import inspect, reason_of
-from embedlab.operators.apply import edit_encoded
+from embedlab.operators.base import edit_encoded
 from embedlab.sampler import check_seeds, moments
 from embedlab.select import select
+from embedlab.sweep.job import inspect, reason_of
 
 PROMPT = "a picture of a puppy"
 ALL = {"role": "all"}

@@ -21,10 +21,10 @@ from embedlab import (
     explain,
     find,
 )
-from embedlab.batch import carry_out
 from embedlab.errors import EmbedlabError
-from embedlab.job import explained
-from embedlab.store import Store
+from embedlab.sweep.job import explained
+from embedlab.sweep.run import carry_out
+from embedlab.sweep.store import Store
 from embedlab.tracker import Disk
 
 PROMPT = "A picture of a puppy"

@@ -174,8 +174,8 @@ def test_what_cannot_leave_is_refused(sd1, tmp_path):
 
 def test_a_job_writes_them_when_asked(tmp_path):
     from embedlab import Job, find
-    from embedlab.batch import carry_out
-    from embedlab.store import Store
+    from embedlab.sweep.run import carry_out
+    from embedlab.sweep.store import Store
 
     cell = Cell(PROMPT, EDIT, sampler=Sampler("ddim", steps=1))
     job = Job(find("emoji"), cell, (0,), tmp_path, export=True)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from embedlab import Job, Store, carry_out, film, images
-from embedlab.app import conf_dir
-from embedlab.build import cell_of, complete, part_of
-from embedlab.contact import results_of
+from embedlab import Job, Store, carry_out, images
+from embedlab.cli.main import conf_dir
 from embedlab.errors import ConfigError, PictureError
-from embedlab.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
+from embedlab.sweep.config import cell_of, complete, part_of
+from embedlab.view import film
+from embedlab.view.contact_sheet import results_of
+from embedlab.view.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
 
 WEIGHT = "operators.interpolate.weight"
 numbers = st.floats(0, 10, allow_subnormal=False)

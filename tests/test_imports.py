@@ -1,6 +1,8 @@
 import ast
+import shutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,48 +10,42 @@ import pytest
 import embedlab
 
 HOUSE = Path(embedlab.__file__).parent
-ORDER = [
-    *(
-        "errors",
-        "files",
-        "clean",
-        "readers",
-        "prompt",
-        "schedule",
-        "select",
-        "clip",
-        "checkpoint",
-        "fits",
-        "models",
-        "embeddings",
-        "encoder",
-        "operators",
-        "explanation",
-        "export",
-        "guidance",
-        "infotext",
-        "images",
-        "sampler",
-        "metrics",
-    ),
-    *(
-        "tracker",
-        "experiment",
-        "store",
-        "build",
-        "settings",
-        "usage",
-        "job",
-        "batch",
-        "progress",
-        "crew",
-        "trust",
-        "launch",
-        "replay",
-        "sweep",
-    ),
-    *("contact", "film", "gallery", "sync", "app", "pretrain", "__main__"),
+ARROW = (
+    *("prompt", "select", "clip", "models", "embeddings", "operators", "encoder", "schedule", "guidance", "sampler"),
+    *("images", "metrics", "experiment", "explanation", "export"),
+)
+# a room imports from itself and from the rooms before it; those of one line know nothing of each other
+ROOMS = (
+    ("errors", "files", "clean", "readers"),
+    ARROW,
+    ("tracker",),
+    ("sweep",),
+    ("workers", "view"),
+    ("cli",),
+    ("pretrain", "__main__"),
+)
+LEVEL = {room: n for n, rooms in enumerate(ROOMS) for room in rooms}
+STILL = [
+    "sweep.results → cli.launch",
+    "sweep.results → cli.main",
+    "sweep.results → cli.progress",
+    "sweep.results → view.contact_sheet",
+    "sweep.results → view.gallery.content",
+    "sweep.results → view.gallery.folder",
+    "sweep.trust → cli.settings",
+    "view.contact_sheet → cli.main",
+    "view.film → cli.main",
+    "view.gallery → cli.main",
+    "view.replay → cli.main",
+    "view.replay → cli.progress",
+    "workers.crew → cli.main",
+    "sweep.results ← cli.main ← sweep.results",
+    "sweep.results ← cli.launch ← sweep.results",
+    "sweep.results ← view.contact_sheet ← sweep.results",
+    "sweep.results ← view.gallery.content ← sweep.results",
+    "cli.launch ← cli.main ← cli.launch",
 ]
+SIBLINGS = {("workers", "view"), ("view", "workers")}
 
 
 def test_every_public_name_is_there_and_sorted():
@@ -65,7 +61,7 @@ def test_an_unknown_name_is_refused_with_those_there_are():
 
 def test_importing_the_library_brings_neither_hydra_nor_wandb_nor_torch():
     code = (
-        "import sys, embedlab, embedlab.app\n"
+        "import sys, embedlab, embedlab.cli.main\n"
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules, 'the command line must answer fast'\n"
         "embedlab.Replace, embedlab.render, embedlab.Sampler\n"
         "assert 'wandb' not in sys.modules"
@@ -76,20 +72,67 @@ def test_importing_the_library_brings_neither_hydra_nor_wandb_nor_torch():
     )
 
 
-def steps_of(path: Path) -> set[str]:
-    """Which modules of the house a file imports, those imported late left out."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "embedlab":
-            parts = node.module.split(".")[1:] or [alias.name for alias in node.names]
-            found.add(parts[0])
-    return found
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def test_a_file_imports_only_from_the_steps_before_it():
-    for path in HOUSE.rglob("*.py"):
-        mine = path.relative_to(HOUSE).parts[0].removesuffix(".py")
-        if mine == "__init__":
+def imports_of(path: Path, house: Path = HOUSE) -> set[str]:
+    """The files of the house that a file imports, at any depth, as dotted names below `embedlab`."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if is_for_types(node):
             continue
-        later = [other for other in steps_of(path) if ORDER.index(other) > ORDER.index(mine)]
-        assert not later, f"{path.name} imports {later}, which come after it"
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}: name the whole of it"
+            for alias in node.names:
+                inner = house / "/".join(node.module.split(".")[1:]) / alias.name
+                found.add(f"{node.module}.{alias.name}" if is_file(inner) else node.module)
+    return {name.removeprefix("embedlab.") for name in found if name.startswith("embedlab.")}
+
+
+def is_file(path: Path) -> bool:
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def graph(house: Path = HOUSE) -> dict[str, set[str]]:
+    """Every file of the house, and what it imports of the house."""
+    files = {path: ".".join(path.relative_to(house).with_suffix("").parts) for path in house.rglob("*.py")}
+    names = {path: name.removesuffix(".__init__") for path, name in files.items() if name != "__init__"}
+    return {name: imports_of(path, house) - {name} for path, name in names.items()}
+
+
+def offences(found: dict[str, set[str]]) -> list[str]:
+    """What breaks the rule, a line each: imports that run back, between siblings, in a circle."""
+    pairs = [(name, other) for name in sorted(found) for other in sorted(found[name])]
+    rooms = [(name, other, name.split(".")[0], other.split(".")[0]) for name, other in pairs]
+    told = [f"{name} → {other}" for name, other, a, b in rooms if LEVEL[b] > LEVEL[a] or (a, b) in SIBLINGS]
+    left = {name: set(others) for name, others in found.items()}
+    while True:
+        try:
+            tuple(TopologicalSorter(left).static_order())
+        except CycleError as error:
+            circle = error.args[1]
+            told.append(" ← ".join(circle))
+            left[circle[1]].discard(circle[0])  # one step of it is left out, and the others are looked for
+        else:
+            return told
+
+
+def test_a_file_imports_only_from_rooms_before_it_however_late():
+    assert offences(graph()) == STILL
+
+
+def test_the_rule_sees_offenders(tmp_path):
+    house = Path(shutil.copytree(HOUSE, tmp_path / "embedlab", ignore=shutil.ignore_patterns("weights", "*.pyc")))
+    clean = set(offences(graph(house)))
+    (house / "prompt.py").write_text("def late():\n    from embedlab.cli.main import main\n")
+    (house / "view" / "replay.py").write_text("if True:\n    import embedlab.workers\n")
+    (house / "files.py").write_text("from embedlab import clean\n")
+    seen = set(offences(graph(house))) - clean
+    assert {"prompt → cli.main", "view.replay → workers"} <= seen
+    assert any("files" in line and "clean" in line and "←" in line for line in seen), "a circle"

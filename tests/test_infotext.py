@@ -5,7 +5,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 from embedlab import Job, Store, carry_out, images
-from embedlab.infotext import SAMPLERS, infotext
+from embedlab.images.infotext import SAMPLERS, infotext
 from embedlab.models import find
 from embedlab.operators import Replace
 from embedlab.sampler import SCHEDULERS, Sampler

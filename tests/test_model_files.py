@@ -15,10 +15,11 @@ from original_layout import original
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 
-from embedlab import Cell, Guidance, Sampler, Start, checkpoint, find, images, load, models, render
+from embedlab import Cell, Guidance, Sampler, Start, find, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
 from embedlab.experiment import check
-from embedlab.job import Job
+from embedlab.models import single_file as checkpoint
+from embedlab.sweep.job import Job
 
 BLOCK = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 SECOND = "conditioner.embedders.1.model.ln_final.weight"

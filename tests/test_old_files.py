@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from embedlab.contact import main as sheet
-from embedlab.film import main as film
-from embedlab.gallery import main as gallery
-from embedlab.replay import replay
-from embedlab.sweep import axes, collect, records
+from embedlab.sweep.results import axes, collect, records
+from embedlab.view.contact_sheet import main as sheet
+from embedlab.view.film import main as film
+from embedlab.view.gallery import main as gallery
+from embedlab.view.replay import replay
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"
 PICTURES = sorted(OLD.rglob("*seed-*.png"))

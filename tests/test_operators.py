@@ -10,7 +10,7 @@ from embedlab import Interpolate, Replace, edit, embed, embed_all, encode
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError, OperatorError, PromptError
 from embedlab.operators import lerp, slerp
-from embedlab.operators.apply import fit
+from embedlab.operators.base import fit
 
 PROMPT = "A picture of a puppy and a rocket"
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from embedlab import progress
-from embedlab.progress import Display
+from embedlab.cli import progress
+from embedlab.cli.progress import Display
 
 
 def a_job(number):
@@ -88,8 +88,8 @@ def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
 
 def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
     from embedlab import Cell, Job, Sampler, find
-    from embedlab.batch import Quiet, carry_out
-    from embedlab.store import Store
+    from embedlab.sweep.run import Quiet, carry_out
+    from embedlab.sweep.store import Store
 
     class Seen(Quiet):
         def __init__(self):
@@ -107,16 +107,16 @@ def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
 def test_what_begins_is_said_before_torch_is_imported(tmp_path):
     code = (
         "import sys\n"
-        "from embedlab import progress\n"
+        "from embedlab.cli import progress\n"
         "own = progress.stage\n"
         "def stage(text):\n"
         "    assert 'torch' not in sys.modules, text\n"
         "    own(text)\n"
         "    sys.exit()\n"
         "progress.stage = stage\n"
-        "import embedlab.app\n"
+        "import embedlab.cli.main\n"
         "sys.argv = ['embedlab', *sys.argv[1:]]\n"
-        "embedlab.app.main()"
+        "embedlab.cli.main.main()"
     )
     for words in (["seeds=[0]"], ["-m", "seeds=[0],[1]"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)

@@ -21,13 +21,13 @@ from test_conf import first_of
 
 import embedlab
 from embedlab import Interpolate, Job, Store, carry_out, images
-from embedlab.app import conf_dir
-from embedlab.build import cell_of, complete, part_of
+from embedlab.cli.main import conf_dir
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.experiment import fingerprint
-from embedlab.replay import main, recipe, replay
 from embedlab.sampler import SHIPPED
-from embedlab.trust import checked, located, made, ours, true_name
+from embedlab.sweep.config import cell_of, complete, part_of
+from embedlab.sweep.trust import checked, located, made, ours, true_name
+from embedlab.view.replay import main, recipe, replay
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
 
@@ -216,7 +216,7 @@ def test_the_command_says_it_in_its_exit_code_and_writes_only_what_it_is_asked_f
 
 @pytest.mark.parametrize("command", ["replay", "sheet", "film"])
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, capsys):
-    from embedlab import app
+    from embedlab.cli import main as app
 
     monkeypatch.setattr(sys, "argv", ["embedlab", command, str(tmp_path / "gone")])
     with pytest.raises(SystemExit) as left:
@@ -320,21 +320,21 @@ TARGETS = [
     "subprocess.run",
     "torch.load",
     "embedlab.models.os.system",
-    "embedlab.app.os.system",
+    "embedlab.cli.main.os.system",
     "embedlab.models.torch.load",
     "embedlab.images.os.replace",
     "embedlab.experiment.write_json",
     "embedlab.models.load",
     "embedlab.models.Source.load",
-    "embedlab.build.hydra.utils.get_method",
-    "embedlab.trust.importlib.import_module",
+    "embedlab.sweep.config.hydra.utils.get_method",
+    "embedlab.sweep.trust.importlib.import_module",
     "embedlab.operators.Interpolate.__new__",
     "embedlab.models.find.__globals__",
     "embedlab.__main__.main",
-    "embedlab.app.main",
+    "embedlab.cli.main.main",
     "embedlab.pretrain.run.main",
-    "embedlab.sweep.Collect",
-    "embedlab.operators.apply.edit",
+    "embedlab.sweep.results.Collect",
+    "embedlab.operators.base.edit",
     "embedlab.experiment.partial",
     "embedlab.models.Path.touch",
     "embedlab",
@@ -440,8 +440,8 @@ CONFIGS = [path for path in sorted(Path(conf_dir()).rglob("*.yaml")) if not {"pr
 
 def test_every_target_of_the_shipped_configs_passes():
     named = [name for path in CONFIGS for name in re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8"))]
-    assert "embedlab.sweep.Apart" in named
-    for name in set(named) - {"embedlab.sweep.Collect"}:  # Hydra's callback, which no picture names
+    assert "embedlab.sweep.results.Apart" in named
+    for name in set(named) - {"embedlab.sweep.results.Collect"}:  # Hydra's callback, which no picture names
         assert ours(located(name)), name
 
 

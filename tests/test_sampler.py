@@ -11,7 +11,6 @@ from PIL import Image
 from embedlab import Cell, Guidance, Job, Sampler, Start, embed_all, encode, find, render
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
-from embedlab.job import explained
 from embedlab.models import load
 from embedlab.sampler import (
     SCHEDULERS,
@@ -24,6 +23,7 @@ from embedlab.sampler import (
     rehearsed,
     sample,
 )
+from embedlab.sweep.job import explained
 
 LIBRARY = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),  # by default theirs clips, with a config that does not say

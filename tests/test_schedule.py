@@ -49,9 +49,9 @@ from embedlab import (
 )
 from embedlab.errors import EmbedlabError
 from embedlab.experiment import check, fingerprint, schedule_of, score_names, unfold
-from embedlab.job import explained
 from embedlab.sampler import SCHEDULERS, moments
 from embedlab.schedule import at
+from embedlab.sweep.job import explained
 
 PROMPT = "a picture of a puppy"
 CAT = Replace("puppy", "cat")

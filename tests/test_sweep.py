@@ -17,8 +17,11 @@ import optuna
 import pandas
 import pytest
 
-from embedlab import batch, images, launch, models, progress, sweep
+from embedlab import images, models
+from embedlab.cli import launch, progress
 from embedlab.errors import ModelError
+from embedlab.sweep import results as sweep
+from embedlab.sweep import run as batch
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
 
@@ -74,7 +77,7 @@ def test_the_command_of_a_job_makes_its_picture_again(embedlab):
 
 def test_hydras_own_launcher_makes_the_same_pictures(embedlab):
     from embedlab.experiment import Drawn
-    from embedlab.store import Store
+    from embedlab.sweep.store import Store
 
     words = ["-m", *MIX, "operators.interpolate.weight=0.5,1", "guidance.scale=3,4"]
     assert embedlab(*words, "hydra.sweep.dir=ours")[0] == 0
@@ -306,7 +309,8 @@ def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(embedlab, drawn, w
 
 
 @pytest.mark.parametrize(
-    "objective", ["closest/skunk", "{_target_: embedlab.sweep.Apart, first: change/ssim, second: closest/skunk}"]
+    "objective",
+    ["closest/skunk", "{_target_: embedlab.sweep.results.Apart, first: change/ssim, second: closest/skunk}"],
 )
 def test_a_search_for_a_score_that_is_not_there_is_refused_before_anything_is_drawn(embedlab, drawn, objective):
     words = ["-m", "guidance.scale=2,3", "hydra.sweep.dir=out"]
@@ -392,7 +396,9 @@ def test_the_bar_counts_pictures_that_came_out_as_others(embedlab, monkeypatch):
 
 
 def test_two_processes_in_one_folder(embedlab, tmp_path):
-    code = "from pathlib import Path; from embedlab.launch import hold; hold(Path('out').absolute()); print(); input()"
+    code = (
+        "from pathlib import Path; from embedlab.cli.launch import hold; hold(Path('out').absolute()); print(); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -409,7 +415,7 @@ def test_two_processes_in_one_folder(embedlab, tmp_path):
 
 
 def test_a_launcher_whose_package_is_missing_says_which_extra(embedlab, monkeypatch):
-    from embedlab import crew
+    from embedlab.workers import crew
 
     monkeypatch.setattr(crew, "find_spec", lambda name: None)
     for name in ("ray", "slurm"):
@@ -640,7 +646,7 @@ def test_two_jobs_in_one_folder(embedlab, tmp_path):
     """The second is refused while the first works, and changes no file of its."""
     code = (
         "import sys; sys.argv = ['embedlab', *sys.argv[1:]]\n"
-        "from embedlab import app, batch\n"
+        "from embedlab.cli import main as app\nfrom embedlab.sweep import run as batch\n"
         "own = batch.draw\n"
         "def draw(*words, **more):\n"
         "    print('drawing', flush=True); input()\n"

@@ -206,7 +206,7 @@ def test_trackio_without_its_package_says_which_extra(monkeypatch):
 
 
 def test_sync_hands_every_offline_run_to_wandb(tmp_path, monkeypatch, capsys):
-    from embedlab import sync
+    from embedlab.cli.commands import sync
 
     for job in "01":
         fill(Wandb(), tmp_path / job)

@@ -5,14 +5,14 @@ conditioning) it is `(Conditioning, Texts) -> Conditioning`. Those here are froz
 when they are made. Operators are applied in the order given, to every text encoder of the model alike.
 """
 
-from embedlab.operators.apply import Operator, edit, edit_encoded
 from embedlab.operators.arithmetic import Add, Average, Drop, Normalise, ProjectOut, Scale, Subtract
-from embedlab.operators.chance import Noise, Rotate, Shuffle
+from embedlab.operators.base import Operator, edit, edit_encoded
+from embedlab.operators.conditioning import Blend, Concatenate, Truncate
 from embedlab.operators.interpolate import Interpolate, lerp, slerp, slerp_whole
 from embedlab.operators.order import Permute, Reverse, Swap
-from embedlab.operators.places import Freeze, Place, Shift, Stretch
+from embedlab.operators.positions import Freeze, Place, Shift, Stretch
 from embedlab.operators.replace import Replace
-from embedlab.operators.whole import Blend, Concatenate, Truncate
+from embedlab.operators.stochastic import Noise, Rotate, Shuffle
 
 __all__ = [
     "Add",

@@ -12,7 +12,7 @@ from torch import Tensor
 from embedlab.embeddings import Embeddings, Lookup, finite
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import OnRows, Stage, Value, direction, over, shown, where
+from embedlab.operators.base import OnRows, Stage, Value, direction, over, shown, where
 from embedlab.schedule import figure
 from embedlab.select import Spans, said
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, finite, plain
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError, listed
-from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
+from embedlab.operators.base import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
 from embedlab.schedule import figure, timed
 from embedlab.select import Spans, said
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, tables, where
+from embedlab.operators.base import Lengths, OnRows, Stage, Value, check_lengths, fit, over, tables, where
 from embedlab.schedule import timed
 from embedlab.select import Spans, said, words_of
 

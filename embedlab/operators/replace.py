@@ -10,7 +10,7 @@ from torch import Tensor
 from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
+from embedlab.operators.base import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
 from embedlab.select import Spans, said
 
 

@@ -11,7 +11,7 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
-from embedlab.app import conf_dir, mendable
+from embedlab.cli.main import conf_dir, mendable
 from embedlab.errors import ConfigError, listed
 from embedlab.tracker import Run
 

@@ -19,17 +19,17 @@ class Batch(Launcher):
     gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from embedlab.app import name_of_model, same_in_all
-        from embedlab.progress import stage
+        from embedlab.cli.main import name_of_model, same_in_all
+        from embedlab.cli.progress import stage
 
         same_in_all(config)  # at once; what follows imports torch
         stage(f"loading {name_of_model(config)}")
-        from embedlab.launch import prepare
+        from embedlab.cli.launch import prepare
 
         self.config, self.composer = config, prepare(hydra_context, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from embedlab.launch import launch
+        from embedlab.cli.launch import launch
 
         return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew, self.gpus)
 
@@ -41,7 +41,7 @@ class Ray(Batch):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
     def crew(self, folder: Path) -> Any:
-        from embedlab.crew import Crew, Ray
+        from embedlab.workers.crew import Crew, Ray
 
         return Crew(Ray(**self.settings), folder)
 
@@ -53,6 +53,6 @@ class Slurm(Batch):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
     def crew(self, folder: Path) -> Any:
-        from embedlab.crew import Crew, Slurm
+        from embedlab.workers.crew import Crew, Slurm
 
         return Crew(Slurm(**self.settings), folder)

@@ -12,7 +12,17 @@ import traceback
 import torch
 import transformers.models.clip  # noqa: F401
 
-from embedlab import app, batch, experiment, job, launch, progress, store  # noqa: F401
+from embedlab import experiment
+from embedlab.cli import (
+    launch,  # noqa: F401
+    progress,  # noqa: F401
+)
+from embedlab.cli import main as app
+from embedlab.sweep import (
+    job,  # noqa: F401
+    store,
+)
+from embedlab.sweep import run as batch  # noqa: F401
 
 torch.set_num_threads(1)
 

@@ -25,9 +25,23 @@ from hydra.core.plugins import Plugins
 from trials import LONGEST, SECRETS, Trial
 
 import embedlab
-from embedlab import app, batch, contact, film, gallery, job, launch, models, progress, replay, sync  # noqa: F401
+from embedlab import models
 from embedlab.clean import one_line
+from embedlab.cli import (
+    launch,  # noqa: F401
+    progress,  # noqa: F401
+)
+from embedlab.cli import main as app
+from embedlab.cli.commands import sync  # noqa: F401
 from embedlab.errors import EmbedlabError
+from embedlab.sweep import job  # noqa: F401
+from embedlab.sweep import run as batch  # noqa: F401
+from embedlab.view import contact_sheet as contact  # noqa: F401
+from embedlab.view import (
+    film,  # noqa: F401
+    gallery,  # noqa: F401
+    replay,  # noqa: F401
+)
 
 MODEL = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 COMMON = ("model=custom", "model.device=cpu", "sampler.steps=2", "seeds=[0,1]", "tracker=silent")

@@ -10,7 +10,7 @@ from crews import PAIR, SLOW, results, until
 
 @pytest.fixture
 def crew(monkeypatch) -> list[str]:
-    from embedlab import crew
+    from embedlab.workers import crew
 
     monkeypatch.setattr(crew, "EVERY", 0.5)  # this controller has nothing else to do
     return ["hydra/launcher=slurm"]

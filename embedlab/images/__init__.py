@@ -17,10 +17,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
-from embedlab import infotext, readers
+from embedlab import readers
 from embedlab.clean import printable, redact
 from embedlab.errors import ConfigError, PictureError
 from embedlab.files import written
+from embedlab.images import infotext
 
 KEY = "embedlab"  # the PNG text chunk that holds the settings
 END = bytes.fromhex("0000000049454e44ae426082")  # the last chunk of every PNG, which is always the same

@@ -29,12 +29,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from embedlab.build import PARTS, SETTINGS, complete, lacking
 from embedlab.clean import check_name, clean_streams, one_line, redact, redact_files
+from embedlab.cli.progress import Display, aside, stage
+from embedlab.cli.settings import LONG, advice, conf_dir, every, of_group, of_option, options
+from embedlab.cli.usage import COMMANDS, Parser, answer, arranged, check
 from embedlab.errors import ConfigError, EmbedlabError, listed
-from embedlab.progress import Display, aside, stage
-from embedlab.settings import LONG, advice, conf_dir, every, of_group, of_option, options
-from embedlab.usage import COMMANDS, Parser, answer, arranged, check
+from embedlab.sweep.config import PARTS, SETTINGS, complete, lacking
 
 __all__ = ["Parser", "app", "conf_dir", "main", "mendable", "message_of", "quiet"]
 UNWRITABLE = (
@@ -42,7 +42,7 @@ UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),  # full, one way or another
 )
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "store")  # what Hydra and we make folders of
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 # nothing is drawn, so nothing is written
 EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
 
@@ -89,7 +89,7 @@ def ready(words: Sequence[str]) -> list[str]:
     if sweep:
         said_twice(words)
     for word in [word for word in words if word.startswith("resume=")]:
-        from embedlab.launch import taken_up
+        from embedlab.cli.launch import taken_up
 
         more = [other for other in words if other not in (word, "-m", "--multirun")]
         words = taken_up(word.removeprefix("resume="), more)
@@ -114,7 +114,7 @@ def one_line_warnings() -> Iterator[None]:
 
 def said_twice(words: Sequence[str]) -> None:
     """Refuse an axis that is given twice: of two lists of values Hydra would sweep over the last and say nothing."""
-    from embedlab.sweep import split
+    from embedlab.sweep.results import split
 
     known: dict[str, str] = {}
     for word in words:
@@ -156,7 +156,8 @@ def mendable() -> Iterator[None]:
             raise
         except BaseException as error:
             if _heard or isinstance(error, KeyboardInterrupt):
-                launch = sys.modules.get("embedlab.launch")  # not imported here: imports may be what was interrupted
+                # not imported here: imports may be what was interrupted
+                launch = sys.modules.get("embedlab.cli.launch")
                 begun = getattr(launch, "begun", list)
                 rest = "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun())
                 say(f"stopped; jobs that have a result.json are whole.{rest}")
@@ -448,10 +449,10 @@ def work(config: DictConfig) -> None:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     config = complete(config, typed)
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
-    from embedlab.job import explained, inspect, of_sweep, reason_of
-    from embedlab.launch import hold, release
-    from embedlab.operators.apply import Edit
-    from embedlab.sweep import label
+    from embedlab.cli.launch import hold, release
+    from embedlab.operators.base import Edit
+    from embedlab.sweep.job import explained, inspect, of_sweep, reason_of
+    from embedlab.sweep.results import label
 
     quiet()
     if not isinstance(config.explain, bool):
@@ -485,11 +486,11 @@ def work(config: DictConfig) -> None:
 
 def carry_out_alone(job: Any, config: DictConfig, sweep: Path | None) -> None:
     """Make one job; where it is none of a sweep's, with the tables of one."""
-    from embedlab.batch import Log, carry_out
-    from embedlab.job import finished, make_room
-    from embedlab.launch import store_of, write_hydra
-    from embedlab.store import Store, make_folder
-    from embedlab.sweep import records, table, write_tables
+    from embedlab.cli.launch import store_of, write_hydra
+    from embedlab.sweep.job import finished, make_room
+    from embedlab.sweep.results import records, table, write_tables
+    from embedlab.sweep.run import Log, carry_out
+    from embedlab.sweep.store import Store, make_folder
     from embedlab.tracker import make_ready
 
     there = finished(job)
@@ -533,8 +534,8 @@ def name_of_model(config: DictConfig) -> str:
 
 def job_of(config: DictConfig, make: Any = None, **place: Any) -> Any:
     """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
-    from embedlab.build import Maker, cell_of
-    from embedlab.job import Job
+    from embedlab.sweep.config import Maker, cell_of
+    from embedlab.sweep.job import Job
 
     if unknown := [str(key) for key in config if key not in SETTINGS]:
         raise ConfigError(unknown_key(unknown[0]))

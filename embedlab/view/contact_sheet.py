@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedlab import readers, sweep
+from embedlab import readers
 from embedlab.clean import one_line
 from embedlab.errors import ConfigError, listed
+from embedlab.sweep import results as sweep
 
 WIDE, TALL = 16, 24  # columns and rows of a page
 DRAWN = ("model", "prompt", "encoder", "guidance", "sampler", "start", "size")  # what an unedited picture depends on
@@ -42,7 +43,7 @@ class Axis:
 
 def main(argv: list[str]) -> None:
     """`embedlab sheet`: the sheets of a finished sweep, by axes chosen afterwards."""
-    from embedlab.app import Parser
+    from embedlab.cli.main import Parser
 
     parser = Parser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
     parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")

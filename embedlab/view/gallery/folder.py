@@ -19,7 +19,7 @@ from embedlab import readers
 from embedlab.clean import one_line
 from embedlab.errors import ConfigError, counted
 from embedlab.files import written
-from embedlab.gallery.content import Sweep, content, details
+from embedlab.view.gallery.content import Sweep, content, details
 
 PAGE = Path(__file__).parent / "page"
 LARGE = 192  # pixels a side above which a picture gets a thumbnail

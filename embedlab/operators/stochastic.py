@@ -13,7 +13,7 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, finite, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import OnRows, Stage, Value, over, tables, where
+from embedlab.operators.base import OnRows, Stage, Value, over, tables, where
 from embedlab.schedule import figure
 from embedlab.select import Spans, said
 

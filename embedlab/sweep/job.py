@@ -35,11 +35,11 @@ from embedlab.experiment import (
 )
 from embedlab.explanation import Explanation, explain
 from embedlab.export import edited_rows, prompt_embeds, save_embeds
-from embedlab.infotext import infotext
+from embedlab.images.infotext import infotext
 from embedlab.models import Model, Source
 from embedlab.sampler import check_seeds, noise_of
 from embedlab.schedule import timed
-from embedlab.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
+from embedlab.sweep.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
 from embedlab.tracker import Run, Silent, Tracker, begin_anew, check_tracker, opened
 
 UNTOLD = ("file", "baseline", "key", "batch", "runtime")  # of a picture's row: what no table of a tracker shows

@@ -22,7 +22,7 @@ def runs_of(folder: Path) -> list[Path]:
 
 def main(argv: list[str]) -> None:
     """`embedlab sync`: all runs with one command of wandb's own; what is there already is not sent twice."""
-    from embedlab.app import Parser
+    from embedlab.cli.main import Parser
     from embedlab.tracker import Wandb
 
     parser = Parser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")

@@ -16,18 +16,21 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString, RangeSweep
 
-from embedlab import settings
-from embedlab.build import PARTS
+from embedlab.cli import settings
 from embedlab.errors import ConfigError, listed
+from embedlab.sweep.config import PARTS
 
 # the commands: the module that has each, and what it does
 COMMANDS = {
     "explain": ("", "print what the prompt becomes: tokens, nearest words, what an edit changes; nothing is drawn"),
-    "gallery": ("embedlab.gallery", "write the page of a sweep: all pictures by any settings, with scores and curves"),
-    "sheet": ("embedlab.contact", "write a sweep's contact sheet again, with other rows and columns"),
-    "film": ("embedlab.film", "make a GIF and an MP4 of a sweep, along one setting"),
-    "replay": ("embedlab.replay", "make a picture again from the settings inside it, and compare the two"),
-    "sync": ("embedlab.sync", "send a sweep's offline wandb runs to the server"),
+    "gallery": (
+        "embedlab.view.gallery",
+        "write the page of a sweep: all pictures by any setting, with scores, curves",
+    ),
+    "sheet": ("embedlab.view.contact_sheet", "write a sweep's contact sheet again, with other rows and columns"),
+    "film": ("embedlab.view.film", "make a GIF and an MP4 of a sweep, along one setting"),
+    "replay": ("embedlab.view.replay", "make a picture again from the settings inside it, and compare the two"),
+    "sync": ("embedlab.cli.commands.sync", "send a sweep's offline wandb runs to the server"),
 }
 HEAD = "embedlab: rewrite CLIP token and position embeddings, then look at the picture."
 EXAMPLES = """\

@@ -23,15 +23,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import embedlab
-from embedlab.build import SETTINGS, cell_of, part_of
+from embedlab.cli.settings import conf_dir
 from embedlab.errors import ConfigError, EmbedlabError, public_name
-from embedlab.settings import conf_dir
+from embedlab.sweep.config import SETTINGS, cell_of, part_of
 
 if TYPE_CHECKING:
     from embedlab.experiment import Cell
     from embedlab.models import Source
 
 TARGET = "_target_"
+OLD = {"embedlab.sweep.Apart": "embedlab.sweep.results.Apart"}  # 0.1's name of what is no public name
 
 
 def ours(found: Any) -> bool:
@@ -236,7 +237,7 @@ def located(target: str) -> Any:
     >>> located("embedlab.experiment.Metrics") is located("embedlab.Metrics")
     True
     """
-    parts = target.split(".")
+    parts = OLD.get(target, target).split(".")
     if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         return None
     if parts[0] == "embedlab" and parts[-1] in embedlab.__all__:

@@ -58,9 +58,9 @@ class Collect(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
-        from embedlab.build import part_of
-        from embedlab.launch import DISPLAYS, FAILED
-        from embedlab.progress import stage
+        from embedlab.cli.launch import DISPLAYS, FAILED
+        from embedlab.cli.progress import stage
+        from embedlab.sweep.config import part_of
 
         folder = Path(config.hydra.sweep.dir).absolute()
         if (display := DISPLAYS.pop(folder, None)) is not None:
@@ -77,13 +77,13 @@ def conclude(
     folder: Path, tracker: Tracker, group: str, failed: Sequence[tuple[int, str, str]] = ()
 ) -> list[tuple[int, str, str]]:
     """What is done once for a whole sweep, from the files of its jobs; answers with what failed, and why."""
-    from embedlab.gallery.content import read
-    from embedlab.gallery.folder import write as show
+    from embedlab.view.gallery.content import read
+    from embedlab.view.gallery.folder import write as show
 
     page: Path | None = None
     results = collect(folder)
     if not results:
-        from embedlab.app import fail
+        from embedlab.cli.main import fail
 
         fail("this sweep has no jobs.")
     failures = {(number, reason): (number, name, reason) for number, name, reason in failed}
@@ -100,7 +100,7 @@ def conclude(
             page = show(read(folder)).index
             log(folder, results, tracker, group)
     except Exception as error:  # a full disk, a tracker that dies: every job has its own files
-        from embedlab.job import reason_of
+        from embedlab.sweep.job import reason_of
 
         failures[-1, ""] = (-1, "the sweep's own table, sheet and run", reason_of(error))
     if done:
@@ -161,7 +161,7 @@ def curves(
 
     Where no other axis is, the lowest and the highest of the seeds beside the mean. None where nothing was measured.
     """
-    from embedlab.contact import said, short_names
+    from embedlab.view.contact_sheet import said, short_names
 
     names = short_names(varied)
     made = []
@@ -308,7 +308,7 @@ def labels(results: Sequence[dict[str, Any]]) -> list[str]:
     >>> labels(two), labels([two[0], two[0]])
     (['puppy → cat, model a', 'puppy → cat, model b'], ['puppy → cat, job 0', 'puppy → cat, job 0'])
     """
-    from embedlab.contact import said, short_names
+    from embedlab.view.contact_sheet import said, short_names
 
     keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
     names, made = short_names(dict.fromkeys(keys)), [label(result) for result in results]
@@ -369,7 +369,7 @@ def short(value: str) -> str:
 
 def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
     """The contact sheets, and one row a picture as CSV."""
-    from embedlab.contact import write_sheets
+    from embedlab.view.contact_sheet import write_sheets
 
     write_sheets(folder, results)
     write_tables(folder, records(results))

@@ -9,15 +9,15 @@ from typing import Any
 
 from embedlab import readers
 from embedlab.errors import ConfigError
-from embedlab.gallery.content import Sweep, read
-from embedlab.gallery.folder import Written, write
+from embedlab.view.gallery.content import Sweep, read
+from embedlab.view.gallery.folder import Written, write
 
 __all__ = ["Sweep", "Written", "main", "read", "watch", "write"]
 
 
 def main(argv: list[str]) -> None:
     """`embedlab gallery SWEEP`: write the gallery, or keep it up with a running sweep."""
-    from embedlab.app import Parser
+    from embedlab.cli.main import Parser
 
     parser = Parser(prog="embedlab gallery", description=__doc__)
     parser.add_argument(

@@ -122,8 +122,8 @@ def check_there(path: Path) -> None:
 
 
 def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
-    """What a picture was made of; nothing that it names is made before it was checked (`embedlab.trust`)."""
-    from embedlab.store import FORMAT
+    """What a picture was made of; nothing that it names is made before it was checked (`embedlab.sweep.trust`)."""
+    from embedlab.sweep.store import FORMAT
 
     settings, picture = read(path)
     form = settings.get("format", 1)
@@ -135,7 +135,7 @@ def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
         raise PictureError(f"'{path}' is a sheet of several pictures; make one of the pictures beside it again.")
 
     from embedlab.sampler import check_seeds
-    from embedlab.trust import made
+    from embedlab.sweep.trust import made
 
     config = settings.get("config")
     if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
@@ -209,7 +209,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     from embedlab import images
     from embedlab.experiment import calls_of, check, draw, tell
     from embedlab.sampler import check_size
-    from embedlab.store import versions
+    from embedlab.sweep.store import versions
 
     mine = recipe(path, trust)
     check(mine.cell, mine.source)
@@ -235,8 +235,8 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
 
 def main(argv: list[str]) -> None:
     """`embedlab replay`: exit code 0 for the same picture (but for rounding), 1 for another, 2 for none to be made."""
-    from embedlab.app import Parser, quiet
-    from embedlab.progress import aside
+    from embedlab.cli.main import Parser, quiet
+    from embedlab.cli.progress import aside
 
     parser = Parser(
         "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."

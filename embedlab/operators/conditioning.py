@@ -13,7 +13,7 @@ from torch import Tensor
 from embedlab.embeddings import finite, is_whole, plain
 from embedlab.encoder import Conditioning, Texts, filled
 from embedlab.errors import OperatorError, listed
-from embedlab.operators.apply import Edit, Stage
+from embedlab.operators.base import Edit, Stage
 from embedlab.schedule import figure
 
 

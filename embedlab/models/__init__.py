@@ -20,12 +20,14 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from embedlab import checkpoint, clip, fits
+from embedlab import clip
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, listed
+from embedlab.models import fits
+from embedlab.models import single_file as checkpoint
 from embedlab.prompt import WINDOW
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 SHIPPED = {"emoji": HERE / "weights" / "emoji"}
 LAYOUTS = HERE / "weights" / "layouts"  # configs of the models that single files hold
 NAMES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}

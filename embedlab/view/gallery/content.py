@@ -14,7 +14,7 @@ from typing import Any
 from embedlab import readers
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
-from embedlab.sweep import axes, collect, label, short, shown_scores, split, title_of, unread
+from embedlab.sweep.results import axes, collect, label, short, shown_scores, split, title_of, unread
 
 STATES = ("done", "failed", "pending")
 NOWHERE = "–"  # the value of a setting that a job was not given

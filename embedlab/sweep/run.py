@@ -32,9 +32,9 @@ from embedlab.experiment import (
     gathered,
     tell,
 )
-from embedlab.job import Job, fail, finish, logged, make_room, reason_of
 from embedlab.models import Model, Source
-from embedlab.store import Store, write_json
+from embedlab.sweep.job import Job, fail, finish, logged, make_room, reason_of
+from embedlab.sweep.store import Store, write_json
 from embedlab.tracker import Silent
 
 TOLD_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead

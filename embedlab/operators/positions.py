@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, between, finite, is_whole, stretched
 from embedlab.errors import OperatorError
-from embedlab.operators.apply import OnRows, over
+from embedlab.operators.base import OnRows, over
 from embedlab.prompt import WINDOW
 from embedlab.schedule import figure
 from embedlab.select import Spans, said

@@ -30,14 +30,14 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab import readers
-from embedlab.build import Maker, complete, part_of
 from embedlab.clean import check_name, one_line, redact, redact_files
 from embedlab.errors import ConfigError, EmbedlabError, contained, listed
 from embedlab.experiment import fingerprint, score_names, scored_words
-from embedlab.job import Job, finished, inspect, make_room, of_sweep, reason_of, state_of
-from embedlab.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
+from embedlab.sweep.config import Maker, complete, part_of
+from embedlab.sweep.job import Job, finished, inspect, make_room, of_sweep, reason_of, state_of
+from embedlab.sweep.store import FORMAT, Store, make_folder, read_json, sweep_away, versions, write, write_json
+from embedlab.sweep.trust import check_command
 from embedlab.tracker import make_ready
-from embedlab.trust import check_command
 
 Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
@@ -105,9 +105,9 @@ def launch(
 
     With a crew they are made on other machines, by workers with so many GPUs.
     """
-    from embedlab.app import message_of, quiet
-    from embedlab.batch import Outcome, carry_out
-    from embedlab.progress import Display
+    from embedlab.cli.main import message_of, quiet
+    from embedlab.cli.progress import Display
+    from embedlab.sweep.run import Outcome, carry_out
 
     setup_globals()
     quiet()
@@ -172,7 +172,7 @@ def launch(
         left = [job for job in jobs if job.number not in results]
         elsewhere = crew(folder) if crew and left else None
         if any(folder.glob(".queue-*")):
-            from embedlab.crew import dismiss
+            from embedlab.workers.crew import dismiss
 
             dismiss(folder)
         make_folder(where)
@@ -185,7 +185,7 @@ def launch(
     display = DISPLAYS.setdefault(folder, Display())
     display.planning += time.perf_counter() - begun
     with display.shown():
-        from embedlab.batch import Log
+        from embedlab.sweep.run import Log
 
         outcome = Outcome()
         log = Log(display, outcome)
@@ -212,7 +212,7 @@ def launch(
 
 def joined(jobs: Sequence[Job], words: dict[str, None]) -> list[Job]:
     """Jobs of one sweep, named by what varies and scored with the words of all; `words` are those of other batches."""
-    from embedlab.sweep import labels, set_apart
+    from embedlab.sweep.results import labels, set_apart
 
     own = [scored_words(job.cell, job.metrics) if job.metrics.words is None else [] for job in jobs]
     words |= dict.fromkeys(word for mine in own for word in mine)
@@ -314,7 +314,7 @@ def place(whole: DictConfig, composer: Composer, overrides: Sequence[str], numbe
 
 def job_from(composer: Composer, config: DictConfig, whole: DictConfig, overrides: Sequence[str], number: int) -> Job:
     """The job that a config describes, at its place in a sweep."""
-    from embedlab.app import job_of
+    from embedlab.cli.main import job_of
 
     parsed = [composer.parsed(line) for line in overrides]
     return job_of(

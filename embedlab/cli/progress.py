@@ -19,7 +19,7 @@ from embedlab.clean import drawn_on, one_line, redact
 from embedlab.errors import counted
 
 if TYPE_CHECKING:
-    from embedlab.job import Job
+    from embedlab.sweep.job import Job
 
 EVERY = 60.0  # seconds between lines where there is no terminal
 

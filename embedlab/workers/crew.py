@@ -28,11 +28,11 @@ from typing import Any, Protocol
 
 import cloudpickle
 
-from embedlab.batch import Log, Outcome, Quiet, Watch, carry_out, plan
 from embedlab.errors import ConfigError, EmbedlabError, counted, listed
-from embedlab.job import Job, fail, finished, reason_of
 from embedlab.models import _load
-from embedlab.store import Store, write
+from embedlab.sweep.job import Job, fail, finished, reason_of
+from embedlab.sweep.run import Log, Outcome, Quiet, Watch, carry_out, plan
+from embedlab.sweep.store import Store, write
 from embedlab.tracker import Silent
 
 TRIES = 3  # workers that may die over a chunk before it is given up, or before they take anything up
@@ -216,7 +216,7 @@ def work(folder: str, worker: str, threads: int | None = None, where: str | None
     """Carry out chunks until none waits; answers with their number."""
     import torch
 
-    from embedlab.app import quiet
+    from embedlab.cli.main import quiet
 
     quiet()
     if threads:
@@ -537,7 +537,7 @@ class Ray:
                 os.chdir(here)
             sys.path[:0] = paths
             os.environ.update(told)
-            from embedlab.crew import work
+            from embedlab.workers.crew import work
 
             return work(folder, worker, cpus, ray.get_runtime_context().get_node_id())
 

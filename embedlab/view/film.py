@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 
 from embedlab import readers
 from embedlab.clean import drawn_on, one_line
-from embedlab.contact import axes_of, named, results_of, said, short_names, values_of
 from embedlab.errors import ConfigError, EmbedlabError, listed
+from embedlab.view.contact_sheet import axes_of, named, results_of, said, short_names, values_of
 
 HALVINGS = 12  # of a way in which too much happens
 MOST = 24  # pictures in a frame
@@ -43,7 +43,7 @@ class Take:
 
     def here(self) -> dict[str, Any]:
         """Its config, with the start picture where that is found from here."""
-        from embedlab.replay import with_start
+        from embedlab.view.replay import with_start
 
         return with_start(self.config, *self.begun)
 
@@ -235,7 +235,7 @@ class Stage:
         """Draw what is not there yet."""
         from embedlab import images
         from embedlab.experiment import check, render
-        from embedlab.trust import made
+        from embedlab.sweep.trust import made
 
         new = [weight for weight in dict.fromkeys(weights) if weight not in self.shot]
         if not new:
@@ -265,7 +265,7 @@ class Stage:
 
         from embedlab import images
         from embedlab.metrics.clip_score import image_features
-        from embedlab.trust import made
+        from embedlab.sweep.trust import made
 
         source, _ = made(self.takes[0].here(), self.trust)
         scorer = source.load().scorer
@@ -452,7 +452,7 @@ def main(argv: list[str]) -> None:
     """`embedlab film`: a finished sweep as GIF and MP4."""
     from tqdm import tqdm
 
-    from embedlab.app import Parser, quiet
+    from embedlab.cli.main import Parser, quiet
 
     parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
     parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")
@@ -511,7 +511,7 @@ def main(argv: list[str]) -> None:
 
 def write(folder: Path, reels: dict[str, Reel], key: str, takes: Sequence[Take], seconds: float) -> Iterator[Path]:
     """Write each film as GIF and MP4, and what was measured as `film.json`."""
-    from embedlab.store import write_json
+    from embedlab.sweep.store import write_json
 
     name = key.rsplit(".", maxsplit=1)[-1]
     films = []

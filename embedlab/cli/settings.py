@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from embedlab.build import PARTS
 from embedlab.errors import listed
+from embedlab.sweep.config import PARTS
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 LONG = 400  # signs of a command line that is still told whole
 
 # what other tools call a setting or an option: by its name here, or by its key where several have that name

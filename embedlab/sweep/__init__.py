@@ -1,0 +1,1 @@
+"""Many cells as jobs: planned together, made in shared calls, kept in a store, read back."""
