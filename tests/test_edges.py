@@ -46,7 +46,6 @@ from embedlab import (
     Subtract,
     Switch,
     Truncate,
-    app,
     edit,
     embed,
     embed_all,
@@ -57,6 +56,7 @@ from embedlab import (
     render,
     texts_of,
 )
+from embedlab.cli import main as app
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError
 from embedlab.experiment import calls_of, check, check_at_once, fingerprint, tell
