@@ -1,7 +1,83 @@
 """A laboratory for CLIP text embeddings in text-to-image diffusion."""
 
+import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getattr__` imports a name when it is asked for
+    # isort: off
+    from embedlab.clip import Tower as Tower
+    from embedlab.embeddings import Embeddings as Embeddings, Lookup as Lookup, embed as embed
+    from embedlab.encoder import (
+        Conditioning as Conditioning,
+        Encoder as Encoder,
+        Texts as Texts,
+        embed_all as embed_all,
+        encode as encode,
+        equal_lengths as equal_lengths,
+        texts_of as texts_of,
+    )
+    from embedlab.errors import EmbedlabError as EmbedlabError
+    from embedlab.experiment import Cell as Cell, Metrics as Metrics, render as render, score as score
+    from embedlab.explanation import explain as explain
+    from embedlab.export import (
+        edited_rows as edited_rows,
+        load_embeds as load_embeds,
+        prompt_embeds as prompt_embeds,
+        save_embeds as save_embeds,
+    )
+    from embedlab.guidance import Guidance as Guidance, guided as guided
+    from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
+    from embedlab.models import Model as Model, find as find, load as load, towers_of as towers_of
+    from embedlab.operators import (
+        Add as Add,
+        Average as Average,
+        Blend as Blend,
+        Concatenate as Concatenate,
+        Drop as Drop,
+        Freeze as Freeze,
+        Interpolate as Interpolate,
+        Noise as Noise,
+        Normalise as Normalise,
+        Permute as Permute,
+        Place as Place,
+        ProjectOut as ProjectOut,
+        Replace as Replace,
+        Reverse as Reverse,
+        Rotate as Rotate,
+        Scale as Scale,
+        Shift as Shift,
+        Shuffle as Shuffle,
+        Stretch as Stretch,
+        Subtract as Subtract,
+        Swap as Swap,
+        Truncate as Truncate,
+        edit as edit,
+        edit_encoded as edit_encoded,
+    )
+    from embedlab.prompt import Tokens as Tokens, tokenize as tokenize
+    from embedlab.sampler import (
+        Sampler as Sampler,
+        Start as Start,
+        generators as generators,
+        moments as moments,
+        noise as noise,
+        picture_latents as picture_latents,
+        sample as sample,
+    )
+    from embedlab.schedule import (
+        Alternate as Alternate,
+        During as During,
+        Moment as Moment,
+        Ramp as Ramp,
+        Switch as Switch,
+        at as at,
+    )
+    from embedlab.select import Rows as Rows
+    from embedlab.sweep.job import Job as Job
+    from embedlab.sweep.run import carry_out as carry_out
+    from embedlab.sweep.store import Store as Store
+    # isort: on
 
 _HOME = {
     "Add": "operators",
@@ -50,6 +126,7 @@ _HOME = {
     "Truncate": "operators",
     "at": "schedule",
     "carry_out": "sweep.run",
+    "decode": "images",
     "edit": "operators",
     "edit_encoded": "operators",
     "edited_rows": "export",
@@ -59,25 +136,39 @@ _HOME = {
     "equal_lengths": "encoder",
     "explain": "explanation",
     "find": "models",
+    "generators": "sampler",
+    "guided": "guidance",
     "load": "models",
     "load_embeds": "export",
+    "moments": "sampler",
+    "noise": "sampler",
+    "picture_latents": "sampler",
     "prompt_embeds": "export",
     "render": "experiment",
+    "sample": "sampler",
     "save_embeds": "export",
     "score": "experiment",
     "texts_of": "encoder",
+    "to_pil": "images",
+    "to_tensor": "images",
     "tokenize": "prompt",
     "towers_of": "models",
 }
+OLD: dict[str, str] = {}  # spellings of the version before → today's
 __all__ = sorted(_HOME)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: the command line answers before torch is loaded."""
-    if name not in _HOME:
-        raise AttributeError(f"embedlab has no '{name}'; its public names are {', '.join(__all__)}.")
-    return getattr(import_module(f"embedlab.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if not TYPE_CHECKING:  # so that a type checker, too, refuses names that are not there
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first asked for: the command line answers before torch is loaded."""
+        if name in OLD:
+            warnings.warn(f"embedlab.{name} is now embedlab.{OLD[name]}.", DeprecationWarning, stacklevel=2)
+            name = OLD[name]
+        if name not in _HOME:
+            raise AttributeError(f"embedlab has no '{name}'; its public names are {', '.join(__all__)}.")
+        return getattr(import_module(f"embedlab.{_HOME[name]}"), name)

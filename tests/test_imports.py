@@ -59,6 +59,31 @@ def test_an_unknown_name_is_refused_with_those_there_are():
         embedlab.Replacement  # noqa: B018
 
 
+def test_editors_read_the_same_names_and_homes_as_python_finds():
+    (block,) = (node for node in ast.parse(Path(embedlab.__file__).read_text()).body if is_for_types(node))
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom), "the block under TYPE_CHECKING holds imports alone"
+        for alias in node.names:
+            assert alias.asname == alias.name, f"`{alias.name} as {alias.name}` is what makes a name public"
+            seen[alias.name] = str(node.module).removeprefix("embedlab.")
+    assert seen == embedlab._HOME
+
+
+def test_no_public_name_is_that_of_a_file():
+    files = {path.stem for path in HOUSE.iterdir()}
+    assert not files & set(embedlab.__all__), "importing embedlab/NAME.py would put the module where embedlab.NAME is"
+
+
+def test_an_old_spelling_works_and_names_todays(monkeypatch):
+    monkeypatch.setitem(embedlab.OLD, "Substitute", "Replace")
+    with pytest.warns(DeprecationWarning, match=r"^embedlab\.Substitute is now embedlab\.Replace\.$") as seen:
+        assert embedlab.Substitute is embedlab.Replace
+    assert seen[0].filename == __file__, "the line that uses it is the one that is shown"
+    assert not set(embedlab.OLD) & set(embedlab.__all__)
+    assert set(embedlab.OLD.values()) <= set(embedlab.__all__)
+
+
 def test_importing_the_library_brings_neither_hydra_nor_wandb_nor_torch():
     code = (
         "import sys, embedlab, embedlab.cli.main\n"
