@@ -11,10 +11,9 @@ from omegaconf import OmegaConf
 
 from embedlab import Cell, find
 from embedlab.cli import settings
-from embedlab.cli.main import conf_dir
 from embedlab.errors import ConfigError
 from embedlab.experiment import check
-from embedlab.sweep.config import PARTS, cell_of, complete, lacking, part_of
+from embedlab.sweep.config import PARTS, cell_of, complete, conf_dir, lacking, part_of
 
 CONF = Path(conf_dir())
 

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from embedlab import images
+from embedlab.cli.commands.sheet import main
 from embedlab.errors import ConfigError
 from embedlab.sweep import results as sweep
-from embedlab.view.contact_sheet import axes_of, layout, main, named, results_of, short_names, write_sheets
+from embedlab.view.contact_sheet import axes_of, layout, named, results_of, short_names, write_sheets
 
 SIDE = 112  # the smallest that a sheet shows
 WEIGHT, TOWARD, SCALE = "operators.interpolate.weight", "operators.interpolate.toward", "guidance.scale"

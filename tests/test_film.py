@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from embedlab import Job, Store, carry_out, images
-from embedlab.cli.main import conf_dir
+from embedlab.cli.commands import film as command
 from embedlab.errors import ConfigError, PictureError
-from embedlab.sweep.config import cell_of, complete, part_of
+from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
 from embedlab.view import film
 from embedlab.view.contact_sheet import results_of
 from embedlab.view.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
@@ -234,7 +234,7 @@ def read_gif(path: Path) -> tuple[int, tuple[int, int], list[int]]:
 
 
 def test_the_pictures_of_a_sweep_become_a_film(swept, tmp_path, capsys):
-    film.main([str(swept), "--seconds", "2", "--to", str(tmp_path)])
+    command.main([str(swept), "--seconds", "2", "--to", str(tmp_path)])
     assert capsys.readouterr().out.split() == [str(tmp_path / f"film-weight.{end}") for end in ("gif", "mp4")]
     count, (width, height), times = read_gif(tmp_path / "film-weight.gif")
     assert count == 3
@@ -244,7 +244,7 @@ def test_the_pictures_of_a_sweep_become_a_film(swept, tmp_path, capsys):
 
 
 def test_all_seeds_stand_side_by_side(swept, tmp_path):
-    film.main([str(swept), "--seed", "all", "--along", "weight", "--to", str(tmp_path)])
+    command.main([str(swept), "--seed", "all", "--along", "weight", "--to", str(tmp_path)])
     _, (width, height), _ = read_gif(tmp_path / "film-weight.gif")
     assert width > 1.5 * height
 
@@ -252,7 +252,7 @@ def test_all_seeds_stand_side_by_side(swept, tmp_path):
 def test_frames_in_between_are_drawn_and_paced(swept, tmp_path, capsys):
     import av
 
-    film.main([str(swept), "--frames", "5", "--pace", "perceptual", "--seconds", "1", "--to", str(tmp_path)])
+    command.main([str(swept), "--frames", "5", "--pace", "perceptual", "--seconds", "1", "--to", str(tmp_path)])
     assert "the largest step is" in capsys.readouterr().out
     for pace in ("weight", "perceptual"):
         count, _, times = read_gif(tmp_path / f"film-{pace}.gif")
@@ -327,12 +327,12 @@ def test_weights_without_a_picture_are_left_out(tmp_path, capsys):
     synthetic(tmp_path, [{"a.b": n} for n in (0, 1, 2)])
     path = tmp_path / "1" / "result.json"
     path.write_text(path.read_text().replace('"file": "seed-0.png"', '"error": "NaN"'))
-    film.main([str(tmp_path)])
+    command.main([str(tmp_path)])
     assert "notice: left out b 1: a picture is missing there." in capsys.readouterr().out
     assert read_gif(tmp_path / "film-weight.gif")[0] == 2
     (tmp_path / "2" / "result.json").unlink()
     with pytest.raises(ConfigError, match="no setting of this sweep takes several numbers|two values of the setting"):
-        film.main([str(tmp_path)])
+        command.main([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_what_cannot_be_filmed_is_one_line(tmp_path, words, said):
     path = tmp_path / "1" / "result.json"
     path.write_text(path.read_text().replace('"steps": 4', '"steps": 5'))
     with pytest.raises(ConfigError, match=said):
-        film.main([str(tmp_path), *words])
+        command.main([str(tmp_path), *words])
 
 
 def test_a_config_of_a_sweep_is_checked_before_it_is_made(swept, tmp_path):

@@ -14,8 +14,9 @@ from browser import find
 from playwright.sync_api import Error, expect, sync_playwright
 
 import embedlab
+from embedlab.cli.commands.gallery import main
 from embedlab.errors import ConfigError
-from embedlab.view.gallery import main, read, write
+from embedlab.view.gallery import read, write
 
 WEIGHT, TOWARD = "operators.interpolate.weight", "operators.interpolate.toward"
 WEIGHTS, SEEDS = [0, 0.25, 0.5, 0.75, 1], [0, 1, 2]
@@ -636,7 +637,7 @@ def test_a_page_follows_a_running_sweep_and_keeps_its_view(opened, tmp_path):
     jobs = [{"operators": ["interpolate"], WEIGHT: weight} for weight in (0, 0.5, 1)]
     synthetic.plan(folder, jobs)
     environment = {**os.environ, "PYTHONPATH": str(Path(embedlab.__file__).parent.parent)}
-    code = "import sys; from embedlab.view.gallery import main; main(sys.argv[1:])"
+    code = "import sys; from embedlab.cli.commands.gallery import main; main(sys.argv[1:])"
     words = [sys.executable, "-c", code, str(folder), "--watch", "--every", "0.2"]
     watcher = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
     try:
@@ -679,7 +680,7 @@ def test_ctrl_c_ends_watching_with_a_whole_gallery(tmp_path):
     listens = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # also where CI's shell does not
     )
-    code = listens + "import sys; from embedlab.view.gallery import main; main(sys.argv[1:])"
+    code = listens + "import sys; from embedlab.cli.commands.gallery import main; main(sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": str(Path(embedlab.__file__).parent.parent)}
     words = [sys.executable, "-c", code, str(folder), "--watch"]
     watcher = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)

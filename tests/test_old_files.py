@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from embedlab.cli.commands.film import main as film
+from embedlab.cli.commands.gallery import main as gallery
+from embedlab.cli.commands.sheet import main as sheet
 from embedlab.sweep.results import axes, collect, records
-from embedlab.view.contact_sheet import main as sheet
-from embedlab.view.film import main as film
-from embedlab.view.gallery import main as gallery
 from embedlab.view.replay import replay
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"

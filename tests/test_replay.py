@@ -21,13 +21,13 @@ from test_conf import first_of
 
 import embedlab
 from embedlab import Interpolate, Job, Store, carry_out, images
-from embedlab.cli.main import conf_dir
+from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.experiment import fingerprint
 from embedlab.sampler import SHIPPED
-from embedlab.sweep.config import cell_of, complete, part_of
+from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
 from embedlab.sweep.trust import checked, located, made, ours, true_name
-from embedlab.view.replay import main, recipe, replay
+from embedlab.view.replay import recipe, replay
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
 

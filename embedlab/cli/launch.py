@@ -105,12 +105,13 @@ def launch(
 
     With a crew they are made on other machines, by workers with so many GPUs.
     """
-    from embedlab.cli.main import message_of, quiet
+    from embedlab.cli.main import message_of
     from embedlab.cli.progress import Display
+    from embedlab.models.silence import silence_libraries
     from embedlab.sweep.run import Outcome, carry_out
 
     setup_globals()
-    quiet()
+    silence_libraries()
     begun = time.perf_counter()  # what follows is ours, the imports are not
     folder = Path(master.hydra.sweep.dir).absolute()
     jobs: list[Job] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import shlex
@@ -31,12 +30,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import check_name, clean_streams, one_line, redact, redact_files
 from embedlab.cli.progress import Display, aside, stage
-from embedlab.cli.settings import LONG, advice, conf_dir, every, of_group, of_option, options
-from embedlab.cli.usage import COMMANDS, Parser, answer, arranged, check
+from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options
+from embedlab.cli.usage import COMMANDS, answer, arranged, check
 from embedlab.errors import ConfigError, EmbedlabError, listed
-from embedlab.sweep.config import PARTS, SETTINGS, complete, lacking
+from embedlab.sweep.config import PARTS, SETTINGS, complete, conf_dir, lacking
 
-__all__ = ["Parser", "app", "conf_dir", "main", "mendable", "message_of", "quiet"]
+__all__ = ["app", "conf_dir", "main", "mendable", "message_of"]
 UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.EEXIST, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),  # full, one way or another
@@ -406,18 +405,6 @@ def leave_nothing(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def quiet() -> None:
-    """Let libraries say only what is wrong."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.set_verbosity_error()
-
-
 def words_typed() -> list[str]:
     """The words of the command as they were typed, before `ready`."""
     words = sys.argv[1:]
@@ -450,11 +437,12 @@ def work(config: DictConfig) -> None:
     config = complete(config, typed)
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
     from embedlab.cli.launch import hold, release
+    from embedlab.models.silence import silence_libraries
     from embedlab.operators.base import Edit
     from embedlab.sweep.job import explained, inspect, of_sweep, reason_of
     from embedlab.sweep.results import label
 
-    quiet()
+    silence_libraries()
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     info = HydraConfig.get()

@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from embedlab.errors import listed
-from embedlab.sweep.config import PARTS
+from embedlab.sweep.config import PARTS, conf_dir
 
-HERE = Path(__file__).resolve().parent.parent
 LONG = 400  # signs of a command line that is still told whole
 
 # what other tools call a setting or an option: by its name here, or by its key where several have that name
@@ -44,12 +43,6 @@ ELSEWHERE = {
     "silent": ("none", "off", "false", "no"),
 }
 OTHERS = {other: name for name, others in ELSEWHERE.items() for other in others}
-
-
-def conf_dir() -> str:
-    """Where the configs are: beside the package in a checkout, inside it when installed."""
-    beside = HERE.parent / "conf"
-    return str(beside if (beside / "config.yaml").is_file() else HERE / "conf")
 
 
 @dataclass(frozen=True)

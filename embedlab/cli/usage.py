@@ -24,12 +24,12 @@ from embedlab.sweep.config import PARTS
 COMMANDS = {
     "explain": ("", "print what the prompt becomes: tokens, nearest words, what an edit changes; nothing is drawn"),
     "gallery": (
-        "embedlab.view.gallery",
+        "embedlab.cli.commands.gallery",
         "write the page of a sweep: all pictures by any setting, with scores, curves",
     ),
-    "sheet": ("embedlab.view.contact_sheet", "write a sweep's contact sheet again, with other rows and columns"),
-    "film": ("embedlab.view.film", "make a GIF and an MP4 of a sweep, along one setting"),
-    "replay": ("embedlab.view.replay", "make a picture again from the settings inside it, and compare the two"),
+    "sheet": ("embedlab.cli.commands.sheet", "write a sweep's contact sheet again, with other rows and columns"),
+    "film": ("embedlab.cli.commands.film", "make a GIF and an MP4 of a sweep, along one setting"),
+    "replay": ("embedlab.cli.commands.replay", "make a picture again from the settings inside it, and compare the two"),
     "sync": ("embedlab.cli.commands.sync", "send a sweep's offline wandb runs to the server"),
 }
 HEAD = "embedlab: rewrite CLIP token and position embeddings, then look at the picture."
@@ -45,14 +45,6 @@ Flags:
   --version     print the version
   --help        this page; with settings it shows theirs, such as: embedlab --help operators=[interpolate]
   --hydra-help  Hydra's own flags (this command line is Hydra's, https://hydra.cc)"""
-
-
-class Parser(argparse.ArgumentParser):
-    """The words of a command; its complaint is one line like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
-        raise ConfigError(f"{self.prog.removeprefix('embedlab ')}: {message}; {self.prog} --help says what it takes.")
 
 
 # ── help ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,8 +11,9 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
-from embedlab.cli.main import conf_dir, mendable
+from embedlab.cli.main import mendable
 from embedlab.errors import ConfigError, listed
+from embedlab.sweep.config import conf_dir
 from embedlab.tracker import Run
 
 STAGES = ("data", "vae", "whole", "decoder", "clip", "vision", "unet", "export", "quality")

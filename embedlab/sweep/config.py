@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     from embedlab.experiment import Cell
 
 PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
+HERE = Path(__file__).resolve().parent.parent
 SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "store", "objective", "export", "explain", "group")
+
+
+def conf_dir() -> str:
+    """Where the configs are: beside the package in a checkout, inside it when installed."""
+    beside = HERE.parent / "conf"
+    return str(beside if (beside / "config.yaml").is_file() else HERE / "conf")
 
 
 def part_of(config: DictConfig, name: str) -> Any:

@@ -23,9 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import embedlab
-from embedlab.cli.settings import conf_dir
 from embedlab.errors import ConfigError, EmbedlabError, public_name
-from embedlab.sweep.config import SETTINGS, cell_of, part_of
+from embedlab.sweep.config import SETTINGS, cell_of, conf_dir, part_of
 
 if TYPE_CHECKING:
     from embedlab.experiment import Cell

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedlab import readers
-from embedlab.clean import one_line
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep import results as sweep
 
@@ -41,28 +38,11 @@ class Axis:
     labels: tuple[str, ...]
 
 
-def main(argv: list[str]) -> None:
-    """`embedlab sheet`: the sheets of a finished sweep, by axes chosen afterwards."""
-    from embedlab.cli.main import Parser
-
-    parser = Parser("embedlab sheet", description="Write the contact sheets of a sweep once more.")
-    parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")
-    parser.add_argument("--rows", metavar="KEY", help="the axis that goes down; the last part of its name will do")
-    parser.add_argument("--columns", metavar="KEY", help="the axis that goes across")
-    parser.add_argument("--to", type=readers.word, metavar="FILE", help="the first page (SWEEP/sheet.png)")
-    words = parser.parse_args(argv)
-    results = results_of(words.sweep)
-    for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to):
-        print(path)
-
-
 def results_of(folder: Path) -> list[dict[str, Any]]:
     """The results of a sweep's jobs; ConfigError where there are none."""
     if not folder.is_dir():
         raise ConfigError(f"the folder '{folder}' {'is a file' if folder.exists() else 'is not there'}.")
     results = sweep.collect(folder)
-    for line in sweep.unread(folder):
-        print(f"notice: {one_line(line)}; it is left out.", file=sys.stderr)
     if not results:
         raise ConfigError(f"'{folder}' holds no sweep: none of its folders has a result.json that can be read.")
     return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,35 +230,3 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     apart = {k: (v, now[k]) for k, v in mine.runtime.items() if k in now and now[k] != v} if mine.runtime else None
     gap = np.abs(np.asarray(again, dtype=np.int16) - np.asarray(mine.picture, dtype=np.int16)).max(axis=2)
     return Replay(again, gap.size, int((gap > 0).sum()), int(gap.max()), mine.versions, versions(), apart)
-
-
-def main(argv: list[str]) -> None:
-    """`embedlab replay`: exit code 0 for the same picture (but for rounding), 1 for another, 2 for none to be made."""
-    from embedlab.cli.main import Parser, quiet
-    from embedlab.cli.progress import aside
-
-    parser = Parser(
-        "embedlab replay", description="Make a picture again from the settings inside it, and compare the two."
-    )
-    parser.add_argument("picture", metavar="PICTURE", type=readers.word, help="a PNG that embedlab wrote")
-    parser.add_argument(
-        "--to", type=readers.word, metavar="FILE", help="where to save the new picture; else nothing is written"
-    )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package whose operators may be run; repeatable",
-    )
-    words = parser.parse_args(argv)
-    check_there(words.picture)  # before libraries are imported
-    aside(f"making {words.picture} again")
-    quiet()
-    done = replay(words.picture, words.trust)
-    if words.to is not None:
-        from embedlab.images import save
-
-        save(done.picture, words.to)
-    print(done)
-    sys.exit(0 if done.same or done.rounded else 1)

@@ -216,9 +216,9 @@ def work(folder: str, worker: str, threads: int | None = None, where: str | None
     """Carry out chunks until none waits; answers with their number."""
     import torch
 
-    from embedlab.cli.main import quiet
+    from embedlab.models.silence import silence_libraries
 
-    quiet()
+    silence_libraries()
     if threads:
         torch.set_num_threads(threads)
     where = where or os.uname().nodename

@@ -32,7 +32,13 @@ from embedlab.cli import (
     progress,  # noqa: F401
 )
 from embedlab.cli import main as app
-from embedlab.cli.commands import sync  # noqa: F401
+from embedlab.cli.commands import film as film_command  # noqa: F401
+from embedlab.cli.commands import gallery as gallery_command  # noqa: F401
+from embedlab.cli.commands import replay as replay_command  # noqa: F401
+from embedlab.cli.commands import (
+    sheet,  # noqa: F401
+    sync,  # noqa: F401
+)
 from embedlab.errors import EmbedlabError
 from embedlab.sweep import job  # noqa: F401
 from embedlab.sweep import run as batch  # noqa: F401

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from embedlab import readers
+from embedlab.cli.parser import Parser
 from embedlab.errors import ConfigError, counted
 
 
@@ -22,13 +23,12 @@ def runs_of(folder: Path) -> list[Path]:
 
 def main(argv: list[str]) -> None:
     """`embedlab sync`: all runs with one command of wandb's own; what is there already is not sent twice."""
-    from embedlab.cli.main import Parser
-    from embedlab.tracker import Wandb
-
     parser = Parser("embedlab sync", description="Bring a sweep's offline wandb runs to the server.")
     parser.add_argument("folder", metavar="FOLDER", type=readers.word, help="a sweep's or a job's folder")
     words = parser.parse_args(argv)
     runs = runs_of(words.folder)
+    from embedlab.tracker import Wandb
+
     Wandb(mode="online").ready()
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], check=False)
     if done.returncode:

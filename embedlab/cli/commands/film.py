@@ -1,0 +1,78 @@
+"""`embedlab film`: a finished sweep as GIF and MP4, along one setting."""
+
+from __future__ import annotations
+
+import sys
+
+from embedlab import readers
+from embedlab.clean import drawn_on, one_line
+from embedlab.cli.commands import report_unread
+from embedlab.cli.parser import Parser
+from embedlab.errors import ConfigError, listed
+
+LONGEST = 600  # seconds; a GIF shows a picture 655 of them at the most
+
+
+def main(argv: list[str]) -> None:
+    """Write the films, and print where they are."""
+    parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
+    parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")
+    parser.add_argument("--along", metavar="KEY", help="the setting; left out, the only one that takes several numbers")
+    parser.add_argument("--seed", default=None, metavar="N|all", help="the seed (the first), or all side by side")
+    parser.add_argument("--frames", type=int, metavar="N", help="how many; those in between are rendered")
+    parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="how long the film is (4)")
+    parser.add_argument(
+        "--pace",
+        choices=("weight", "perceptual"),
+        default="weight",
+        help="constant steps of the setting; perceptual: beside that a film of equal CLIP-image distances (25 frames)",
+    )
+    parser.add_argument("--to", type=readers.word, metavar="FOLDER", help="where the files go (the sweep's folder)")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose operators may run"
+    )
+    words = parser.parse_args(argv)
+    frames = 25 if words.frames is None and words.pace == "perceptual" else words.frames
+    if frames is not None and not 2 <= frames <= 1000:
+        raise ConfigError(f"--frames is {words.frames}; it goes from 2 to 1000.")
+    if not 0 < words.seconds <= LONGEST:
+        raise ConfigError(f"--seconds is {words.seconds:g}; it has to be above 0, and {LONGEST} at the most.")
+    if words.seed not in (None, "all") and not words.seed.isdecimal():
+        raise ConfigError(f"--seed is {words.seed!r}; it is a number or all.")
+    if frames is not None and words.seconds / frames < 0.02:
+        raise ConfigError(f"{frames} frames in {words.seconds:g} seconds are more than the 50 a second of a GIF.")
+
+    from tqdm import tqdm
+
+    from embedlab.view import film
+    from embedlab.view.contact_sheet import results_of, values_of
+
+    report_unread(words.sweep)
+    results = results_of(words.sweep)
+    key = film.axis_along(results, words.along)
+    takes = film.takes_of(results, key, int(words.seed) if words.seed and words.seed != "all" else words.seed)
+    folder = words.sweep if words.to is None else words.to
+    # on a terminal, UNet calls as they are made; elsewhere nothing
+    with tqdm(
+        desc=f"film along {one_line(key)}", unit=" UNet calls", disable=None, leave=False, file=drawn_on(sys.stderr)
+    ) as bar:
+        stage = film.Stage(takes, key, words.trust, lambda step: bar.update())
+        if left_out := sorted({float(value) for value in values_of(results)[key]} - set(stage.shot)):
+            told = listed(f"{weight:g}" for weight in left_out)
+            print(f"notice: left out {key.split('.')[-1]} {told}: a picture is missing there.")
+        if frames is None:
+            reels = {"weight": stage.reel(sorted(stage.shot), measured=False)}
+        else:
+            from embedlab.models.silence import silence_libraries
+
+            silence_libraries()
+            film.check_alone(results, key, takes)
+            if words.pace == "perceptual":
+                reels = dict(zip(("weight", "perceptual"), film.paced(stage, frames), strict=True))
+            else:
+                reels = {"weight": stage.reel(film.evenly(stage, frames), measured=False)}
+    for pace, reel in reels.items():
+        if reel.steps:
+            print(f"{pace}: {reel}")
+    for path in film.write(folder, reels, key, takes, words.seconds):
+        print(path)
