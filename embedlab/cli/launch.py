@@ -39,7 +39,7 @@ from embedlab.sweep.store import FORMAT, Store, make_folder, read_json, sweep_aw
 from embedlab.sweep.trust import check_command
 from embedlab.tracker import make_ready
 
-Crew = Callable[[Path], Callable[..., Any]]  # makes who carries a sweep's jobs out on other machines
+Engine = Callable[[Path], Callable[..., Any]]  # from a sweep's folder to who runs its jobs on other machines
 UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
 AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be said when a sweep is taken up
 
@@ -98,12 +98,12 @@ def launch(
     master: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     first: int,
-    crew: Crew | None = None,
+    engine: Engine | None = None,
     gpus: float = 0,
 ) -> list[JobReturn]:
     """Make all jobs of a batch; the answer holds for each the value of the objective, if there is one.
 
-    With a crew they are made on other machines, by workers with so many GPUs.
+    With an engine they are made on other machines, by workers with so many GPUs.
     """
     from embedlab.cli.main import message_of
     from embedlab.cli.progress import Display
@@ -140,7 +140,7 @@ def launch(
                     hydra_config.cfg = whole
                     place(whole, composer, overrides, number)
                     job = job_from(composer, config, whole, overrides, number)
-                    if crew is not None:
+                    if engine is not None:
                         job = replace(job, source=job.source.elsewhere(gpus))
                     inspect(job)
                     if config.explain is not False:
@@ -171,7 +171,7 @@ def launch(
         results |= {job.number: done for job in jobs if (done := finished(job)) is not None}
         make_ready(jobs[0].tracker)
         left = [job for job in jobs if job.number not in results]
-        elsewhere = crew(folder) if crew and left else None
+        elsewhere = engine(folder) if engine and left else None
         if any(folder.glob(".queue-*")):
             from embedlab.workers.crew import dismiss
 

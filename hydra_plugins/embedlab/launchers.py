@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 class Batch(Launcher):
     """All jobs of a batch as one plan, in this process."""
 
-    crew: Any = None  # who else carries the plan out: nobody
+    engine: Any = None  # of other machines: none
     gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -31,7 +31,7 @@ class Batch(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from embedlab.cli.launch import launch
 
-        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.crew, self.gpus)
+        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.engine, self.gpus)
 
 
 class Ray(Batch):
@@ -40,7 +40,7 @@ class Ray(Batch):
     def __init__(self, **settings: Any):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
-    def crew(self, folder: Path) -> Any:
+    def engine(self, folder: Path) -> Any:
         from embedlab.workers.crew import Crew, Ray
 
         return Crew(Ray(**self.settings), folder)
@@ -52,7 +52,7 @@ class Slurm(Batch):
     def __init__(self, **settings: Any):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
-    def crew(self, folder: Path) -> Any:
+    def engine(self, folder: Path) -> Any:
         from embedlab.workers.crew import Crew, Slurm
 
         return Crew(Slurm(**self.settings), folder)
