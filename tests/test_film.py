@@ -1,7 +1,9 @@
 """A film keeps its ends, its order and its time; equal steps are equal."""
 
 import json
+import shutil
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +19,11 @@ from embedlab import Job, Store, carry_out, images
 from embedlab.cli.commands import film as command
 from embedlab.errors import ConfigError, PictureError
 from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
-from embedlab.view import film
 from embedlab.view.contact_sheet import results_of
-from embedlab.view.film import Stage, arcs, axis_along, durations, paced, perceptual_weights, takes_of, ticks
+from embedlab.view.film.pace import chord_lengths, durations, evenness, paced, perceptual_weights, ticks
+from embedlab.view.film.render import Film, Renderer, render_films
+from embedlab.view.film.tracks import axis_along, read_tracks, tracks_along
+from embedlab.view.film.video import write_gif, write_mp4
 
 WEIGHT = "operators.interpolate.weight"
 numbers = st.floats(0, 10, allow_subnormal=False)
@@ -68,7 +72,7 @@ def test_what_makes_no_path_is_refused(distances, weights, frames):
 def test_chords_of_a_way_and_of_its_halves_agree_where_cosines_do_not():
     angle = 0.1
     whole, half = 1 - np.cos(angle), 1 - np.cos(angle / 2)
-    assert arcs([whole]).sum() == pytest.approx(arcs([half, half]).sum(), rel=1e-3)
+    assert chord_lengths([whole]).sum() == pytest.approx(chord_lengths([half, half]).sum(), rel=1e-3)
     assert whole == pytest.approx(2 * (half + half), rel=1e-2)
 
 
@@ -89,19 +93,19 @@ def test_a_setting_moves_at_a_constant_speed():
     assert uneven == sorted(uneven)
 
 
-class Curve(Stage):
-    """A stage without pictures: at each value of the setting a point on the unit circle."""
+class Curve:
+    """A path without pictures: at each value of the setting a point on the unit circle."""
 
     def __init__(self, angle, known):
-        self.angle, self.shot, self.drawn = angle, dict.fromkeys(known, ()), []
+        self.angle, self.values, self.rendered = angle, sorted(known), []
 
-    def shoot(self, weights):
-        new = [weight for weight in weights if weight not in self.shot]
-        self.drawn += new
-        self.shot |= dict.fromkeys(new, ())
+    def render(self, values):
+        new = [value for value in values if value not in self.values]
+        self.rendered += new
+        self.values = sorted({*self.values, *new})
 
-    def measure(self, weights):
-        return tuple(1 - np.cos(self.angle(b) - self.angle(a)) for a, b in pairwise(weights))
+    def measure(self, values):
+        return tuple(1 - np.cos(self.angle(b) - self.angle(a)) for a, b in pairwise(values))
 
 
 CURVES = {
@@ -116,21 +120,23 @@ CURVES = {
 @pytest.mark.parametrize("curve", CURVES, ids=str)
 @pytest.mark.parametrize("frames", [5, 25])
 def test_pacing_evens_the_steps_of_any_path(curve, frames):
-    stage = Curve(CURVES[curve], [0.0, 0.5, 1.0])
-    constant, even = paced(stage, frames)
-    assert even.evenness <= constant.evenness
-    assert even.evenness < 1.1
-    assert even.weights[0] == constant.weights[0] == 0
-    assert even.weights[-1] == constant.weights[-1] == 1
-    assert len(even.weights) == len(constant.weights) == frames
-    assert len(stage.drawn) == len(set(stage.drawn)) < 8 * frames + 60, "nothing is drawn twice, or without end"
+    path = Curve(CURVES[curve], [0.0, 0.5, 1.0])
+    constant, even = paced(path, frames)
+    assert evenness(path.measure(even)) <= evenness(path.measure(constant))
+    assert evenness(path.measure(even)) < 1.1
+    assert even[0] == constant[0] == 0
+    assert even[-1] == constant[-1] == 1
+    assert len(even) == len(constant) == frames
+    assert len(path.rendered) == len(set(path.rendered)) < 8 * frames + 60, "nothing is rendered twice, or without end"
 
 
 def test_a_jump_stays_a_jump_and_is_told():
-    _, even = paced(Curve(lambda w: float(w > 0.3), [0.0, 1.0]), 5)
-    told = even.as_dict()["largest_step"]
-    assert told["from"] <= 0.3 < told["to"]
-    assert even.evenness == pytest.approx(4)
+    path = Curve(lambda w: float(w > 0.3), [0.0, 1.0])
+    _, even = paced(path, 5)
+    film = Film(tuple(even), ((),) * 5, path.measure(even))
+    largest = film.as_dict()["largest_step"]
+    assert largest["from"] <= 0.3 < largest["to"]
+    assert film.evenness == pytest.approx(4)
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +147,7 @@ def colours(count: int, size=(33, 21)) -> list[Image.Image]:
 
 
 def test_a_gif_has_its_frames_times_and_size(tmp_path):
-    path = film.write_gif(colours(7), tmp_path / "a" / "x.gif", [0.25, 0.1, 0.1, 0.055, 0.055, 0.04, 0.4])
+    path = write_gif(colours(7), tmp_path / "a" / "x.gif", [0.25, 0.1, 0.1, 0.055, 0.055, 0.04, 0.4])
     with Image.open(path) as read:
         assert (read.n_frames, read.size, read.info["loop"]) == (7, (33, 21), 0)
         shown = []
@@ -154,14 +160,14 @@ def test_a_gif_has_its_frames_times_and_size(tmp_path):
     assert shown[:3] == [250, 100, 100]
     assert [p.name for p in path.parent.iterdir()] == ["x.gif"], "no temporary file is left"
     with pytest.raises(ConfigError, match="at most 50 pictures a second"):
-        film.write_gif(colours(2), tmp_path / "x.gif", [0.01, 0.01])
+        write_gif(colours(2), tmp_path / "x.gif", [0.01, 0.01])
 
 
 def test_an_mp4_has_its_frames_time_and_even_sides(tmp_path):
     import av
 
     times = [0.4, 0.2, 0.4]
-    path = film.write_mp4(colours(3), tmp_path / "x.mp4", times)
+    path = write_mp4(colours(3), tmp_path / "x.mp4", times)
     with av.open(str(path)) as read:
         stream = read.streams.video[0]
         assert (stream.width, stream.height, stream.pix_fmt) == (34, 22, "yuv420p")
@@ -178,7 +184,7 @@ def test_an_mp4_has_its_frames_time_and_even_sides(tmp_path):
 def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError, match=r"pip install 'embedlab\[film\]'"):
-        film.write_mp4(colours(2), tmp_path / "x.mp4", [1, 1])
+        write_mp4(colours(2), tmp_path / "x.mp4", [1, 1])
     assert not list(tmp_path.iterdir())
 
 
@@ -193,7 +199,7 @@ def test_the_other_encoder_will_do(tmp_path, monkeypatch):
         return own(name, mode)
 
     monkeypatch.setattr(av, "Codec", lacking)
-    path = film.write_mp4(colours(2), tmp_path / "x.mp4", [0.2, 0.2])
+    path = write_mp4(colours(2), tmp_path / "x.mp4", [0.2, 0.2])
     with av.open(str(path)) as read:
         assert read.streams.video[0].codec_context.name == "mpeg4"
         assert sum(1 for _ in read.decode(video=0)) == 10
@@ -270,13 +276,40 @@ def test_frames_in_between_are_drawn_and_paced(swept, tmp_path, capsys):
     assert told["perceptual"]["max_over_mean"] < 2
 
 
-def test_a_picture_that_is_drawn_anew_is_that_of_the_sweep(swept):
-    results = results_of(swept)
-    takes = takes_of(results, WEIGHT, "all")
-    stage = Stage(takes, WEIGHT)
-    before = stage.shot.pop(0.25)
-    stage.shoot([0.25])
-    for old, new in zip(before, stage.shot[0.25], strict=True):
+def test_one_file_is_written_where_its_name_says_what_it_is(swept, tmp_path, capsys):
+    """A name that ends in .gif or .mp4 is that file, and nothing else is written: not a folder of that name."""
+    for name in ("film.gif", "new/film.MP4"):
+        path = tmp_path / "files" / name
+        command.main([str(swept), "--seconds", "1", "--to", str(path)])
+        assert capsys.readouterr().out.split() == [str(path)]
+        assert [p.name for p in path.parent.iterdir() if p.is_file()] == [path.name]
+    assert read_gif(tmp_path / "files" / "film.gif")[0] == 3
+    assert b"ftyp" in (tmp_path / "files" / "new" / "film.MP4").read_bytes()[:16]
+    both = ["--frames", "5", "--pace", "perceptual", "--seconds", "1"]
+    command.main([str(swept), *both, "--to", str(tmp_path / "even.gif")])
+    command.main([str(swept), *both, "--to", str(tmp_path / "all")])
+    assert (tmp_path / "even.gif").read_bytes() == (tmp_path / "all" / "film-perceptual.gif").read_bytes()
+    (tmp_path / "folder.gif").mkdir()
+    command.main([str(swept), "--to", str(tmp_path / "folder.gif")])
+    assert (tmp_path / "folder.gif" / "film-weight.gif").is_file(), "a folder that is there stays one"
+
+
+def test_an_mp4_without_pyav_is_refused_before_anything_is_rendered(swept, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"pip install 'embedlab\[film\]'"):
+        command.main([str(swept), "--frames", "900", "--seconds", "60", "--to", str(tmp_path / "film.mp4")])
+    assert time.monotonic() - began < 30, "900 pictures take minutes"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_is_rendered_anew_is_that_of_the_sweep(swept):
+    tracks = read_tracks(swept, seed="all")
+    known = render_films(tracks)["weight"]
+    between = tracks_along([one for one in results_of(swept) if one["overrides"][WEIGHT] != 0.25], WEIGHT, "all")
+    anew = render_films(between, frames=5)["weight"]
+    assert known.weights[1] == anew.weights[1] == 0.25
+    for old, new in zip(known.frames[1], anew.frames[1], strict=True):
         assert np.abs(np.asarray(old, dtype=int) - np.asarray(new, dtype=int)).max() <= 1
 
 
@@ -286,12 +319,12 @@ def test_a_start_picture_is_found_from_elsewhere(tmp_path, monkeypatch):
     Image.effect_noise((128, 128), 90).convert("RGB").save("in.png")
     out = sweep(tmp_path / "out", (0, 1), "start=picture", "start.picture=in.png", "start.strength=0.5", "size=32")
     monkeypatch.chdir(tmp_path)
-    stage = Stage(takes_of(results_of(out), WEIGHT), WEIGHT)
-    stage.shoot([0.5])
-    assert stage.shot[0.5][0].size == (32, 32)
+    renderer = Renderer(read_tracks(out))
+    renderer.render([0.5])
+    assert renderer.frames[0.5][0].size == (32, 32)
     (tmp_path / "here" / "in.png").unlink()
     with pytest.raises(PictureError, match="the start picture of '.*' is not there any more: 'in.png' and '.*in.png'"):
-        stage.shoot([0.75])
+        renderer.render([0.75])
 
 
 def synthetic(folder: Path, jobs: list[dict], seeds=(0,)) -> list[dict]:
@@ -318,7 +351,7 @@ def test_the_axis_is_the_only_one_of_numbers_or_named(tmp_path):
     none = synthetic(tmp_path / "none", [{"e": "x"}, {"e": "y"}, {"a.b": True, "e": "x"}])
     with pytest.raises(ConfigError, match="no setting of this sweep takes several numbers"):
         axis_along(none)
-    assert [take.label for take in takes_of(two, "a.b")] == [
+    assert [track.label for track in tracks_along(two, "a.b").tracks] == [
         f"d {m}, e {e}, seed 0" for m in ("0.1", "0.2") for e in "xy"
     ]
 
@@ -356,9 +389,11 @@ def test_what_cannot_be_filmed_is_one_line(tmp_path, words, said):
 
 def test_a_config_of_a_sweep_is_checked_before_it_is_made(swept, tmp_path):
     marker = tmp_path / "marker"
-    results = results_of(swept)
-    for result in results:
+    folder = shutil.copytree(swept, tmp_path / "sweep")
+    for path in folder.glob("*/result.json"):
+        result = json.loads(path.read_text())
         result["config"]["encoder"] = {"_target_": "os.system", "command": f"touch {marker}"}
+        path.write_text(json.dumps(result))
     with pytest.raises(ConfigError, match="none of embedlab's"):
-        Stage(takes_of(results, WEIGHT), WEIGHT).shoot([0.5])
+        render_films(read_tracks(folder), frames=3)
     assert not marker.exists()

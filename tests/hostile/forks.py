@@ -44,10 +44,10 @@ from embedlab.sweep import job  # noqa: F401
 from embedlab.sweep import run as batch  # noqa: F401
 from embedlab.view import contact_sheet as contact  # noqa: F401
 from embedlab.view import (
-    film,  # noqa: F401
     gallery,  # noqa: F401
     replay,  # noqa: F401
 )
+from embedlab.view.film import video  # noqa: F401
 
 MODEL = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 COMMON = ("model=custom", "model.device=cpu", "sampler.steps=2", "seeds=[0,1]", "tracker=silent")

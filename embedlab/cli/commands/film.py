@@ -27,7 +27,9 @@ def main(argv: list[str]) -> None:
         default="weight",
         help="constant steps of the setting; perceptual: beside that a film of equal CLIP-image distances (25 frames)",
     )
-    parser.add_argument("--to", type=readers.word, metavar="FOLDER", help="where the files go (the sweep's folder)")
+    parser.add_argument(
+        "--to", type=readers.word, metavar="PATH", help="a folder (the sweep's), or one file: .gif or .mp4"
+    )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose operators may run"
     )
@@ -42,37 +44,36 @@ def main(argv: list[str]) -> None:
     if frames is not None and words.seconds / frames < 0.02:
         raise ConfigError(f"{frames} frames in {words.seconds:g} seconds are more than the 50 a second of a GIF.")
 
-    from tqdm import tqdm
-
-    from embedlab.view import film
-    from embedlab.view.contact_sheet import results_of, values_of
+    from embedlab.view.film.tracks import read_tracks
 
     report_unread(words.sweep)
-    results = results_of(words.sweep)
-    key = film.axis_along(results, words.along)
-    takes = film.takes_of(results, key, int(words.seed) if words.seed and words.seed != "all" else words.seed)
-    folder = words.sweep if words.to is None else words.to
+    tracks = read_tracks(
+        words.sweep, words.along, int(words.seed) if words.seed and words.seed != "all" else words.seed
+    )
+
+    from tqdm import tqdm
+
+    from embedlab.models.silence import silence_libraries
+    from embedlab.view.film.render import render_films
+    from embedlab.view.film.video import kind_of, write_films
+
+    kind_of(words.to)
+    if tracks.left_out:
+        values = listed(f"{value:g}" for value in tracks.left_out)
+        print(f"notice: left out {tracks.name} {values}: a picture is missing there.")
+    if frames is not None:
+        silence_libraries()
     # on a terminal, UNet calls as they are made; elsewhere nothing
     with tqdm(
-        desc=f"film along {one_line(key)}", unit=" UNet calls", disable=None, leave=False, file=drawn_on(sys.stderr)
+        desc=f"film along {one_line(tracks.key)}",
+        unit=" UNet calls",
+        disable=None,
+        leave=False,
+        file=drawn_on(sys.stderr),
     ) as bar:
-        stage = film.Stage(takes, key, words.trust, lambda step: bar.update())
-        if left_out := sorted({float(value) for value in values_of(results)[key]} - set(stage.shot)):
-            told = listed(f"{weight:g}" for weight in left_out)
-            print(f"notice: left out {key.split('.')[-1]} {told}: a picture is missing there.")
-        if frames is None:
-            reels = {"weight": stage.reel(sorted(stage.shot), measured=False)}
-        else:
-            from embedlab.models.silence import silence_libraries
-
-            silence_libraries()
-            film.check_alone(results, key, takes)
-            if words.pace == "perceptual":
-                reels = dict(zip(("weight", "perceptual"), film.paced(stage, frames), strict=True))
-            else:
-                reels = {"weight": stage.reel(film.evenly(stage, frames), measured=False)}
-    for pace, reel in reels.items():
-        if reel.steps:
-            print(f"{pace}: {reel}")
-    for path in film.write(folder, reels, key, takes, words.seconds):
+        films = render_films(tracks, frames, words.pace, words.trust, lambda step: bar.update())
+    for pace, film in films.items():
+        if film.steps:
+            print(f"{pace}: {film}")
+    for path in write_films(films, tracks, words.to or words.sweep, words.seconds):
         print(path)

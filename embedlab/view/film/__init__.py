@@ -1,0 +1,4 @@
+"""An axis of a sweep as a film: by constant steps of the setting, or by equal steps of what is seen.
+
+A sweep's folder → `tracks.read_tracks` → `render.render_films` → `video.write_films` → GIF and MP4.
+"""

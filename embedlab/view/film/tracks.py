@@ -1,0 +1,136 @@
+"""A sweep → the tracks of a film: the pictures of one seed and one combination of the other settings, along an axis."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from embedlab.errors import ConfigError, listed
+from embedlab.view.contact_sheet import axes_of, named, results_of, said, short_names, values_of
+
+MOST = 24  # pictures in a frame
+PARTS = ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "size")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One seed, and one combination of the other settings: files and configs by the axis' value."""
+
+    label: str
+    seed: int
+    files: dict[float, Path]
+    configs: dict[float, dict[str, Any]]
+    start: Any = None  # what the first result records of its start picture
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of its first picture."""
+        return next(iter(self.configs.values()))
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What a film shows side by side, and the axis that it runs along."""
+
+    key: str
+    tracks: tuple[Track, ...]
+    left_out: tuple[float, ...] = ()  # values at which a track has no picture
+
+    @property
+    def name(self) -> str:
+        """The last part of the axis' key."""
+        return self.key.rsplit(".", maxsplit=1)[-1]
+
+    @property
+    def values(self) -> list[float]:
+        """The values of the axis at which every track has a picture, rising."""
+        return sorted(set.intersection(*(set(track.files) for track in self.tracks)))
+
+
+def read_tracks(folder: Path, along: str | None = None, seed: int | str | None = None) -> Tracks:
+    """The tracks of a finished sweep.
+
+    `along` is the key of the axis, or its last part; left out, the only axis of numbers. `seed` is one seed (left out,
+    the sweep's first), or "all", a track each. Raises ConfigError where the sweep makes no film.
+    """
+    results = results_of(folder)
+    return tracks_along(results, axis_along(results, along), seed)
+
+
+def axis_along(results: Sequence[dict[str, Any]], name: str | None = None) -> str:
+    """The key of the axis that a film runs along: the one named, or the only one of numbers."""
+    values = {key: v for key, v in values_of(results).items() if key != "seed"}
+    if name is not None:
+        key = named(name, values)
+        if not are_numbers(values[key]):
+            raise ConfigError(f"a film runs along numbers; {key} is {listed(map(said, values[key]))}.")
+        return key
+    found = [key for key in values if are_numbers(values[key])]
+    if not found:
+        raise ConfigError(f"no setting of this sweep takes several numbers; its axes are {listed(axes_of(results))}.")
+    if len(found) > 1:
+        raise ConfigError(f"{listed(found)} take several numbers; choose: --along {short_names(values)[found[0]]}.")
+    return found[0]
+
+
+def are_numbers(values: Sequence[Any]) -> bool:
+    """Whether these are finite numbers."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+
+
+def tracks_along(results: Sequence[dict[str, Any]], key: str, seed: int | str | None = None) -> Tracks:
+    """The pictures of a sweep along an axis, for one seed (its first) or "all", and each combination of the others."""
+    values = values_of(results)
+    seeds: list[Any] = values["seed"] if seed == "all" else [values["seed"][0] if seed is None else seed]
+    if unknown := [one for one in seeds if one not in values["seed"]]:
+        raise ConfigError(f"this sweep has no seed {unknown[0]}; it has {listed(values['seed'])}.")
+    others = [other for other in values if other not in (key, "seed")]
+    names = short_names(values)
+    found: dict[str, Track] = {}
+    for result in results:
+        overrides = result.get("overrides", {})
+        combination = [f"{names[other]} {said(overrides.get(other))}" for other in others]
+        rows = {row["seed"]: row for row in result["pictures"] if row.get("file") and not row.get("error")}
+        for one in (one for one in seeds if one in rows):
+            label = ", ".join([*combination, f"seed {one}"])
+            track = found.setdefault(label, Track(label, one, {}, {}, result.get("start")))
+            track.files[float(overrides[key])] = Path(result["folder"]) / rows[one]["file"]
+            track.configs[float(overrides[key])] = result.get("config") or {}
+    if not found:
+        raise ConfigError(f"no picture of seed {listed(seeds)} is there.")
+    if len(found) > MOST:
+        raise ConfigError(f"a frame would hold {len(found)} pictures, and {MOST} is the most; film one seed: --seed N.")
+    tracks = Tracks(key, tuple(found.values()))
+    if len(tracks.values) < 2:
+        raise ConfigError(
+            f"a film needs pictures at two values of the setting or more; there are {len(tracks.values)}."
+        )
+    return replace(tracks, left_out=tuple(sorted({float(value) for value in values[key]} - set(tracks.values))))
+
+
+def with_setting(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A config with another value of one setting."""
+    changed = copy.deepcopy(config)
+    part: Any = changed
+    *outer, last = key.lstrip("+").split(".")
+    for name in outer:
+        part = part.get(name) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or last not in part:
+        raise ConfigError(f"the sweep's configs have no {key}, so that nothing between its pictures can be rendered.")
+    part[last] = value
+    return changed
+
+
+def check_alone(tracks: Tracks) -> None:
+    """Refuse an axis that changes more than its own setting: pictures in between would not belong to it."""
+    for track in tracks.tracks:
+        for value, config in track.configs.items():
+            expected = with_setting(track.config, tracks.key, value)
+            if changed := [part for part in PARTS if expected.get(part) != config.get(part)]:
+                raise ConfigError(
+                    f"{tracks.key}={value:g} changes {listed(changed)} elsewhere, too; no picture between is known."
+                )
