@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     )
     from embedlab.guidance import Guidance as Guidance, guided as guided
     from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
-    from embedlab.models import Model as Model, find as find, load as load, towers_of as towers_of
+    from embedlab.models import Model as Model, Source as Source, find as find, load as load, towers_of as towers_of
     from embedlab.operators import (
         Add as Add,
         Average as Average,
@@ -114,6 +114,7 @@ _HOME = {
     "Scale": "operators",
     "Shift": "operators",
     "Shuffle": "operators",
+    "Source": "models",
     "Start": "sampler",
     "Store": "sweep.store",
     "Stretch": "operators",

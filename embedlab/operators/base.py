@@ -50,7 +50,7 @@ class Operator(Protocol):
     Embeddings and a Lookup, once for each text encoder.
     """
 
-    def __call__(self, prompt: Any, lookup: Any) -> Any: ...
+    def __call__(self, prompt: Any, lookup: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A package of a user, as strict about types as mypy can be."""

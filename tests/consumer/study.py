@@ -1,0 +1,124 @@
+"""What a user's code does with embedlab: every kind of public name, for an editor and for `mypy --strict`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import embedlab as lab
+
+
+@dataclass(frozen=True)
+class Louder:
+    """An operator of their own, before the text encoder."""
+
+    word: str
+    by: float = 1.5
+
+    def __call__(self, prompt: lab.Embeddings, lookup: lab.Lookup) -> lab.Embeddings:
+        rows = prompt.tokens.rows(self.word)
+        return prompt.put("token", rows, prompt.take("token", rows) * self.by)
+
+
+@dataclass(frozen=True)
+class Quieter:
+    """An operator of their own, after the text encoder."""
+
+    stage: str = "hidden"
+
+    def __call__(self, conditioning: lab.Conditioning, texts: lab.Texts) -> lab.Conditioning:
+        rows = conditioning.spans({"role": "pad"})
+        nothing: lab.Conditioning = texts("")
+        return conditioning.put("hidden", rows, nothing.take("hidden", nothing.spans({"role": "eos"})))
+
+
+OPERATORS = (
+    *(lab.Add("puppy", "cat", 0.5), lab.Subtract("puppy", "cat", 0.5), lab.ProjectOut("puppy", "cat")),
+    *(lab.Average("puppy"), lab.Drop("puppy"), lab.Freeze("puppy"), lab.Normalise("puppy"), lab.Scale("puppy", 2.0)),
+    *(lab.Interpolate("puppy", "cat", 0.5), lab.Replace("puppy", "cat"), lab.Swap("picture", "puppy")),
+    *(lab.Noise("puppy", 0.1), lab.Rotate("puppy", 30.0), lab.Shuffle(seed=0), lab.Permute(["picture", "of"], [1, 0])),
+    *(lab.Reverse(), lab.Place("puppy", 20), lab.Shift({"role": "words"}, by=1), lab.Stretch(factor=2.0)),
+    *(lab.Blend("A cat", 0.5), lab.Concatenate("A cat"), lab.Truncate(10), Louder("puppy"), Quieter()),
+)
+
+
+def cells() -> list[lab.Cell]:
+    """Settings that stay, and settings that change over time."""
+    ramp = lab.Ramp([0.0, 1.0], at=[0.2, 0.6])
+    still = lab.Cell(
+        "A picture of a puppy",
+        operators=(lab.Interpolate("puppy", toward="cat", weight=0.5), Louder("puppy", 1.2), Quieter()),
+        encoder=lab.Encoder(join="run", skip=1),
+        guidance=lab.Guidance(scale=3.0, negative="a cat"),
+        sampler=lab.Sampler("euler", steps=2),
+        start=lab.Start(),
+        size=32,
+    )
+    moving = lab.Cell(
+        lab.Switch(["A picture of a puppy", "A picture of a cat"], at=0.5),
+        operators=(
+            lab.Scale("picture", ramp),
+            lab.During(lab.Noise(lab.Rows(role="words"), 0.1), begin=0.2, end=0.8),
+        ),
+        guidance=lab.Guidance(scale=lab.Alternate([2.0, 4.0], every=1)),
+        sampler=lab.Sampler(steps=2),
+    )
+    return [still, still.baseline(), moving]
+
+
+def pictures(model: lab.Model, seeds: Sequence[int]) -> list[float]:
+    """Render, score, and read what comes out."""
+    edited, baseline, moving = cells()
+    before, after = lab.render(model, [baseline, edited], seeds=seeds)
+    rows, whole = lab.score(model, before, after, lab.Metrics(words=("puppy", "cat")))
+    (changing,) = lab.render(model, [moving], seeds=seeds)
+    lab.to_pil(changing.pictures)[0].convert("L")
+    scores: dict[str, Any] = {**rows[0], **whole}
+    return [value for value in scores.values() if isinstance(value, float)]
+
+
+def tables(towers: Sequence[lab.Tower], folder: Path) -> lab.Conditioning:
+    """Text to conditioning, a step at a time, and files for other tools."""
+    tokens: lab.Tokens = lab.tokenize("A picture of a puppy", towers[0].tokenizer)
+    first: lab.Embeddings = lab.embed(tokens, towers[0])
+    assert first.token.shape == first.position.shape
+    puppy = lab.embed_all("A picture of a puppy", towers)
+    mixed = lab.edit(puppy, [lab.Interpolate("puppy", toward="cat", weight=0.5)], towers)
+    long, short = lab.equal_lengths(lab.encode([mixed, lab.embed_all("", towers)], towers))
+    quiet = lab.edit_encoded(long, [Quieter()], lab.texts_of(towers))
+    assert quiet.hidden.shape == short.hidden.shape
+    cell = cells()[0]
+    embeds: dict[str, torch.Tensor] = lab.prompt_embeds(cell, towers)
+    lab.save_embeds(folder / "conditioning.safetensors", embeds, cell)
+    read, recipe = lab.load_embeds(folder / "conditioning.safetensors")
+    assert recipe is not None
+    assert read.keys() == embeds.keys()
+    assert lab.edited_rows(cell, towers)
+    assert lab.explain(cell, towers).tokens
+    return quiet
+
+
+def by_hand(model: lab.Model, conditional: lab.Conditioning, unconditional: lab.Conditioning) -> torch.Tensor:
+    """The sampling loop in its parts."""
+    scheduler = lab.Sampler("ddim", steps=2).make(model.scheduler)
+    seeds = lab.generators([0, 1])
+    denoise = lab.guided(model.unet, [conditional] * 2, [unconditional] * 2, scales=[4.0, 4.0])
+    with torch.inference_mode():
+        latents = lab.sample(denoise, lab.noise((4, 8, 8), seeds), scheduler, seeds).latents
+        images: torch.Tensor = lab.decode(latents, model.vae)
+    again = lab.picture_latents(model.vae, 2 * lab.to_tensor(lab.to_pil(images)[0]) - 1, seeds)
+    moment: lab.Moment = lab.moments(scheduler)[0]
+    assert lab.at(lab.Ramp([0.0, 1.0], at=[0.0, 1.0]), moment) == 0.0
+    return again
+
+
+def sweep(source: lab.Source, folder: Path) -> int:
+    """A sweep without the command line."""
+    jobs = [lab.Job(source, cell, seeds=(0,), folder=folder / str(n), number=n) for n, cell in enumerate(cells()[:2])]
+    try:
+        lab.carry_out(jobs, lab.Store(folder / ".cells"))
+    except lab.EmbedlabError as error:
+        raise SystemExit(str(error)) from None
+    return len(list(folder.glob("*/result.json")))

@@ -1,0 +1,62 @@
+"""A user's editor and `mypy --strict` understand embedlab; what they check also runs."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedlab as lab
+
+ROOT = Path(__file__).parent.parent
+CONFIG = """
+[tool.mypy]
+strict = true
+[[tool.mypy.overrides]]  # untyped, or so large that reading them takes minutes
+module = [
+  "diffusers.*", "hydra.*", "matplotlib.*", "pandas.*", "pyarrow.*", "regex.*", "scipy.*", "transformers.*", "wandb.*",
+]
+ignore_missing_imports = true
+follow_imports = "skip"
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_users_package_and_every_written_block_pass_mypy_strict(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for n, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S)):
+            (theirs / f"{page.stem.lower()}_{n}.py").write_text(block)
+    for path in (ROOT / "tests" / "consumer").glob("*.py"):
+        (theirs / path.name).write_text(path.read_text())
+    (theirs / "wrong.py").write_text(
+        "import embedlab as lab\n\nlab.Replacement\nlab.Cell(operators=3, prompt='A cat')\n"
+    )
+    (tmp_path / "pyproject.toml").write_text(CONFIG)
+    mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "theirs"]
+    done = subprocess.run(mypy, cwd=tmp_path, capture_output=True, text=True, check=False)
+    *lines, _ = done.stdout.splitlines()
+    assert [line.split(" error: ")[1] for line in lines if line.startswith("theirs/wrong.py:")] == [
+        'Module has no attribute "Replacement"  [attr-defined]',
+        'Argument "operators" to "Cell" has incompatible type "int"; expected "tuple[Any, ...]"  [arg-type]',
+    ]
+    assert [line for line in lines if not line.startswith("theirs/wrong.py:")] == [], done.stderr
+
+
+def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
+    from consumer import study
+
+    tree = ast.parse(Path(study.__file__).read_text())
+    used = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "lab"
+    }
+    assert len(used) >= 0.9 * len(lab.__all__), sorted(set(lab.__all__) - used)
+    assert len(study.OPERATORS) > 20
+    assert study.pictures(sd1, seeds=[0, 1])
+    conditional = study.tables(sd1.towers, tmp_path)
+    unconditional = lab.encode([lab.embed_all("", sd1.towers)], sd1.towers)[0]
+    assert study.by_hand(sd1, conditional, unconditional).shape == (2, 4, 8, 8)
+    assert study.sweep(lab.Source(str(folders["sd1"]), device="cpu"), tmp_path / "sweep") == 2
