@@ -24,8 +24,8 @@ def old(tmp_path):
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: str(path.relative_to(OLD)))
 def test_its_pictures_are_made_again(picture):
     done = replay(picture)
-    assert done.most <= 1, "0.1 did not say on how many threads: the last bit may differ"
-    assert done.then["embedlab"] == "0.1.0"
+    assert done.largest_difference <= 1, "0.1 did not say on how many threads: the last bit may differ"
+    assert done.versions_then["embedlab"] == "0.1.0"
 
 
 def test_its_sweeps_are_read():

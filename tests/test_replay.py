@@ -27,7 +27,7 @@ from embedlab.experiment import fingerprint
 from embedlab.sampler import SHIPPED
 from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
 from embedlab.sweep.trust import checked, located, made, ours, true_name
-from embedlab.view.replay import recipe, replay
+from embedlab.view.replay import replay
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
 
@@ -75,7 +75,7 @@ def with_config(path: Path, to: Path, where: str, value: object) -> Path:
 @pytest.mark.parametrize("name", ["seed-3.png", "seed-5.png", "baseline-seed-5.png"])
 def test_a_picture_of_a_job_is_made_again_bit_for_bit(drawn, name):
     done = replay(drawn / name)
-    assert done.same, str(done)
+    assert done.identical, str(done)
     assert str(done).startswith("the same, bit for bit")
     with Image.open(drawn / name) as first:
         assert np.array_equal(np.asarray(first), np.asarray(done.picture))
@@ -93,7 +93,7 @@ def test_a_picture_of_a_job_is_made_again_bit_for_bit(drawn, name):
 )
 def test_whatever_a_config_may_hold_comes_back(tmp_path, words):
     done = replay(draw(tmp_path, "seeds=[1]", *words) / "seed-1.png")
-    assert done.same, str(done)
+    assert done.identical, str(done)
 
 
 def test_a_picture_of_a_large_batch_is_made_again_bit_for_bit(tmp_path):
@@ -107,7 +107,7 @@ def test_a_picture_of_a_large_batch_is_made_again_bit_for_bit(tmp_path):
     assert not carry_out(jobs, Store(tmp_path / ".cells")).failures
     for path in (tmp_path / "1" / "seed-1.png", tmp_path / "2" / "seed-0.png", tmp_path / "0" / "baseline-seed-1.png"):
         assert images.settings_of(path)["batch"][1] == 8, "six edited and two as written share a batch"
-        assert replay(path).same, str(replay(path))
+        assert replay(path).identical, str(replay(path))
 
 
 def with_weight(told, cell):
@@ -126,9 +126,9 @@ def test_a_start_picture_is_found_from_elsewhere_and_known_again(tmp_path, monke
         grey = puppy.convert("L")
     made = draw(tmp_path / "out" / "job", "seeds=[1]", "start=picture", "start.picture=in.png", "start.strength=0.5")
     monkeypatch.chdir(tmp_path)
-    assert replay(made / "seed-1.png").same, "found beside the picture's own folder"
+    assert replay(made / "seed-1.png").identical, "found beside the picture's own folder"
     grey.save(tmp_path / "in.png")
-    assert replay(made / "seed-1.png").same, "the one that happens to be here is another"
+    assert replay(made / "seed-1.png").identical, "the one that happens to be here is another"
     grey.save(there / "in.png")
     with pytest.raises(PictureError, match=r"the start picture of '.*seed-1.png' is another one: '.*/in.png' is not"):
         replay(made / "seed-1.png")
@@ -157,8 +157,11 @@ def test_a_picture_that_was_touched_is_told_in_figures(drawn, tmp_path):
     touched.putpixel((7, 7), ((red + 40) % 256, green, blue))
     path = images.save(touched, tmp_path / "touched.png", images.settings_of(drawn / "seed-3.png"))
     done = replay(path)
-    assert (done.differing, done.most) == (1, max(40, 216 if red + 40 > 255 else 0))
-    assert str(done) == f"differs: 1 of {128 * 128} pixels, at most {done.most} of 255; made with the same versions"
+    assert (done.different_pixels, done.largest_difference) == (1, max(40, 216 if red + 40 > 255 else 0))
+    assert (
+        str(done)
+        == f"differs: 1 of {128 * 128} pixels, at most {done.largest_difference} of 255; made with the same versions"
+    )
 
 
 def test_rounding_is_told_from_a_difference(drawn, tmp_path, capsys):
@@ -195,7 +198,7 @@ def test_rounding_is_told_from_a_difference(drawn, tmp_path, capsys):
 def test_another_seed_differs_and_versions_are_compared(drawn, tmp_path):
     versions = {**images.settings_of(drawn / "seed-3.png")["versions"], "torch": "1.0"}
     done = replay(altered(drawn / "seed-3.png", tmp_path / "x.png", seed=4, seeds=[4], versions=versions))
-    assert done.differing > 1000
+    assert done.different_pixels > 1000
     assert "; made with torch 1.0, this is torch 2" in str(done)
 
 
@@ -276,7 +279,7 @@ def test_damaged_settings_are_one_line(tmp_path, text):
 )
 def test_settings_that_cannot_be_are_one_line(drawn, tmp_path, changed, kind, said):
     with pytest.raises(kind, match=said):
-        recipe(altered(drawn / "seed-3.png", tmp_path / "x.png", **changed))
+        replay(altered(drawn / "seed-3.png", tmp_path / "x.png", **changed))
 
 
 @pytest.mark.parametrize(
@@ -460,7 +463,7 @@ def test_a_picture_of_every_shipped_experiment_can_be_made_again(name):
 
 def test_a_picture_of_the_shipped_search_is_made_again_bit_for_bit(tmp_path):
     done = replay(draw(tmp_path, "experiment=search", "operators.interpolate.weight=0.55", "seeds=[1]") / "seed-1.png")
-    assert done.same, str(done)
+    assert done.identical, str(done)
 
 
 # ── packages that the user trusts ─────────────────────────────────────────────────────────────────────────────────
@@ -500,7 +503,7 @@ def test_an_own_operator_needs_to_be_trusted_by_name(drawn, theirs, tmp_path):
     path = with_config(drawn / "seed-3.png", tmp_path / "x.png", "operators", operators)
     for trust in ((), ("their",), ("their_package_two",), ("their_package.Louder.x",)):
         with pytest.raises(ConfigError, match="if you trust 'their_package', say so: --trust their_package"):
-            recipe(path, trust)
+            replay(path, trust)
     assert not (theirs / "their_package" / "marker").exists(), "what is not trusted is not even imported"
     _, cell = made(images.settings_of(path)["config"], ["their_package"])
     assert cell.operators[0].by == 1.5

@@ -1,45 +1,31 @@
-"""Make a picture again from what it says of itself, and tell whether it is the same."""
+"""Make a picture again from its own metadata, and compare the two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from embedlab import readers
+from embedlab import images
 from embedlab.errors import ConfigError, PictureError
-
-if TYPE_CHECKING:
-    from embedlab.experiment import Cell
-    from embedlab.models import Source
-
-MOST = 256  # pictures in a batch; a file may ask for more
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a picture says of how it was made, checked: model, cell, seed, and its place in a batch of what size."""
-
-    source: Source
-    cell: Cell
-    edited: bool
-    seed: int
-    batch: tuple[int, int]
-    versions: dict[str, str]
-    picture: Image.Image
-    runtime: dict[str, str] = field(default_factory=dict)  # what its bits depend on beside; 0.1 did not say
+from embedlab.experiment import Cell, calls_of, check, draw, tell
+from embedlab.models import Source
+from embedlab.sampler import check_seeds, check_size, found
+from embedlab.sweep.store import versions
+from embedlab.sweep.trust import made
+from embedlab.view.metadata import Metadata, read_metadata, short_texts
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A picture made again: how many pixels differ from the first, and by how much at the most (of 255).
+    """A picture made again, and how it compares with the first.
 
-    `made_with` is what differs of what the bits depend on beside versions, then and now; None where the picture
-    does not tell.
+    `largest_difference` is of one colour of a pixel, from 0 to 255. `runtime_changes` are what differs of what the bits
+    depend on beside versions, as (then, now); None where the picture does not say.
 
     >>> print(Replay(None, 100, 2, 1, {}, {}, {"threads": ("2", "1")}))
     the same but for rounding (at most 1 of 255), made with 2 threads, this is 1; 2 of 100 pixels differ
@@ -47,186 +33,133 @@ class Replay:
 
     picture: Image.Image
     pixels: int
-    differing: int
-    most: int
-    then: dict[str, str]
-    now: dict[str, str]
-    made_with: Mapping[str, tuple[str, str]] | None = field(default_factory=dict)
+    different_pixels: int
+    largest_difference: int
+    versions_then: dict[str, str]
+    versions_now: dict[str, str]
+    runtime_changes: Mapping[str, tuple[str, str]] | None = field(default_factory=dict)
 
     @property
-    def same(self) -> bool:
+    def identical(self) -> bool:
         """Whether the two are equal, bit for bit."""
-        return not self.differing
+        return not self.different_pixels
 
     @property
-    def rounded(self) -> bool:
+    def only_rounded(self) -> bool:
         """Whether they differ by rounding alone: by 1 at the most, and made where sums may come in another order."""
-        return not self.same and self.most == 1 and bool(self.made_with) and not self._changed
+        elsewhere = bool(self.runtime_changes) and not self._changed_versions
+        return not self.identical and self.largest_difference == 1 and elsewhere
 
     @property
-    def _changed(self) -> list[str]:
-        return [name for name in self.now if self.then.get(name, self.now[name]) != self.now[name]]
+    def _changed_versions(self) -> list[str]:
+        now = self.versions_now
+        return [name for name in now if self.versions_then.get(name, now[name]) != now[name]]
 
     def __str__(self) -> str:
-        if self.same:
+        if self.identical:
             return "the same, bit for bit"
-        changed = self._changed
-        if self.rounded and self.made_with is not None:
-            then = ", ".join(_fact(name, value) for name, (value, _) in self.made_with.items())
-            here = ", ".join(value for _, value in self.made_with.values())
+        changes = self.runtime_changes or {}
+        if self.only_rounded:
+            then = ", ".join(format_entry(name, value) for name, (value, _) in changes.items())
+            now = ", ".join(value for _, value in changes.values())
             return (
-                f"the same but for rounding (at most 1 of 255), made with {then}, this is {here}; "
-                f"{self.differing} of {self.pixels} pixels differ"
+                f"the same but for rounding (at most 1 of 255), made with {then}, this is {now}; "
+                f"{self.different_pixels} of {self.pixels} pixels differ"
             )
-        told = ", ".join(f"{name} {self.then[name]}" for name in changed)
-        here = ", ".join(f"{name} {self.now[name]}" for name in changed)
-        why = f"made with {told}, this is {here}" if changed else "made with the same versions"
-        if not changed and self.most == 1 and self.made_with is None:
-            why += ", it does not say on what: another device or number of threads rounds otherwise"
-        if not changed and self.made_with:
-            why += " but " + ", ".join(f"{_fact(name, a)} (now {b})" for name, (a, b) in self.made_with.items())
-        return f"differs: {self.differing} of {self.pixels} pixels, at most {self.most} of 255; {why}"
+        if changed := self._changed_versions:
+            then = ", ".join(f"{name} {self.versions_then[name]}" for name in changed)
+            why = f"made with {then}, this is {', '.join(f'{name} {self.versions_now[name]}' for name in changed)}"
+        else:
+            why = "made with the same versions"
+            if changes:
+                why += " but " + ", ".join(f"{format_entry(name, a)} (now {b})" for name, (a, b) in changes.items())
+            if self.runtime_changes is None and self.largest_difference == 1:
+                why += ", it does not say on what: another device or number of threads rounds otherwise"
+        return (
+            f"differs: {self.different_pixels} of {self.pixels} pixels, at most {self.largest_difference} of 255; {why}"
+        )
 
 
-def _fact(name: str, value: str) -> str:
-    """Something that bits depend on, as it is said."""
+def format_entry(name: str, value: str) -> str:
+    """Something that bits depend on, in words.
+
+    >>> format_entry("threads", "2"), format_entry("device", "cpu")
+    ('2 threads', 'device cpu')
+    """
     return f"{value} thread{'' if value == '1' else 's'}" if name == "threads" else f"{name} {value}"
 
 
-def read(path: Path) -> tuple[dict[str, Any], Image.Image]:
-    """The settings and the picture of a PNG that embedlab wrote; PictureError for any other file."""
-    check_there(path)
-    from embedlab.images import KEY
-
-    try:
-        file = readers.open_picture(path, formats=["PNG"])
-    except readers.NoPictureError:
-        raise PictureError(f"'{path}' is no PNG; only the PNGs that embedlab writes can be made again.") from None
-    text, picture = getattr(file, "text", {}).get(KEY), file.convert("RGB")
-    if text is None:
-        raise PictureError(f"'{path}' holds no embedlab settings; it is of another tool, or they were taken out.")
-    try:
-        settings = readers.parsed(text)
-    except readers.JSONError as error:
-        raise PictureError(f"the embedlab settings in '{path}' are damaged: {error}.") from None
-    if not isinstance(settings, dict):
-        raise PictureError(f"the embedlab settings in '{path}' are damaged: they are no JSON object.")
-    return settings, picture
-
-
-def check_there(path: Path) -> None:
-    """Refuse a path that is no file."""
-    if not path.is_file():
-        raise PictureError(f"there is no picture '{path}'.")
-
-
-def recipe(path: Path, trust: Sequence[str] = ()) -> Recipe:
-    """What a picture was made of; nothing that it names is made before it was checked (`embedlab.sweep.trust`)."""
-    from embedlab.sweep.store import FORMAT
-
-    settings, picture = read(path)
-    form = settings.get("format", 1)
-    if not isinstance(form, int) or form > FORMAT:
-        raise PictureError(
-            f"'{path}' was written by a newer embedlab (format {form!r}; this one reads {FORMAT}); install that."
-        )
-    if "seed" not in settings:
-        raise PictureError(f"'{path}' is a sheet of several pictures; make one of the pictures beside it again.")
-
-    from embedlab.sampler import check_seeds
-    from embedlab.sweep.trust import made
-
-    config = settings.get("config")
-    if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
-        config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
-    config = with_start(config, settings.get("start"), path)
-    try:
-        source, cell = made(config, trust)
-    except ConfigError as error:
-        raise ConfigError(f"'{path}' cannot be made again: {error}") from None
-    assert isinstance(config, dict)
-    versions = settings.get("versions")
-    (seed,) = check_seeds([settings["seed"]])
-    batch = settings.get("batch", [0, 1])
-    fits = isinstance(batch, list) and len(batch) == 2 and all(type(n) is int for n in batch)
-    if not fits or not 0 <= batch[0] < batch[1] <= MOST:
-        raise PictureError(f"the embedlab settings in '{path}' are damaged: {batch!r} is no place in a batch.")
-    return Recipe(
-        source=source,
-        cell=cell,
-        edited=bool(settings.get("edited", True)),
-        seed=seed,
-        batch=(batch[0], batch[1]),
-        versions=facts(versions),
-        picture=picture,
-        runtime=facts(settings.get("runtime")),
-    )
-
-
-def facts(told: Any) -> dict[str, str]:
-    """What a picture says of where and by what it was made: short printable texts, whoever wrote them."""
-    pairs = told.items() if isinstance(told, dict) else ()
-    plain = {str(k): str(v) for k, v in pairs if isinstance(v, str | int | bool)}
-    return {k: v for k, v in plain.items() if len(k) < 40 and len(v) < 200 and (k + v).isprintable()}
-
-
-def with_start(config: Any, about: Any, path: Path) -> Any:
-    """The config of a picture with its start picture where that is found: where it says, or seen from the PNG's folder.
-
-    PictureError where there is none, or only another one than the picture was made from.
-    """
-    from embedlab.images import content_of, open_picture
-    from embedlab.sampler import found
-
-    start = config.get("start") if isinstance(config, dict) else None
-    if not isinstance(about, dict) or not isinstance(start, dict) or not isinstance(start.get("picture"), str):
-        return config  # from noise, or by 0.1, which kept no hash
-    places = [start["picture"]]
-    if isinstance(about.get("path"), str):
-        places.append(str(path.absolute().parent / about["path"]))
-    seen, missing = [], []
-    for place in places:
-        try:
-            file = found(place)
-        except PictureError:
-            missing.append(place)
-            continue
-        if content_of(open_picture(file)) == about.get("content"):
-            return {**config, "start": {**start, "picture": str(file)}}
-        seen.append(str(file))
-    if seen:
-        raise PictureError(f"the start picture of '{path}' is another one: '{seen[0]}' is not what it was made from.")
-    raise PictureError(f"the start picture of '{path}' is not there any more: {' and '.join(map(repr, missing))}.")
-
-
 def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
-    """Make a picture again and compare the two.
+    """Make a picture again from its metadata and compare the two.
 
-    Rounding depends on the size of the batch and the place in it, and not on the neighbours: it is drawn at the same
-    place of as large a batch, which it fills alone.
+    Rounding depends on the size of the batch and the position in it, and not on the neighbours: the picture is rendered
+    at the same position of as large a batch, which it fills alone. `trust` names packages whose operators may run.
+    Raises PictureError, or another EmbedlabError, where it cannot be made again.
     """
-    from embedlab import images
-    from embedlab.experiment import calls_of, check, draw, tell
-    from embedlab.sampler import check_size
-    from embedlab.sweep.store import versions
-
-    mine = recipe(path, trust)
-    check(mine.cell, mine.source)
-    told, source = mine.picture, mine.source
+    metadata = read_metadata(path)
+    source, cell = recorded_cell(metadata, path, trust)
+    check(cell, source)
+    (seed,) = check_seeds([metadata.seed])
     levels = len(source.told("unet", "block_out_channels"))
-    height, width = check_size(mine.cell.size, source.size, source.factor, levels)
-    if told.size != (width, height):
+    height, width = check_size(cell.size, source.size, source.factor, levels)
+    first = metadata.picture
+    if first.size != (width, height):
         raise PictureError(
-            f"'{path}' has {told.width}x{told.height} pixels, and what it says gives {width}x{height}: "
+            f"'{path}' has {first.width}x{first.height} pixels, and what it says gives {width}x{height}: "
             "it was resized since."
         )
     model = source.load()
-    cell = mine.cell if mine.edited else mine.cell.baseline()
-    (calls,) = tell(model, [calls_of(cell, model.scheduler)])
-    place, size = mine.batch
-    drawn = draw(model, [(calls, mine.seed)] * size)[place]
-    (again,) = images.to_pil(drawn.picture[None])
-    now = facts(dict(drawn.runtime))
-    apart = {k: (v, now[k]) for k, v in mine.runtime.items() if k in now and now[k] != v} if mine.runtime else None
-    gap = np.abs(np.asarray(again, dtype=np.int16) - np.asarray(mine.picture, dtype=np.int16)).max(axis=2)
-    return Replay(again, gap.size, int((gap > 0).sum()), int(gap.max()), mine.versions, versions(), apart)
+    (calls,) = tell(model, [calls_of(cell if metadata.edited else cell.baseline(), model.scheduler)])
+    position, size = metadata.batch
+    again = draw(model, [(calls, seed)] * size)[position]
+    (picture,) = images.to_pil(again.picture[None])
+    then, now = metadata.runtime, short_texts(dict(again.runtime))
+    changes = {name: (then[name], now[name]) for name in then if now.get(name, then[name]) != then[name]}
+    gap = np.abs(np.asarray(picture, dtype=np.int16) - np.asarray(first, dtype=np.int16)).max(axis=2)
+    return Replay(
+        picture=picture,
+        pixels=gap.size,
+        different_pixels=int((gap > 0).sum()),
+        largest_difference=int(gap.max()),
+        versions_then=metadata.versions,
+        versions_now=versions(),
+        runtime_changes=changes if then else None,
+    )
+
+
+def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
+    """The model and the cell of a picture; nothing that it names is made before it was checked (`sweep.trust`)."""
+    config = metadata.config
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
+        config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
+    config = locate_start(config, metadata.start, path)
+    try:
+        return made(config, trust)
+    except ConfigError as error:
+        raise ConfigError(f"'{path}' cannot be made again: {error}") from None
+
+
+def locate_start(config: Any, recorded: Any, path: Path) -> Any:
+    """A picture's config with its start picture where that is found: where it says, or as seen from the PNG's folder.
+
+    `recorded` are the path and the hash of the start picture. PictureError where there is none, or another one.
+    """
+    start = config.get("start") if isinstance(config, dict) else None
+    if not isinstance(recorded, dict) or not isinstance(start, dict) or not isinstance(start.get("picture"), str):
+        return config  # from noise, or by 0.1, which stored no hash
+    candidates = [start["picture"]]
+    if isinstance(recorded.get("path"), str):
+        candidates.append(str(path.absolute().parent / recorded["path"]))
+    others, missing = [], []
+    for candidate in candidates:
+        try:
+            file = found(candidate)
+        except PictureError:
+            missing.append(candidate)
+            continue
+        if images.content_of(images.open_picture(file)) == recorded.get("content"):
+            return {**config, "start": {**start, "picture": str(file)}}
+        others.append(str(file))
+    if others:
+        raise PictureError(f"the start picture of '{path}' is another one: '{others[0]}' is not what it was made from.")
+    raise PictureError(f"the start picture of '{path}' is not there any more: {' and '.join(map(repr, missing))}.")

@@ -30,6 +30,10 @@ def main(argv: list[str]) -> None:
     if not words.picture.is_file():
         raise PictureError(f"there is no picture '{words.picture}'.")
     aside(f"making {words.picture} again")
+    from embedlab.view.metadata import read_metadata
+
+    read_metadata(words.picture)  # another file is refused before the libraries of a model are imported
+
     from embedlab.models.silence import silence_libraries
     from embedlab.view.replay import replay
 
@@ -40,4 +44,4 @@ def main(argv: list[str]) -> None:
 
         save(done.picture, words.to)
     print(done)
-    sys.exit(0 if done.same or done.rounded else 1)
+    sys.exit(0 if done.identical or done.only_rounded else 1)

@@ -22,7 +22,7 @@ from embedlab.models import Source
 from embedlab.sweep.trust import made
 from embedlab.view.film.pace import chord_lengths, even_values, evenness, paced
 from embedlab.view.film.tracks import Track, Tracks, check_alone, with_setting
-from embedlab.view.replay import with_start
+from embedlab.view.replay import locate_start
 
 Frame = tuple[Image.Image, ...]  # a picture of each track
 
@@ -157,7 +157,7 @@ class Renderer:
 
 def located_config(track: Track) -> dict[str, Any]:
     """The config of a track, with the start picture where that is found from here."""
-    return with_start(track.config, track.start, next(iter(track.files.values())))
+    return locate_start(track.config, track.start, next(iter(track.files.values())))
 
 
 def plain_number(value: float) -> int | float:

@@ -1,0 +1,82 @@
+"""What a PNG says of how its picture was made, read as if a stranger had written it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from embedlab import readers
+from embedlab.errors import PictureError
+from embedlab.images import KEY
+from embedlab.sweep.store import FORMAT
+
+MOST = 256  # pictures in a batch; a file may ask for more
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The settings stored in a PNG, and its picture. `config`, `seed` and `start` are as they were found: unchecked."""
+
+    picture: Image.Image
+    config: Any
+    seed: Any
+    start: Any  # path and hash of the start picture
+    edited: bool
+    batch: tuple[int, int]  # position in a batch, and its size
+    versions: dict[str, str]
+    runtime: dict[str, str]  # what the bits depend on beside versions; 0.1 did not store it
+
+
+def read_metadata(path: Path) -> Metadata:
+    """The metadata of a PNG that embedlab wrote; PictureError for any other file, and for a contact sheet."""
+    if not path.is_file():
+        raise PictureError(f"there is no picture '{path}'.")
+    try:
+        file = readers.open_picture(path, formats=["PNG"])
+    except readers.NoPictureError:
+        raise PictureError(f"'{path}' is no PNG; only the PNGs that embedlab writes can be made again.") from None
+    text = getattr(file, "text", {}).get(KEY)
+    if text is None:
+        raise PictureError(f"'{path}' holds no embedlab settings; it is of another tool, or they were taken out.")
+    damaged = f"the embedlab settings in '{path}' are damaged"
+    try:
+        settings = readers.parsed(text)
+    except readers.JSONError as error:
+        raise PictureError(f"{damaged}: {error}.") from None
+    if not isinstance(settings, dict):
+        raise PictureError(f"{damaged}: they are no JSON object.")
+    form = settings.get("format", 1)
+    if not isinstance(form, int) or form > FORMAT:
+        raise PictureError(
+            f"'{path}' was written by a newer embedlab (format {form!r}; this one reads {FORMAT}); install that."
+        )
+    if "seed" not in settings:
+        raise PictureError(f"'{path}' is a sheet of several pictures; make one of the pictures beside it again.")
+    batch = settings.get("batch", [0, 1])
+    is_pair = isinstance(batch, list) and len(batch) == 2 and all(type(n) is int for n in batch)
+    if not is_pair or not 0 <= batch[0] < batch[1] <= MOST:
+        raise PictureError(f"{damaged}: {batch!r} is no place in a batch.")
+    return Metadata(
+        picture=file.convert("RGB"),
+        config=settings.get("config"),
+        seed=settings["seed"],
+        start=settings.get("start"),
+        edited=bool(settings.get("edited", True)),
+        batch=(batch[0], batch[1]),
+        versions=short_texts(settings.get("versions")),
+        runtime=short_texts(settings.get("runtime")),
+    )
+
+
+def short_texts(value: Any) -> dict[str, str]:
+    r"""The entries of a mapping that are short and printable, as texts; a verdict is printed beside them.
+
+    >>> short_texts({"torch": "2.13.0", "threads": 2, "fake": "1\nthe same, bit for bit"})
+    {'torch': '2.13.0', 'threads': '2'}
+    """
+    pairs = value.items() if isinstance(value, dict) else ()
+    texts = {str(k): str(v) for k, v in pairs if isinstance(v, str | int | bool)}
+    return {k: v for k, v in texts.items() if len(k) < 40 and len(v) < 200 and (k + v).isprintable()}
