@@ -155,6 +155,7 @@ _HOME = {
     "tokenize": "prompt",
     "towers_of": "models",
 }
+__version__ = "0.2.0"
 OLD: dict[str, str] = {}  # spellings of the version before → today's
 __all__ = sorted(_HOME)  # noqa: PLE0605
 

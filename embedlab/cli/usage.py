@@ -8,7 +8,6 @@ import re
 import shlex
 import textwrap
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +15,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString, RangeSweep
 
+import embedlab
 from embedlab.cli import settings
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.config import PARTS
@@ -136,7 +136,7 @@ def answer(words: Sequence[str]) -> str | None:
         check_flags(rest)
         named = [word for word in rest if "=" in word]
         return about_explain(named) if "explain" in rest else about(named)
-    return f"embedlab {version('embedlab')}" if words == ["--version"] else None
+    return f"embedlab {embedlab.__version__}" if words == ["--version"] else None
 
 
 def check_flags(words: Sequence[str]) -> argparse.Namespace:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+import embedlab
 from embedlab import readers
 from embedlab.clean import check_name, redact
 from embedlab.errors import ConfigError
@@ -37,7 +38,8 @@ FORMAT = 1  # of result.json, sweep.json and the settings inside a PNG
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """The versions that a picture depends on."""
-    return {name: version(name) for name in ("embedlab", "torch", "diffusers", "transformers")}
+    others = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    return {"embedlab": embedlab.__version__, **others}
 
 
 def key_of(source: Source, cell: Cell) -> Callable[[int], str]:
