@@ -28,7 +28,6 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from embedlab import models
-from embedlab.cli import launch
 from embedlab.cli import main as app
 
 os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not the user's
@@ -227,14 +226,11 @@ def embedlab(tmp_path, monkeypatch, capsys, folders):
         given = [key.split("=")[0] for key in words]
         more = [] if plain else [w for w in (*common, "seeds=[0,1]", "tracker=silent") if w.split("=")[0] not in given]
         monkeypatch.setattr(sys, "argv", ["embedlab", *more, *words])
-        launch.FAILED.clear()
         try:
             app.main()
             code = 0
         except SystemExit as error:
             code = error.code
-        for folder in list(launch._held):
-            launch.release(folder)  # as the end of a process does
         return code, *capsys.readouterr()
 
     return run

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from embedlab import images
+from embedlab.cli import finish
 from embedlab.cli.commands.sheet import main
 from embedlab.errors import ConfigError
-from embedlab.sweep import results as sweep
 from embedlab.view.contact_sheet import axes_of, layout, named, results_of, short_names, write_sheets
 
 SIDE = 112  # the smallest that a sheet shows
@@ -240,6 +240,6 @@ def test_labels_have_the_letters_of_their_language():
 def test_the_command_and_the_end_of_a_sweep_write_them(two_by_three, capsys):
     main([str(two_by_three), "--columns", "weight", "--rows", "toward", "--to", str(two_by_three / "mine.png")])
     assert capsys.readouterr().out.split() == [str(two_by_three / name) for name in ("mine.png", "mine-2.png")]
-    sweep.write(two_by_three, results_of(two_by_three))
+    finish.write(two_by_three, results_of(two_by_three))
     assert (two_by_three / "sheet.png").is_file()
     assert len((two_by_three / "results.csv").read_text().splitlines()) == 1 + 12

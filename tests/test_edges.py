@@ -56,7 +56,7 @@ from embedlab import (
     render,
     texts_of,
 )
-from embedlab.cli import main as app
+from embedlab.cli import signals
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError
 from embedlab.experiment import calls_of, check, check_at_once, fingerprint, tell
@@ -541,7 +541,7 @@ def test_what_an_operator_remembers_in_itself_is_forgotten(sd1):
     "error", [SystemExit(7), KeyboardInterrupt(), GeneratorExit(), type("Mine", (BaseException,), {})()]
 )
 def test_an_operator_does_not_end_the_process(sd1, error, monkeypatch):
-    monkeypatch.setattr(signal, "getsignal", lambda _: app.stop)  # as under the command
+    monkeypatch.setattr(signal, "getsignal", lambda _: signals.Signals().stop)  # as under the command
     with pytest.raises(RuntimeError, match=re.escape(f"'Odd' raised {type(error).__name__}(")):
         edit(embed_all(PROMPT, sd1.towers), [Odd(raises(error))], sd1.towers)
 
@@ -551,7 +551,7 @@ def test_a_signal_within_an_operator_is_a_signal(sd1):
     interrupted = Odd(lambda prompt, _: os.kill(os.getpid(), signal.SIGINT) or time.sleep(5))
     with pytest.raises(KeyboardInterrupt):
         edit(prompt, [interrupted], sd1.towers)
-    with app.listening(), pytest.raises(KeyboardInterrupt):
+    with signals.listening(), pytest.raises(KeyboardInterrupt):
         edit(prompt, [interrupted], sd1.towers)
 
 

@@ -26,17 +26,8 @@ ROOMS = (
 )
 LEVEL = {room: n for n, rooms in enumerate(ROOMS) for room in rooms}
 STILL = [
-    "sweep.results → cli.launch",
-    "sweep.results → cli.main",
-    "sweep.results → cli.progress",
     "sweep.results → view.contact_sheet",
-    "sweep.results → view.gallery.content",
-    "sweep.results → view.gallery.folder",
-    "sweep.results ← cli.main ← sweep.results",
-    "sweep.results ← cli.launch ← sweep.results",
-    "sweep.results ← view.contact_sheet ← sweep.results",
-    "sweep.results ← view.gallery.content ← sweep.results",
-    "cli.launch ← cli.main ← cli.launch",
+    "view.contact_sheet ← sweep.results ← view.contact_sheet",
 ]
 SIBLINGS = {("workers", "view"), ("view", "workers")}
 

@@ -18,7 +18,7 @@ import pandas
 import pytest
 
 from embedlab import images, models
-from embedlab.cli import launch, progress
+from embedlab.cli import objective, progress, resume
 from embedlab.errors import ModelError
 from embedlab.sweep import results as sweep
 from embedlab.sweep import run as batch
@@ -326,7 +326,7 @@ def test_a_search_for_a_score_that_is_not_there_is_refused_before_anything_is_dr
 
 def test_an_objective_that_fails_is_one_line():
     with pytest.raises(ValueError, match="objective cannot be told from a result: KeyError: 'scores'"):
-        launch.value(lambda result: result["scores"]["x"], {})
+        objective.objective_value(lambda result: result["scores"]["x"], {})
 
 
 def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monkeypatch):
@@ -375,7 +375,7 @@ def test_an_operator_that_raises_fails_its_own_jobs_alone(embedlab):
 
 def test_a_sweep_is_taken_up_from_a_folder_of_any_name(embedlab, drawn):
     name = "it's (ü, #1) [a=b]"
-    assert embedlab("-m", "guidance.scale=2,3", f"hydra.sweep.dir={launch.quoted(name)}")[0] == 0
+    assert embedlab("-m", "guidance.scale=2,3", f"hydra.sweep.dir={resume.quoted(name)}")[0] == 0
     Path(name, "0", "seed-0.png").unlink()
     Path(name, "0", "result.json").unlink()
     drawn()
@@ -397,7 +397,10 @@ def test_the_bar_counts_pictures_that_came_out_as_others(embedlab, monkeypatch):
 
 def test_two_processes_in_one_folder(embedlab, tmp_path):
     code = (
-        "from pathlib import Path; from embedlab.cli.launch import hold; hold(Path('out').absolute()); print(); input()"
+        "from pathlib import Path\n"
+        "from embedlab.cli.session import SweepLock\n"
+        "lock = SweepLock(Path('out').absolute())\n"
+        "lock.acquire(); print(); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -679,12 +682,12 @@ def test_two_jobs_in_one_folder(embedlab, tmp_path):
 
 def test_a_search_is_told_scores_and_what_failed():
     done = {"status": "done", "scores": {"clip_score/skunk": 31.0}}
-    assert launch.value("clip_score/skunk", done) == 31
-    assert launch.value(lambda result: 2.0, done) == 2
-    failed = launch.answer("clip_score/skunk", {"status": "failed", "error": "no disk"}, [])
+    assert objective.objective_value("clip_score/skunk", done) == 31
+    assert objective.objective_value(lambda result: 2.0, done) == 2
+    failed = objective.job_return("clip_score/skunk", {"status": "failed", "error": "no disk"}, [])
     with pytest.raises(ValueError, match="no disk"):
         failed.return_value  # noqa: B018
-    assert launch.answer(None, {"status": "failed", "error": "no disk"}, []).return_value is None
+    assert objective.job_return(None, {"status": "failed", "error": "no disk"}, []).return_value is None
 
 
 def test_a_long_table_shows_its_ends():

@@ -11,7 +11,7 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
-from embedlab.cli.main import mendable
+from embedlab.cli.messages import as_user_error
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.config import conf_dir
 from embedlab.tracker import Run
@@ -24,14 +24,14 @@ SECOND = ("drawings", "vae", "text", "judge", "latents", "unet", "eye", "vision"
 
 def main() -> None:
     """The command; what the user can mend is one line and exit code 2."""
-    with mendable():
+    with as_user_error():
         app()
 
 
 @hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")
 def app(config: DictConfig) -> None:
     """Run the stages that were asked for, in the order of the recipe."""
-    with mendable():
+    with as_user_error():
         work(config)
 
 

@@ -8,8 +8,6 @@ import itertools
 import json
 import math
 import re
-import shlex
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,14 +16,9 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-
 from embedlab import readers
-from embedlab.clean import one_line, redact
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import write as write_file
-from embedlab.tracker import Silent, Tracker, begin_anew, opened
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
 CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
@@ -51,102 +44,6 @@ class Apart:
     def __call__(self, result: Mapping[str, Any]) -> float:
         scores = result["scores"]
         return abs(scores[self.first] - scores[self.second])
-
-
-class Collect(Callback):
-    """Hydra callback: when all jobs of a multirun were tried, put their pictures and scores together."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the sweep's sheet and table, log them, print both and what failed; exit code 1 where something did."""
-        from embedlab.cli.launch import DISPLAYS, FAILED
-        from embedlab.cli.progress import stage
-        from embedlab.sweep.config import part_of
-
-        folder = Path(config.hydra.sweep.dir).absolute()
-        if (display := DISPLAYS.pop(folder, None)) is not None:
-            display.close()
-            stage("writing table, sheet and page")
-        failures = conclude(
-            folder, part_of(config, "tracker"), redact(config.group or folder.name), FAILED.get(folder, [])
-        )
-        if failures:
-            sys.exit(1)
-
-
-def conclude(
-    folder: Path, tracker: Tracker, group: str, failed: Sequence[tuple[int, str, str]] = ()
-) -> list[tuple[int, str, str]]:
-    """What is done once for a whole sweep, from the files of its jobs; answers with what failed, and why."""
-    from embedlab.view.gallery.content import read
-    from embedlab.view.gallery.folder import write as show
-
-    page: Path | None = None
-    results = collect(folder)
-    if not results:
-        from embedlab.cli.main import fail
-
-        fail("this sweep has no jobs.")
-    failures = {(number, reason): (number, name, reason) for number, name, reason in failed}
-    for result in results:
-        unlogged = None if isinstance(tracker, Silent) else result.get("log_error")
-        for reason in (result.get("error"), unlogged):
-            if reason:
-                number, name = result.get("job") or 0, one_line(redact(result.get("name") or ""))
-                failures.setdefault((number, reason), (number, name, reason))
-    done = [result for result in results if any("file" in row for row in result["pictures"])]
-    try:
-        if done:
-            write(folder, results)
-            page = show(read(folder)).index
-            log(folder, results, tracker, group)
-    except Exception as error:  # a full disk, a tracker that dies: every job has its own files
-        from embedlab.sweep.job import reason_of
-
-        failures[-1, ""] = (-1, "the sweep's own table, sheet and run", reason_of(error))
-    if done:
-        print(table([result for result in done if result["scores"]]))
-        print(f"\nThe contact sheet is {folder / 'sheet.png'}; all figures are in results.csv and results.parquet.")
-        if page:
-            print(f"Everything on a page: {page}")
-    if failures:
-        print(f"\n{len(failures)} failed:")
-        for number, name, reason in sorted(failures.values()):
-            print(
-                f"  {f'job {number} ' if number >= 0 else ''}({name if len(name) < 80 else name[:79] + '…'}): "
-                f"{one_line(reason)}"
-            )
-        again = f"embedlab -m resume={shlex.quote(str(folder))}"
-        print(f"The same command again, or {again}, makes what is missing and nothing else.")
-    return sorted(failures.values())
-
-
-def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group: str) -> None:
-    """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
-    rows, varied = records(results), axes(results)
-    config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
-    begin_anew(folder)
-    with opened(tracker, f"sweep {group}", folder, config, group) as run:
-        run.pictures("sheet", [(readers.open_picture(folder / "sheet.png").convert("RGB"), group)])
-        heads = [
-            key for key in dict.fromkeys(k for row in rows for k in row) if key not in ("baseline", "key", "prompt")
-        ]
-        shown = []
-        for row in rows:
-            picture = None
-            if row.get("file"):
-                picture = readers.open_picture(folder / row["file"]).convert("RGB")
-                picture.thumbnail((256, 256))
-            shown.append([picture, *(plain_cell(row.get(key)) for key in heads)])
-        run.table("results", ["picture", *heads], shown)
-        for axis, score, at, lines in curves(rows, varied):
-            run.curves(f"{score} over {axis}", axis, at, lines)
-        run.scores(
-            {
-                "sweep/jobs": len(results),
-                "sweep/pictures": sum(1 for row in rows if row["status"] == "done"),
-                "sweep/failed": sum(1 for row in rows if row["status"] != "done"),
-            }
-        )
 
 
 def plain_cell(value: Any) -> Any:
@@ -365,14 +262,6 @@ def short(value: str) -> str:
     '{Ramp, values: [8, 1]}'
     """
     return re.sub(r"_target_:\s*(?:\w+\.)*(\w+)", r"\1", value)
-
-
-def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
-    """The contact sheets, and one row a picture as CSV."""
-    from embedlab.view.contact_sheet import write_sheets
-
-    write_sheets(folder, results)
-    write_tables(folder, records(results))
 
 
 def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> None:

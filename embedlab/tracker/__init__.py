@@ -470,8 +470,12 @@ def key_in_netrc(host: str) -> bool:
 
 @contextmanager
 def finished_on_sigterm(finish: Callable[..., object]) -> Iterator[None]:
-    """Close a run properly when the process is told to end: wandb keeps the last 15 seconds in memory."""
-    if threading.current_thread() is not threading.main_thread():
+    """Close a run when SIGTERM ends the process: wandb keeps the last 15 seconds in memory.
+
+    Where a handler is set already, as the command line sets one, that one closes it, by an exception.
+    """
+    listens = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if listens or threading.current_thread() is not threading.main_thread():
         yield
         return
 

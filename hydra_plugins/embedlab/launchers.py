@@ -19,19 +19,21 @@ class Batch(Launcher):
     gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from embedlab.cli.main import name_of_model, same_in_all
+        from embedlab.cli.compose import check_shared, name_of_model
         from embedlab.cli.progress import stage
+        from embedlab.cli.session import Session
 
-        same_in_all(config)  # at once; what follows imports torch
+        check_shared(config)  # at once; what follows imports torch
         stage(f"loading {name_of_model(config)}")
         from embedlab.cli.launch import prepare
 
-        self.config, self.composer = config, prepare(hydra_context, config)
+        self.config, self.session = config, Session.of(task_function)
+        self.composer = prepare(hydra_context, config, self.session)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from embedlab.cli.launch import launch
 
-        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.engine, self.gpus)
+        return launch(self.composer, self.config, job_overrides, initial_job_idx, self.session, self.engine, self.gpus)
 
 
 class Ray(Batch):

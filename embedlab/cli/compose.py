@@ -1,0 +1,158 @@
+"""From Hydra's overrides to jobs; those of a sweep that differ in values alone share the reading of files."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from embedlab.clean import redact
+from embedlab.cli.messages import typed_command, unknown_key
+from embedlab.errors import ConfigError
+from embedlab.sweep.config import SETTINGS, Maker, cell_of, complete, lacking
+
+if TYPE_CHECKING:
+    from embedlab.sweep.job import Job
+
+UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
+
+
+class Composer:
+    """Composes jobs as Hydra does; those that differ in values alone share the reading and merging of files."""
+
+    def __init__(self, loader: Any):
+        self.loader = loader
+        self.whole = loader.load_sweep_config
+        self.make = Maker()
+        self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.parsed = lru_cache(maxsize=10_000)(self.parser.parse_override)
+        self.words: dict[str, None] = {}  # that the jobs of all batches are scored with
+        self.multirun: bytes | None = None  # Hydra's file of a sweep that is in the folder already
+
+    def __call__(self, master: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        """A job's config, and one that has Hydra's own node, which the next call changes."""
+        every = [self.parsed(line) for line in overrides]
+        structural = tuple(o.input_line for o in every if self._is_structural(o))
+        if structural not in self.bases:
+            whole = self.whole(master, list(structural))
+            task = copy.deepcopy(whole)
+            with read_write(task), open_dict(task):
+                del task["hydra"]
+            OmegaConf.set_readonly(whole.hydra, False)
+            self.bases[structural] = task, whole
+        task, whole = self.bases[structural]
+        config = copy.deepcopy(task)
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in every if not self._is_structural(o)], config)
+        return config, whole
+
+    def _is_structural(self, override: Override) -> bool:
+        key = override.key_or_group
+        plain = override.type.name == "CHANGE" and override.package is None
+        return not plain or key.startswith("hydra") or self.loader.repository.group_exists(key)
+
+
+@contextmanager
+def composed_once(loader: Any) -> Iterator[None]:
+    """Keep Hydra's sweepers from composing every job to see whether it can be: `launch` reports all that cannot."""
+    own = loader.load_sweep_config
+    loader.load_sweep_config = lambda master_config, sweep_overrides: master_config
+    try:
+        yield
+    finally:
+        loader.load_sweep_config = own
+
+
+def set_hydra_node(whole: DictConfig, composer: Composer, overrides: Sequence[str], number: int) -> None:
+    """Tell Hydra's node of a job what it says where it runs: number, name, folder."""
+    mine = [composer.parsed(line) for line in overrides]
+    task = [o for o in mine if not o.is_hydra_override()]
+    hydra = whole.hydra
+    dirname = hydra.job.config.override_dirname
+    with read_write(hydra), open_dict(hydra):
+        hydra.job.num = number
+        hydra.job.id = str(number)
+        hydra.overrides.task = [o.input_line for o in task]
+        hydra.job.override_dirname = get_overrides_dirname(
+            overrides=task, kv_sep=dirname.kv_sep, item_sep=dirname.item_sep, exclude_keys=dirname.exclude_keys
+        )
+        hydra.runtime.output_dir = str(Path(hydra.sweep.dir).absolute() / str(hydra.sweep.subdir))
+
+
+def job_in_sweep(
+    composer: Composer, config: DictConfig, whole: DictConfig, overrides: Sequence[str], number: int
+) -> Job:
+    """The job that a config describes, at its place in a sweep."""
+    parsed = [composer.parsed(line) for line in overrides]
+    return job_of(
+        config,
+        composer.make,
+        folder=Path(whole.hydra.runtime.output_dir),
+        name=whole.hydra.job.override_dirname,
+        group=Path(whole.hydra.sweep.dir).name,
+        number=number,
+        overrides={o.key_or_group: o.value() for o in parsed if not o.key_or_group.startswith(UNSAID)},
+        command=command_of(overrides),
+    )
+
+
+def command_of(overrides: Sequence[str]) -> str:
+    """A command line that makes a job again, by itself."""
+    words = [line for line in overrides if not line.startswith("hydra.sweep")]
+    alone = ["hydra.mode=RUN"] if any(line.startswith("experiment=") for line in words) else []
+    return shlex.join(["embedlab", *words, *alone])
+
+
+def job_of(config: DictConfig, make: Any = None, **place: Any) -> Job:
+    """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
+    from embedlab.sweep.job import Job
+
+    if unknown := [str(key) for key in config if key not in SETTINGS]:
+        raise ConfigError(unknown_key(unknown[0]))
+    if gone := [key for key in SETTINGS if key not in config]:
+        raise ConfigError(f"'{gone[0]}' cannot be left out.")
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    make = make or Maker()
+    seeds = OmegaConf.to_container(config.seeds) if OmegaConf.is_list(config.seeds) else config.seeds
+    return Job(
+        source=make(config, "model"),
+        cell=cell_of(config, make),
+        seeds=seeds,  # type: ignore[arg-type]
+        config=redact(resolved),
+        metrics=make(config, "metrics"),
+        tracker=make(config, "tracker"),
+        at_once=config.at_once,
+        export=config.export,
+        **redact({**place, "group": config.group if config.group is not None else place.get("group")}),
+    )
+
+
+def check_shared(config: DictConfig) -> None:
+    """Refuse a sweep whose every job lacks the rows to be edited, before anything heavy is imported.
+
+    Where that differs by job they are checked one by one, and all that is wrong is told together.
+    """
+    parser = OverridesParser.create()
+    said = [parser.parse_override(line) for line in config.hydra.overrides.task]
+    axes = {o.key_or_group for o in said if o.is_sweep_override()} | set(config.hydra.sweeper.get("params") or ())
+    shared = [key for key in lacking(config) if not any(f"{key}.".startswith(f"{axis}.") for axis in axes)]
+    if shared and not any(axis.split(".")[0] in ("prompt", "experiment") for axis in axes):
+        complete(config, typed_command, shared)
+
+
+def name_of_model(config: DictConfig) -> str:
+    """What is loaded, for a line that is said before anything was checked."""
+    with suppress(OmegaConfBaseException):
+        return str(OmegaConf.select(config, "model.name") or "the model")
+    return "the model"

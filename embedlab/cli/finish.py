@@ -1,0 +1,111 @@
+"""What is done once for a whole sweep, when all of its jobs were tried."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedlab import readers
+from embedlab.clean import one_line, redact
+from embedlab.cli.messages import fail
+from embedlab.cli.progress import stage
+from embedlab.cli.session import Session
+from embedlab.sweep.config import part_of
+from embedlab.sweep.job import reason_of
+from embedlab.sweep.results import axes, collect, curves, plain_cell, records, table, write_tables
+from embedlab.tracker import Silent, Tracker, begin_anew, opened
+from embedlab.view.contact_sheet import write_sheets
+from embedlab.view.gallery.content import read
+from embedlab.view.gallery.folder import write as write_page
+
+Failure = tuple[int, str, str]  # number and title of a job, and the reason
+
+
+def finish_sweep(session: Session) -> None:
+    """Write the sweep's table, sheet and page, log them, print them and all failures; exit code 1 where there are."""
+    assert session.sweep is not None
+    folder, config = session.sweep
+    session.display.close()
+    stage("writing table, sheet and page")
+    tracker = part_of(config, "tracker")
+    results = collect(folder)
+    if not results:
+        fail("this sweep has no jobs.")
+    failures = failures_of(results, session.failed, tracker)
+    done = [result for result in results if any("file" in row for row in result["pictures"])]
+    page: Path | None = None
+    try:
+        if done:
+            write(folder, results)
+            page = write_page(read(folder)).index
+            log(folder, results, tracker, redact(config.group or folder.name))
+    except Exception as error:  # a full disk, a tracker that dies: every job has its own files
+        failures.append((-1, "the sweep's own table, sheet and run", reason_of(error)))
+    if done:
+        print(table([result for result in done if result["scores"]]))
+        print(f"\nThe contact sheet is {folder / 'sheet.png'}; all figures are in results.csv and results.parquet.")
+        if page:
+            print(f"Everything on a page: {page}")
+    if failures:
+        report(sorted(failures), folder)
+        sys.exit(1)
+
+
+def failures_of(results: Sequence[dict[str, Any]], failed: Sequence[Failure], tracker: Tracker) -> list[Failure]:
+    """What failed in this process, and what the results say of failures before."""
+    found = {(number, reason): (number, name, reason) for number, name, reason in failed}
+    for result in results:
+        unlogged = None if isinstance(tracker, Silent) else result.get("log_error")
+        for reason in (result.get("error"), unlogged):
+            if reason:
+                number, name = result.get("job") or 0, one_line(redact(result.get("name") or ""))
+                found.setdefault((number, reason), (number, name, reason))
+    return list(found.values())
+
+
+def report(failures: Sequence[Failure], folder: Path) -> None:
+    """Print what failed, a line each, and how to go on."""
+    print(f"\n{len(failures)} failed:")
+    for number, name, reason in failures:
+        which = f"job {number} " if number >= 0 else ""
+        print(f"  {which}({name if len(name) < 80 else name[:79] + '…'}): {one_line(reason)}")
+    again = f"embedlab -m resume={shlex.quote(str(folder))}"
+    print(f"The same command again, or {again}, makes what is missing and nothing else.")
+
+
+def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    """The contact sheets, and one row a picture as CSV."""
+    write_sheets(folder, results)
+    write_tables(folder, records(results))
+
+
+def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group: str) -> None:
+    """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
+    rows, varied = records(results), axes(results)
+    config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
+    begin_anew(folder)
+    with opened(tracker, f"sweep {group}", folder, config, group) as run:
+        run.pictures("sheet", [(readers.open_picture(folder / "sheet.png").convert("RGB"), group)])
+        heads = [
+            key for key in dict.fromkeys(k for row in rows for k in row) if key not in ("baseline", "key", "prompt")
+        ]
+        shown = []
+        for row in rows:
+            picture = None
+            if row.get("file"):
+                picture = readers.open_picture(folder / row["file"]).convert("RGB")
+                picture.thumbnail((256, 256))
+            shown.append([picture, *(plain_cell(row.get(key)) for key in heads)])
+        run.table("results", ["picture", *heads], shown)
+        for axis, score, at, lines in curves(rows, varied):
+            run.curves(f"{score} over {axis}", axis, at, lines)
+        run.scores(
+            {
+                "sweep/jobs": len(results),
+                "sweep/pictures": sum(1 for row in rows if row["status"] == "done"),
+                "sweep/failed": sum(1 for row in rows if row["status"] != "done"),
+            }
+        )

@@ -1,0 +1,77 @@
+"""What a search asks of a result, and what its sweeper gets for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from embedlab.errors import ConfigError, EmbedlabError, contained, listed
+from embedlab.experiment import score_names
+from embedlab.sweep.config import part_of
+from embedlab.sweep.job import Job, reason_of
+
+
+def job_return(objective: Any, result: Mapping[str, Any] | None, overrides: Sequence[str]) -> JobReturn:
+    """What a sweeper is told of a job. Only a search hears of failures: other sweepers would stop at the first."""
+    if objective is not None and (result is None or result["status"] != "done"):
+        why = ConfigError(result["error"] if result else "it was not made")
+        return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=why)
+    told = None if objective is None or result is None else objective_value(objective, result)
+    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=told)
+
+
+def objective_value(objective: Any, result: Mapping[str, Any]) -> float:
+    """A score by its name, or what a callable makes of a result."""
+    if callable(objective):
+        try:
+            with contained("it"):
+                return float(objective(result))
+        except EmbedlabError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"objective cannot be told from a result: {reason_of(error)}") from error
+    return float(result["scores"][objective])
+
+
+def objective_of(config: DictConfig) -> Any:
+    """What a search is told of a result; None where nobody asks."""
+    made = part_of(config, "objective") if OmegaConf.is_dict(config.get("objective")) else config.get("objective")
+    if not (made is None or isinstance(made, str) or callable(made)):
+        raise ConfigError(
+            f"objective is {made!r}; it has to be the name of a score, such as clip_score/skunk, or a callable of a "
+            "result."
+        )
+    return made
+
+
+def is_search(config: DictConfig) -> bool:
+    """Whether a sweeper asks for jobs by what it is told of others: all of those do that have a direction."""
+    return config.hydra.sweeper.get("direction") is not None
+
+
+def check_search(config: DictConfig, objective: Any) -> None:
+    """Refuse a search that would not be told what it asks for."""
+    if not is_search(config):
+        return
+    if objective is None:
+        raise ConfigError(
+            "a search needs to know what it looks for: objective=SCORE, such as objective=clip_score/skunk "
+            "(experiment=search shows another)."
+        )
+    ways = config.hydra.sweeper.direction
+    if OmegaConf.is_list(ways) and len(ways) != 1:
+        raise ConfigError(
+            f"hydra.sweeper.direction names {len(ways)} directions, and an objective is one number; name one."
+        )
+
+
+def check_objective(objective: Any, job: Job) -> None:
+    """Refuse a search for a score that a job is not going to have; a callable may name its own in `scores`."""
+    asked = [objective] if isinstance(objective, str) else getattr(objective, "scores", ())
+    names = score_names(job.cell, job.metrics, job.source) if asked else []
+    if lacking := [name for name in asked if name not in names]:
+        blind = "" if job.source.sees else " (model.scorer=PATH of a CLIP model adds those of CLIP)"
+        raise ConfigError(f"objective asks for '{lacking[0]}'; this job has the scores {listed(names, 20)}{blind}.")

@@ -1,0 +1,93 @@
+"""sweep.json: the command of a sweep and the jobs it has; written with the plan, read to go on with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedlab import readers
+from embedlab.clean import redact, redact_files
+from embedlab.cli.compose import UNSAID
+from embedlab.errors import ConfigError, listed
+from embedlab.sweep.job import Job
+from embedlab.sweep.store import FORMAT, read_json, sweep_away, versions, write_json
+from embedlab.sweep.trust import check_command
+
+AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be given when a sweep is resumed
+
+
+def write_plan(folder: Path, jobs: Sequence[Job]) -> None:
+    """Write down the plan: the very command, and what every job of it is."""
+    sweep_away(folder)
+    redact_files(folder.glob("multirun.yaml"))  # Hydra's own
+    known = read_json(folder / "sweep.json") or {}
+    mine = {job.number: entry(job, folder) for job in jobs}
+    listed_before = known.get("jobs", [])
+    entries = listed_before if isinstance(listed_before, list) else []
+    old = {planned["job"]: planned for planned in entries if isinstance(planned, dict) and "job" in planned}
+    write_json(
+        folder / "sweep.json",
+        {
+            "format": FORMAT,
+            "command": known.get("command") or redact(sys.argv[1:]),
+            "cwd": known.get("cwd") or os.getcwd(),
+            "started": known.get("started") or time.strftime("%Y-%m-%d %H:%M:%S"),
+            "versions": versions(),
+            "jobs": [planned for _, planned in sorted((old | mine).items())],
+        },
+    )
+
+
+def entry(job: Job, folder: Path) -> dict[str, Any]:
+    """A job as the plan lists it."""
+    where = os.path.relpath(job.folder, folder)
+    return {"job": job.number, "folder": where, "key": job.key, "name": job.title, "overrides": job.overrides}
+
+
+def resume_command(path: str, more: Sequence[str]) -> list[str]:
+    """The command line that goes on with a sweep: its own, in its own folder."""
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":  # quoted twice, as Hydra wants it elsewhere
+        path = path[1:-1]
+    folder = Path(os.path.abspath(readers.path_of(path, "resume")))
+    known = read_json(folder / "sweep.json") if folder.is_dir() else None
+    if known is None:
+        raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a sweep.json.")
+    command, cwd = known.get("command"), known.get("cwd")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise ConfigError(f"'{folder / 'sweep.json'}' does not say how the sweep was started.")
+    if any("***" in word for word in command):
+        raise ConfigError(
+            f"a secret was blanked ('***') in the command of '{path}'; give the same command with "
+            f"hydra.sweep.dir={path} instead."
+        )
+    trust = [word.removeprefix("trust=") for word in more if word.startswith("trust=")]
+    more = [word for word in more if not word.startswith("trust=")]
+    if other := [word for word in more if word.startswith("hydra.sweep") or not word.startswith(AFTERWARDS)]:
+        raise ConfigError(
+            f"resume={path} goes on with the plan it had; leave out {listed(other)}, or start a new sweep."
+        )
+    if isinstance(cwd, str) and Path(cwd).is_dir():
+        os.chdir(cwd)
+    # what is said now is in the place of what was said then; another launcher has other settings
+    said = {"-m", "--multirun", "hydra.sweep.dir", *(word.partition("=")[0] for word in more)}
+    elsewhere = any(word.startswith("hydra/launcher=") for word in more)
+    kept = [word for word in command if word.partition("=")[0] not in said]
+    kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
+    check_command(kept, str(folder / "sweep.json"), trust)
+    return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
+
+
+def quoted(text: str) -> str:
+    r"""A text as a value of Hydra's syntax, whatever signs are in it.
+
+    >>> print(quoted("a/b"), quoted("it's (x,y)"))
+    a/b 'it\'s (x,y)'
+    """
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        return text
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
