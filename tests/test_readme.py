@@ -1,5 +1,6 @@
-"""Everything written down is run: each block of the README, in an empty folder."""
+"""Everything written down is run: each block of the README and of the manual's pages, in an empty folder."""
 
+import json
 import re
 import runpy
 import shlex
@@ -10,67 +11,124 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)
+PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "studies.md")]
+BLOCKS = [
+    (page.stem, kind, block)
+    for page in PAGES
+    for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.S | re.M)
+]
+PYTHON = [(page, block) for page, kind, block in BLOCKS if kind == "python"]
 COMMANDS = [
-    line.split("  #")[0].strip()
-    for kind, block in BLOCKS
+    (page, line.split("  #")[0].strip())
+    for page, kind, block in BLOCKS
     if kind == "bash"
     for line in block.splitlines()
     if line.strip()
 ]
 FAST = ["sampler.steps=2", "seeds=[0]", "tracker=silent"]
+VIEWS = ("gallery", "sheet", "film", "replay", "sync")
+RUNS = [c for _, c in COMMANDS if c.startswith("embedlab") and c.split()[1] not in VIEWS and "resume=" not in c]
+AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS]
+SESSION = """
+import json, os, shlex, sys
+from pathlib import Path
+
+os.environ["TQDM_DISABLE"] = "1"
+for n, block in enumerate(json.loads(sys.stdin.read())):
+    try:
+        exec(compile(block, f"block {n}", "exec"), {"__name__": "__main__"})
+    except BaseException:
+        sys.stderr.write(block)
+        raise
+"""
 
 
-def test_there_is_nothing_in_it_that_this_file_does_not_run():
-    assert {kind for kind, _ in BLOCKS} == {"bash", "python", "text"}
-    assert {command.split()[0] for command in COMMANDS} == {"make", "embedlab"}
+def run(words, cwd, **more):
+    """A process in a folder, which has to end well."""
+    done = subprocess.run(
+        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False, **more
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
-PYTHON = [block for kind, block in BLOCKS if kind == "python"]
-
-
-@pytest.mark.parametrize("block", PYTHON, ids=["table", "pipeline", "operator"])
-def test_python_blocks_run(block, tmp_path):
-    if "multirun/DATE/TIME" in block:  # what the first sweep of the page leaves
-        (command,) = [c for c in COMMANDS if c.startswith("embedlab -m operators")]
-        words = [*shlex.split(command)[1:], *FAST, "hydra.sweep.dir=multirun/DATE/TIME"]
-        subprocess.run([sys.executable, "-m", "embedlab", *words], cwd=tmp_path, check=True, capture_output=True)
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("embedlab")])
-def test_commands_run(command, tmp_path):
+def shortened(command):
+    """The words of a command, with fewer steps and images."""
     words = shlex.split(command)[1:]
     if "--help" not in words:
         words += [word for word in FAST if word.split("=")[0] not in command or word.startswith("sampler.steps")]
-    done = subprocess.run([sys.executable, "-m", "embedlab", *words], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    if "--help" not in words and "explain" not in words:
+    return words
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """A folder in which the pages' sweeps have been run where the pages say."""
+    folder = tmp_path_factory.mktemp("session")
+    for command in RUNS:
+        words = shortened(command)
+        if "-m" in words:
+            where = [] if "hydra.sweep.dir=" in command else ["hydra.sweep.dir=multirun/DATE/TIME"]
+            run(["-m", "embedlab", *words, *where], folder)
+    return folder
+
+
+def test_there_is_nothing_in_them_that_this_file_does_not_run():
+    assert {kind for _, kind, _ in BLOCKS} == {"bash", "python", "text"}
+    assert {command.split()[0] for _, command in COMMANDS} == {"make", "embedlab"}
+    assert [page for page, kind, _ in BLOCKS if kind == "text"] == ["architecture"]
+    assert len(PAGES[0].read_text().splitlines()) <= 150, "the README is for a first look; the rest has pages"
+
+
+@pytest.mark.timeout(600)
+def test_python_blocks_run(session):
+    run(["-c", SESSION], session, input=json.dumps([block for _, block in PYTHON]))
+    assert {"half-a-skunk.png", "louder.png", "cat-1.png", "from-puppy-to-cat.png"} <= {
+        path.name for path in session.iterdir()
+    }
+
+
+@pytest.mark.parametrize("command", [c for c in RUNS if "-m" not in c.split()])
+def test_commands_run(command, tmp_path):
+    run(["-m", "embedlab", *shortened(command)], tmp_path)
+    if "--help" not in command and "explain" not in command:
         assert list(tmp_path.rglob("sheet.png"))
-        assert len(list(tmp_path.rglob("gallery/index.html"))) == (
-            "-m" in words or "experiment=puppy_and_skunk" in words
-        )
+        assert len(list(tmp_path.rglob("gallery/index.html"))) == ("experiment=puppy_and_skunk" in command)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_sweeps_leave_a_page_and_commands_on_a_finished_sweep_run(session):
+    sweeps = [c for c in RUNS if "-m" in c.split()]
+    assert len(list(session.rglob("gallery/index.html"))) == len(sweeps)
+    made = {path: path.stat().st_mtime_ns for path in session.rglob("seed-*.png")}
+    for command in AFTERWARDS:
+        run(["-m", "embedlab", *shlex.split(command)[1:]], session)
+    assert len(AFTERWARDS) >= 4
+    assert {path: path.stat().st_mtime_ns for path in session.rglob("seed-*.png")} == made, "nothing was missing"
+    assert list(session.rglob("film-weight.gif"))
+
+
+@pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("make")])
 def test_make_knows_the_targets(command):
     done = subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_tree_names_what_is_there():
-    tree = next(block for kind, block in BLOCKS if kind == "text")
+    (tree,) = (block for _, kind, block in BLOCKS if kind == "text")
+    named = set()
     for line in tree.splitlines():
         name = line.split()[0]
         base = ROOT / "embedlab" if line.startswith("  ") else ROOT
         assert (base / name).exists(), name
+        if line.startswith("  "):
+            named.add(name.rstrip("/"))
+    there = {p.name for p in (ROOT / "embedlab").iterdir() if p.name[0] not in "_." and p.suffix in ("", ".py")}
+    assert named == there - {"pictures"}
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_the_page_of_studies_is_what_the_configs_say_and_has_every_picture():
