@@ -29,7 +29,8 @@ def test_a_users_package_and_every_written_block_pass_mypy_strict(tmp_path):
     theirs.mkdir()
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for n, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S)):
-            (theirs / f"{page.stem.lower()}_{n}.py").write_text(block)
+            if not block.startswith(("# embedlab/", "# tests/")):  # files of ours, which test_extending tries
+                (theirs / f"{page.stem.lower()}_{n}.py").write_text(block)
     for path in (ROOT / "tests" / "consumer").glob("*.py"):
         (theirs / path.name).write_text(path.read_text())
     (theirs / "wrong.py").write_text(
