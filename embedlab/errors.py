@@ -12,7 +12,7 @@ EmbedlabError
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,14 +45,14 @@ class ConfigError(EmbedlabError):
     """Anything else that was configured: folders, trackers, metrics."""
 
 
-def listed(names, most: int = 40) -> str:
+def listed(names: Iterable[object], most: int = 40) -> str:
     """Names for a message, cut when there are very many.
 
     >>> listed(["a", "b"]), listed("abc", most=2)
     ('a, b', 'a, b, … (3 in all)')
     """
-    names = [str(n) for n in names]
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])}, … ({len(names)} in all)"
+    texts = [str(name) for name in names]
+    return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])}, … ({len(texts)} in all)"
 
 
 def brief(value: Any) -> str:

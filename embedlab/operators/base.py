@@ -243,7 +243,7 @@ def named(operator: Any) -> str:
     Raises OperatorError where its str raises, or is no text.
     """
     kind = type(operator)
-    if kind.__str__ is object.__str__ and kind.__repr__ in (object.__repr__, FunctionType.__repr__):
+    if kind.__str__ is object.__str__ and kind.__repr__ in (object.__repr__, FunctionType.__repr__):  # type: ignore[comparison-overlap]
         return str(getattr(operator, "__name__", kind.__name__))
     try:
         with contained("it"):

@@ -28,7 +28,7 @@ def main() -> None:
         app()
 
 
-@hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")
+@hydra.main(config_path=conf_dir(), config_name="pretrain", version_base="1.3")  # type: ignore[untyped-decorator]
 def app(config: DictConfig) -> None:
     """Run the stages that were asked for, in the order of the recipe."""
     with as_user_error():
