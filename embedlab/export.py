@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from embedlab.clean import redact
@@ -122,9 +124,6 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
 
     Raises ConfigError for what are no named tensors, and where the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save
-
     path = path_of(path)
     named = isinstance(embeds, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in embeds.items())
     if not named or not embeds:
@@ -163,8 +162,6 @@ def load_embeds(path: Path | str) -> tuple[dict[str, Tensor], Any]:
 
     Raises ConfigError where there is no file that can be read, or it is no safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = path_of(path)
     try:
         if not path.is_file():  # a pipe or a device would never end

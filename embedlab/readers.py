@@ -195,7 +195,7 @@ def _is_score(value: Any) -> bool:
 
 def open_picture(path: Path | str, formats: Collection[str] | None = None) -> Image.Image:
     """A picture from a regular file, read to its end; PictureError says why there is none."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  most files are no images
 
     check_file(path, PictureError)
     try:

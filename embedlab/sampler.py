@@ -85,7 +85,7 @@ def as_trained(config: Mapping[str, Any], name: str, settings: Mapping[str, Any]
     What a config leaves out is what its own class takes for it, where it tells of the training. A config of a class
     that never clips the predicted x0 (DPM++, Euler, UniPC, PNDM) makes none that does: DDIM and DDPM would by default.
     """
-    import diffusers
+    import diffusers  # noqa: PLC0415  it takes seconds
 
     kind, own = getattr(diffusers, name), getattr(diffusers, str(config.get("_class_name")), None)
     known = inspect.signature(kind).parameters

@@ -841,7 +841,7 @@ def _load(source: Source) -> Model:
 def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> Scorer | None:
     """The scorer asked for, or the model's own image encoder."""
     if source.scorer:
-        from transformers import CLIPModel
+        from transformers import CLIPModel  # noqa: PLC0415  a scorer of its own is rare
 
         place = source.scorer if (path := path_of(source.scorer)) is None or not path.is_dir() else path
         if isinstance(place, Path):
@@ -898,7 +898,7 @@ def layout_of(path: Path) -> str:
 
 def _file_part(source: Source, state: dict[str, Tensor], kind: Any, name: str, dtype: torch.dtype) -> Any:
     """A UNet or VAE from a file in the original layout; diffusers renames the weights, and each has to be there."""
-    from diffusers.loaders import single_file_utils as renaming
+    from diffusers.loaders import single_file_utils as renaming  # noqa: PLC0415  for single files alone
 
     config = source.part(name)
     rename = renaming.convert_ldm_unet_checkpoint if name == "unet" else renaming.convert_ldm_vae_checkpoint
@@ -939,7 +939,7 @@ def _check_weights(source: Source, name: str, own: dict[str, Tensor], weights: d
 
 def _file_encoder(source: Source, state: dict[str, Tensor], name: str, dtype: torch.dtype) -> nn.Module:
     """A text encoder from a file in the original layout."""
-    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm  # noqa: PLC0415  for single files alone
 
     kind = CLIPTextModelWithProjection if source._kind(name) == "CLIPTextModelWithProjection" else CLIPTextModel
     place, inner = source.home(name)

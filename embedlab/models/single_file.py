@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from embedlab.errors import ModelError, listed
@@ -102,8 +104,6 @@ def header_of(path: Path) -> Header:
 @lru_cache(maxsize=16)
 def _header(path: Path, size: int, changed: int) -> Header:
     if ending_of(path) == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(path, "pt") as file:
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -117,9 +117,6 @@ def _header(path: Path, size: int, changed: int) -> Header:
 def weights_in(path: Path) -> dict[str, Tensor]:
     """The weights in a single file, under the names that diffusers knows; they stay on disk until they are used."""
     if ending_of(path) == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             state: dict[str, Any] = load_file(regular(path))
         except (SafetensorError, OSError) as error:

@@ -11,6 +11,8 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -119,9 +121,6 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
 
     The list of merges is read from the `clip-anytorch` wheel in `folder` (MIT), downloaded with pip when it is missing.
     """
-    import subprocess
-    import sys
-
     target = folder / "tokenizer"
     if not (target / "merges.txt").exists():
         if not list(folder.glob("clip_anytorch*.whl")):
