@@ -73,6 +73,16 @@ def guided(
     When all rows are at scale 1, no plain half is computed. A UNet that was taught the scale itself
     (`time_cond_proj_dim`, as latent consistency models are) is told it as a number, and has no plain half either.
     `size` (height, width) is what an SDXL UNet is told as original and target size, with no crop.
+
+    >>> from embedlab import embed_all, encode, models
+    >>> model = models.load("emoji")
+    >>> cond, uncond = encode([embed_all(text, model.towers) for text in ("a puppy", "")], model.towers)
+    >>> x, t = torch.zeros(2, 4, 16, 16), torch.tensor(500)
+    >>> denoise = guided(model.unet, [cond] * 2, [uncond] * 2, scales=[1.0, 4.0])
+    >>> with torch.inference_mode():
+    ...     alone, guided_by_4 = denoise(x, t)
+    >>> bool((alone != guided_by_4).any())
+    True
     """
     taught = unet.config.get("time_cond_proj_dim")
     free = bool(taught) or all(scale == 1 for scale in scales)

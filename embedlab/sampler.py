@@ -277,18 +277,32 @@ def found(picture: Any) -> Path:
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One generator a picture, on the CPU, so that a seed means the same on every machine and in every batch."""
+    """One generator a picture, on the CPU, so that a seed means the same on every machine and in every batch.
+
+    >>> [generator.initial_seed() for generator in generators([3, 7])]
+    [3, 7]
+    """
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
-    """Standard normal noise, each row from its own generator: the noise of diffusers' pipelines for the same seeds."""
+    """Standard normal noise, each row from its own generator: the noise of diffusers' pipelines for the same seeds.
+
+    >>> both, alone = noise((4, 8, 8), generators([0, 1])), noise((4, 8, 8), generators([1]))
+    >>> both.shape, torch.equal(both[1], alone[0])
+    (torch.Size([2, 4, 8, 8]), True)
+    """
     return torch.stack([torch.randn(shape, generator=generator) for generator in random])
 
 
 @torch.inference_mode()
 def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
-    """Scaled latents of one picture (3, h, w) in [-1, 1], drawn anew for each generator as diffusers does."""
+    """Scaled latents of one picture (3, h, w) in [-1, 1], sampled anew for each generator as diffusers does.
+
+    >>> from embedlab import models
+    >>> picture_latents(models.load("emoji").vae, torch.zeros(3, 64, 64), generators([0, 1])).shape
+    torch.Size([2, 4, 8, 8])
+    """
     encoded = vae.encode(picture[None].to(vae.device, vae.dtype))
     if not hasattr(encoded, "latent_dist"):  # a tiny autoencoder has one answer
         return images.to_unet(encoded.latents.repeat(len(random), 1, 1, 1), vae)
@@ -318,6 +332,11 @@ def moments(scheduler: Any, first: int = 0, warmup: str = "history") -> list[Mom
     """Every call of the denoiser that `sample` will make, with its step and noise level.
 
     At zero terminal SNR the noise level is 4096, as in diffusers' own schedulers, and not infinite.
+
+    >>> from embedlab import models
+    >>> scheduler = Sampler("heun", steps=3).make(models.Source("emoji").scheduler)
+    >>> [(moment.call, moment.step) for moment in moments(scheduler)]
+    [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)]
     """
     every, top = scheduler.order, float(scheduler.config.num_train_timesteps)
     steps = calls_of(scheduler)[-1][0] + 1
@@ -388,6 +407,13 @@ def sample(
 
     Schedulers that call the denoiser more than once a step (Heun) are counted in steps, not calls. Latents that become
     NaN or infinite come out so: whether that ends everything or spoils one picture of many is the caller's to say.
+
+    >>> from embedlab import models
+    >>> scheduler = Sampler("ddim", steps=4).make(models.Source("emoji").scheduler)
+    >>> start = noise((4, 8, 8), generators([0]))
+    >>> done = sample(lambda x, t: torch.zeros_like(x), start, scheduler, keep=[0, 3])
+    >>> done.latents.shape, [kept.step for kept in done.kept]
+    (torch.Size([1, 4, 8, 8]), [0, 3])
     """
     timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]].to(noise.device)
     if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice

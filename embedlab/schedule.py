@@ -29,7 +29,14 @@ SHAPES = ("linear", "cosine")
 
 @dataclass(frozen=True)
 class Moment:
-    """One call of the denoiser: its number, the step that it belongs to, of how many, and its noise level."""
+    """One call of the denoiser: its number, the step that it belongs to, of how many, and its noise level.
+
+    `timestep` is the model's, `sigma` the noise level as a ratio to the picture's, and `moments(scheduler)` gives
+    those of a scheduler.
+
+    >>> Moment(call=2, step=2, steps=4, timestep=499.0, sigma=1.5).fraction
+    0.5
+    """
 
     call: int
     step: int

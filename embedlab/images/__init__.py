@@ -49,20 +49,34 @@ def _moments(vae: Any, like: Tensor) -> tuple[Any, Any]:
 
 
 def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 4) -> Float[Tensor, "row 3 height width"]:
-    """Scaled latents → pictures in [0, 1], float32 on the CPU."""
+    """Scaled latents → pictures in [0, 1], float32 on the CPU.
+
+    >>> from embedlab import models
+    >>> with torch.inference_mode():
+    ...     decode(torch.zeros(1, 4, 8, 8), models.load("emoji").vae).shape
+    torch.Size([1, 3, 64, 64])
+    """
     latents = to_vae(latents, vae).to(vae.device, vae.dtype)
     pictures = [vae.decode(part, return_dict=False)[0] for part in latents.split(at_once)]
     return torch.cat(pictures).float().add(1).div(2).clamp(0, 1).cpu()
 
 
 def to_pil(pictures: Float[Tensor, "row 3 height width"]) -> list[Image.Image]:
-    """Pictures in [0, 1] as 8-bit images."""
+    """Pictures in [0, 1] as 8-bit images.
+
+    >>> to_pil(torch.ones(1, 3, 8, 16))[0].size
+    (16, 8)
+    """
     arrays = pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(array) for array in arrays]
 
 
 def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> Float[Tensor, "3 height width"]:
-    """A picture in [0, 1]; with `size` (height, width) it is cut to that shape about its middle and resized."""
+    """A picture in [0, 1]; with `size` (height, width) it is cut to that shape about its middle and resized.
+
+    >>> to_tensor(Image.new("RGB", (16, 8), "white"), size=(4, 4)).unique().tolist()
+    [1.0]
+    """
     picture = as_seen(picture)
     if size and picture.size != size[::-1]:
         picture = ImageOps.fit(picture, size[::-1], Image.Resampling.LANCZOS)

@@ -730,6 +730,10 @@ def load(name: str = "emoji", **settings: Any) -> Model:
     """Load a model by name, hub id, folder or single file; see `Source` for the settings.
 
     Raises ModelError when it is not there, lacks a part or cannot be read.
+
+    >>> model = load("emoji")
+    >>> len(model.towers), model.unet.config.sample_size, model.concepts[:2]
+    (1, 16, ('puppy', 'cat'))
     """
     return find(name, **settings).load()
 

@@ -110,6 +110,12 @@ def edit(
     """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder.
 
     Raises PromptError, OperatorError or ModelError for what is no prompt, no operators or no text encoders.
+
+    >>> from embedlab import Replace, embed_all, models
+    >>> towers = models.load("emoji").towers
+    >>> (edited,) = edit(embed_all("a puppy", towers), [Replace("puppy", "cat")], towers)
+    >>> bool((edited.token == embed_all("a cat", towers)[0].token).all())
+    True
     """
     check_towers(towers)
     if not isinstance(prompt, list | tuple) or not all(isinstance(part, Embeddings) for part in prompt):
@@ -131,6 +137,13 @@ def edit_encoded(told: Conditioning, operators: Iterable[Operator], texts: Texts
     """Apply the operators of the stages after the encoder, in order, to a conditioning.
 
     Raises OperatorError for what is no conditioning, no operators or no Texts.
+
+    >>> from embedlab import Scale, embed_all, encode, models, texts_of
+    >>> towers = models.load("emoji").towers
+    >>> (puppy,) = encode([embed_all("a puppy", towers)], towers)
+    >>> louder = edit_encoded(puppy, [Scale("puppy", 2, stage="hidden")], texts_of(towers))
+    >>> torch.equal(louder.hidden[2], 2 * puppy.hidden[2]), torch.equal(louder.hidden[:2], puppy.hidden[:2])
+    (True, True)
     """
     if not isinstance(told, Conditioning) or not isinstance(texts, Texts):
         raise OperatorError(
