@@ -137,3 +137,8 @@ def test_the_page_of_studies_is_what_the_configs_say_and_has_every_picture():
     assert (ROOT / "docs" / "studies.md").read_text() == page, "run `python docs/studies.py --page`"
     for picture in re.findall(r"\]\((studies/.*?\.jpg)\)", page):
         assert (ROOT / "docs" / picture).is_file(), picture
+
+
+def test_the_drawing_of_the_rooms_is_what_the_code_says():
+    drawing = runpy.run_path(str(ROOT / "docs" / "rooms.py"))["drawing"]()
+    assert (ROOT / "docs" / "rooms.svg").read_text() == drawing, "run `python docs/rooms.py`"
