@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getattr__` imports a name when it is asked for
     # isort: off
     from embedlab.clip import Tower as Tower
-    from embedlab.embeddings import Embeddings as Embeddings, Lookup as Lookup, embed as embed
+    from embedlab.embeddings import Embeddings as Embeddings, Lookup as Lookup, embed as embed, lookup_of as lookup_of
     from embedlab.encoder import (
         Conditioning as Conditioning,
         Encoder as Encoder,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         Interpolate as Interpolate,
         Noise as Noise,
         Normalise as Normalise,
+        Operator as Operator,
         Permute as Permute,
         Place as Place,
         ProjectOut as ProjectOut,
@@ -102,6 +103,7 @@ _HOME = {
     "Moment": "schedule",
     "Noise": "operators",
     "Normalise": "operators",
+    "Operator": "operators",
     "Permute": "operators",
     "Place": "operators",
     "ProjectOut": "operators",
@@ -141,6 +143,7 @@ _HOME = {
     "guided": "guidance",
     "load": "models",
     "load_embeds": "export",
+    "lookup_of": "embeddings",
     "moments": "sampler",
     "noise": "sampler",
     "picture_latents": "sampler",

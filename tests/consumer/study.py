@@ -34,7 +34,7 @@ class Quieter:
         return conditioning.put("hidden", rows, nothing.take("hidden", nothing.spans({"role": "eos"})))
 
 
-OPERATORS = (
+OPERATORS: tuple[lab.Operator, ...] = (
     *(lab.Add("puppy", "cat", 0.5), lab.Subtract("puppy", "cat", 0.5), lab.ProjectOut("puppy", "cat")),
     *(lab.Average("puppy"), lab.Drop("puppy"), lab.Freeze("puppy"), lab.Normalise("puppy"), lab.Scale("puppy", 2.0)),
     *(lab.Interpolate("puppy", "cat", 0.5), lab.Replace("puppy", "cat"), lab.Swap("picture", "puppy")),
@@ -84,6 +84,8 @@ def tables(towers: Sequence[lab.Tower], folder: Path) -> lab.Conditioning:
     tokens: lab.Tokens = lab.tokenize("A picture of a puppy", towers[0].tokenizer)
     first: lab.Embeddings = lab.embed(tokens, towers[0])
     assert first.token.shape == first.position.shape
+    cat: torch.Tensor = lab.lookup_of(towers[0])("cat")
+    assert cat.shape[0] == 1
     puppy = lab.embed_all("A picture of a puppy", towers)
     mixed = lab.edit(puppy, [lab.Interpolate("puppy", toward="cat", weight=0.5)], towers)
     long, short = lab.equal_lengths(lab.encode([mixed, lab.embed_all("", towers)], towers))
