@@ -27,6 +27,11 @@ class Tower:
 
     `layer` counts back from the last one, as diffusers does: SD 1 and 2 read layer 0 through the final norm, SDXL reads
     layer 1 of both encoders without it.
+
+    >>> from embedlab import models
+    >>> (tower,) = models.load("emoji").towers
+    >>> tower.token_table.shape[0], tower.position_table.shape[0], tower.layer
+    (49408, 77, 0)
     """
 
     tokenizer: CLIPTokenizer

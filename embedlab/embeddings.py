@@ -23,7 +23,14 @@ from embedlab.select import Spans, select
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One prompt before one text encoder. Values are never changed in place: `put` answers with a new prompt."""
+    """One prompt before one text encoder. Values are never changed in place: `put` gives a new prompt.
+
+    >>> from embedlab import models
+    >>> cat = embed("a cat", models.load("emoji").towers[0])
+    >>> louder = cat.put("token", cat.spans("cat"), 2 * cat.take("token", cat.spans("cat")))
+    >>> (louder.token != cat.token).any(-1).nonzero().tolist()  # window 0, position 2
+    [[0, 2]]
+    """
 
     tokens: Tokens
     token: Float[Tensor, "window place dim"]
@@ -237,7 +244,13 @@ def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim
 
 
 def lookup_of(tower: Tower) -> Lookup:
-    """The vocabulary of an encoder, as it is now."""
+    """The vocabulary of an encoder, as it is now.
+
+    >>> from embedlab import models
+    >>> lookup = lookup_of(models.load("emoji").towers[0])
+    >>> lookup("cat").shape[0], lookup.nearest(lookup("cat"), most=1)[0][0].text
+    (1, 'cat')
+    """
     return Lookup(tower.tokenizer, tower.token_table.detach())
 
 
@@ -252,6 +265,10 @@ def embed(
 
     `stretch` reads windows of more than 77 places, on a position table drawn out so many times (Long-CLIP: 4 for 248).
     `concepts` are added names that are one word, by default this encoder's own (see `tokenize`).
+
+    >>> from embedlab import models
+    >>> embed("a cat", models.load("emoji").towers[0]).token.shape[:2]
+    torch.Size([1, 77])
     """
     if not isinstance(tower, Tower):
         raise ModelError(

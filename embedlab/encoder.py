@@ -27,6 +27,12 @@ class Conditioning:
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
     another prompt.
+
+    >>> from embedlab import embed_all, encode, models
+    >>> towers = models.load("emoji").towers
+    >>> (puppy,) = encode([embed_all("a puppy", towers)], towers)
+    >>> puppy.hidden.shape[0], puppy.spans("puppy")
+    (77, [(2,)])
     """
 
     hidden: Float[Tensor, "row width"]
@@ -126,6 +132,9 @@ class Encoder:
     join: how windows reach the UNet: `windows`, `run`, or `truncate` (only the first). skip: how many last layers are
     skipped (clip skip), or a mix of several as weights that sum to 1: `{0: 0.5, 2: 0.5}`. stretch: windows of more than
     77 places on a position table drawn out so many times after its first 20 rows (Long-CLIP: 4 makes 248).
+
+    >>> Encoder(skip=1).skips, Encoder(skip={0: 0.5, 2: 0.5}).skips, Encoder(stretch=4).window
+    ((1,), (0, 2), 248)
     """
 
     join: Join = "windows"
@@ -298,7 +307,12 @@ def filled(
 
 
 def texts_of(towers: Sequence[Tower], encoder: Encoder | None = None) -> Texts:
-    """Texts as these encoders read them."""
+    """Texts as these encoders read them: what operators after the encoder take rows of other prompts from.
+
+    >>> from embedlab import models
+    >>> texts_of(models.load("emoji").towers)("a cat").spans("cat")
+    [(2,)]
+    """
     how = encoder or Encoder()
 
     def one(text: str) -> Conditioning:

@@ -18,7 +18,13 @@ from typing import Any
 
 
 class EmbedlabError(ValueError):
-    """Base of all errors that a user's input can cause; the command line prints it as one line."""
+    """Base of all errors that a user's input can cause; the command line prints it as one line.
+
+    >>> from embedlab import Scale
+    >>> Scale("cat", by="twice")
+    Traceback (most recent call last):
+    embedlab.errors.OperatorError: by is 'twice'; it has to be a finite number.
+    """
 
 
 class PromptError(EmbedlabError):

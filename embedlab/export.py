@@ -123,6 +123,12 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
     """Write tensors as safetensors, whole or not at all, with a recipe (a cell, or any JSON) inside.
 
     Raises ConfigError for what are no named tensors, and where the file cannot be written.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_embeds(f"{folder}/rows.safetensors", {"puppy": torch.ones(1, 4)}, {"prompt": "a puppy"})
+    ...     load_embeds(path)
+    ({'puppy': tensor([[1., 1., 1., 1.]])}, {'prompt': 'a puppy'})
     """
     path = path_of(path)
     named = isinstance(embeds, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in embeds.items())
@@ -161,6 +167,10 @@ def load_embeds(path: Path | str) -> tuple[dict[str, Tensor], Any]:
     """The tensors of a file, ready for a pipeline, and its recipe; None where it has none.
 
     Raises ConfigError where there is no file that can be read, or it is no safetensors file.
+
+    >>> load_embeds("nowhere.safetensors")
+    Traceback (most recent call last):
+    embedlab.errors.ConfigError: there is no file 'nowhere.safetensors'.
     """
     path = path_of(path)
     try:

@@ -28,6 +28,9 @@ class Guidance:
 
     `scale` 1 means the prompt alone: the negative prompt then costs nothing and does nothing, as in diffusers.
     `negative` is a prompt of any length; left out it is the model's own nothing (the empty prompt, zeros for SDXL).
+
+    >>> Guidance(7.5, negative="a cat").scale
+    7.5
     """
 
     scale: Any = 4.0

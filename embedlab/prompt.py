@@ -38,7 +38,13 @@ class Word:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenized prompt. `dropped` holds the words that truncation left out."""
+    """A tokenized prompt. `dropped` holds the words that truncation left out.
+
+    >>> from embedlab.models import tokenizer
+    >>> tokens = tokenize("a cat and a cat", tokenizer())
+    >>> tokens.ids.shape, tokens.rows("cat")
+    (torch.Size([1, 77]), [(2,), (5,)])
+    """
 
     text: str
     ids: Int[Tensor, "window place"]

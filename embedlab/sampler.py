@@ -40,7 +40,13 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Sampler:
-    """How latents are denoised: a diffusers scheduler by name, how many steps, and which to keep for viewing."""
+    """Settings of how latents are denoised: a diffusers scheduler by name, how many steps, which to keep for viewing.
+
+    >>> from embedlab import Source
+    >>> scheduler = Sampler("dpmpp_2m", steps=20).make(Source("emoji").scheduler)
+    >>> type(scheduler).__name__, len(scheduler.timesteps)
+    ('DPMSolverMultistepScheduler', 20)
+    """
 
     scheduler: str = "ddim"
     steps: int = 25
@@ -157,6 +163,9 @@ class Start:
     `warmup` is how a multistep sampler (lms, pndm) begins late. `history`: as it begins from noise, with an order that
     grows with the steps that were run. `diffusers`: as diffusers' pipelines do, which take the order from the place in
     the schedule, and leave noise that no step has taken away.
+
+    >>> Start("puppy.png", strength=0.6).first(steps=25)  # of 25 steps, the last 15 are run
+    10
     """
 
     picture: Any = None

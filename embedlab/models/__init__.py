@@ -58,7 +58,15 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Model:
-    """All parts of a text-to-image model that embedlab works with."""
+    """All parts of a text-to-image model that embedlab works with; `load` gives one.
+
+    `scheduler` is the config of the scheduler that the model was trained with, `scorer` the CLIP model that looks at
+    pictures. `zero_negative`: without a negative prompt, the unconditional half is zeros and not the empty prompt.
+
+    >>> model = load("emoji")
+    >>> model.name, model.scheduler["prediction_type"], model.zero_negative
+    ('emoji', 'v_prediction', False)
+    """
 
     name: str
     towers: tuple[Tower, ...]
@@ -769,6 +777,11 @@ def towers_of(pipeline: Any) -> tuple[Tower, ...]:
     """The text encoders of a diffusers pipeline (SD 1, 2, XL and what is built on them), ready for operators.
 
     Raises ModelError at once for encoders that are not CLIP's, or that do not belong to their tokenizers.
+
+    >>> from diffusers import DiffusionPipeline
+    >>> pipeline = DiffusionPipeline.from_pretrained(SHIPPED["emoji"], safety_checker=None)
+    >>> [tower.width for tower in towers_of(pipeline)] == [tower.width for tower in load("emoji").towers]
+    True
     """
     named = ("", "_2")
     pairs = [(getattr(pipeline, f"tokenizer{n}", None), getattr(pipeline, f"text_encoder{n}", None)) for n in named]
