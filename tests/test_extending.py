@@ -34,10 +34,10 @@ def place(checkout, kind, block):
     file.write_text(text.replace(f"\n{before}", f"\n{after}"))
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+@pytest.fixture
+def checkout(tmp_path):
     """A copy of the checkout, without weights."""
-    copy = tmp_path_factory.mktemp("copy") / "embedlab"
+    copy = tmp_path / "embedlab"
     ignore = shutil.ignore_patterns("weights", "__pycache__", "fixtures", "consumer")
     for folder in ("embedlab", "conf", "hydra_plugins", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
