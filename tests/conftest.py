@@ -32,7 +32,7 @@ from embedlab.cli import main as app
 
 os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not the user's
 atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
-pytest.register_assert_rewrite("crews")
+pytest.register_assert_rewrite("cluster_laws")
 collect_ignore = [] if os.environ.get("EMBEDLAB_SLURM") else ["slurm"]  # needs the cluster of tests/slurm/run.py
 torch.set_grad_enabled(True)
 hypothesis.settings.register_profile("embedlab", deadline=None)  # a busy machine is slow, not wrong

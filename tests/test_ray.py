@@ -1,7 +1,10 @@
 """Sweeps on a real Ray cluster of two nodes, which is started once on this machine."""
 
+import threading
+
 import pytest
-from crews import *  # noqa: F403
+from cluster_laws import *  # noqa: F403
+from cluster_laws import SLOW, results, until
 
 
 @pytest.fixture(scope="module")
@@ -21,5 +24,31 @@ def cluster():
 
 
 @pytest.fixture
-def crew(cluster) -> list[str]:
+def workers(cluster) -> list[str]:
     return ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
+
+
+def test_a_model_is_kept_from_chunk_to_chunk(embedlab, gate, workers):
+    code, out, err = embedlab("-m", *gate.words, *SLOW, *workers, "hydra.sweep.dir=out")
+    assert code == 0, out + err
+    assert "4 chunks by 2 workers on 2 nodes, weights read 2 times." in out
+
+
+def test_a_lost_node_costs_its_unfinished_cells(embedlab, gate, cluster, workers):
+    node = cluster.add_node(num_cpus=2, object_store_memory=80 << 20)
+    cluster.wait_for_nodes()
+
+    def lose() -> None:
+        until(lambda: len(gate.made()) >= 3)
+        cluster.remove_node(node, allow_graceful=False)
+
+    loses = threading.Thread(target=lose)
+    loses.start()
+    words = ["hydra.launcher.cpus=1", "hydra.launcher.workers=4", "hydra.launcher.pictures=2"]
+    code, out, err = embedlab("-m", *gate.words, *SLOW[:3], *words, *workers, "hydra.sweep.dir=out")
+    loses.join()
+    assert code == 0, out + err
+    assert "a worker is gone (" in out
+    assert {n: r["status"] for n, r in results("out").items()} == dict.fromkeys(range(8), "done")
+    made = [key for key, _ in gate.made()]
+    assert len(made) == len(set(made)) == 16

@@ -418,10 +418,10 @@ def test_two_processes_in_one_folder(embedlab, tmp_path):
 
 
 def test_a_launcher_whose_package_is_missing_says_which_extra(embedlab, monkeypatch):
-    from embedlab.workers import crew
+    from embedlab.workers import ray, slurm
 
-    monkeypatch.setattr(crew, "find_spec", lambda name: None)
-    for name in ("ray", "slurm"):
+    for name, module in (("ray", ray), ("slurm", slurm)):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
         code, _, err = embedlab("-m", "guidance.scale=3,4", f"hydra/launcher={name}", "hydra.sweep.dir=out")
         assert code == 2
         assert f"hydra/launcher={name} needs a package of its own: pip install 'embedlab[{name}]'" in err

@@ -79,10 +79,10 @@ def launch(
         plan = Plan.of(jobs, configs, store)
         make_ready(jobs[0].tracker)
         run = engine(folder) if engine and plan.left else carry_out
-        if any(folder.glob(".queue-*")):
-            from embedlab.workers.crew import dismiss
+        if (folder / ".slurm").is_dir():
+            from embedlab.workers.slurm import cancel_left
 
-            dismiss(folder)
+            cancel_left(folder)
         make_folder(store)
     write_plan(folder, jobs)
     plan.write_folders()

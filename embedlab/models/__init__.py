@@ -827,6 +827,11 @@ def _towers(tokenizers: Any, encoders: Any) -> tuple[Tower, ...]:
     return tuple(Tower(t, e, **settings) for t, e in zip(tokenizers, encoders, strict=True))
 
 
+def models_read() -> int:
+    """How many times this process has read the weights of a model."""
+    return _load.cache_info().misses
+
+
 @lru_cache(maxsize=2)
 def _load(source: Source) -> Model:
     source.checked  # noqa: B018  (a model that cannot be run is refused there)

@@ -105,7 +105,13 @@ def _clean(value: Any, trust: Sequence[str], where: str) -> Any:
 HYDRA = (
     *("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.workers", "hydra.launcher.cpus"),
     *("hydra.launcher.gpus", "hydra.launcher.pictures", "hydra.launcher.memory", "hydra.launcher.minutes"),
-    *("hydra.launcher.partition", "hydra.sweeper.max_batch_size", "hydra.sweeper.params", "hydra.sweeper.n_trials"),
+    *(
+        "hydra.launcher.partition",
+        "hydra.launcher.interval",
+        "hydra.sweeper.max_batch_size",
+        "hydra.sweeper.params",
+        "hydra.sweeper.n_trials",
+    ),
     *("hydra.sweeper.n_jobs", "hydra.sweeper.direction", "hydra.sweeper.study_name", "hydra.sweeper.max_failure_rate"),
     *("hydra.sweeper.search_space", "hydra.sweeper.sampler.seed", "hydra.sweeper.sampler.n_startup_trials"),
 )

@@ -43,18 +43,20 @@ class Ray(Batch):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
     def engine(self, folder: Path) -> Any:
-        from embedlab.workers.crew import Crew, Ray
+        from embedlab.workers.chunks import Elsewhere
+        from embedlab.workers.ray import Ray
 
-        return Crew(Ray(**self.settings), folder)
+        return Elsewhere(Ray(**self.settings))
 
 
 class Slurm(Batch):
-    """The same plan, cut into chunks for jobs of Slurm."""
+    """The same plan, cut into chunks for the jobs of an array of Slurm."""
 
     def __init__(self, **settings: Any):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
     def engine(self, folder: Path) -> Any:
-        from embedlab.workers.crew import Crew, Slurm
+        from embedlab.workers.chunks import Elsewhere
+        from embedlab.workers.slurm import Slurm
 
-        return Crew(Slurm(**self.settings), folder)
+        return Elsewhere(Slurm(folder / ".slurm", **self.settings))

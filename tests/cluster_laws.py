@@ -1,11 +1,12 @@
-"""Laws of sweeps on other machines, whatever engine runs the workers: tests for a module that has a `crew` fixture.
+"""Laws of sweeps on other machines, whatever engine runs the workers: tests for a module that has a `workers` fixture.
 
-`crew` is the words that choose a launcher with two workers, of which each can see one CPU. An operator of the user's
+`workers` is the words that choose a launcher with two workers, of which each can see one CPU. An operator of the user's
 own stands in the workers' way: it waits until both have come, trips, and keeps a ledger of every picture that is made.
 """
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from embedlab.sweep.store import Store
 
 OPERATOR = '''
     import os
-    import threading
+    import sys
     import time
     from dataclasses import dataclass
     from pathlib import Path
@@ -48,7 +49,7 @@ OPERATOR = '''
         trip: int = 0
 
         def __call__(self, prompt, lookup):
-            if not any(thread.name == "embedlab-queue" for thread in threading.enumerate()):
+            if "embedlab.cli.launch" in sys.modules:
                 return prompt  # no worker
             folder = Path(self.folder)
             if Store.put.__name__ != "put" or Store.put.__module__ != __name__:
@@ -110,15 +111,15 @@ def whole(folder: Path) -> dict[Path, tuple[int, int]]:
     return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("??/*.safetensors")}
 
 
-def test_the_same_pictures_as_in_this_process_and_failures_told(embedlab, gate, crew):
+def test_the_same_pictures_as_in_this_process_and_failures_told(embedlab, gate, workers):
     words = ["-m", *gate.words[:2], "operators.interpolate.weight=0.2,0.4,0.6,0.8", *gate.words[3:]]
     words += ["+operators.gate.trip=0,1"]
-    code, out, err = embedlab(*words, *crew, "hydra.launcher.pictures=4", "hydra.sweep.dir=theirs")
+    code, out, err = embedlab(*words, *workers, "hydra.launcher.pictures=4", "hydra.sweep.dir=theirs")
     assert code == 1, err
-    assert "4 failed:\n  job 1 (" in out
+    assert "4 failed:\n  job 1 (" in out, out
     assert "RuntimeError: on purpose" in out
-    assert "8 chunks by 2 workers on 2 nodes, weights read 2 times." in out, "a model is kept from chunk to chunk"
-    assert {worker for _, worker in gate.made()} == set(gate.workers()), "both did some"
+    assert re.search(r"^8 chunks by \d workers on 2 nodes, weights read \d times\.$", out, re.MULTILINE)
+    assert len({worker for _, worker in gate.made()}) > 1, "more than one did some"
     assert embedlab(*words, "hydra.sweep.dir=ours")[0] == 0, "it is in the way of workers only"
     ours, theirs = results("ours"), results("theirs")
     assert {n: result["status"] for n, result in theirs.items()} == dict(enumerate(["done", "failed"] * 4))
@@ -131,14 +132,14 @@ def test_the_same_pictures_as_in_this_process_and_failures_told(embedlab, gate, 
             assert isinstance(b, Drawn)
             assert (a.latents - b.latents).abs().max() <= 1e-4
     assert Path("ours/results.csv").read_text().count("\n") == Path("theirs/results.csv").read_text().count("\n")
-    assert not list(Path("theirs").glob(".queue*"))
+    assert not list(Path("theirs").glob(".slurm/*.pkl"))
 
 
 PAIR = ["seeds=[0],[1]", "hydra.launcher.pictures=2", "hydra.sweep.dir=out"]
 SLOW = ["seeds=[0],[1],[2],[3],[4],[5],[6],[7]", "sampler.steps=8", "at_once=1", "hydra.launcher.pictures=4"]
 
 
-def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, crew):
+def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, workers):
     kept: dict[Path, tuple[int, int]] = {}
 
     def kill() -> None:
@@ -148,11 +149,11 @@ def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, crew):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    code, out, err = embedlab("-m", *gate.words, *SLOW, *crew, "hydra.sweep.dir=out")
+    code, out, err = embedlab("-m", *gate.words, *SLOW, *workers, "hydra.sweep.dir=out")
     killer.join()
     assert code == 0, out + err
     assert "a worker is gone (" in out
-    assert "unfinished jobs of its go to another" in out
+    assert "unfinished job" in out
     assert {n: r["status"] for n, r in results("out").items()} == dict.fromkeys(range(8), "done")
     made = [key for key, _ in gate.made()]
     assert len(made) == len(set(made)) == 16, "none that was finished was made again"
@@ -160,9 +161,20 @@ def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, crew):
     assert kept.items() <= whole(Path("out/.cells").absolute()).items()
 
 
-def test_a_killed_launcher_is_taken_up_in_this_process(embedlab, gate, crew, folders):
+def test_what_is_seen_moves_while_a_chunk_is_at_work(embedlab, workers, monkeypatch):
+    monkeypatch.setattr("embedlab.cli.progress.EVERY", 0.05)
+    words = [*SLOW[:1], "sampler.steps=20", "at_once=1", "hydra.launcher.workers=1", "hydra.launcher.pictures=8"]
+    code, out, err = embedlab("-m", *words, *workers, "hydra.sweep.dir=out")
+    assert code == 0, out + err
+    assert "1 chunk by 1 worker on 1 node" in out
+    seen = {tuple(map(int, found)) for found in re.findall(r" (\d) of 8 pictures, (\d) of 8 jobs", out)}
+    assert any(0 < pictures < 8 for pictures, _ in seen)
+    assert any(0 < jobs < 8 for _, jobs in seen)
+
+
+def test_a_killed_launcher_is_taken_up_in_this_process(embedlab, gate, workers, folders):
     model = [f"model.name={folders['sd1']}", "model=custom", "model.device=cpu", "tracker=silent"]
-    command = [sys.executable, "-m", "embedlab", "-m", *model, *gate.words, *SLOW, *crew, "hydra.sweep.dir=out"]
+    command = [sys.executable, "-m", "embedlab", "-m", *model, *gate.words, *SLOW, *workers, "hydra.sweep.dir=out"]
     with Path("said").open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
         until(lambda: len(gate.made()) >= 3, process)
         process.kill()
@@ -174,15 +186,15 @@ def test_a_killed_launcher_is_taken_up_in_this_process(embedlab, gate, crew, fol
     assert len(made) == len(set(made))
     assert kept.items() <= whole(Path("out/.cells").absolute()).items(), "none that was finished was made again"
     assert len(whole(Path("out/.cells").absolute())) == 16
-    assert not list(Path("out").glob(".queue*"))
+    assert not list(Path("out").glob(".slurm/*.pkl"))
 
 
-def test_workers_that_end_at_once_are_one_line(embedlab, gate, crew):
+def test_workers_that_end_at_once_are_one_line(embedlab, gate, workers):
     broken = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0], "torch.py")
     broken.write_text("raise OSError('no such accelerator')")
-    code, _, err = embedlab("-m", *gate.words, *PAIR, *crew)
+    code, _, err = embedlab("-m", *gate.words, *PAIR, *workers)
     assert code == 2
     assert err.count("\n") == 1
     assert "workers end before they take anything up: OSError: no such accelerator" in err
     assert not results("out")
-    assert not list(Path("out").glob(".queue*"))
+    assert not list(Path("out").glob(".slurm/*.pkl"))

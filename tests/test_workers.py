@@ -1,0 +1,333 @@
+"""Chunks, and what is known of them, with workers that are forked from this process."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Store, carry_out, find
+from embedlab.sweep import store
+from embedlab.sweep.run import Log, Outcome, Quiet, plan
+from embedlab.tracker import Disk
+from embedlab.workers import chunks, ray, slurm
+
+STEPS = Sampler("ddim", 2)
+
+
+class Watch(Quiet):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.notes, self.failures, self.done = [], {}, []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def failed(self, job, reason):
+        self.failures[job.number] = reason
+
+    def finished(self, job, result):
+        self.done.append(job.number)
+
+
+def there(pipe, data):
+    """A worker: it sends events until it ends."""
+    chunks.prepare_process(threads=1)
+    chunks.run_chunk(data, "here", pipe.send)
+
+
+class Forks:
+    """An engine of this machine's processes, one a chunk."""
+
+    workers, pictures, target = 2, 4, staticmethod(there)
+
+    def __init__(self):
+        self.processes = []
+
+    def run(self, progress):
+        while progress.left:
+            number = progress.waiting.pop(0)
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            process = multiprocessing.get_context("fork").Process(
+                target=self.target, args=(theirs, progress.data(number))
+            )
+            process.start()
+            self.processes.append(process)
+            theirs.close()
+            with suppress(EOFError):
+                while True:
+                    progress.on_event(number, ours.recv())
+            process.join()
+            progress.on_death(number, f"exit code {process.exitcode}")
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+HERE = os.getpid()
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Kills the worker that comes near."""
+
+    def __call__(self, prompt, lookup):
+        if os.getpid() != HERE:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prompt
+
+
+def missing():
+    raise ModuleNotFoundError("No module named 'theirs'")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Cannot be had in a worker."""
+
+    def __call__(self, prompt, lookup):
+        return prompt
+
+    def __reduce__(self):
+        return missing, ()
+
+
+@pytest.fixture
+def jobs(folders, tmp_path):
+    """Jobs of an operator each, as chunks of their own."""
+    source = find(str(folders["sd1"]), device="cpu")
+
+    def make(*operators):
+        cells = [Cell("a picture of a puppy", [operator], sampler=STEPS) for operator in operators]
+        return [
+            Job(source, cell, (2 * n, 2 * n + 1), tmp_path / "out" / str(n), number=n) for n, cell in enumerate(cells)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def carried(tmp_path):
+    """Jobs carried out by an engine."""
+
+    def run(jobs, engine=None):
+        watch = Watch()
+        log = Log(watch, Outcome())
+        (tmp_path / "out").mkdir(exist_ok=True)
+        try:
+            chunks.Elsewhere(engine or Forks())(jobs, Store(tmp_path / "cells"), watch, log)
+        finally:
+            log.close()
+        return log.outcome, watch
+
+    return run
+
+
+MIX = [Interpolate("puppy", "skunk", weight) for weight in (0.25, 0.5, 0.75)]
+
+
+def test_workers_make_what_carry_out_makes(jobs, carried, tmp_path):
+    mine = [replace(job, tracker=Disk()) for job in jobs(*MIX)]
+    outcome, watch = carried(mine)
+    ours = carry_out([replace(job, folder=tmp_path / f"ours-{job.number}") for job in mine], Store(tmp_path / "ours"))
+    assert sorted(watch.done) == sorted(outcome.results) == sorted(ours.results) == [0, 1, 2]
+    for n in range(3):
+        assert outcome.results[n]["key"] == ours.results[n]["key"]
+        assert outcome.results[n]["logged"], "by this process"
+    for key in plan(mine):
+        theirs = Store(tmp_path / "cells").get(key)
+        assert (theirs.latents - Store(tmp_path / "ours").get(key).latents).abs().max() <= 1e-4
+
+
+def test_a_job_that_kills_its_workers_is_given_up(jobs, carried):
+    outcome, watch = carried(jobs(MIX[0], Deadly(), MIX[1]))
+    assert watch.failures == {1: "3 workers died over it: exit code -9"}
+    assert {n: result["status"] for n, result in outcome.results.items()} == {0: "done", 1: "failed", 2: "done"}
+    assert "a worker is gone (exit code -9); 1 unfinished job of its goes to another" in watch.notes
+
+
+def test_an_operator_that_workers_have_not_is_told(jobs, carried):
+    outcome, watch = carried(jobs(MIX[0], Foreign()))
+    assert "No module named 'theirs'" in watch.failures[1]
+    assert {n: result["status"] for n, result in outcome.results.items()} == {0: "done", 1: "failed"}
+
+
+def test_weights_that_cannot_be_read_end_it_as_they_do_here(jobs, carried, monkeypatch):
+    from embedlab import models
+
+    def broken(source):
+        raise models.ModelError("its unet is cut short")
+
+    monkeypatch.setattr(models.Source, "load", broken)
+    with pytest.raises(EmbedlabError, match="its unet is cut short"):
+        carried(jobs(*MIX))
+
+
+def test_workers_that_end_at_once_are_told(jobs, carried):
+    class Broken(Forks):
+        target = staticmethod(lambda *_: os._exit(3))
+
+    with pytest.raises(EmbedlabError, match="workers end before they take anything up: exit code 3"):
+        carried(jobs(*MIX), Broken())
+
+
+def test_what_a_chunk_that_begins_again_says_counts_once(jobs, tmp_path):
+    watch = Watch()
+    mine = jobs(MIX[0], Broken())
+    parts = chunks.chunks_of(mine, tmp_path / "cells", pictures=64)
+    progress = chunks.Progress(mine, parts, watch, Log(watch, Outcome()))
+    (number,) = progress.waiting
+    events = []
+    chunks.run_chunk(progress.data(number), "here", events.append)
+    for event in events[:-1]:
+        progress.on_event(number, event)
+    assert list(progress.left) == [number], "it has not ended"
+    chunks.run_chunk(progress.data(number), "there", events.append)  # Slurm has queued it again
+    for event in events:
+        progress.on_event(number, event)
+    progress.on_death(number, "it ended and died")
+    assert (watch.done, list(watch.failures)) == ([0], [1])
+    assert len(progress.log.outcome.failures) == 1
+    assert sorted(progress.log.outcome.results) == [0, 1]
+    assert not progress.left
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Cannot be applied."""
+
+    def __call__(self, prompt, lookup):
+        raise RuntimeError("on purpose")
+
+
+def test_a_dead_workers_files_count_though_its_last_words_are_lost(jobs, tmp_path):
+    watch = Watch()
+    mine = jobs(*MIX)
+    progress = chunks.Progress(
+        mine, chunks.chunks_of(mine, tmp_path / "cells", pictures=64), watch, Log(watch, Outcome())
+    )
+    (number,) = progress.waiting
+    progress.on_event(number, ("begun", "here", 1))
+    carry_out(mine[:2], Store(tmp_path / "cells"))
+    progress.on_death(number, "killed")
+    assert watch.done == [0, 1]
+    assert watch.notes == ["a worker is gone (killed); 1 unfinished job of its goes to another"]
+    assert [job.number for job in pickle.loads(progress.data(number)).jobs] == [2]
+
+
+def test_chunks_are_of_about_one_size_and_leave_no_worker_idle(jobs, tmp_path):
+    mine = jobs(*MIX, *(Interpolate("puppy", "cat", weight) for weight in (0.3, 0.6, 0.9)))  # 4 pictures each
+    sizes = [[len(chunk) for chunk in chunks.chunk_jobs(mine, pictures)] for pictures in (4, 16, 20, 24, 100)]
+    assert sizes == [[1] * 6, [3, 3], [3, 3], [6], [6]]
+    assert [len(chunk.jobs) for chunk in chunks.chunks_of(mine, tmp_path, 100, workers=3)] == [2, 2, 2]
+
+
+def test_a_log_of_slurm_holds_events_between_whatever_else_is_printed(tmp_path, capsys):
+    log = tmp_path / "log"
+    element = slurm._Element(0, SimpleNamespace(paths=SimpleNamespace(stdout=log)))
+    assert not list(element.events()), "it has not begun"
+    slurm._print_event(("notice", "one"))
+    said = capsys.readouterr().out
+    log.write_text("a bar: 50%" + said + said[:-9])
+    assert list(element.events()) == [("notice", "one")]
+    log.write_text("a bar: 50%" + said + said[:-9] + said + said)
+    assert list(element.events()) == [("notice", "one")] * 2, "what was cut short is none"
+    assert not list(element.events())
+
+
+def test_a_slurm_task_that_is_queued_again_is_the_same():
+    pytest.importorskip("submitit")
+    task = slurm.SlurmTask()
+    again = task.checkpoint(b"a chunk", 1)
+    assert (again.function, again.args) == (task, (b"a chunk", 1))
+
+
+def test_what_a_killed_process_left_to_slurm_is_named_where_it_cannot_be_ended(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    slurm.cancel_left(tmp_path)
+    (tmp_path / ".slurm").mkdir()
+    for name in ("17_0", "17_1", "9"):
+        (tmp_path / ".slurm" / f"{name}_submitted.pkl").touch()
+    with pytest.raises(EmbedlabError, match=r"jobs of Slurm may still work in .*: where Slurm is, scancel 17 9, and"):
+        slurm.cancel_left(tmp_path)
+
+
+def test_keys_travel_with_a_job(jobs, monkeypatch):
+    mine = [replace(job, tracker=Disk()) for job in jobs(*MIX)]
+    keys = [job.pictures for job in mine]
+    sent = pickle.dumps([chunk.jobs for chunk in chunks.chunks_of(mine, mine[0].folder, 4)])
+
+    def never(*_):
+        raise AssertionError("a worker's own device does not matter")
+
+    monkeypatch.setattr(store, "pick_device", never)
+    there = [job for part in pickle.loads(sent) for job in part]
+    assert [job.pictures for job in there] == keys
+    assert [job.key for job in there] == [job.key for job in mine]
+    assert not any(isinstance(job.tracker, Disk) for job in there)
+
+
+def test_a_worker_decides_by_its_gpus_and_not_by_this_machines(folders, monkeypatch):
+    source = find(str(folders["sd1"]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    there = source.elsewhere(gpus=1)
+    assert (there.device, there.dtype) == ("cuda", "bfloat16")
+    cell = Cell("a puppy")
+    assert store.key_of(there, cell)(0) != store.key_of(source, cell)(0), "no worker's picture passes for ours"
+    assert store.key_of(source.elsewhere(gpus=0), cell)(0) == store.key_of(source, cell)(0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert source.elsewhere(gpus=0).device == "cpu"
+    assert find(str(folders["sd1"]), device="cpu", dtype="float16").elsewhere(gpus=1).dtype == "float16"
+
+
+def test_what_another_chunk_begins_with_is_drawn_last(jobs, tmp_path):
+    class Ledger(Store):
+        made: list[str] = []  # noqa: RUF012
+
+        def put(self, key, drawn):
+            self.made.append(key)
+            return super().put(key, drawn)
+
+    mine = [replace(job, seeds=(0, 1), at_once=1) for job in jobs(*MIX)]
+    first, second, _ = chunks.chunks_of(mine, tmp_path, 4)
+    plain = {key for key, _ in mine[0].pictures.values()}
+    assert (first.later, second.later) == (frozenset(), plain)
+    carry_out(second.jobs, Ledger(tmp_path / "cells"), later=second.later)
+    assert set(Ledger.made[2:]) == plain
+
+
+@pytest.mark.parametrize(
+    ("gpus", "memory", "node", "count"),
+    [
+        (0, 0, {"CPU": 1.0}, 0),  # two such nodes have no room for one
+        (0.5, 0, {"CPU": 9.0, "GPU": 1.0}, 2),
+        (0, 2**30, {"CPU": 9.0, "memory": 3.5 * 2**30}, 3),
+    ],
+)
+def test_workers_that_fit_are_counted_by_node(gpus, memory, node, count):
+    assert ray.Ray._fit(SimpleNamespace(cpus=2, gpus=gpus, _bytes=memory), node) == count
+
+
+def stop(*_):
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(600)
+
+
+def test_workers_end_when_the_process_that_was_started_is_stopped(jobs, carried):
+    class Stopped(Forks):
+        target = staticmethod(stop)
+
+    engine = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        carried(jobs(*MIX), engine)
+    assert engine.processes
+    assert not any(process.is_alive() for process in engine.processes)
