@@ -112,9 +112,9 @@ def _untracked(job: Job) -> Job:
 
 def prepare_process(threads: int | None) -> None:
     """What a worker's process needs once, before its first chunk."""
-    import torch
+    import torch  # noqa: PLC0415  in a process of its own
 
-    from embedlab.models.silence import silence_libraries
+    from embedlab.models.silence import silence_libraries  # noqa: PLC0415
 
     silence_libraries()
     if threads:
