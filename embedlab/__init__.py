@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getattr__` imports a name when it is asked for
     # isort: off
+    from embedlab.cell import Cell as Cell
     from embedlab.clip import Tower as Tower
     from embedlab.embeddings import Embeddings as Embeddings, Lookup as Lookup, embed as embed, lookup_of as lookup_of
     from embedlab.encoder import (
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         texts_of as texts_of,
     )
     from embedlab.errors import EmbedlabError as EmbedlabError
-    from embedlab.experiment import Cell as Cell, Metrics as Metrics, render as render, score as score
     from embedlab.explanation import explain as explain
     from embedlab.export import (
         edited_rows as edited_rows,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     )
     from embedlab.guidance import Guidance as Guidance, guided as guided
     from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
+    from embedlab.metrics.score import Metrics as Metrics, score as score
     from embedlab.models import Model as Model, Source as Source, find as find, load as load, towers_of as towers_of
     from embedlab.operators import (
         Add as Add,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         edit_encoded as edit_encoded,
     )
     from embedlab.prompt import Tokens as Tokens, tokenize as tokenize
+    from embedlab.rendering import render as render
     from embedlab.sampler import (
         Sampler as Sampler,
         Start as Start,
@@ -85,7 +87,7 @@ _HOME = {
     "Alternate": "schedule",
     "Average": "operators",
     "Blend": "operators",
-    "Cell": "experiment",
+    "Cell": "cell",
     "Concatenate": "operators",
     "Conditioning": "encoder",
     "Drop": "operators",
@@ -98,7 +100,7 @@ _HOME = {
     "Interpolate": "operators",
     "Job": "sweep.job",
     "Lookup": "embeddings",
-    "Metrics": "experiment",
+    "Metrics": "metrics.score",
     "Model": "models",
     "Moment": "schedule",
     "Noise": "operators",
@@ -148,10 +150,10 @@ _HOME = {
     "noise": "sampler",
     "picture_latents": "sampler",
     "prompt_embeds": "export",
-    "render": "experiment",
+    "render": "rendering",
     "sample": "sampler",
     "save_embeds": "export",
-    "score": "experiment",
+    "score": "metrics.score",
     "texts_of": "encoder",
     "to_pil": "images",
     "to_tensor": "images",

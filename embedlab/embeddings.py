@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -17,6 +15,7 @@ from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
+from embedlab.memo import once_per_table
 from embedlab.prompt import WINDOW, Tokens, ids_of, tokenize
 from embedlab.select import Spans, select
 
@@ -68,33 +67,13 @@ class Neighbour:
     distance: float
 
 
-def once_a_table(measure: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """Measure a table again only when it is another or has been written to; views of one are the same."""
-    known: OrderedDict[Any, tuple[Tensor, Any]] = OrderedDict()
-
-    @wraps(measure)
-    def measured(table: Tensor) -> Any:
-        if table.is_inference() or table.requires_grad:  # nobody counts what is written to it; it has a gradient
-            return measure(table)
-        key = (table.data_ptr(), table.shape, table.stride(), table.dtype, table.device, table._version)
-        if key not in known:
-            with torch.inference_mode(False), torch.no_grad():  # whoever asks next may want gradients of other things
-                known[key] = table, measure(table)  # the table is held, so that no other can come to lie at its place
-        known.move_to_end(key)
-        while len(known) > 8:
-            known.popitem(last=False)
-        return known[key][1]
-
-    return measured
-
-
-@once_a_table
+@once_per_table
 def mean_norm(table: Tensor) -> Tensor:
     """The mean norm of a table's rows."""
     return table.float().norm(dim=1).mean()
 
 
-@once_a_table
+@once_per_table
 def units(table: Tensor) -> Tensor:
     """A table's rows at length 1."""
     return torch.nn.functional.normalize(table.float(), dim=-1)
@@ -304,7 +283,12 @@ def stretched(table: Float[Tensor, "place dim"], keep: int = 20, factor: float =
     >>> len(longer), longer[[19, 20, 21, 24, 247]].flatten().tolist()
     (248, [19.0, 20.0, 20.25, 21.0, 76.75])
     """
-    length = keep + int((len(table) - keep) * factor)
+    length = stretched_length(len(table), keep, factor)
     where = torch.arange(length - keep) / factor
     beyond = torch.cat([table, 2 * table[-1:] - table[-2:-1]])
     return torch.cat([table[:keep], between(beyond[keep:], where.to(table.device))])
+
+
+def stretched_length(length: int, keep: int = 20, factor: float = 4.0) -> int:
+    """How many rows a position table of `length` rows has when it is `stretched`."""
+    return keep + int((length - keep) * factor)

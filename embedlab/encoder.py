@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clip import States, Tower, check_towers, forward, read
-from embedlab.embeddings import Embeddings, embed, finite, is_whole, vectors
+from embedlab.embeddings import Embeddings, embed, finite, is_whole, stretched_length, vectors
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
 from embedlab.schedule import timed
@@ -43,6 +43,11 @@ class Conditioning:
     def zeros(self) -> Conditioning:
         """Nothing at all: SDXL's unconditional half when no negative prompt is given."""
         return replace(self, hidden=torch.zeros_like(self.hidden), pooled=torch.zeros_like(self.pooled))
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are."""
+        return bool(torch.isfinite(self.hidden).all() and torch.isfinite(self.pooled).all())
 
     def spans(self, rows: Any, table: str = "hidden") -> Spans:
         """Where the rows that a selector names stand among the hidden states; the pooled output is one vector."""
@@ -177,13 +182,28 @@ class Encoder:
     @property
     def window(self) -> int:
         """How many places a window has."""
-        return 77 if self.stretch is None else 20 + int(57 * self.stretch)
+        return WINDOW if self.stretch is None else stretched_length(WINDOW, factor=self.stretch)
+
+    def embed(self, text: str, towers: Sequence[Tower]) -> Prompt:
+        """The rows of a text before every text encoder, by these settings (`embed_all`)."""
+        return embed_all(text, towers, self.truncate, self.stretch)
+
+    def encode(self, prompts: Sequence[Prompt], towers: Sequence[Tower]) -> list[Conditioning]:
+        """The conditionings of prompts, by these settings (`encode`)."""
+        return encode(prompts, towers, self.join, self.skip)
 
 
 def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
     """The rows of a prompt before every text encoder; all of them see the same words.
 
+    An `Embeddings` for each, of token and position rows (window, position, dim). `truncate` reads only the first
+    window, `stretch` as `embed` does.
+
     Raises ModelError for what are no text encoders, PromptError for what is no text.
+
+    >>> from embedlab import models
+    >>> [part.token.shape for part in embed_all("a cat", models.load("emoji").towers)]
+    [torch.Size([1, 77, 96])]
     """
     check_towers(towers)
     concepts = concepts_of(tower.tokenizer for tower in towers)
@@ -220,6 +240,16 @@ def encode(
     `join` is how windows reach the UNet: one after the other with all their rows (A1111, ComfyUI, compel), or as one
     run with only the outer start and end (`no_boseos_middle` of diffusers' long prompt weighting). The pooled output is
     that of the first window. `skip` reads an earlier hidden state, or a weighted mix: `((0, 0.5), (2, 0.5))`.
+
+    Hidden states are (row, width), the widths of all encoders joined; the pooled output is (joint). Raises PromptError
+    for what are no prompts of these encoders, SamplerError for settings that do not fit, and for windows of unequal
+    lengths.
+
+    >>> from embedlab import models
+    >>> towers = models.load("emoji").towers
+    >>> (one,) = encode([embed_all("a cat", towers)], towers)
+    >>> one.hidden.shape, one.pooled.shape
+    (torch.Size([77, 96]), torch.Size([96]))
     """
     check_join(join)
     if not is_whole(at_once) or at_once < 1:
@@ -316,6 +346,6 @@ def texts_of(towers: Sequence[Tower], encoder: Encoder | None = None) -> Texts:
     how = encoder or Encoder()
 
     def one(text: str) -> Conditioning:
-        return encode([embed_all(text, towers, how.truncate, how.stretch)], towers, how.join, how.skip)[0]
+        return how.encode([how.embed(text, towers)], towers)[0]
 
     return Texts(one)

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clip import Tower, forward
-from embedlab.embeddings import Embeddings, Lookup, embed, lookup_of, once_a_table
-from embedlab.encoder import Conditioning, Encoder, check_cell, embed_all, encode, texts_of
+from embedlab.condition import CallConditioning, condition
+from embedlab.embeddings import Embeddings, Lookup, lookup_of
+from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
-from embedlab.operators.base import edit, edit_encoded
-from embedlab.prompt import joined
+from embedlab.memo import once_per_table
 from embedlab.schedule import timed
 from embedlab.select import ROLES, roles
 
@@ -149,43 +149,42 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     check_cell(cell)
     if timed(cell):
         raise OperatorError("this cell changes over time; explain one moment of it: at(cell, moment).")
-    how: Encoder = cell.encoder
-    before = embed_all(cell.prompt, towers, how.truncate, how.stretch)
-    after = edit(before, cell.operators, towers)
-    negative = cell.guidance.negative or ""
-    plain, told = encode([before, after], towers, how.join, how.skip)
-    told = edit_encoded(told, cell.operators, texts_of(towers, how))
+    before, after = condition([cell.baseline(), cell], towers, allow_nan=True)
+    return described(before, after, towers, known, most)
+
+
+@torch.inference_mode()
+def described(
+    before: CallConditioning, after: CallConditioning, towers: Sequence[Tower], known: Sequence[str] = (), most: int = 3
+) -> Explanation:
+    """The same of conditionings that are there already: of a cell without its edit, and with it."""
+    cell, old, new = after.cell, before.cond, after.cond
     tokens: list[Token] = []
     layers: list[Layer] = []
-    for n, (tower, old, new) in enumerate(zip(towers, before, after, strict=True)):
-        tokens += tokens_of(n, tower, old, new, most)
-        layers += layers_of(n, tower, old, new)
-    words = before[0].tokens
-    positive = Side(cell.prompt, words.length, len(words.ids), len(told.hidden))
-    length, windows = lengths_of(negative, towers[0], how)
-    against = Side(negative, length, windows, len(joined(windows, how.join, how.window)))
-    drift = (*moments_of(plain.hidden), *moments_of(told.hidden))
-    notes = [*words.notes(), *notes_of(tokens, towers, after), *strangers(words.words, known)]
-    notes += faults(plain, told)
-    if cell.operators and torch.equal(plain.hidden, told.hidden) and torch.equal(plain.pooled, told.pooled):
+    for n, (tower, a, b) in enumerate(zip(towers, after.original, after.edited, strict=True)):
+        tokens += tokens_of(n, tower, a, b, most)
+        layers += layers_of(n, tower, a, b)
+    words = after.original[0].tokens
+    notes = [*words.notes(), *notes_of(tokens, towers), *strangers(words.words, known), *faults(old, new)]
+    if cell.operators and torch.equal(old.hidden, new.hidden) and torch.equal(old.pooled, new.pooled):
         notes.append("the edit changes nothing that reaches the UNet")
     return Explanation(
         prompt=cell.prompt,
         edit=cell.label,
         tokens=tuple(tokens),
         layers=tuple(layers),
-        positive=positive,
-        negative=against,
-        hidden=drift,
-        shifts=shifts_of(plain, told),
+        positive=side_of(cell.prompt, new),
+        negative=side_of(cell.guidance.negative or "", after.uncond),
+        hidden=(*moments_of(old.hidden), *moments_of(new.hidden)),
+        shifts=shifts_of(old, new),
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def lengths_of(text: str, tower: Tower, how: Encoder) -> tuple[int, int]:
-    """Tokens and windows of a text."""
-    tokens = embed(text, tower, how.truncate, how.stretch).tokens
-    return tokens.length, len(tokens.ids)
+def side_of(text: str, conditioning: Conditioning) -> Side:
+    """How long a text is, and how many rows of it reach the UNet."""
+    assert conditioning.tokens is not None
+    return Side(text, conditioning.tokens.length, len(conditioning.tokens.ids), len(conditioning.hidden))
 
 
 def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most: int) -> list[Token]:
@@ -250,19 +249,19 @@ def layers_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings) -> l
     return made
 
 
-def shifts_of(plain: Conditioning, told: Conditioning) -> dict[str, float]:
+def shifts_of(old: Conditioning, new: Conditioning) -> dict[str, float]:
     """How far the hidden states of each role moved, relative to their length; rows that both have are compared."""
-    assert plain.tokens is not None
-    kinds = roles(plain.tokens)[:4].flatten(1)
-    there = {row: n for n, row in enumerate(told.rows) if row >= 0}
-    pairs = [(row, n, there[row]) for n, row in enumerate(plain.rows) if row in there]
+    assert old.tokens is not None
+    kinds = roles(old.tokens)[:4].flatten(1)
+    there = {row: n for n, row in enumerate(new.rows) if row >= 0}
+    pairs = [(row, n, there[row]) for n, row in enumerate(old.rows) if row in there]
     made: dict[str, float] = {}
     for role, mask in zip(ROLES, kinds, strict=False):
         mine = [(n, m) for row, n, m in pairs if mask[row]]
         if mine:
             a, b = (
                 hidden.float()[list(rows)]
-                for hidden, rows in zip((plain.hidden, told.hidden), zip(*mine, strict=True), strict=True)
+                for hidden, rows in zip((old.hidden, new.hidden), zip(*mine, strict=True), strict=True)
             )
             made[role] = round(float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean()), 5)
     return made
@@ -273,14 +272,14 @@ def moments_of(rows: Float[Tensor, "row dim"]) -> tuple[float, float]:
     return round(float(rows.float().mean()), 5), round(float(rows.float().std()), 5)
 
 
-@once_a_table
+@once_per_table
 def extremes(table: Tensor) -> tuple[float, float]:
     """The lengths of the shortest and the longest row of a table, in units of their mean."""
     lengths = table.float().norm(dim=-1)
     return float(lengths.min() / lengths.mean()), float(lengths.max() / lengths.mean())
 
 
-def notes_of(tokens: Sequence[Token], towers: Sequence[Tower], after: Sequence[Embeddings]) -> list[str]:
+def notes_of(tokens: Sequence[Token], towers: Sequence[Tower]) -> list[str]:
     """Edited rows that are longer or shorter than any of the vocabulary."""
     notes = []
     for n, tower in enumerate(towers):
@@ -303,11 +302,11 @@ def strangers(words: Sequence[Any], known: Sequence[str]) -> list[str]:
     return [f"words that this model never saw, and reads at random: {listed(dict.fromkeys(new), 12)}"] if new else []
 
 
-def faults(plain: Conditioning, told: Conditioning) -> list[str]:
+def faults(old: Conditioning, new: Conditioning) -> list[str]:
     """What is wrong with what would reach the UNet."""
-    if not (torch.isfinite(told.hidden).all() and torch.isfinite(told.pooled).all()):
+    if not (torch.isfinite(new.hidden).all() and torch.isfinite(new.pooled).all()):
         return ["the conditioning holds NaN or infinite numbers"]
-    ratio = float(told.hidden.float().std() / plain.hidden.float().std().clamp_min(1e-12))
+    ratio = float(new.hidden.float().std() / old.hidden.float().std().clamp_min(1e-12))
     if not 0.5 <= ratio <= 2:
         return [f"what reaches the UNet spreads {ratio:.2f} times as wide as without the edit"]
     return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,36 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from embedlab.cell import content_of
 from embedlab.clean import redact
 from embedlab.clip import Tower
-from embedlab.encoder import Conditioning, check_cell, embed_all, encode, equal_lengths, texts_of
-from embedlab.errors import ConfigError, OperatorError, brief, public_name
+from embedlab.condition import condition
+from embedlab.encoder import equal_lengths
+from embedlab.errors import ConfigError, brief, public_name
 from embedlab.files import write
-from embedlab.operators.base import edit, edit_encoded
-from embedlab.schedule import timed
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
 
 
-@torch.inference_mode()
-def conditioned(cell: Any, towers: Sequence[Tower]) -> tuple[Conditioning, Conditioning]:
-    """What a plain cell tells the UNet: its edited prompt, and its negative prompt (empty when it has none)."""
-    check_cell(cell)
-    if timed(cell):
-        raise OperatorError("this cell changes over time, a pipeline is told one thing; export `at(cell, moment)`.")
-    how = cell.encoder
-    prompts = [
-        edit(embed_all(cell.prompt, towers, how.truncate, how.stretch), cell.operators, towers),
-        embed_all(cell.guidance.negative or "", towers, how.truncate, how.stretch),
-    ]
-    told, plain = encode(prompts, towers, how.join, how.skip)
-    told = edit_encoded(told, cell.operators, texts_of(towers, how))
-    if not (torch.isfinite(told.hidden).all() and torch.isfinite(told.pooled).all()):
-        raise OperatorError(f"what '{cell.label}' makes of the prompt holds NaN or infinite numbers.")
-    return told, plain
-
-
-@torch.inference_mode()
 def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
     """What meets each text encoder after the edit: `token` and `position` rows (window, place, width), and the `ids`.
 
@@ -59,13 +39,9 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
     >>> torch.equal(made["token"], cat["token"]), torch.equal(made["ids"], cat["ids"]), made["token"].shape
     (True, False, torch.Size([1, 77, 96]))
     """
-    check_cell(cell)
-    if timed(cell):
-        raise OperatorError("this cell changes over time; take the rows of `at(cell, moment)`.")
-    how = cell.encoder
-    rows = edit(embed_all(cell.prompt, towers, how.truncate, how.stretch), cell.operators, towers)
+    (one,) = condition([cell], towers)
     made: dict[str, Tensor] = {}
-    for n, part in enumerate(rows, 1):
+    for n, part in enumerate(one.edited, 1):
         end = f"_{n}" if n > 1 else ""
         made |= {f"token{end}": part.token, f"position{end}": part.position, f"ids{end}": part.tokens.ids}
     return made
@@ -84,20 +60,13 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     >>> {name: tuple(tensor.shape) for name, tensor in made.items()}
     {'prompt_embeds': (1, 77, 96), 'negative_prompt_embeds': (1, 77, 96)}
     """
-    told, plain = conditioned(cell, towers)
-    pair = equal_lengths([told, plain])
-    if cell.guidance.negative is None and (len(towers) > 1 if zero_negative is None else zero_negative):
-        pair[1] = pair[1].zeros()
-    made = {"prompt_embeds": pair[0].hidden[None], "negative_prompt_embeds": pair[1].hidden[None]}
+    zero = len(towers) > 1 if zero_negative is None else zero_negative
+    (one,) = condition([cell], towers, zero)
+    cond, uncond = equal_lengths([one.cond, one.uncond])
+    made = {"prompt_embeds": cond.hidden[None], "negative_prompt_embeds": uncond.hidden[None]}
     if len(towers) > 1:
-        made |= {"pooled_prompt_embeds": pair[0].pooled[None], "negative_pooled_prompt_embeds": pair[1].pooled[None]}
+        made |= {"pooled_prompt_embeds": cond.pooled[None], "negative_pooled_prompt_embeds": uncond.pooled[None]}
     return {name: tensor.clone() for name, tensor in made.items()}
-
-
-def content_of(array: Any) -> str:
-    """The SHA-256 of an array's bytes, whatever its shape."""
-    data = torch.as_tensor(array).detach().cpu().to_dense().contiguous().reshape(-1)
-    return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def recipe(value: Any) -> Any:

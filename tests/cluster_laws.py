@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from embedlab.experiment import Drawn
+from embedlab.samples import Sample
 from embedlab.sweep.store import Store
 
 OPERATOR = '''
@@ -128,8 +128,8 @@ def test_the_same_pictures_as_in_this_process_and_failures_told(embedlab, gate, 
         assert ours[n]["scores"].keys() == theirs[n]["scores"].keys()
         for row in ours[n]["pictures"]:
             a, b = (Store(Path(folder, ".cells")).get(row["key"]) for folder in ("ours", "theirs"))
-            assert isinstance(a, Drawn)
-            assert isinstance(b, Drawn)
+            assert isinstance(a, Sample)
+            assert isinstance(b, Sample)
             assert (a.latents - b.latents).abs().max() <= 1e-4
     assert Path("ours/results.csv").read_text().count("\n") == Path("theirs/results.csv").read_text().count("\n")
     assert not list(Path("theirs").glob(".slurm/*.pkl"))

@@ -31,8 +31,9 @@ from embedlab import (
     edit,
     embed,
 )
-from embedlab.embeddings import lookup_of, once_a_table, stretched
+from embedlab.embeddings import lookup_of, stretched
 from embedlab.errors import EmbedlabError
+from embedlab.memo import once_per_table
 from embedlab.operators import slerp_whole
 from embedlab.select import ROLES, roles, select
 
@@ -288,7 +289,7 @@ def test_bad_settings_are_one_clear_line(make, message, sd1):
 
 def test_a_table_is_measured_once_until_it_is_written_to():
     seen = []
-    length = once_a_table(lambda table: seen.append(0) or table.norm())
+    length = once_per_table(lambda table: seen.append(0) or table.norm())
     table = torch.nn.Parameter(torch.ones(4, 4))
     with torch.inference_mode():
         assert length(table.detach()) == 4

@@ -89,15 +89,15 @@ def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
 
 
 def test_each_text_is_encoded_once(jobs, store, monkeypatch):
-    from embedlab import experiment
+    from embedlab import encoder
 
-    texts, own = [], experiment.encode
+    texts, own = [], encoder.encode
 
     def counted(prompts, *rest):
         texts.extend(prompt[0].tokens.text for prompt in prompts)
         return own(prompts, *rest)
 
-    monkeypatch.setattr(experiment, "encode", counted)
+    monkeypatch.setattr(encoder, "encode", counted)
     carry_out(jobs(cell(0.5), cell(1), cell(0.5), cell(1, guidance=Guidance(7)), at_once=2), store)
     # as written, half, whole, and the negative prompt; nothing once more for other seeds, scales or jobs
     assert len(texts) <= 2 * len({"plain", "half", "whole"}) + 1
@@ -166,7 +166,7 @@ def about_of(data):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store, monkeypatch):
-    own, tried = batch.draw, []
+    own, tried = batch.sample_batch, []
 
     def small(model, wanted, *rest):
         tried.append(len(wanted))
@@ -174,7 +174,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store,
             raise torch.OutOfMemoryError("CUDA out of memory")
         return own(model, wanted, *rest)
 
-    monkeypatch.setattr(batch, "draw", small)
+    monkeypatch.setattr(batch, "sample_batch", small)
     seen = Seen()
     outcome = carry_out(jobs(*(cell(w / 8) for w in range(1, 8)), at_once=8), store, seen)
     assert not outcome.failures
@@ -203,14 +203,14 @@ def test_the_fastest_size_of_a_batch_is_found_and_kept(tmp_path):
 
 
 def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
-    own = batch.tell
+    own = batch.condition_calls
 
-    def tell(model, schedules):
-        if any("owl" in str(c.operators) for s in schedules for c in s):
+    def condition_calls(model, cells):
+        if any("owl" in str(cell.operators) for cell in cells):
             raise RuntimeError("on purpose")
-        return own(model, schedules)
+        return own(model, cells)
 
-    monkeypatch.setattr(batch, "tell", tell)
+    monkeypatch.setattr(batch, "condition_calls", condition_calls)
     bad = Cell(PROMPT, (Replace("puppy", "owl"),), sampler=FAST)
     mine = jobs(cell(0.5), bad, cell(1))
     outcome = carry_out(mine, store)
@@ -221,15 +221,15 @@ def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
 
 
 def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
-    from embedlab import experiment
+    from embedlab import rendering
 
-    own = experiment.noise
+    own = rendering.noise
 
     def spoilt(shape, random):
         factors = [float("nan") if one.initial_seed() == 1 else 1.0 for one in random]
         return own(shape, random) * torch.tensor(factors).view(-1, 1, 1, 1)
 
-    monkeypatch.setattr(experiment, "noise", spoilt)
+    monkeypatch.setattr(rendering, "noise", spoilt)
 
     (job,) = jobs(cell(0.5))
     outcome = carry_out([job], store)
@@ -300,19 +300,19 @@ def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeyp
 
 
 def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch):
-    from embedlab import experiment
-    from embedlab.experiment import Drawn
+    from embedlab.memo import Memo
+    from embedlab.samples import Sample
 
     held = []
 
-    def draw(model, wanted, on_step=None):
-        return [Drawn(torch.zeros(3, 16, 16), torch.zeros(4, 8, 8)) for _ in wanted]
+    def sample_batch(model, requests, on_step=None):
+        return [Sample(torch.zeros(3, 16, 16), torch.zeros(4, 8, 8)) for _ in requests]
 
-    monkeypatch.setattr(batch, "draw", draw)
+    monkeypatch.setattr(batch, "sample_batch", sample_batch)
     own = batch._Line._finish
 
     def finish(line, number):
-        held.append((len(line.told), len(line.store._recent), len(line.left)))
+        held.append((len(line.conditioning), len(line.store._recent), len(line.left)))
         own(line, number)
 
     monkeypatch.setattr(batch._Line, "_finish", finish)
@@ -321,7 +321,7 @@ def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch)
     assert len(held) == 150
     assert max(told for told, _, _ in held) <= batch.TOLD_AT_ONCE + 2
     assert max(kept for _, kept, _ in held) <= 64
-    assert experiment.Memory(2)._known == {}
+    assert Memo(2)._known == {}
 
 
 def test_a_result_of_other_settings_is_never_overwritten(jobs, store):

@@ -38,7 +38,7 @@ from embedlab import (
     texts_of,
 )
 from embedlab.errors import EmbedlabError
-from embedlab.experiment import check
+from embedlab.validate import validate
 
 PROMPT = "a picture of a puppy"
 OTHER = "a picture of a cat"
@@ -181,7 +181,7 @@ def test_an_edit_runs_in_the_loop_at_every_stage(model):
     if len(model.towers) > 1:
         cells.append(Cell(PROMPT, [Scale(ALL, 2, "pooled")], sampler=sampler))
     for cell in cells:
-        check(cell, find(model.name))
+        validate(cell, find(model.name))
     plain, other, replaced, *rest = [made.latents for made in render(model, cells, [0])]
     torch.testing.assert_close(replaced, other, atol=1e-5, rtol=0)
     for n, latents in enumerate(rest):
@@ -295,7 +295,7 @@ def test_one_window_of_248_places_reads_what_three_windows_cut(model):
         short, encode([embed_all(PROMPT, model.towers)], model.towers)[0].hidden[:7], atol=1e-5, rtol=0
     )
     made = render(model, [Cell(text, encoder=Encoder(stretch=4), sampler=Sampler("ddim", steps=1))], [0])[0]
-    assert len(made.told[0].conditioning.hidden) == 248
+    assert len(made.conditioning[0].cond.hidden) == 248
     longest = embed_all("star " * 500, model.towers, stretch=4)
     assert longest[0].tokens.ids.shape == (3, 248)
 
@@ -351,7 +351,7 @@ BAD = [
 @pytest.mark.parametrize(("operators", "message"), BAD)
 def test_bad_edits_after_the_encoder_are_one_clear_line(operators, message):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
-        check(Cell(PROMPT, operators()), find("emoji"))
+        validate(Cell(PROMPT, operators()), find("emoji"))
     assert "\n" not in str(caught.value)
 
 
@@ -362,7 +362,10 @@ def test_bad_edits_after_the_encoder_are_one_clear_line(operators, message):
         (lambda: Encoder(skip={"last": 1}), "encoder.skip is 'last'; it has to be a whole number"),
         (lambda: Encoder(stretch=0.5), "encoder.stretch is 0.5; it goes from 1 to 64, and 4 makes 248 places"),
         (lambda: Encoder(stretch="long"), "encoder.stretch is 'long'; it has to be a finite number"),
-        (lambda: check(Cell(PROMPT, encoder=Encoder(skip={0: 0.5, 9: 0.5})), find("emoji")), "encoder.skip is 9, but"),
+        (
+            lambda: validate(Cell(PROMPT, encoder=Encoder(skip={0: 0.5, 9: 0.5})), find("emoji")),
+            "encoder.skip is 9, but",
+        ),
     ],
 )
 def test_bad_readings_are_one_clear_line(make, message):

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from embedlab import Cell, find
 from embedlab.cli import settings
 from embedlab.errors import ConfigError
-from embedlab.experiment import check
 from embedlab.sweep.config import PARTS, cell_of, complete, conf_dir, lacking, part_of
+from embedlab.validate import validate
 
 CONF = Path(conf_dir())
 
@@ -44,7 +44,7 @@ def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
     assert list(made) == [operator]
     named = set(OmegaConf.to_container(config.operators[operator])) - {"_target_"}
     assert named == {field.name for field in dataclasses.fields(made[operator])}
-    check(Cell(config.prompt, tuple(made.values())), find("emoji"))  # its defaults fit the default prompt
+    validate(Cell(config.prompt, tuple(made.values())), find("emoji"))  # its defaults fit the default prompt
 
 
 def test_every_operator_has_a_file_of_its_own_and_a_checked_example():
@@ -92,7 +92,7 @@ def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
     swept = [parser.parse_override(f"{key}={value}") for key, value in params.items()]
     first = [f"{axis.key_or_group}={first_of(axis)}" for axis in swept]
     config = composed(f"experiment={experiment}", *first)
-    assert check(cell_of(config), part_of(config, "model"))
+    assert validate(cell_of(config), part_of(config, "model"))
 
 
 MEANT = {
@@ -233,7 +233,7 @@ def test_what_is_proposed_as_rows_can_be_typed_and_fits(prompt):
         config = composed(*words, *told)
         assert lacking(config) == []
         if operator == "scale" or "fox" in prompt:
-            assert check(cell_of(config), find("emoji"))
+            assert validate(cell_of(config), find("emoji"))
 
 
 def test_a_setting_of_somebodys_own_that_is_not_set_is_no_word():

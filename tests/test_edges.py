@@ -50,21 +50,23 @@ from embedlab import (
     embed,
     embed_all,
     encode,
-    experiment,
     explain,
     find,
     render,
     texts_of,
 )
+from embedlab.cell import fingerprint
 from embedlab.cli import signals
+from embedlab.condition import condition_calls
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError
-from embedlab.experiment import calls_of, check, check_at_once, fingerprint, tell
 from embedlab.export import recipe
 from embedlab.operators.base import edit_encoded
+from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, moments
 from embedlab.select import select
 from embedlab.sweep.job import inspect, reason_of
+from embedlab.validate import validate
 
 PROMPT = "a picture of a puppy"
 ALL = {"role": "all"}
@@ -182,10 +184,10 @@ LABELS = [
 
 @pytest.mark.parametrize("operator", LABELS, ids=lambda o: type(o).__name__)
 def test_every_setting_that_changes_over_time_has_a_label_and_renders(emoji, operator):
-    from embedlab.experiment import Metrics, score, scored_words
+    from embedlab.metrics.score import Metrics, score, scored_words
 
     cell = Cell(PROMPT, [operator], sampler=Sampler("ddim", steps=2))
-    check(cell, find("emoji"))
+    validate(cell, find("emoji"))
     assert "embedlab" not in cell.label
     before, after = render(emoji, [cell.baseline(), cell], [0])
     assert all(isinstance(word, str) for word in scored_words(cell, Metrics()))
@@ -260,7 +262,7 @@ def test_each_is_one_clear_line_before_weights(make, message):
     def whole():
         made = make()
         if isinstance(made, Cell):
-            check(made, find("emoji"))
+            validate(made, find("emoji"))
 
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
         whole()
@@ -412,9 +414,9 @@ def test_whatever_stands_where_a_number_belongs_is_taken_or_one_line(emoji, sett
                 made = NUMBERS[setting](number)
                 more = made if isinstance(made, dict) else {"operators": made}
                 cell = Cell(**{"prompt": PROMPT, "sampler": Sampler("ddim", 2), **more})
-                check(cell, source)
+                validate(cell, source)
                 assert cell.label
-                tell(emoji, [calls_of(cell, emoji.scheduler)])
+                condition_calls(emoji, [cell])
             taken += 1
         except EmbedlabError as error:
             assert str(error).isprintable(), number  # noqa: PT017
@@ -649,18 +651,19 @@ def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, whe
 
 @pytest.mark.parametrize("where", ["negative", "by after the encoder", "blend"])
 def test_a_text_is_read_by_each_text_encoder_before_weights(folders, tmp_path, where, monkeypatch):
+    from embedlab import validate as validation
+
     source = find(str(folders["sdxl"]))
     second = source.tokenizers[1]
     read = set()
     monkeypatch.setattr(
-        experiment,
         "tokenize",
-        lambda text, words, *a, own=experiment.tokenize: (read.add((text, words is second)), own(text, words, *a))[1],
+        lambda text, words, *a, own=validation.tokenize: (read.add((text, words is second)), own(text, words, *a))[1],
     )
     cells = {
         "negative": Cell(PROMPT, guidance=Guidance(negative="green")),
         "by after the encoder": Cell(PROMPT, [Replace(ALL, "green", "hidden")]),
         "blend": Cell(PROMPT, [Blend("green", 0.5)]),
     }
-    check(cells[where], source)
+    validate(cells[where], source)
     assert {("green", False), ("green", True)} <= read

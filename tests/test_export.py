@@ -32,8 +32,9 @@ from embedlab import (
     save_embeds,
     towers_of,
 )
+from embedlab.condition import condition
 from embedlab.errors import EmbedlabError, OperatorError
-from embedlab.export import conditioned, recipe
+from embedlab.export import recipe
 
 PROMPT = "A picture of a puppy"
 EDIT = (Interpolate("puppy", "skunk", 0.5), Scale({"role": "pad"}, 0.5, "hidden"))
@@ -49,8 +50,8 @@ def test_a_pipeline_that_is_handed_our_embeds_draws_our_picture(model, pipeline,
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     cell = Cell(prompt, EDIT, guidance=Guidance(3, negative), sampler=Sampler("ddim", steps=3))
     embeds = prompt_embeds(cell, towers_of(pipeline))
-    told, plain = conditioned(cell, model.towers)
-    for name, own in (("prompt_embeds", told), ("negative_prompt_embeds", plain)):
+    (one,) = condition([cell], model.towers)
+    for name, own in (("prompt_embeds", one.cond), ("negative_prompt_embeds", one.uncond)):
         assert embeds[name].shape == embeds["prompt_embeds"].shape, "of one length"
         if negative is not None:
             torch.testing.assert_close(embeds[name][0, : len(own.hidden)], own.hidden, atol=1e-5, rtol=0)

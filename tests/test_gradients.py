@@ -24,8 +24,7 @@ from embedlab import (
 )
 from embedlab.guidance import guided
 from embedlab.images import decode
-from embedlab.metrics import clip_scores
-from embedlab.metrics.clip_score import image_features, text_features
+from embedlab.metrics.clip_score import clip_scores, image_features, text_features
 from embedlab.sampler import generators, noise, sample
 
 PROMPT = "a picture of a puppy"

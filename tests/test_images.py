@@ -153,7 +153,7 @@ def test_numbers_that_are_no_colours_are_one_line(tmp_path):
 
 def test_a_start_takes_a_file_an_image_and_a_tensor_and_they_are_equal(tmp_path, sd1):
     from embedlab import Cell, Sampler, render
-    from embedlab.experiment import fingerprint
+    from embedlab.cell import fingerprint
 
     picture = Image.effect_noise((16, 16), 90).convert("RGB")
     picture.save(tmp_path / "in.png")

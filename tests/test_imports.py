@@ -12,11 +12,11 @@ import embedlab
 HOUSE = Path(embedlab.__file__).parent
 ARROW = (
     *("prompt", "select", "clip", "models", "embeddings", "operators", "encoder", "schedule", "guidance", "sampler"),
-    *("images", "metrics", "experiment", "explanation", "export"),
+    *("cell", "condition", "validate", "samples", "rendering", "runtime", "images", "metrics", "explanation", "export"),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (
-    ("errors", "files", "clean", "readers"),
+    ("errors", "files", "clean", "readers", "memo"),
     ARROW,
     ("tracker",),
     ("sweep",),

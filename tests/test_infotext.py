@@ -96,7 +96,7 @@ def test_sd_parsers_reads_a_picture_back(tmp_path, label):
 
 
 def test_pictures_of_a_job_carry_it(tmp_path, emoji):
-    from embedlab.experiment import Cell
+    from embedlab import Cell
 
     cell = Cell("A picture of a puppy", [Replace("puppy", "cat")], sampler=Sampler("ddim", steps=1))
     assert not carry_out([Job(find("emoji"), cell, (3,), tmp_path, CONFIG)], Store(tmp_path / ".cells")).failures

@@ -16,13 +16,14 @@ from embedlab import (
     embed_all,
     encode,
     find,
-    metrics,
     render,
     score,
 )
 from embedlab.errors import ConfigError
-from embedlab.experiment import score_names
-from embedlab.metrics.clip_score import image_features, scores_of, text_features
+from embedlab.metrics.clip_score import clip_scores, image_features, scores_of, text_features
+from embedlab.metrics.distance import latent_distance, pixel_distance
+from embedlab.metrics.score import score_names
+from embedlab.metrics.ssim import ssim
 
 
 def test_ssim_is_torchmetrics():
@@ -31,14 +32,14 @@ def test_ssim_is_torchmetrics():
         _, full = structural_similarity_index_measure(b, a, data_range=1.0, return_full_image=True)
         # torchmetrics reflects the picture at its borders; the paper, and we, leave those places out
         oracle = full[..., 5:-5, 5:-5].flatten(1).mean(1)
-        torch.testing.assert_close(metrics.ssim(a, b), oracle, atol=1e-4, rtol=0)  # float32 there, float64 here
+        torch.testing.assert_close(ssim(a, b), oracle, atol=1e-4, rtol=0)  # float32 there, float64 here
 
 
 def test_clip_score_is_the_librarys_cosine(emoji):
     """The same towers through `CLIPModel`, put together by hand."""
     pictures = torch.rand(2, 3, 128, 128)
     texts = ["a picture of a cat", "a puppy on green"]
-    scores = metrics.clip_scores(emoji.scorer, pictures, texts)
+    scores = clip_scores(emoji.scorer, pictures, texts)
     words = emoji.towers[0].tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         text = emoji.towers[0].encoder(**words).pooler_output
@@ -119,11 +120,11 @@ def test_what_is_told_of_a_prompt_does_not_depend_on_company_by_one_bit(model):
         assert torch.equal(told.pooled, alone.pooled)
 
 
-@pytest.mark.parametrize("name", ["ssim", "pixel_distance", "latent_distance"])
+@pytest.mark.parametrize("measure", [ssim, pixel_distance, latent_distance])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_distances_do_not_depend_on_company_by_one_bit(name, threads):
-    measure, before = getattr(metrics, name), torch.get_num_threads()
-    a, b = torch.rand(2, 7, 4 if name == "latent_distance" else 3, 96, 128)
+def test_distances_do_not_depend_on_company_by_one_bit(measure, threads):
+    before = torch.get_num_threads()
+    a, b = torch.rand(2, 7, 4 if measure is latent_distance else 3, 96, 128)
     torch.set_num_threads(threads)
     try:
         together = measure(a, b)

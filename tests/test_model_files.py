@@ -17,9 +17,9 @@ from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 
 from embedlab import Cell, Guidance, Sampler, Start, find, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
-from embedlab.experiment import check
 from embedlab.models import single_file as checkpoint
 from embedlab.sweep.job import Job
+from embedlab.validate import validate
 
 BLOCK = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 SECOND = "conditioner.embedders.1.model.ln_final.weight"
@@ -83,7 +83,7 @@ def soon():
 
 def drawn(source, **settings):
     cell = Cell("a puppy", sampler=Sampler("ddim", 3), guidance=Guidance(4.0), **settings)
-    check(cell, source)
+    validate(cell, source)
     return render(source.load(), [cell], [0])[0].pictures
 
 
@@ -235,7 +235,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     for cell, one in zip(cells, together, strict=True):
         torch.testing.assert_close(render(source.load(), [cell], [0])[0].pictures, one.pictures, atol=1e-5, rtol=0)
     with pytest.raises(SamplerError, match="is told the guidance scale as a number and no negative prompt"):
-        check(Cell("a puppy", guidance=Guidance(4.0, negative="a cat")), source)
+        validate(Cell("a puppy", guidance=Guidance(4.0, negative="a cat")), source)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
 def test_what_cannot_be_given_is_refused_before_weights_are_read(copied, kind, edits, message):
     folder = copied(kind, **edits)
     with pytest.raises(ModelError, match=message) as caught:
-        check(Cell("a puppy"), find(str(folder), device="cpu"))
+        validate(Cell("a puppy"), find(str(folder), device="cpu"))
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=message):
         load(str(folder), device="cpu")
@@ -307,9 +307,9 @@ def test_a_variant_is_read_where_it_is_asked_for_and_named_where_it_is_not(copie
     with pytest.raises(
         ModelError, match=r"has weights only as a variant: .*\.fp16\.safetensors; set model.variant=fp16"
     ):
-        check(Cell("a puppy"), find(str(folder)))
+        validate(Cell("a puppy"), find(str(folder)))
     with pytest.raises(ModelError, match="has no weights of variant non_ema"):
-        check(Cell("a puppy"), find(str(folder), variant="non_ema"))
+        validate(Cell("a puppy"), find(str(folder), variant="non_ema"))
     assert same(load(str(folder), device="cpu", variant="fp16"), sd1)
     (file,) = (folder / "vae").glob("*.safetensors")
     file.rename(file.with_name(file.name.replace(".fp16", "")))
@@ -352,14 +352,14 @@ def test_parts_that_a_file_lacks_come_from_where_the_settings_say(folders, writt
     path = written(kind, lambda s: {k: v for k, v in s.items() if k.startswith("model.")})
     common = {"config": str(folders[kind]), "device": "cpu"}
     with pytest.raises(ModelError, match="has no vae; it holds unet; name one: model.vae=PATH"):
-        check(Cell("a puppy"), find(path, **common))
+        validate(Cell("a puppy"), find(path, **common))
     with pytest.raises(ModelError, match="has no text encoder; it holds unet; name one: model.text_encoder=PATH"):
-        check(Cell("a puppy"), find(path, vae=str(folders[kind]), **common))
+        validate(Cell("a puppy"), find(path, vae=str(folders[kind]), **common))
     bare = {k.removeprefix("first_stage_model."): v for k, v in states[kind].items() if k.startswith("first_stage")}
     save_file({k: v.clone() for k, v in bare.items()}, tmp_path / "vae.safetensors")
     for vae in (folders[kind], folders[kind] / "vae", tmp_path / "vae.safetensors"):
         source = find(path, vae=str(vae), text_encoder=str(folders[kind]), **common)
-        check(Cell("a puppy"), source)
+        validate(Cell("a puppy"), source)
         assert same(source.load(), model)
     assert source.concluded["vae"].endswith("(by model.vae)")
 
@@ -371,7 +371,7 @@ def test_a_part_may_be_replaced_in_a_folder(folders, copied, sd1, tmp_path):
     source = find(
         str(folder), device="cpu", vae=str(folders["sd1"] / "vae"), text_encoder=str(folders["sd1"] / "text_encoder")
     )
-    check(Cell("a puppy"), source)
+    validate(Cell("a puppy"), source)
     assert same(source.load(), sd1)
     for setting in ("vae", "text_encoder"):
         with pytest.raises(ModelError, match=f"there is no model.{setting} 'nowhere/at/all'"):
@@ -416,11 +416,11 @@ def test_other_single_files_are_named(folders, written, tmp_path):
         find(str(path)).folder  # noqa: B018
     edm = written("sdxl", lambda state: {**state, "edm_mean": torch.zeros(4), "edm_std": torch.ones(4)})
     with pytest.raises(ModelError, match="noise of another form .EDM, by its key edm_mean"):
-        check(Cell("a puppy"), find(edm, config=str(folders["sdxl"])))
+        validate(Cell("a puppy"), find(edm, config=str(folders["sdxl"])))
     first = "model.diffusion_model.input_blocks.0.0.weight"
     nine = written("sd1", lambda s: {**s, first: torch.cat([s[first], s[first], s[first][:, :1]], 1)})
     with pytest.raises(ModelError, match="takes 9 channels where latents have 4: an inpainting model"):
-        check(Cell("a puppy"), find(nine, config=str(folders["sd1"])))
+        validate(Cell("a puppy"), find(nine, config=str(folders["sd1"])))
 
 
 def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from embedlab import Cell, Sampler, find, load, models, render
 from embedlab.errors import ModelError
-from embedlab.experiment import check
+from embedlab.validate import validate
 
 
 def same_weights(a, b) -> bool:
@@ -144,7 +144,7 @@ def test_configs_that_are_broken_name_the_file_or_the_key(folders, tmp_path):
         shutil.copytree(folders["sd1"], copy)
         (copy / path).write_text(text)
         with pytest.raises(ModelError, match=message):
-            check(Cell("a cat"), find(str(copy)))
+            validate(Cell("a cat"), find(str(copy)))
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from test_conf import first_of
 
 import embedlab
 from embedlab import Interpolate, Job, Store, carry_out, images
+from embedlab.cell import fingerprint
 from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
-from embedlab.experiment import fingerprint
 from embedlab.sampler import SHIPPED
 from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
 from embedlab.sweep.trust import checked, located, made, ours, true_name
@@ -326,7 +326,7 @@ TARGETS = [
     "embedlab.cli.main.os.system",
     "embedlab.models.torch.load",
     "embedlab.images.os.replace",
-    "embedlab.experiment.write_json",
+    "embedlab.cell.json.dumps",
     "embedlab.models.load",
     "embedlab.models.Source.load",
     "embedlab.sweep.config.hydra.utils.get_method",
@@ -338,7 +338,7 @@ TARGETS = [
     "embedlab.pretrain.run.main",
     "embedlab.sweep.results.Collect",
     "embedlab.operators.base.edit",
-    "embedlab.experiment.partial",
+    "embedlab.cell.partial",
     "embedlab.models.Path.touch",
     "embedlab",
     "embedlab.",

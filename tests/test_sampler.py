@@ -250,7 +250,7 @@ def test_noise_where_the_model_expects_a_picture_is_said(folders, tmp_path):
 
 
 def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weights(folders, tmp_path):
-    from embedlab.experiment import check
+    from embedlab.validate import validate
 
     for changed, scheduler, said in [
         (
@@ -284,7 +284,7 @@ def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weigh
         file = folder / "scheduler" / "scheduler_config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
         with pytest.raises(SamplerError, match=said) as caught:
-            check(Cell("a puppy", sampler=Sampler(scheduler, 5)), find(str(folder)))
+            validate(Cell("a puppy", sampler=Sampler(scheduler, 5)), find(str(folder)))
         assert "\n" not in str(caught.value)
 
 
@@ -428,16 +428,18 @@ def test_a_start_past_the_end_is_refused(tmp_path):
 
 
 def test_latents_with_nan_are_reported_and_spoil_no_neighbour(sd1, monkeypatch):
-    from embedlab import Cell, experiment
+    from embedlab import Cell, rendering
+    from embedlab.condition import condition_calls
+    from embedlab.samples import Request
 
-    own = experiment.noise
+    own = rendering.noise
     cell, at_once = Cell("a puppy", sampler=Sampler("ddim", 2)), 4
-    (good,) = experiment.render(sd1, [cell], [0, 1, 2], at_once)
+    (good,) = rendering.render(sd1, [cell], [0, 1, 2], at_once)
     spoilt = torch.tensor([1.0, float("nan"), 1.0]).view(3, 1, 1, 1)
-    monkeypatch.setattr(experiment, "noise", lambda *given: own(*given) * spoilt)
+    monkeypatch.setattr(rendering, "noise", lambda *given: own(*given) * spoilt)
     with pytest.raises(SamplerError, match="the latents of seed 1 hold NaN"):
-        experiment.render(sd1, [cell], [0, 1, 2], at_once)
-    told = experiment.tell(sd1, [experiment.calls_of(cell, sd1.scheduler)])[0]
-    drawn = experiment.draw(sd1, [(told, seed) for seed in (0, 1, 2)])
-    assert [one.whole for one in drawn] == [True, False, True]
-    assert torch.equal(drawn[2].latents, good.latents[2])
+        rendering.render(sd1, [cell], [0, 1, 2], at_once)
+    (calls,) = condition_calls(sd1, [cell])
+    samples = rendering.sample_batch(sd1, [Request(calls, seed) for seed in (0, 1, 2)])
+    assert [one.finite for one in samples] == [True, False, True]
+    assert torch.equal(samples[2].latents, good.latents[2])

@@ -47,11 +47,14 @@ from embedlab import (
     operators,
     render,
 )
+from embedlab.cell import cells_per_call, fingerprint
+from embedlab.condition import schedule_of
 from embedlab.errors import EmbedlabError
-from embedlab.experiment import check, fingerprint, schedule_of, score_names, unfold
+from embedlab.metrics.score import score_names
 from embedlab.sampler import SCHEDULERS, moments
 from embedlab.schedule import at
 from embedlab.sweep.job import explained
+from embedlab.validate import validate
 
 PROMPT = "a picture of a puppy"
 CAT = Replace("puppy", "cat")
@@ -267,19 +270,19 @@ def test_the_table_of_what_was_active_when(small, emoji):
     sampler = Sampler("heun", steps=3)
     timed = Cell(PROMPT, [During(CAT, begin=1, clock="step")], guidance=Guidance(Ramp([1, 3])), sampler=sampler)
     (made,) = render(emoji, [timed], [0])
-    table = schedule_of(made, moments(sampler.make(emoji.scheduler)))
+    table = schedule_of(made.cell, made.conditioning, moments(sampler.make(emoji.scheduler)))
     assert [row["edit"] for row in table] == ["as written", *["puppy → cat"] * 4]
     assert [row["guidance.scale"] for row in table] == pytest.approx([1, 5 / 3, 5 / 3, 7 / 3, 7 / 3])
     assert table[0]["timestep"] > table[-1]["timestep"]
-    assert schedule_of(render(emoji, [cell()], [0])[0], []) == []
+    assert schedule_of(cell(), (), []) == []
 
 
 def test_plain_cells_of_equal_settings_are_one(emoji):
     calls = moments(Sampler(steps=25).make(emoji.scheduler))
-    turning = unfold(Cell(PROMPT, [Interpolate("puppy", "cat", Alternate([0, 1]))]), calls)
+    turning = cells_per_call(Cell(PROMPT, [Interpolate("puppy", "cat", Alternate([0, 1]))]), calls)
     assert len({id(cell) for cell in turning}) == 2
     assert len({fingerprint(cell) for cell in turning}) == 2
-    ramp = unfold(Cell(PROMPT, [Interpolate("puppy", "cat", Ramp([0, 1]))]), calls)
+    ramp = cells_per_call(Cell(PROMPT, [Interpolate("puppy", "cat", Ramp([0, 1]))]), calls)
     assert len({id(cell) for cell in ramp}) == 25
 
 
@@ -327,7 +330,7 @@ def test_plain_cells_of_equal_settings_are_one(emoji):
 )
 def test_bad_schedules_are_one_clear_line(make, message):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
-        check(make(), find("emoji"))
+        validate(make(), find("emoji"))
     assert "\n" not in str(caught.value)
 
 

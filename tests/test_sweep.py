@@ -29,13 +29,13 @@ MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
 @pytest.fixture
 def drawn(monkeypatch):
     """How many pictures were made since the last look."""
-    counts, own = [0], batch.draw
+    counts, own = [0], batch.sample_batch
 
-    def draw(model, wanted, on_step=None):
-        counts[0] += len(wanted)
-        return own(model, wanted, on_step)
+    def sample_batch(model, requests, on_step=None):
+        counts[0] += len(requests)
+        return own(model, requests, on_step)
 
-    monkeypatch.setattr(batch, "draw", draw)
+    monkeypatch.setattr(batch, "sample_batch", sample_batch)
 
     def look():
         counts[0], seen = 0, counts[0]
@@ -76,7 +76,7 @@ def test_the_command_of_a_job_makes_its_picture_again(embedlab):
 
 
 def test_hydras_own_launcher_makes_the_same_pictures(embedlab):
-    from embedlab.experiment import Drawn
+    from embedlab.samples import Sample
     from embedlab.sweep.store import Store
 
     words = ["-m", *MIX, "operators.interpolate.weight=0.5,1", "guidance.scale=3,4"]
@@ -88,7 +88,7 @@ def test_hydras_own_launcher_makes_the_same_pictures(embedlab):
         assert ours[n]["key"] == theirs[n]["key"]
         for row in ours[n]["pictures"]:
             a, b = (Store(Path(folder, ".cells")).get(row["key"]) for folder in ("ours", "theirs"))
-            assert isinstance(a, Drawn)
+            assert isinstance(a, Sample)
             assert (a.latents - b.latents).abs().max() <= 1e-4
 
 
@@ -182,19 +182,19 @@ def test_what_was_logged_by_half_is_logged_anew(embedlab):
 
 
 def test_files_that_are_taken_away_while_it_runs_are_told(embedlab, monkeypatch):
-    own = batch.draw
+    own = batch.sample_batch
 
-    def draw(*words, **more):
+    def sample_batch(*words, **more):
         if Path("out/0/result.json").is_file():
             shutil.rmtree("out/0")
         return own(*words, **more)
 
-    monkeypatch.setattr(batch, "draw", draw)
+    monkeypatch.setattr(batch, "sample_batch", sample_batch)
     words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out", "at_once=1"]
     code, out, _ = embedlab(*words)
     assert code == 1
     assert " failed:\n" in out
-    monkeypatch.setattr(batch, "draw", own)
+    monkeypatch.setattr(batch, "sample_batch", own)
     assert embedlab(*words)[0] == 0
 
 
@@ -205,7 +205,7 @@ def test_what_is_stopped_says_how_it_goes_on(embedlab, monkeypatch, tmp_path, ho
         threading.Event().wait()
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.setattr(batch, "draw", interrupt)
+    monkeypatch.setattr(batch, "sample_batch", interrupt)
     code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
     assert code == 128 + how
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -330,14 +330,14 @@ def test_an_objective_that_fails_is_one_line():
 
 
 def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monkeypatch):
-    own = batch.tell
+    own = batch.condition_calls
 
-    def tell(model, schedules):
-        if any("0.5" in str(cell.operators) for calls in schedules for cell in calls):
+    def condition_calls(model, cells):
+        if any("0.5" in str(cell.operators) for cell in cells):
             raise RuntimeError("on purpose")
-        return own(model, schedules)
+        return own(model, cells)
 
-    monkeypatch.setattr(batch, "tell", tell)
+    monkeypatch.setattr(batch, "condition_calls", condition_calls)
     words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5,0.75", "hydra.sweep.dir=out"]
     code, out, _ = embedlab(*words)
     assert code == 1
@@ -346,7 +346,7 @@ def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monk
     assert {n: r["status"] for n, r in results("out").items()} == {0: "done", 1: "failed", 2: "done"}
     table = pandas.read_csv("out/results.csv")
     assert list(table.status) == ["done"] * 2 + ["failed"] * 2 + ["done"] * 2
-    monkeypatch.setattr(batch, "tell", own)
+    monkeypatch.setattr(batch, "condition_calls", own)
     drawn()
     assert embedlab(*words)[0] == 0
     assert drawn() == 2, "what failed, and nothing else"
@@ -650,11 +650,11 @@ def test_two_jobs_in_one_folder(embedlab, tmp_path):
     code = (
         "import sys; sys.argv = ['embedlab', *sys.argv[1:]]\n"
         "from embedlab.cli import main as app\nfrom embedlab.sweep import run as batch\n"
-        "own = batch.draw\n"
-        "def draw(*words, **more):\n"
+        "own = batch.sample_batch\n"
+        "def sample_batch(*words, **more):\n"
         "    print('drawing', flush=True); input()\n"
         "    return own(*words, **more)\n"
-        "batch.draw = draw\n"
+        "batch.sample_batch = sample_batch\n"
         "app.main()"
     )
     words = ["sampler.steps=1", "seeds=[0]", "tracker=silent", "at_once=1", "hydra.run.dir=out"]

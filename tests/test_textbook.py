@@ -46,7 +46,7 @@ def test_the_textbook_edit_gives_the_same_embeddings_and_latents(folders, sd1):
         "A picture of a puppy", (Replace("puppy", by="cat"),), guidance=Guidance(7.5), sampler=Sampler("lms", 12)
     )
     made = render(sd1, [cell], [32])[0]
-    torch.testing.assert_close(made.told[0].conditioning.hidden, hidden, atol=1e-5, rtol=0)
+    torch.testing.assert_close(made.conditioning[0].cond.hidden, hidden, atol=1e-5, rtol=0)
     torch.testing.assert_close(made.latents, latents, atol=1e-5, rtol=1e-5)
     unedited = render(sd1, [cell.baseline()], [32])[0]
     assert not torch.allclose(unedited.latents, latents, atol=1e-3), "the edit changes the picture"

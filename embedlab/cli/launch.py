@@ -19,6 +19,7 @@ from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from embedlab import readers
+from embedlab.cell import fingerprint
 from embedlab.clean import check_name, one_line, redact
 from embedlab.cli.compose import UNSAID, Composer, composed_once, job_in_sweep, set_hydra_node
 from embedlab.cli.messages import user_message
@@ -26,7 +27,7 @@ from embedlab.cli.objective import check_objective, check_search, is_search, job
 from embedlab.cli.resume import quoted, write_plan
 from embedlab.cli.session import Session, rollback
 from embedlab.errors import ConfigError, listed
-from embedlab.experiment import fingerprint, scored_words
+from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, finished, inspect, make_room, of_sweep, state_of

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from embedlab.errors import ConfigError, EmbedlabError, contained, listed
-from embedlab.experiment import score_names
+from embedlab.metrics.score import score_names
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import Job, reason_of
 

@@ -84,6 +84,21 @@ class Model:
         return self.unet.device
 
     @property
+    def factor(self) -> int:
+        """How many pixels a latent spans, a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size(self) -> int:
+        """The side of the pictures that it was trained on, in pixels."""
+        return self.unet.config.sample_size * self.factor
+
+    @property
+    def levels(self) -> int:
+        """How often the UNet halves a picture, and once more."""
+        return len(self.unet.config.block_out_channels)
+
+    @property
     def size_conditioned(self) -> bool:
         """Whether the UNet is told picture sizes and a pooled text, as SDXL's is."""
         return self.unet.config.addition_embed_type == "text_time"
@@ -329,6 +344,11 @@ class Source:
     def size(self) -> int:
         """The side of the pictures that the model was trained on, in pixels."""
         return self.sample_size * self.factor
+
+    @property
+    def levels(self) -> int:
+        """How often the UNet halves a picture, and once more."""
+        return len(self.told("unet", "block_out_channels"))
 
     @cached_property
     def sample_size(self) -> int:

@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from embedlab import images
+from embedlab.cell import Cell
 from embedlab.errors import ConfigError
-from embedlab.experiment import Cell, render
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Scorer, find, tokenizer
 from embedlab.pretrain import bars, captions, drawings, eye, recipe, scenes, world
 from embedlab.pretrain.loop import Schedule, fit
 from embedlab.pretrain.stages import psnr
+from embedlab.rendering import render
 
 SEEDS = tuple(range(8))
 

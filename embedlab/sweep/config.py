@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from embedlab.errors import ConfigError, contained, listed
 
 if TYPE_CHECKING:
-    from embedlab.experiment import Cell
+    from embedlab.cell import Cell
 
 PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
 HERE = Path(__file__).resolve().parent.parent
@@ -168,7 +168,7 @@ def quoted(word: str) -> str:
 
 def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:
     """The cell that a config describes."""
-    from embedlab.experiment import Cell
+    from embedlab.cell import Cell
 
     config = complete(config)
     return Cell(

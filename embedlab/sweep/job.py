@@ -15,32 +15,22 @@ from typing import Any
 from PIL import Image
 
 from embedlab import images, readers
+from embedlab.cell import Cell, cells_per_call, denoiser_calls, fingerprint
 from embedlab.clean import redact
+from embedlab.condition import schedule_of
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
-from embedlab.experiment import (
-    Cell,
-    Eyes,
-    Metrics,
-    Rendered,
-    check,
-    check_at_once,
-    check_scored,
-    fingerprint,
-    schedule_of,
-    score,
-    score_names,
-    scored_words,
-    times_of,
-    unfold,
-)
 from embedlab.explanation import Explanation, explain
 from embedlab.export import edited_rows, prompt_embeds, save_embeds
 from embedlab.images.infotext import infotext
+from embedlab.metrics.score import FeatureCache, Metrics, check_scored, score, score_names, scored_words
 from embedlab.models import Model, Source
+from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, noise_of
+from embedlab.samples import Rendered
 from embedlab.schedule import timed
 from embedlab.sweep.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
 from embedlab.tracker import Run, Silent, Tracker, begin_anew, check_tracker, opened
+from embedlab.validate import validate
 
 UNTOLD = ("file", "baseline", "key", "batch", "runtime")  # of a picture's row: what no table of a tracker shows
 
@@ -81,8 +71,8 @@ class Job:
     @cached_property
     def notes(self) -> list[str]:
         """What to mind of its texts and steps; what is wrong with its cell is raised here, before weights are read."""
-        notes = [note for tokens in check(self.cell, self.source) for note in tokens.notes()]
-        if note := noise_of(times_of(self.cell, self.source.scheduler), self.cell.start):
+        notes = [note for tokens in validate(self.cell, self.source) for note in tokens.notes()]
+        if note := noise_of(denoiser_calls(self.cell, self.source.scheduler), self.cell.start):
             notes.append(note)
         return list(dict.fromkeys(notes))
 
@@ -203,7 +193,7 @@ def make_room(job: Job) -> None:
 def finish(
     job: Job,
     model: Model,
-    eyes: Eyes,
+    features: FeatureCache,
     before: Rendered | None,
     after: Rendered | None,
     faults: Mapping[int, str],
@@ -228,9 +218,9 @@ def finish(
         save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
         save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
     if before is not None and after is not None:
-        rows, whole = score(model, before, after, job.scoring, eyes)
-        schedule = schedule_of(after, times_of(job.cell, model.scheduler))
-        told = eyes.explain(after.told[-1].cell)
+        rows, whole = score(model, before, after, job.scoring, features)
+        schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
+        told = features.explain(before.conditioning[-1], after.conditioning[-1])
         notes = list(dict.fromkeys([*notes, *told.notes]))
         strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
         if model.concepts and strange:
@@ -356,9 +346,9 @@ def axes_of(job: Job) -> dict[str, Any]:
 
 def explained(job: Job) -> str:
     """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
-    check(job.cell, job.source)
-    times = times_of(job.cell, job.source.scheduler)
-    cells = unfold(job.cell, times)
+    validate(job.cell, job.source)
+    times = denoiser_calls(job.cell, job.source.scheduler)
+    cells = cells_per_call(job.cell, times)
     towers, words = job.source.towers(), job.source.names("words")
     about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
     if note := noise_of(times, job.cell.start):

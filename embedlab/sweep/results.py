@@ -19,6 +19,7 @@ from typing import Any
 from embedlab import readers
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import write as write_file
+from embedlab.metrics.titles import format_score, title_of
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
 CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
@@ -323,35 +324,7 @@ def table(results: Sequence[dict[str, Any]], most: int = 60) -> str:
     return "\n".join(lines)
 
 
-TITLES = {
-    "change/cosine": ("similarity to unedited", "CLIP"),
-    "change/ssim": ("similarity to unedited", "SSIM"),
-    "change/pixels": ("distance from unedited", "pixels"),
-    "change/latents": ("distance from unedited", "latents"),
-    "rows/edited": ("", "token rows edited"),
-    "rows/distance": ("", "token rows' distance"),
-}
-
-
-def title_of(key: str) -> tuple[str, str]:
-    """A score as people say it: what it belongs to, where that is said once for several, and its name.
-
-    >>> title_of("change/ssim"), title_of("clip_score/cat"), title_of("closest/cat")
-    (('similarity to unedited', 'SSIM'), ('', 'CLIP cat'), ('', 'is cat'))
-    """
-    return TITLES.get(key, ("", key.replace("clip_score/", "CLIP ").replace("closest/", "is ")))
-
-
 def shown_scores(results: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> list[str]:
     """The scores that say something, each once: against the unedited picture only where something was edited."""
     edited = any(result.get("label") != AS_WRITTEN for result in results)
     return [key for key in dict.fromkeys(keys) if edited or not key.startswith("change/")]
-
-
-def format_score(key: str, value: float | None) -> str:
-    """A score as people read it: CLIPScores with one digit, shares in percent."""
-    if value is None:
-        return "–"
-    if key.startswith("clip_score/"):
-        return f"{value:.1f}"
-    return f"{100 * value:.0f}%" if key.startswith("closest/") else f"{value:.3f}"

@@ -18,21 +18,13 @@ from typing import Any, Protocol
 
 import torch
 
+from embedlab.cell import Cell, fingerprint, picture_size
+from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import EmbedlabError, check_kind, check_list
-from embedlab.experiment import (
-    FAULT,
-    Cell,
-    Drawn,
-    Eyes,
-    Told,
-    Wanted,
-    calls_of,
-    draw,
-    fingerprint,
-    gathered,
-    tell,
-)
+from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
+from embedlab.rendering import batch_key, sample_batch
+from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
 from embedlab.sweep.job import Job, fail, finish, logged, make_room, reason_of
 from embedlab.sweep.store import Store, write_json
 from embedlab.tracker import Silent
@@ -273,7 +265,7 @@ class _Line:
         log: Log,
     ):
         self.model, self.jobs, self.store, self.watch, self.outcome, self.log = model, jobs, store, watch, outcome, log
-        self.eyes = Eyes(model)
+        self.features = FeatureCache(model)
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
         unet = model.unet
         name = f"{model.name} {unet.dtype} {unet.device} {torch.get_num_threads()} threads {os.uname().nodename}"
@@ -283,7 +275,7 @@ class _Line:
         self.waits = {n: {key for keys in jobs[n].pictures.values() for key in keys} for n in numbers}
         self.left = {n: set(keys) for n, keys in self.waits.items()}
         self.faults: dict[str, str] = {}  # by key of the picture
-        self.told: dict[str, tuple[Told, ...]] = {}
+        self.conditioning: dict[str, tuple[CallConditioning, ...]] = {}
         self.uses = dict.fromkeys((name for n in numbers for name in self._names(n)), 0)
         for n in numbers:
             for name in self._names(n):
@@ -304,16 +296,17 @@ class _Line:
 
     def run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
         """Everything, in the order asked for; what can share a call waits for company, and no longer."""
-        pools: dict[Any, list[tuple[Picture, Wanted]]] = {}
+        pools: dict[Any, list[tuple[Picture, Request]]] = {}
         for part in (pictures[k : k + TOLD_AT_ONCE] for k in range(0, len(pictures), TOLD_AT_ONCE)):
             self._tell(part)
             for picture in part:
                 name = fingerprint(picture.cell)
                 if picture.key not in missing:
                     self._made(picture)
-                elif name in self.told and not self._is_twin(picture):
-                    want = (self.told[name], picture.seed)
-                    pools.setdefault(self._alike(want), []).append((picture, want))
+                elif name in self.conditioning and not self._is_twin(picture):
+                    request = Request(self.conditioning[name], picture.seed)
+                    key = batch_key(request.cell, self.model, request.conditioning)
+                    pools.setdefault(key, []).append((picture, request))
             for (size, *_), pool in pools.items():
                 while len(pool) >= self._pace(size).size:
                     self._draw([pool.pop(0) for _ in range(self._pace(size).size)])
@@ -327,8 +320,8 @@ class _Line:
         first = self.first.setdefault((self.content[name], picture.seed), picture)
         if first is picture:
             return False
-        if (drawn := self.store.get(first.key)) is not None:
-            self._copy(picture, drawn)
+        if (sample := self.store.get(first.key)) is not None:
+            self._copy(picture, sample)
             self._made(picture)
         elif first.key in self.faults:
             self.faults[picture.key] = self.faults[first.key]
@@ -337,29 +330,23 @@ class _Line:
             self.twins.setdefault(first.key, []).append(picture)
         return True
 
-    def _alike(self, want: Wanted) -> Any:
-        cell = want[0][0].cell
-        shapes = [(len(c.conditioning.hidden), len(c.plain.hidden), c.cell.guidance.scale == 1) for c in want[0]]
-        return (cell.size, cell.sampler, cell.start, *shapes)
-
     def _tell(self, pictures: Sequence[Picture]) -> None:
         """Encode what is told of some pictures; a cell of which that cannot be done spoils its own jobs alone."""
         cells = {fingerprint(picture.cell): picture.cell for picture in pictures}
-        new = {name: cell for name, cell in cells.items() if name not in self.told and self.uses[name]}
+        new = {name: cell for name, cell in cells.items() if name not in self.conditioning and self.uses[name]}
         if not new:
             return
-        schedule = self.model.scheduler
         try:
-            self.told |= zip(new, tell(self.model, [calls_of(cell, schedule) for cell in new.values()]), strict=True)
+            self.conditioning |= zip(new, condition_calls(self.model, list(new.values())), strict=True)
         except Exception:  # one of them: which?
             for name, cell in new.items():
                 try:
-                    self.told[name] = tell(self.model, [calls_of(cell, schedule)])[0]
+                    self.conditioning[name] = condition_calls(self.model, [cell])[0]
                 except Exception as error:
                     for n in [n for n in self.left if name in self._names(n)]:
                         self._spoil(n, reason_of(error))
-        for name in new.keys() & self.told.keys():
-            self.content[name] = told_as(self.told[name])
+        for name in new.keys() & self.conditioning.keys():
+            self.content[name] = conditioning_hash(self.conditioning[name], self.model)
 
     def _spoil(self, number: int, reason: str) -> None:
         """Nothing of a job can be made."""
@@ -367,19 +354,19 @@ class _Line:
         _failed(self.jobs[number], reason, self.outcome, self.watch)
         self._forget(number)
 
-    def _draw(self, part: list[tuple[Picture, Wanted]]) -> None:
+    def _draw(self, part: list[tuple[Picture, Request]]) -> None:
         """One batch; halved while it does not fit, and one by one when it fails otherwise."""
-        part = [(picture, want) for picture, want in part if any(n in self.left for n in picture.jobs)]
+        part = [(picture, request) for picture, request in part if any(n in self.left for n in picture.jobs)]
         for picture, _ in (there := [pair for pair in part if pair[0].key in self.store]):
             self._made(picture)  # somebody else made it meanwhile
         part = [pair for pair in part if pair not in there]
         if not part:
             return
-        pace, start = self._pace(part[0][0].cell.size), time.perf_counter()
+        pace, start = self._pace(picture_size(part[0][0].cell, self.model)), time.perf_counter()
         try:
-            calls, step = len(part[0][1][0]), count(1)
-            drawn = draw(
-                self.model, [want for _, want in part], lambda _: self.watch.stepped(len(part), next(step), calls)
+            calls, step = len(part[0][1].conditioning), count(1)
+            samples = sample_batch(
+                self.model, [request for _, request in part], lambda _: self.watch.stepped(len(part), next(step), calls)
             )
         except Exception as error:
             if len(part) > 1:
@@ -398,11 +385,11 @@ class _Line:
             self._made(part[0][0])
             return
         took = time.perf_counter() - start
-        rows = sum(1 if told.cell.guidance.scale == 1 else 2 for _, (calls, _) in part for told in calls)
+        rows = sum(1 if c.cell.guidance.scale == 1 else 2 for _, request in part for c in request.conditioning)
         pace.took(len(part), rows, took)
         self.watch.drew(len(part), rows, took, start - self.clock)
         self.clock = time.perf_counter()
-        for (picture, _), one in zip(part, drawn, strict=True):
+        for (picture, _), one in zip(part, samples, strict=True):
             self._keep(picture, one)
         self._look([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
@@ -410,22 +397,22 @@ class _Line:
 
     def _look(self, keys: Sequence[str]) -> None:
         """Let the scorer see a batch at once; the jobs' scores then find what it saw."""
-        kept = [drawn.picture for key in keys if (drawn := self.store.get(key)) is not None]
+        kept = [sample.picture for key in keys if (sample := self.store.get(key)) is not None]
         if kept and self.model.scorer is not None:
-            self.eyes.pictures(torch.stack(kept))
+            self.features.pictures(torch.stack(kept))
 
-    def _keep(self, picture: Picture, drawn: Drawn) -> None:
-        if not drawn.whole:
-            self.faults[picture.key] = f"the latents of seed {picture.seed} {FAULT}"
+    def _keep(self, picture: Picture, sample: Sample) -> None:
+        if not sample.finite:
+            self.faults[picture.key] = f"the latents of seed {picture.seed} {NOT_FINITE}"
             return
         try:
-            self.store.put(picture.key, drawn)
+            self.store.put(picture.key, sample)
         except OSError as error:
             self.faults[picture.key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
 
-    def _copy(self, picture: Picture, drawn: Drawn) -> None:
+    def _copy(self, picture: Picture, sample: Sample) -> None:
         """Keep a picture that came out as another did."""
-        self._keep(picture, drawn)
+        self._keep(picture, sample)
         self.watch.drew(1, 0, 0.0, 0.0)
 
     def _made(self, picture: Picture) -> None:
@@ -433,8 +420,8 @@ class _Line:
         for twin in self.twins.pop(picture.key, ()):
             if picture.key in self.faults:
                 self.faults[twin.key] = self.faults[picture.key]
-            elif (drawn := self.store.get(picture.key)) is not None:
-                self._copy(twin, drawn)
+            elif (sample := self.store.get(picture.key)) is not None:
+                self._copy(twin, sample)
             self._made(twin)
         for n in picture.jobs:
             if n in self.left:
@@ -448,7 +435,7 @@ class _Line:
         try:
             make_room(job)
             faults: dict[int, str] = {}
-            kept: dict[int, tuple[Drawn, Drawn]] = {}
+            kept: dict[int, tuple[Sample, Sample]] = {}
             for seed, keys in job.pictures.items():
                 pair = tuple(self.store.get(key) for key in keys)
                 if bad := [self.faults[key] for key in keys if key in self.faults]:
@@ -459,12 +446,12 @@ class _Line:
                     kept[seed] = (pair[0], pair[1])
             before = after = None
             if kept:
-                plain, mine = (job.cell.baseline(), job.cell)
+                seeds, pairs = list(kept), list(zip(*kept.values(), strict=True))
                 before, after = (
-                    gathered(cell, list(kept), [pair[k] for pair in kept.values()], self.told[fingerprint(cell)])
-                    for k, cell in enumerate((plain, mine))
+                    stack_samples(cell, seeds, samples, self.conditioning[fingerprint(cell)])
+                    for cell, samples in zip((job.cell.baseline(), job.cell), pairs, strict=True)
                 )
-            result = finish(job, self.model, self.eyes, before, after, faults, self.watch.note)
+            result = finish(job, self.model, self.features, before, after, faults, self.watch.note)
         except Exception as error:
             _failed(job, reason_of(error), self.outcome, self.watch)
         else:
@@ -482,18 +469,18 @@ class _Line:
         for name in self._names(number):
             self.uses[name] -= 1
             if not self.uses[name]:
-                self.told.pop(name, None)
+                self.conditioning.pop(name, None)
 
 
-def told_as(calls: Sequence[Told]) -> str:
-    """A hash of all that the UNet is told of a picture but its noise: conditionings, scales, and how it is sampled."""
+def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
+    """A hash of all that a picture is made of but its noise: conditionings, scales, and how it is sampled."""
     known: dict[int, str] = {}
-    for told in calls:
-        if id(told) not in known:
-            tensors = (told.conditioning.hidden, told.conditioning.pooled, told.plain.hidden, told.plain.pooled)
-            known[id(told)] = fingerprint([*tensors, float(told.cell.guidance.scale)])
+    for one in calls:
+        if id(one) not in known:
+            tensors = (one.cond.hidden, one.cond.pooled, one.uncond.hidden, one.uncond.pooled)
+            known[id(one)] = fingerprint([*tensors, float(one.cell.guidance.scale)])
     cell = calls[0].cell
-    return fingerprint([[known[id(told)] for told in calls], cell.sampler, cell.start, cell.size])
+    return fingerprint([[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)])
 
 
 class Log:

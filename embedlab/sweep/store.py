@@ -26,11 +26,12 @@ from torch import Tensor
 
 import embedlab
 from embedlab import readers
+from embedlab.cell import Cell, fingerprint
 from embedlab.clean import check_name, redact
 from embedlab.errors import ConfigError
-from embedlab.experiment import Cell, Drawn, fingerprint
 from embedlab.files import write
 from embedlab.models import Source, pick_device, pick_dtype
+from embedlab.samples import Sample
 
 FORMAT = 1  # of result.json, sweep.json and the settings inside a PNG
 
@@ -98,7 +99,7 @@ class Store:
     def __init__(self, folder: Path, remember: int = 64):
         self.folder = Path(folder)
         self.remember = remember
-        self._recent: OrderedDict[str, Drawn] = OrderedDict()
+        self._recent: OrderedDict[str, Sample] = OrderedDict()
 
     def path(self, key: str) -> Path:
         """Where a picture is, once it is finished."""
@@ -107,7 +108,7 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
 
-    def get(self, key: str) -> Drawn | None:
+    def get(self, key: str) -> Sample | None:
         """A finished picture as it was kept; None where there is none, or only a file that cannot be read."""
         if key not in self._recent:
             try:
@@ -117,20 +118,20 @@ class Store:
         self._recent.move_to_end(key)
         return self._recent[key]
 
-    def put(self, key: str, drawn: Drawn) -> Drawn:
+    def put(self, key: str, drawn: Sample) -> Sample:
         """Keep a picture; answers with it as it was kept."""
         data = packed(drawn, key)
         write(self.path(key), data)
         return self._keep(key, unpacked(data, key))
 
-    def _keep(self, key: str, drawn: Drawn) -> Drawn:
+    def _keep(self, key: str, drawn: Sample) -> Sample:
         self._recent[key] = drawn
         while len(self._recent) > self.remember:
             self._recent.popitem(last=False)
         return drawn
 
 
-def packed(drawn: Drawn, key: str) -> bytes:
+def packed(drawn: Sample, key: str) -> bytes:
     """A picture, its latents, its kept steps and its key as one safetensors file; pictures are PNGs in it."""
     tensors = {"picture": as_png(drawn.picture), "latents": drawn.latents.contiguous()}
     for n, (_, latents, x0) in enumerate(drawn.steps):
@@ -140,7 +141,7 @@ def packed(drawn: Drawn, key: str) -> bytes:
     return save(tensors, {"about": json.dumps({**about, "checksum": checksum_of(about, tensors)})})
 
 
-def unpacked(data: bytes, key: str) -> Drawn:
+def unpacked(data: bytes, key: str) -> Sample:
     """The other way; ValueError for the picture of another key, and for one that is not as it was kept."""
     tensors = load(data)
     size = int.from_bytes(data[:8], "little")
@@ -151,7 +152,7 @@ def unpacked(data: bytes, key: str) -> Drawn:
         raise ValueError("the picture is not as it was kept")
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
     shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
-    return Drawn(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), about["runtime"])
+    return Sample(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), about["runtime"])
 
 
 def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -27,7 +27,7 @@ from embedlab.errors import ConfigError, EmbedlabError, public_name
 from embedlab.sweep.config import SETTINGS, cell_of, conf_dir, part_of
 
 if TYPE_CHECKING:
-    from embedlab.experiment import Cell
+    from embedlab.cell import Cell
     from embedlab.models import Source
 
 TARGET = "_target_"

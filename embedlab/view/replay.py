@@ -11,12 +11,16 @@ import numpy as np
 from PIL import Image
 
 from embedlab import images
+from embedlab.cell import Cell, picture_size
+from embedlab.condition import condition_calls
 from embedlab.errors import ConfigError, PictureError
-from embedlab.experiment import Cell, calls_of, check, draw, tell
 from embedlab.models import Source
-from embedlab.sampler import check_seeds, check_size, found
+from embedlab.rendering import sample_batch
+from embedlab.sampler import check_seeds, found
+from embedlab.samples import Request
 from embedlab.sweep.store import versions
 from embedlab.sweep.trust import made
+from embedlab.validate import validate
 from embedlab.view.metadata import Metadata, read_metadata, short_texts
 
 
@@ -98,10 +102,9 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     """
     metadata = read_metadata(path)
     source, cell = recorded_cell(metadata, path, trust)
-    check(cell, source)
+    validate(cell, source)
     (seed,) = check_seeds([metadata.seed])
-    levels = len(source.told("unet", "block_out_channels"))
-    height, width = check_size(cell.size, source.size, source.factor, levels)
+    height, width = picture_size(cell, source)
     first = metadata.picture
     if first.size != (width, height):
         raise PictureError(
@@ -109,9 +112,9 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
             "it was resized since."
         )
     model = source.load()
-    (calls,) = tell(model, [calls_of(cell if metadata.edited else cell.baseline(), model.scheduler)])
+    (calls,) = condition_calls(model, [cell if metadata.edited else cell.baseline()])
     position, size = metadata.batch
-    again = draw(model, [(calls, seed)] * size)[position]
+    again = sample_batch(model, [Request(calls, seed)] * size)[position]
     (picture,) = images.to_pil(again.picture[None])
     then, now = metadata.runtime, short_texts(dict(again.runtime))
     changes = {name: (then[name], now[name]) for name in then if now.get(name, then[name]) != then[name]}

@@ -12,7 +12,7 @@ import traceback
 import torch
 import transformers.models.clip  # noqa: F401
 
-from embedlab import experiment
+from embedlab import samples
 from embedlab.cli import (
     launch,  # noqa: F401
     progress,  # noqa: F401
@@ -31,8 +31,8 @@ def child(words: list[str], ledger: str) -> None:
     """Become embedlab."""
     own = store.Store.put
 
-    def put(self: store.Store, key: str, drawn: experiment.Drawn) -> experiment.Drawn:
-        kept = own(self, key, drawn)
+    def put(self: store.Store, key: str, sample: samples.Sample) -> samples.Sample:
+        kept = own(self, key, sample)
         with open(ledger, "a") as file:
             file.write(key + "\n")
         return kept

@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images, readers
+from embedlab.cell import Cell
 from embedlab.errors import ConfigError, EmbedlabError
-from embedlab.experiment import Cell, check, render
 from embedlab.metrics.clip_score import image_features
 from embedlab.models import Source
+from embedlab.rendering import render
 from embedlab.sweep.trust import made
 from embedlab.view.film.pace import chord_lengths, even_values, evenness, paced
 from embedlab.view.film.tracks import Track, Tracks, check_alone, with_setting
@@ -119,7 +120,7 @@ class Renderer:
                 source, cell = made(with_setting(config, self.tracks.key, plain_number(value)), self.trust)
                 cells.setdefault(source, []).append((value, cell))
             for source, pairs in cells.items():
-                check(pairs[0][1], source)
+                validate(pairs[0][1], source)
                 done = render(source.load(), [cell for _, cell in pairs], seeds, on_step=self.on_step)
                 for (value, _), one in zip(pairs, done, strict=True):
                     rendered |= {(value, n): p for n, p in zip(numbers, images.to_pil(one.pictures), strict=True)}

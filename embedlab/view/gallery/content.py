@@ -14,7 +14,8 @@ from typing import Any
 from embedlab import readers
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
-from embedlab.sweep.results import axes, collect, label, short, shown_scores, split, title_of, unread
+from embedlab.metrics.titles import name_of
+from embedlab.sweep.results import axes, collect, label, short, shown_scores, split, unread
 
 STATES = ("done", "failed", "pending")
 NOWHERE = "–"  # the value of a setting that a job was not given
@@ -288,16 +289,6 @@ def inside(folder: Path, name: Any) -> bool:
 def score_like(row: dict[str, Any], key: str) -> bool:
     """Whether a value of a picture's row is a score."""
     return key != "seed" and number(row[key]) is not None
-
-
-def name_of(key: str) -> str:
-    """A score as people say it.
-
-    >>> name_of("clip_score/cat"), name_of("change/ssim"), name_of("closest/cat"), name_of("rows/edited")
-    ('CLIP cat', 'similarity to unedited (SSIM)', 'is cat', 'token rows edited')
-    """
-    of, name = title_of(key)
-    return f"{of} ({name})" if of else name.replace("/", " ").replace("_", " ")
 
 
 # ── details of a job, read when it is opened ──────────────────────────────────────────────────────────────────────

@@ -1,0 +1,173 @@
+"""A cell: everything that a picture depends on, but for the model and the seed; and how cells are told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embedlab.encoder import Encoder
+from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, public_name
+from embedlab.guidance import Guidance
+from embedlab.memo import Memo
+from embedlab.models import Model, Source
+from embedlab.operators.base import named
+from embedlab.sampler import Sampler, Start, check_size, rehearsed
+from embedlab.schedule import Moment, Timed, at, curves, timed, within
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that a picture depends on, but for the model and the seed.
+
+    prompt: a text of any length. operators: the edits, applied in order; none are a picture without an edit.
+    encoder, guidance, sampler, start: their settings (`Encoder`, `Guidance`, `Sampler`, `Start`).
+    size: one side or (height, width) in pixels, multiples of the model's VAE factor; left out, what it was trained on.
+
+    The prompt and settings of operators, encoder and guidance may change over time (`embedlab.schedule`).
+
+    Raises PromptError for a prompt that is no text, OperatorError for operators that are none, else ConfigError.
+
+    >>> from embedlab import Replace
+    >>> cell = Cell("a puppy", [Replace("puppy", "cat")])
+    >>> cell.label, cell.baseline().label
+    ('puppy → cat', 'as written')
+    """
+
+    prompt: Any
+    operators: tuple[Any, ...] = ()
+    encoder: Encoder = field(default_factory=Encoder)
+    guidance: Guidance = field(default_factory=Guidance)
+    sampler: Sampler = field(default_factory=Sampler)
+    start: Start = field(default_factory=Start)
+    size: tuple[int, int] | int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str | Timed):
+            raise PromptError(f"a prompt is a text; {self.prompt!r} is none, but 'prompt=\"{self.prompt}\"' is.")
+        if callable(self.operators) or isinstance(self.operators, str):
+            raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
+        if not isinstance(self.operators, list | tuple):
+            raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
+        object.__setattr__(self, "operators", tuple(self.operators))
+        for operator in self.operators:
+            if not callable(operator) or isinstance(operator, type | partial):
+                raise OperatorError(
+                    f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
+                )
+        for part in within(self.operators):
+            if isinstance(stage := getattr(part, "__dict__", {}).get("stage"), Timed):
+                raise OperatorError(
+                    f"stage is {stage}; it is the one setting that cannot change over time. Take a Switch of operators."
+                )
+        if fixed := [name for name in ("sampler", "start", "size") if timed(getattr(self, name))]:
+            raise ConfigError(f"{fixed[0]} cannot change over time; prompt, operators, encoder and guidance can.")
+        for name, kind in (("encoder", Encoder), ("guidance", Guidance), ("sampler", Sampler), ("start", Start)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
+
+    @property
+    def label(self) -> str:
+        """The edit in a few characters."""
+        return ", ".join(named(operator) for operator in self.operators) or "as written"
+
+    @property
+    def text(self) -> str:
+        """The prompt; of one that changes over time, what it ends with."""
+        prompt = self.prompt
+        while isinstance(prompt, Timed):
+            prompt = prompt.values[-1]  # type: ignore[attr-defined]
+        return str(prompt)
+
+    def baseline(self) -> Cell:
+        """The same cell with no edit: its pictures share their seeds with the edited ones."""
+        return replace(self, operators=())
+
+
+def picture_size(cell: Cell, model: Model | Source) -> tuple[int, int]:
+    """Height and width of a cell's pictures in pixels; SamplerError for a size that the model cannot make."""
+    return check_size(cell.size, model.size, model.factor, model.levels)
+
+
+_CALLS = Memo(64)  # a sweep's cells mostly share their schedule
+
+
+def denoiser_calls(cell: Cell, scheduler: Mapping[str, Any]) -> tuple[Moment, ...]:
+    """Step and noise level of each call of the denoiser that a cell will make, with a model's scheduler config.
+
+    Raises SamplerError for a schedule that cannot be run.
+    """
+    sampler, start = cell.sampler, cell.start
+    key = fingerprint([sampler, start.picture is None, start.first(sampler.steps), start.warmup, scheduler])
+    return _CALLS([key], lambda _: [tuple(rehearsed(sampler, scheduler, start))])[0]
+
+
+def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
+    """The cell of each call of the denoiser, in which nothing changes over time; equal ones are the same object.
+
+    Raises SamplerError where a time of a schedule lies past the last step.
+    """
+    if not timed(cell):
+        return [cell] * len(calls)
+    for curve in curves(cell):
+        if past := curve.past(calls[0]):
+            raise SamplerError(f"{past}.")
+    known: dict[str, Cell] = {}
+    return [known.setdefault(fingerprint(one), one) for one in (at(cell, moment) for moment in calls)]
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of settings: dataclasses by public name and field, tensors by content, anything else by its repr.
+
+    What contains itself is known by how far up it is met again. Raises OperatorError for what cannot be told so.
+    """
+    path: list[int] = []
+
+    def described(value: Any) -> Any:
+        if id(value) in path:
+            return ["itself", len(path) - path.index(id(value))]
+        path.append(id(value))
+        try:
+            return spelled(value)
+        finally:
+            path.pop()
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, Tensor | np.ndarray):
+            return ["tensor", str(value.dtype), list(value.shape), content_of(value)]
+        name = [public_name(type(value))]
+        if dataclasses.is_dataclass(value):
+            return [*name, {f.name: described(getattr(value, f.name)) for f in dataclasses.fields(value)}]
+        if isinstance(value, Mapping):  # pairs, because the keys 5 and "5" are two
+            return ["mapping", *([described(k), described(v)] for k, v in value.items())]
+        if isinstance(value, list | tuple):
+            return [described(v) for v in value]
+        kind = type(value)
+        if kind.__repr__ is object.__repr__ and hasattr(value, "__dict__") and "<locals>" not in kind.__qualname__:
+            return [*name, described(vars(value))]  # its repr would be where it is in memory
+        if callable(value) and not isinstance(value, type) and getattr(value, "__dict__", None):
+            return [*name, repr(value), described(vars(value))]  # somebody's own operator, which may be changed
+        return repr(value)
+
+    try:
+        with contained("its repr"):
+            return hashlib.sha256(json.dumps(described(value), sort_keys=True).encode()).hexdigest()[:16]
+    except RecursionError:
+        raise OperatorError("the settings of an operator are nested too deep to be told apart.") from None
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OperatorError(f"what an operator is cannot be told from its settings and its repr: {why}") from error
+
+
+def content_of(array: Any) -> str:
+    """The SHA-256 of an array's bytes, whatever its shape."""
+    data = torch.as_tensor(array).detach().cpu().to_dense().contiguous().reshape(-1)
+    return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()

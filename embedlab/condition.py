@@ -1,0 +1,112 @@
+"""Cells → what each UNet call is conditioned on: the one place that embeds, edits, encodes, edits again and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from embedlab.cell import Cell, cells_per_call, denoiser_calls, fingerprint
+from embedlab.clip import Tower
+from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
+from embedlab.errors import OperatorError
+from embedlab.models import Model
+from embedlab.operators.base import edit, edit_encoded
+from embedlab.schedule import Moment, timed
+
+
+@dataclass(frozen=True)
+class CallConditioning:
+    """What a UNet call is conditioned on for one picture, and what that was made from.
+
+    cell: the cell of this call, in which nothing changes over time. original, edited: its rows before each text
+    encoder (`Embeddings`), before and after the operators. cond, uncond: the conditionings of the edited prompt and of
+    the negative prompt, hidden states (row, width) and pooled output (joint).
+    """
+
+    cell: Cell
+    original: Prompt
+    edited: Prompt
+    cond: Conditioning
+    uncond: Conditioning
+
+
+@torch.inference_mode()
+def condition(
+    cells: Sequence[Cell], towers: Sequence[Tower], zero_negative: bool = False, allow_nan: bool = False
+) -> list[CallConditioning]:
+    """What the UNet is conditioned on, for each of some cells that do not change over time.
+
+    Every distinct prompt, edit and negative prompt is encoded once; the same cell gives the same object. With
+    `zero_negative` a negative prompt that is left out is zeros (SDXL), else it is the empty prompt.
+
+    Raises ConfigError for what is no cell, PromptError and OperatorError for prompts and operators that do not fit, and
+    OperatorError where an edit makes NaN or infinite numbers, unless `allow_nan`.
+
+    >>> from embedlab import Replace, models
+    >>> (one,) = condition([Cell("a puppy", [Replace("puppy", "cat")])], models.load("emoji").towers)
+    >>> one.original[0].token.shape, one.cond.hidden.shape, one.uncond.hidden.shape
+    (torch.Size([1, 77, 96]), torch.Size([77, 96]), torch.Size([77, 96]))
+    """
+    for cell in (distinct := {id(cell): cell for cell in cells}).values():
+        check_cell(cell)
+        if timed(cell):
+            raise OperatorError("this cell changes over time; take one moment of it: at(cell, moment).")
+    found: dict[int, CallConditioning] = {}
+    for encoder in dict.fromkeys(cell.encoder for cell in distinct.values()):
+        mine = [cell for cell in distinct.values() if cell.encoder == encoder]
+        made = _condition(mine, encoder, towers, zero_negative, allow_nan)
+        found |= {id(cell): one for cell, one in zip(mine, made, strict=True)}
+    return [found[id(cell)] for cell in cells]
+
+
+def _condition(
+    cells: Sequence[Cell], encoder: Encoder, towers: Sequence[Tower], zero_negative: bool, allow_nan: bool
+) -> list[CallConditioning]:
+    names = [fingerprint([cell.prompt, cell.operators]) for cell in cells]
+    distinct = dict(zip(names, cells, strict=True))
+    texts = {cell.prompt: encoder.embed(cell.prompt, towers) for cell in distinct.values()}
+    edited = {name: edit(texts[cell.prompt], cell.operators, towers) for name, cell in distinct.items()}
+    negatives = list(dict.fromkeys(cell.guidance.negative for cell in cells))
+    others = [encoder.embed(text or "", towers) for text in negatives]
+    encoded = encoder.encode([*edited.values(), *others], towers)
+    lookup = texts_of(towers, encoder)
+    cond = {
+        name: edit_encoded(given, cell.operators, lookup)
+        for (name, cell), given in zip(distinct.items(), encoded, strict=False)
+    }
+    uncond = dict(zip(negatives, encoded[len(edited) :], strict=True))
+    if zero_negative and None in uncond:
+        uncond[None] = uncond[None].zeros()
+    for name, given in cond.items():
+        if not allow_nan and not given.finite:
+            raise OperatorError(
+                f"what '{distinct[name].label}' makes of the prompt holds NaN or infinite numbers; "
+                "its settings are too large, or this dtype is too small (model.dtype=float32)."
+            )
+    return [
+        CallConditioning(cell, texts[cell.prompt], edited[name], cond[name], uncond[cell.guidance.negative])
+        for name, cell in zip(names, cells, strict=True)
+    ]
+
+
+def condition_calls(model: Model, cells: Sequence[Cell]) -> list[tuple[CallConditioning, ...]]:
+    """What each call of the UNet is conditioned on, for each of some cells that may change over time."""
+    calls = [cells_per_call(cell, denoiser_calls(cell, model.scheduler)) for cell in cells]
+    made = iter(condition([cell for mine in calls for cell in mine], model.towers, model.zero_negative))
+    return [tuple(islice(made, len(mine))) for mine in calls]
+
+
+def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:
+    """What was active when, a row for each call of the denoiser; nothing for a cell that does not change."""
+    if not timed(cell):
+        return []
+    rows = []
+    for moment, one in zip(calls, conditioning, strict=True):
+        now, when = one.cell, {"call": moment.call, "step": moment.step, "timestep": round(moment.timestep, 4)}
+        reading = {"skip": now.encoder.skip, "guidance.scale": now.guidance.scale, "negative": now.guidance.negative}
+        rows.append({**when, "sigma": round(moment.sigma, 6), "prompt": now.prompt, "edit": now.label, **reading})
+    return rows

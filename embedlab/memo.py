@@ -1,0 +1,56 @@
+"""What was found out once need not be found out again: by key, or by table."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Memo:
+    """The last `most` answers to a question that is asked of many things at once, by key.
+
+    >>> memo = Memo(2)
+    >>> memo(["a", "bb"], lambda new: [len(key) for key in new]), memo(["bb"], lambda new: 1 / 0)
+    ([1, 2], [2])
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self._known: OrderedDict[str, Any] = OrderedDict()
+
+    def __call__(self, keys: Sequence[str], ask: Callable[[list[str]], Sequence[Any]]) -> list[Any]:
+        """The answer for each key; `ask` gets those that are new, each once, and gives their answers in order."""
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if new:
+            self._known.update(zip(new, ask(new), strict=True))
+        answers = [self._known[key] for key in keys]
+        while len(self._known) > self.most:
+            self._known.popitem(last=False)
+        return answers
+
+
+def once_per_table(measure: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Measure a table again only when it is another or has been written to; views of one are the same."""
+    import torch
+
+    known: OrderedDict[Any, tuple[Tensor, Any]] = OrderedDict()
+
+    @wraps(measure)
+    def measured(table: Tensor) -> Any:
+        if table.is_inference() or table.requires_grad:  # nobody counts what is written to it; it has a gradient
+            return measure(table)
+        key = (table.data_ptr(), table.shape, table.stride(), table.dtype, table.device, table._version)
+        if key not in known:
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks next may want gradients of other things
+                known[key] = table, measure(table)  # the table is held, so that no other can come to lie at its place
+        known.move_to_end(key)
+        while len(known) > 8:
+            known.popitem(last=False)
+        return known[key][1]
+
+    return measured

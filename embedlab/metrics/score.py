@@ -1,0 +1,206 @@
+"""What is measured of pictures and of an edit: settings, scores, their names, and what was seen before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.cell import Cell, content_of, fingerprint
+from embedlab.condition import CallConditioning
+from embedlab.errors import ConfigError, OperatorError, PromptError, check_kind, contained, listed
+from embedlab.explanation import Explanation, described
+from embedlab.memo import Memo
+from embedlab.metrics.clip_score import image_features, scores_of, text_features
+from embedlab.metrics.distance import (
+    DISTANCES,
+    conditioning_distance,
+    image_cosine,
+    latent_distance,
+    pixel_distance,
+    row_distance,
+)
+from embedlab.metrics.ssim import ssim
+from embedlab.models import Model, Source
+from embedlab.operators.base import named
+from embedlab.prompt import ids_of
+from embedlab.rendering import Rendered
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Settings of what is measured. `words` are scored each as `template` says; left out, they are the edit's words.
+
+    Raises ConfigError for a template without one `{}`, and for words that are none.
+
+    >>> Metrics(["cat", "dog", "cat"]).words
+    ('cat', 'dog')
+    """
+
+    words: tuple[str, ...] | None = None
+    template: str = "a picture of a {}"
+
+    def __post_init__(self) -> None:
+        if (
+            not isinstance(self.template, str)
+            or self.template.count("{}") != 1
+            or set("{}") & set(self.template.replace("{}", ""))
+        ):
+            raise ConfigError(f"metrics.template is {self.template!r}; it needs one {{}}, where the word goes.")
+        if self.words is None:
+            return
+        if isinstance(self.words, str) or not isinstance(self.words, Sequence):
+            raise ConfigError(f"metrics.words is {self.words!r}; it has to be a list: metrics.words=[cat,dog].")
+        if wrong := [word for word in self.words if not isinstance(word, str) or not word.strip()]:
+            raise ConfigError(f"metrics.words holds {wrong[0]!r}; each has to be a word or phrase.")
+        object.__setattr__(self, "words", tuple(dict.fromkeys(self.words)))
+
+
+def scored_words(cell: Cell, settings: Metrics) -> list[str]:
+    """The words that pictures are scored with: those asked for, or those of the edit."""
+    if settings.words is not None:
+        return list(settings.words)
+    return list(dict.fromkeys(word for operator in cell.operators for word in words_named(operator)))
+
+
+def check_scored(cell: Cell, settings: Metrics, source: Source) -> None:
+    """Refuse words that cannot be scored, before weights are read; nobody scores words where nothing sees pictures."""
+    for word in scored_words(cell, settings) if source.sees else ():
+        try:
+            ids_of(settings.template.format(word), source.tokenizers[0])
+        except PromptError as error:
+            where = "metrics.words" if settings.words is not None else "the edit; metrics.words=[…] names others"
+            raise PromptError(f"{word!r:.80} cannot be scored, a word of {where}: {error}") from None
+
+
+def words_named(operator: Any) -> tuple[str, ...]:
+    """The words that an operator wants scored; OperatorError where its `words` are none."""
+    try:
+        with contained("it"):
+            words = getattr(operator, "words", ())
+            words = words if isinstance(words, str) else tuple(words)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OperatorError(f"the words of the operator '{named(operator)}' cannot be had: {why}") from error
+    if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise OperatorError(f"the words of the operator '{named(operator)}' are {words!r:.80}, not a list of texts.")
+    return words
+
+
+class FeatureCache:
+    """What looks at pictures and texts for scores and tables, and remembers what it saw: jobs share their baselines."""
+
+    def __init__(self, model: Model, remember: int = 256):
+        self.model = model
+        self._pictures = Memo(remember)
+        self._texts = Memo(remember)
+        self._explained = Memo(remember)
+
+    def pictures(self, pictures: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image joint"]:
+        """CLIP features of pictures; those seen before are not looked at again."""
+        scorer = self.model.scorer
+        assert scorer is not None
+        keys = [content_of(picture) for picture in pictures]
+        where = {key: n for n, key in enumerate(keys)}
+        return torch.stack(
+            self._pictures(keys, lambda new: list(image_features(scorer, pictures[[where[k] for k in new]])))
+        )
+
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "text joint"]:
+        """CLIP features of texts."""
+        scorer = self.model.scorer
+        assert scorer is not None
+        return torch.stack(self._texts(texts, lambda new: list(text_features(scorer, new))))
+
+    def explain(self, before: CallConditioning, after: CallConditioning) -> Explanation:
+        """The table of a cell's tokens, of the conditionings without its edit and with it."""
+        cell = after.cell
+        key = fingerprint([cell.prompt, cell.operators, cell.encoder, cell.guidance])
+        ask = partial(described, before, after, self.model.towers, self.model.words)
+        return self._explained([key], lambda _: [ask()])[0]
+
+
+@torch.inference_mode()
+def score(
+    model: Model,
+    before: Rendered,
+    after: Rendered,
+    settings: Metrics | None = None,
+    features: FeatureCache | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Figures of each picture (by seed) and of the edit as a whole.
+
+    clip_score/…: 100·cosine with the prompt and with each word; closest: the word with the highest of those.
+    change/…: against the unedited picture of the same seed: ssim (1 is the same), pixels (root mean square, 0 to 1),
+    latents (distance relative to their length), cosine of the image features. Figures of a picture do not depend on
+    what is scored beside it. Of a model without a scorer (`Model.scorer`) there are no CLIP scores and no cosine.
+
+    Raises ConfigError for pictures of different seeds or sizes.
+
+    >>> from embedlab import Replace, Sampler, models, render
+    >>> model, cell = models.load("emoji"), Cell("a puppy", [Replace("puppy", "cat")], sampler=Sampler(steps=2))
+    >>> before, after = render(model, [cell.baseline(), cell], seeds=[0])
+    >>> rows, whole = score(model, before, after)
+    >>> sorted(rows[0])[:4], whole["rows/edited"]
+    (['change/cosine', 'change/latents', 'change/pixels', 'change/ssim'], 1.0)
+    """
+    settings = Metrics() if settings is None else settings
+    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    check_kind(before, Rendered, "before", "lab.render gives a list of them")
+    check_kind(after, Rendered, "after", "lab.render gives a list of them")
+    check_kind(settings, Metrics, "settings", "lab.Metrics(words=('cat',))")
+    if before.seeds != after.seeds or before.pictures.shape != after.pictures.shape:
+        raise ConfigError(
+            f"pictures of seeds {listed(before.seeds)}, {tuple(before.pictures.shape[2:])} pixels, cannot be compared "
+            f"with seeds {listed(after.seeds)}, {tuple(after.pictures.shape[2:])} pixels."
+        )
+    rows: list[dict[str, Any]] = [{"seed": seed} for seed in after.seeds]
+    a, b = before.pictures, after.pictures
+    words = scored_words(after.cell, settings)
+    columns: dict[str, Tensor] = {}
+    closest: list[str] = []
+    if model.scorer:
+        features = features or FeatureCache(model)
+        old, new = features.pictures(torch.cat([a, b])).chunk(2)
+        texts = [after.cell.text, *(settings.template.format(word) for word in words)]
+        scores = scores_of(new, features.texts(texts))
+        # the word "prompt" must not take the column of the whole prompt
+        heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
+        columns = {f"clip_score/{head}": s for head, s in zip(heads, scores.T, strict=True)}
+        columns["change/cosine"] = image_cosine(old, new)
+        closest = [words[i] for i in scores[:, 1:].argmax(1).tolist()] if len(words) > 1 else []
+    columns["change/ssim"] = ssim(a, b)
+    columns["change/pixels"] = pixel_distance(a, b)
+    columns["change/latents"] = latent_distance(before.latents, after.latents)
+    for n, row in enumerate(rows):
+        row |= {name: round(float(column[n]), 6) for name, column in columns.items()}
+        if closest:
+            row["closest"] = closest[n]
+    whole = {name: round(float(column.double().mean()), 6) for name, column in columns.items()}
+    for word in words if closest else ():
+        whole[f"closest/{word}"] = closest.count(word) / len(closest)
+    # a mean over the calls, of which most have the same conditioning
+    pairs = list(zip(before.conditioning, after.conditioning, strict=True))
+    distinct = {(id(old), id(new)): (old, new) for old, new in pairs}
+    for key, often in Counter((id(old), id(new)) for old, new in pairs).items():
+        old_call, new_call = distinct[key]
+        distances = row_distance(new_call.original, new_call.edited)
+        distances |= conditioning_distance(old_call.cond, new_call.cond)
+        for name, value in distances.items():
+            whole[name] = whole.get(name, 0.0) + value * often / len(pairs)
+    return rows, whole
+
+
+def score_names(cell: Cell, settings: Metrics, source: Source) -> list[str]:
+    """The figures that `score` is going to give of an edit as a whole, known before weights are read."""
+    words = scored_words(cell, settings) if source.sees else []
+    heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)] if source.sees else []
+    closest = [f"closest/{word}" for word in words] if len(words) > 1 else []
+    changes = [*(["change/cosine"] if source.sees else []), "change/ssim", "change/pixels", "change/latents"]
+    return [*(f"clip_score/{head}" for head in heads), *changes, *closest, *DISTANCES]

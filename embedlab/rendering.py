@@ -1,0 +1,123 @@
+"""Cells × seeds → images: what can share UNet calls is grouped, sampled in batches, and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from embedlab import images
+from embedlab.cell import Cell, picture_size
+from embedlab.condition import CallConditioning, condition_calls
+from embedlab.embeddings import is_whole
+from embedlab.errors import ConfigError, SamplerError, brief, check_kind, check_list, listed
+from embedlab.guidance import Denoiser, guided, in_turn
+from embedlab.models import Model, Source
+from embedlab.runtime import runtime_of
+from embedlab.sampler import check_seeds, generators, noise, picture_latents, sample
+from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, stack_samples
+
+
+@torch.inference_mode()
+def render(
+    model: Model,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    at_once: int = 16,
+    on_step: Callable[[int], None] | None = None,
+) -> list[Rendered]:
+    """Make the pictures of all cells, each with every seed; `at_once` pictures a UNet call at the most.
+
+    Cells share calls wherever they agree in their `batch_key`; each text is encoded once. `on_step` is called with the
+    number of every step of every batch. Pictures are (image, 3, height, width) in [0, 1], an image a seed.
+
+    Raises ConfigError for arguments that do not fit, what `condition` and `Sampler.make` raise, and SamplerError where
+    latents become NaN.
+
+    >>> from embedlab import Sampler, models
+    >>> (made,) = render(models.load("emoji"), [Cell("a cat", sampler=Sampler(steps=2))], seeds=[0, 1])
+    >>> made.pictures.shape
+    torch.Size([2, 3, 128, 128])
+    """
+    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    check_list(cells, Cell, "cells", "lab.render(model, [lab.Cell(PROMPT)], seeds)")
+    seeds = check_seeds(seeds)
+    check_at_once(at_once)
+    if on_step is not None and not callable(on_step):
+        raise ConfigError(f"on_step is {brief(on_step)}; it has to be a callable that takes the number of a step.")
+    conditioning = condition_calls(model, cells)
+    requests = [Request(calls, seed) for calls in conditioning for seed in seeds]
+    groups: dict[Any, list[int]] = {}
+    for n, request in enumerate(requests):
+        groups.setdefault(batch_key(request.cell, model, request.conditioning), []).append(n)
+    samples: dict[int, Sample] = {}
+    for group in groups.values():
+        for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
+            samples |= zip(part, sample_batch(model, [requests[n] for n in part], on_step), strict=True)
+    if bad := [requests[n].seed for n in sorted(samples) if not samples[n].finite]:
+        raise SamplerError(f"the latents of seed {listed(bad)} {NOT_FINITE}")
+    blocks = [[samples[i * len(seeds) + k] for k in range(len(seeds))] for i in range(len(cells))]
+    return [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
+
+
+def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditioning] = ()) -> tuple[Any, ...]:
+    """What pictures have to agree on to share UNet calls: size in pixels, sampler, start, and the lengths of each call.
+
+    Without `calls`, of cells that were not encoded yet, it is all but the lengths.
+    """
+    lengths = [(len(one.cond.hidden), len(one.uncond.hidden), one.cell.guidance.scale == 1) for one in calls]
+    return (picture_size(cell, model), cell.sampler, cell.start, *lengths)
+
+
+@torch.inference_mode()
+def sample_batch(
+    model: Model, requests: Sequence[Request], on_step: Callable[[int], None] | None = None
+) -> list[Sample]:
+    """Make pictures of one `batch_key` in one batch; one with NaN leaves its neighbours be."""
+    cell, random = requests[0].cell, generators([request.seed for request in requests])
+    height, width = size = picture_size(cell, model)
+    start = None
+    if cell.start.content is not None:
+        picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
+        start = picture_latents(model.vae, picture, random).to(model.device)
+    out = sample(
+        in_turn(_denoisers(model, list(zip(*(request.conditioning for request in requests), strict=True)), size)),
+        noise((model.unet.config.in_channels, height // model.factor, width // model.factor), random).to(model.device),
+        cell.sampler.make(model.scheduler),
+        random,
+        start,
+        cell.start.first(cell.sampler.steps),
+        cell.sampler.keep,
+        on_step,
+        cell.start.warmup,
+    )
+    pictures = images.decode(out.latents, model.vae)
+    kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
+    latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(requests)
+    return [
+        Sample(pictures[n], latents[n], tuple((s, a[n], b[n]) for s, a, b in kept), (n, many), runtime)
+        for n in range(many)
+    ]
+
+
+def _denoisers(model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int]) -> Iterator[Denoiser]:
+    """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
+    last: Sequence[CallConditioning] = ()
+    for call in calls:
+        if not last or any(new is not old for new, old in zip(call, last, strict=True)):
+            last = call
+            denoise = guided(
+                model.unet,
+                [one.cond for one in call],
+                [one.uncond for one in call],
+                [one.cell.guidance.scale for one in call],
+                size if model.size_conditioned else None,
+            )
+        yield denoise
+
+
+def check_at_once(at_once: int | None) -> None:
+    """Refuse a batch size that is none."""
+    if not is_whole(at_once) or at_once < 1:
+        raise ConfigError(f"at_once is {at_once!r}; it has to be a whole number of pictures, 1 or more.")

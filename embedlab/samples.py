@@ -1,0 +1,81 @@
+"""What is asked of the sampler and what comes out: a picture that is wanted, a sample, the pictures of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.cell import Cell
+from embedlab.condition import CallConditioning
+
+NOT_FINITE = "hold NaN or infinite numbers; try float32 or a lower guidance.scale."
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture that is asked for: what each of its UNet calls is conditioned on, and its seed."""
+
+    conditioning: Sequence[CallConditioning]
+    seed: int
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of its first call; sampler, start and size are those of all."""
+        return self.conditioning[0].cell
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture as it came out: in [0, 1], its final latents, and the steps that were kept (number, latents, x0)."""
+
+    picture: Float[Tensor, "3 height width"]
+    latents: Float[Tensor, "c h w"]
+    steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]], ...] = ()
+    batch: tuple[int, int] = (0, 1)  # its place and the size: with them it can be made again to the bit
+    runtime: Mapping[str, Any] = field(default_factory=dict)  # where that is so: `runtime_of`
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of its numbers are."""
+        return bool(torch.isfinite(self.latents).all())
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was kept, decoded: the latents after it and the picture that the model saw in them."""
+
+    step: int
+    latents: Float[Tensor, "image 3 height width"]
+    x0: Float[Tensor, "image 3 height width"]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What became of a cell: pictures in [0, 1] and final latents by seed, and the conditioning of each UNet call."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    pictures: Float[Tensor, "image 3 height width"]
+    latents: Float[Tensor, "image c h w"]
+    conditioning: tuple[CallConditioning, ...]
+    steps: tuple[Step, ...] = ()
+    batches: tuple[tuple[int, int], ...] = ()
+    runtimes: tuple[Mapping[str, Any], ...] = ()
+
+
+def stack_samples(
+    cell: Cell, seeds: Sequence[int], samples: Sequence[Sample], conditioning: tuple[CallConditioning, ...]
+) -> Rendered:
+    """The pictures of a cell, put together."""
+    steps = tuple(
+        Step(shots[0][0], torch.stack([s[1] for s in shots]), torch.stack([s[2] for s in shots]))
+        for shots in zip(*(one.steps for one in samples), strict=True)
+    )
+    pictures, latents = torch.stack([s.picture for s in samples]), torch.stack([s.latents for s in samples])
+    batches, runtimes = tuple(s.batch for s in samples), tuple(s.runtime for s in samples)
+    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes)
