@@ -657,6 +657,7 @@ def test_a_text_is_read_by_each_text_encoder_before_weights(folders, tmp_path, w
     second = source.tokenizers[1]
     read = set()
     monkeypatch.setattr(
+        validation,
         "tokenize",
         lambda text, words, *a, own=validation.tokenize: (read.add((text, words is second)), own(text, words, *a))[1],
     )

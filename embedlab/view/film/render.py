@@ -21,6 +21,7 @@ from embedlab.metrics.clip_score import image_features
 from embedlab.models import Source
 from embedlab.rendering import render
 from embedlab.sweep.trust import made
+from embedlab.validate import validate
 from embedlab.view.film.pace import chord_lengths, even_values, evenness, paced
 from embedlab.view.film.tracks import Track, Tracks, check_alone, with_setting
 from embedlab.view.replay import locate_start
