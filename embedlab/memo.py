@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 class Memo:
@@ -36,8 +36,6 @@ class Memo:
 
 def once_per_table(measure: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """Measure a table again only when it is another or has been written to; views of one are the same."""
-    import torch
-
     known: OrderedDict[Any, tuple[Tensor, Any]] = OrderedDict()
 
     @wraps(measure)

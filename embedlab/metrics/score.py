@@ -30,7 +30,7 @@ from embedlab.metrics.ssim import ssim
 from embedlab.models import Model, Source
 from embedlab.operators.base import named
 from embedlab.prompt import ids_of
-from embedlab.rendering import Rendered
+from embedlab.samples import Rendered
 
 
 @dataclass(frozen=True)
