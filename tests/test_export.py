@@ -164,7 +164,7 @@ def test_a_recipe_of_vectors_names_them_by_content():
 
 def test_what_cannot_leave_is_refused(sd1, tmp_path):
     timed = Cell(PROMPT, [Interpolate("puppy", "cat", Ramp([0, 1]))])
-    with pytest.raises(EmbedlabError, match="a pipeline is told one thing"):
+    with pytest.raises(EmbedlabError, match="take one moment of it"):
         prompt_embeds(timed, sd1.towers)
     (tmp_path / "text").write_text("no")
     with pytest.raises(EmbedlabError, match="is not a safetensors file that can be read"):
