@@ -151,7 +151,8 @@ def fingerprint(value: Any) -> str:
         if isinstance(value, list | tuple):
             return [described(v) for v in value]
         kind = type(value)
-        if kind.__repr__ is object.__repr__ and hasattr(value, "__dict__") and "<locals>" not in kind.__qualname__:
+        bare = kind.__repr__ is object.__repr__  # type: ignore[comparison-overlap]
+        if bare and hasattr(value, "__dict__") and "<locals>" not in kind.__qualname__:
             return [*name, described(vars(value))]  # its repr would be where it is in memory
         if callable(value) and not isinstance(value, type) and getattr(value, "__dict__", None):
             return [*name, repr(value), described(vars(value))]  # somebody's own operator, which may be changed

@@ -168,7 +168,7 @@ def quoted(word: str) -> str:
 
 def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:
     """The cell that a config describes."""
-    from embedlab.cell import Cell
+    from embedlab.cell import Cell  # noqa: PLC0415  the command line answers before torch is loaded
 
     config = complete(config)
     return Cell(

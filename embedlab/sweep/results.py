@@ -59,7 +59,7 @@ def curves(
 
     Where no other axis is, the lowest and the highest of the seeds beside the mean. None where nothing was measured.
     """
-    from embedlab.view.contact_sheet import said, short_names
+    from embedlab.view.contact_sheet import said, short_names  # noqa: PLC0415
 
     names = short_names(varied)
     made = []
@@ -206,7 +206,7 @@ def labels(results: Sequence[dict[str, Any]]) -> list[str]:
     >>> labels(two), labels([two[0], two[0]])
     (['puppy → cat, model a', 'puppy → cat, model b'], ['puppy → cat, job 0', 'puppy → cat, job 0'])
     """
-    from embedlab.view.contact_sheet import said, short_names
+    from embedlab.view.contact_sheet import said, short_names  # noqa: PLC0415
 
     keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
     names, made = short_names(dict.fromkeys(keys)), [label(result) for result in results]

@@ -38,7 +38,7 @@ def ours(found: Any) -> bool:
     """Whether something is what a config of embedlab may name: a value (a frozen dataclass: making it does nothing but
     check its settings), or `find`, which says where a model is.
     """
-    from embedlab.models import find
+    from embedlab.models import find  # noqa: PLC0415  the command line answers before torch is loaded
 
     if found is find:
         return True
@@ -128,7 +128,7 @@ def check_command(words: Sequence[str], origin: str, trust: Sequence[str] = ()) 
     It may set embedlab's own settings, with values of embedlab's or of a trusted package in them, and those few of
     Hydra's that choose how a sweep is carried out.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: PLC0415  a grammar that is slow to load
 
     way = "read it, and give the command yourself, with hydra.sweep.dir=SWEEP, where that is what you want"
     parser = OverridesParser.create()

@@ -60,7 +60,7 @@ def write_sheets(
     Left out, rows are the seeds and columns the jobs; of many jobs that vary in several settings, columns are the last
     of these. The unedited pictures have a column of their own, or rows where each column has its own.
     """
-    from embedlab import images
+    from embedlab import images  # noqa: PLC0415  the command line answers before torch is loaded
 
     down, across, others = layout(results, rows, columns)
     order = [down, across, *others]
@@ -272,7 +272,7 @@ def _one(line: Sequence[Place]) -> bool:
 
 def _take_away(first: Path, n: int) -> None:
     """Take away pages that an earlier call wrote and this one has not."""
-    from embedlab import images
+    from embedlab import images  # noqa: PLC0415  the command line answers before torch is loaded
 
     while (path := first.with_name(f"{first.stem}-{n}{first.suffix}")).is_file():
         try:
