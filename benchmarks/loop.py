@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from embedlab import Cell, Guidance, Interpolate, Sampler, embed_all, encode, find, load, render
+from embedlab import Cell, Guidance, Interpolate, Sampler, Source, embed_all, encode, load, render
 from embedlab.operators import edit
 
 STEPS, PROMPT = 25, "A picture of a puppy"
@@ -36,7 +36,9 @@ def quartiles(ratios: list[float]) -> str:
 
 def main(rounds: int = 9, name: str = "emoji") -> None:
     model = load(name)
-    pipe = StableDiffusionPipeline.from_pretrained(find(name).where, safety_checker=None, torch_dtype=model.unet.dtype)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        Source(name).where, safety_checker=None, torch_dtype=model.unet.dtype
+    )
     pipe = pipe.to(model.device)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from embedlab import Cell, Interpolate, Job, Sampler, embed_all, encode, find, load
+from embedlab import Cell, Interpolate, Job, Sampler, Source, embed_all, encode, load
 from embedlab.operators import edit
 from embedlab.sweep.run import plan
 
@@ -58,7 +58,7 @@ def interval(ratios: list[float]) -> str:
 
 def planned(jobs: int = 2500, seeds: int = 4) -> str:
     """What a plan of 10,000 cells costs."""
-    source = find("emoji")
+    source = Source("emoji")
     source.identity  # noqa: B018  (read once, before)
     edits = [Interpolate("puppy", "skunk", n / jobs) for n in range(1, jobs + 1)]
 
@@ -85,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     model = load("emoji", dtype=given.dtype)
     pipe = StableDiffusionPipeline.from_pretrained(
-        find("emoji").where, safety_checker=None, torch_dtype=model.unet.dtype
+        Source("emoji").where, safety_checker=None, torch_dtype=model.unet.dtype
     )
     pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)

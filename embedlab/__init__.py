@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     from embedlab.guidance import Guidance as Guidance, guided as guided
     from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
     from embedlab.metrics.score import Metrics as Metrics, score as score
-    from embedlab.models import Model as Model, Source as Source, find as find, load as load, towers_of as towers_of
+    from embedlab.models import Model as Model, Source as Source, load as load, text_encoders_of as text_encoders_of
     from embedlab.operators import (
         Add as Add,
         Average as Average,
@@ -74,11 +74,11 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         Moment as Moment,
         Ramp as Ramp,
         Switch as Switch,
-        at as at,
+        resolve as resolve,
     )
     from embedlab.select import Rows as Rows
     from embedlab.sweep.job import Job as Job
-    from embedlab.sweep.run import carry_out as carry_out
+    from embedlab.sweep.run import run_jobs as run_jobs
     from embedlab.sweep.store import Store as Store
     # isort: on
 
@@ -129,8 +129,6 @@ _HOME = {
     "Tokens": "prompt",
     "Tower": "clip",
     "Truncate": "operators",
-    "at": "schedule",
-    "carry_out": "sweep.run",
     "decode": "images",
     "edit": "operators",
     "edit_encoded": "operators",
@@ -140,7 +138,6 @@ _HOME = {
     "encode": "encoder",
     "equal_lengths": "encoder",
     "explain": "explanation",
-    "find": "models",
     "generators": "sampler",
     "guided": "guidance",
     "load": "models",
@@ -151,17 +148,24 @@ _HOME = {
     "picture_latents": "sampler",
     "prompt_embeds": "export",
     "render": "rendering",
+    "resolve": "schedule",
+    "run_jobs": "sweep.run",
     "sample": "sampler",
     "save_embeds": "export",
     "score": "metrics.score",
+    "text_encoders_of": "models",
     "texts_of": "encoder",
     "to_pil": "images",
     "to_tensor": "images",
     "tokenize": "prompt",
-    "towers_of": "models",
 }
 __version__ = "0.2.0"
-OLD: dict[str, str] = {}  # spellings of the version before → today's
+OLD = {  # spellings of the version before → today's
+    "at": "resolve",
+    "carry_out": "run_jobs",
+    "find": "Source",
+    "towers_of": "text_encoders_of",
+}
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
 

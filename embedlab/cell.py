@@ -21,7 +21,7 @@ from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import named
 from embedlab.sampler import Sampler, Start, check_size, rehearsed
-from embedlab.schedule import Moment, Timed, at, curves, timed, within
+from embedlab.schedule import Moment, Timed, curves, resolve, timed, within
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
         if past := curve.past(calls[0]):
             raise SamplerError(f"{past}.")
     known: dict[str, Cell] = {}
-    return [known.setdefault(fingerprint(one), one) for one in (at(cell, moment) for moment in calls)]
+    return [known.setdefault(fingerprint(one), one) for one in (resolve(cell, moment) for moment in calls)]
 
 
 def fingerprint(value: Any) -> str:

@@ -64,7 +64,9 @@ def check_towers(towers: Any) -> None:
     """Refuse what are no text encoders with their tokenizers."""
     if isinstance(towers, list | tuple) and towers and all(isinstance(tower, Tower) for tower in towers):
         return
-    raise ModelError(f"towers is {brief(towers)}; it has to be a list of Tower: model.towers, or towers_of(pipeline).")
+    raise ModelError(
+        f"towers is {brief(towers)}; it has to be a list of Tower: model.towers, or text_encoders_of(pipeline)."
+    )
 
 
 @dataclass(frozen=True)

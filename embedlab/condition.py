@@ -54,7 +54,7 @@ def condition(
     for cell in (distinct := {id(cell): cell for cell in cells}).values():
         check_cell(cell)
         if timed(cell):
-            raise OperatorError("this cell changes over time; take one moment of it: at(cell, moment).")
+            raise OperatorError("this cell changes over time; take one moment of it: resolve(cell, moment).")
     found: dict[int, CallConditioning] = {}
     for encoder in dict.fromkeys(cell.encoder for cell in distinct.values()):
         mine = [cell for cell in distinct.values() if cell.encoder == encoder]

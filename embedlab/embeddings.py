@@ -251,7 +251,7 @@ def embed(
     """
     if not isinstance(tower, Tower):
         raise ModelError(
-            f"tower is {brief(tower)}; it has to be a Tower, one of model.towers or of towers_of(pipeline)."
+            f"tower is {brief(tower)}; it has to be a Tower, one of model.towers or of text_encoders_of(pipeline)."
         )
     if stretch is not None and not 1 <= finite(stretch, "stretch") <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64, and 4 makes 248 places.")

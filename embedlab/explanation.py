@@ -148,7 +148,7 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     """
     check_cell(cell)
     if timed(cell):
-        raise OperatorError("this cell changes over time; explain one moment of it: at(cell, moment).")
+        raise OperatorError("this cell changes over time; explain one moment of it: resolve(cell, moment).")
     before, after = condition([cell.baseline(), cell], towers, allow_nan=True)
     return described(before, after, towers, known, most)
 

@@ -47,7 +47,7 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
 
 
 def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
-    """A plain cell as keywords for any diffusers pipeline of the model: `pipe(**prompt_embeds(cell, towers_of(pipe)))`.
+    """A cell as keywords for a diffusers pipeline of the model: `pipe(**prompt_embeds(cell, text_encoders_of(pipe)))`.
 
     `prompt_embeds` and `negative_prompt_embeds` (1, row, width), with two encoders also `pooled_prompt_embeds` and
     `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: each is repeated as a whole until

@@ -237,7 +237,7 @@ class During(Timed):
     def __call__(self, moment: Moment) -> Any:
         begun = self.begin is None or Switch((False, True), self.begin, self.clock)(moment)
         over = self.end is not None and Switch((False, True), self.end, self.clock)(moment)
-        return at(self.operator, moment) if begun and not over else None
+        return resolve(self.operator, moment) if begun and not over else None
 
     def past(self, moment: Moment) -> str | None:
         return beyond(tuple(t for t in (self.begin, self.end) if t is not None), self.clock, moment)
@@ -329,7 +329,7 @@ def within(value: Any, inside: tuple[int, ...] = ()) -> Iterator[Any]:
             yield from within(part, inner)
 
 
-def at(value: Any, moment: Moment) -> Any:
+def resolve(value: Any, moment: Moment) -> Any:
     """The plain setting of a moment. Dataclasses are made anew, and so check what they were given.
 
     Operators that do not work at this moment leave their list.
@@ -339,13 +339,13 @@ def at(value: Any, moment: Moment) -> Any:
     """
     check_kind(moment, Moment, "moment", "moments(scheduler) lists those of a cell")
     if isinstance(value, Timed):
-        return at(value(moment), moment)
+        return resolve(value(moment), moment)
     if not timed(value):
         return value
     if isinstance(value, Mapping):
-        return {key: at(v, moment) for key, v in value.items()}
+        return {key: resolve(v, moment) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        whole = [at(v, moment) for v in value]
+        whole = [resolve(v, moment) for v in value]
         return type(value)(new for old, new in zip(value, whole, strict=True) if not isinstance(old, During) or new)
-    fields = {f.name: at(getattr(value, f.name), moment) for f in dataclasses.fields(value) if f.init}
+    fields = {f.name: resolve(getattr(value, f.name), moment) for f in dataclasses.fields(value) if f.init}
     return dataclasses.replace(value, **fields)

@@ -52,9 +52,9 @@ CALLS = {
     "there is no file 'nowhere'": lambda m, p, r: lab.load_embeds("nowhere"),
     "'/dev/zero' is no regular file": lambda m, p, r: lab.load_embeds("/dev/zero"),
     "tokenizer is None; it has to be": lambda m, p, r: lab.tokenize("a", None),
-    "moment is 3; it has to be a Moment": lambda m, p, r: lab.at(CELL, 3),
-    "jobs is 'x'; it has to be a list of Job": lambda m, p, r: lab.carry_out("x", lab.Store("s")),
-    "store is 's'; it has to be a Store": lambda m, p, r: lab.carry_out([], "s"),
+    "moment is 3; it has to be a Moment": lambda m, p, r: lab.resolve(CELL, 3),
+    "jobs is 'x'; it has to be a list of Job": lambda m, p, r: lab.run_jobs("x", lab.Store("s")),
+    "store is 's'; it has to be a Store": lambda m, p, r: lab.run_jobs([], "s"),
     "is no list of Conditionings": lambda m, p, r: lab.equal_lengths(p),
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Store, carry_out, find, render
+from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, render, run_jobs
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sweep import run as batch
 from embedlab.sweep.job import state_of
@@ -43,7 +43,7 @@ class Seen(Quiet):
 
 @pytest.fixture
 def source(folders):
-    return find(str(folders["sd1"]), device="cpu")
+    return Source(str(folders["sd1"]), device="cpu")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def cell(weight, **settings):
 def test_jobs_get_the_pictures_that_they_would_get_alone(jobs, store, sd1):
     cells = [cell(0.5), cell(1), cell(0.5, guidance=Guidance(7)), Cell(PROMPT + " and a cat", sampler=FAST)]
     mine = jobs(*cells, at_once=3)
-    outcome = carry_out(mine, store)
+    outcome = run_jobs(mine, store)
     assert not outcome.failures
     for job in mine:
         for seed, keys in job.pictures.items():
@@ -81,7 +81,7 @@ def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
     seen = Seen()
     mine = jobs(cell(0), cell(0.5), cell(1), cell(0.5), at_once=16)
     assert len(plan(mine)) == 2 * 4
-    carry_out(mine, store, seen)
+    run_jobs(mine, store, seen)
     assert seen.batches == [(6, 2 * 6 * 2)], "seeds × (as written, half, whole); weight 0 is as written, to the bit"
     assert seen.copied == 2
     zero, plain = (store.get(mine[0].pictures[0][k]).latents for k in (1, 0))
@@ -98,7 +98,7 @@ def test_each_text_is_encoded_once(jobs, store, monkeypatch):
         return own(prompts, *rest)
 
     monkeypatch.setattr(encoder, "encode", counted)
-    carry_out(jobs(cell(0.5), cell(1), cell(0.5), cell(1, guidance=Guidance(7)), at_once=2), store)
+    run_jobs(jobs(cell(0.5), cell(1), cell(0.5), cell(1, guidance=Guidance(7)), at_once=2), store)
     # as written, half, whole, and the negative prompt; nothing once more for other seeds, scales or jobs
     assert len(texts) <= 2 * len({"plain", "half", "whole"}) + 1
     assert texts.count("") == 1
@@ -106,25 +106,25 @@ def test_each_text_is_encoded_once(jobs, store, monkeypatch):
 
 def test_a_job_is_finished_as_soon_as_its_pictures_are(jobs, store):
     seen = Seen()
-    carry_out(jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), store, seen)
+    run_jobs(jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), store, seen)
     assert seen.finished_at == {0: 2, 1: 3, 2: 4}
 
 
 def test_what_is_there_is_not_made_again(jobs, store, tmp_path):
-    carry_out(jobs(cell(0.5), cell(1)), store)
+    run_jobs(jobs(cell(0.5), cell(1)), store)
     seen = Seen()
-    carry_out(jobs(cell(0.5), cell(1), cell(0.75)), Store(store.folder), seen)
+    run_jobs(jobs(cell(0.5), cell(1), cell(0.75)), Store(store.folder), seen)
     assert sum(pictures for pictures, _ in seen.batches) == 2
     first = jobs(cell(0.5))[0].pictures[0][1]
     store.path(first).write_bytes(store.path(first).read_bytes()[:-9])
     seen = Seen()
-    carry_out(jobs(cell(0.5)), Store(store.folder), seen)
+    run_jobs(jobs(cell(0.5)), Store(store.folder), seen)
     assert sum(pictures for pictures, _ in seen.batches) == 1, "a file cut short is made again"
 
 
 def test_the_picture_of_another_key_is_not_taken(jobs, store):
     (job,) = jobs(cell(0.5))
-    carry_out([job], store)
+    run_jobs([job], store)
     one, other = (store.path(job.pictures[seed][1]) for seed in (0, 1))
     other.write_bytes(one.read_bytes())
     assert job.pictures[0][1] in Store(store.folder)
@@ -135,7 +135,7 @@ def test_the_picture_of_another_key_is_not_taken(jobs, store):
 def test_a_picture_that_is_not_as_it_was_kept_is_made_again(jobs, store, change):
     """Whoever shares a store may have written anything under the name of a picture."""
     (job,) = jobs(cell(0.5))
-    carry_out([job], store)
+    run_jobs([job], store)
     path = store.path(job.pictures[0][1])
     kept = path.read_bytes()
     tensors, about = load(kept), about_of(kept)
@@ -154,7 +154,7 @@ def test_a_picture_that_is_not_as_it_was_kept_is_made_again(jobs, store, change)
     assert job.pictures[0][1] not in Store(store.folder)
     seen = Seen()
     (again,) = jobs(cell(0.5))
-    assert not carry_out([again], Store(store.folder), seen).failures
+    assert not run_jobs([again], Store(store.folder), seen).failures
     assert sum(pictures for pictures, _ in seen.batches) == 1
     assert torch.allclose(load(path.read_bytes())["latents"], load(kept)["latents"], atol=1e-4)
 
@@ -176,7 +176,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store,
 
     monkeypatch.setattr(batch, "sample_batch", small)
     seen = Seen()
-    outcome = carry_out(jobs(*(cell(w / 8) for w in range(1, 8)), at_once=8), store, seen)
+    outcome = run_jobs(jobs(*(cell(w / 8) for w in range(1, 8)), at_once=8), store, seen)
     assert not outcome.failures
     assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2], "what did not fit is not tried again"
     assert "8 pictures at once do not fit" in seen.notes[0]
@@ -213,7 +213,7 @@ def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
     monkeypatch.setattr(batch, "condition_calls", condition_calls)
     bad = Cell(PROMPT, (Replace("puppy", "owl"),), sampler=FAST)
     mine = jobs(cell(0.5), bad, cell(1))
-    outcome = carry_out(mine, store)
+    outcome = run_jobs(mine, store)
     assert [(job.number, reason) for job, reason in outcome.failures] == [(1, "RuntimeError: on purpose")]
     states = [json.loads((job.folder / "result.json").read_text())["status"] for job in mine]
     assert states == ["done", "failed", "done"]
@@ -232,7 +232,7 @@ def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
     monkeypatch.setattr(rendering, "noise", spoilt)
 
     (job,) = jobs(cell(0.5))
-    outcome = carry_out([job], store)
+    outcome = run_jobs([job], store)
     (_, reason) = outcome.failures[0]
     assert reason.startswith("the latents of seed 1 hold NaN or infinite numbers; try float32")
     rows = state_of(job)["pictures"]
@@ -241,7 +241,7 @@ def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
     assert rows[1]["error"] == reason
     monkeypatch.undo()
     seen = Seen()
-    assert not carry_out([job], store, seen).failures
+    assert not run_jobs([job], store, seen).failures
     assert sum(pictures for pictures, _ in seen.batches) == 2, "seed 1 alone, as written and edited"
 
 
@@ -255,7 +255,7 @@ def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store, monkeypatch):
         return own(key, drawn)
 
     monkeypatch.setattr(store, "put", put)
-    outcome = carry_out(mine, store)
+    outcome = run_jobs(mine, store)
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert "No space left on device" in reason
@@ -272,7 +272,7 @@ class Dies(Disk):
 def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     first, second = jobs(cell(0.5), cell(1))
     mine = [replace(first, tracker=Dies()), replace(second, tracker=Disk())]
-    outcome = carry_out(mine, store)
+    outcome = run_jobs(mine, store)
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert reason == "its pictures are made, but were not logged: ConnectionError: the server is gone"
@@ -296,7 +296,7 @@ def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeyp
 
     monkeypatch.setattr(models.Source, "load", broken)
     with pytest.raises(ModelError, match="the part 'unet'"):
-        carry_out(jobs(cell(0.5)), store)
+        run_jobs(jobs(cell(0.5)), store)
 
 
 def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch):
@@ -317,7 +317,7 @@ def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch)
 
     monkeypatch.setattr(batch._Line, "_finish", finish)
     jobs = [Job(source, cell(n / 200), (0,), tmp_path / str(n), at_once=8, number=n) for n in range(1, 151)]
-    carry_out(jobs, Store(tmp_path / "cells"))
+    run_jobs(jobs, Store(tmp_path / "cells"))
     assert len(held) == 150
     assert max(told for told, _, _ in held) <= batch.TOLD_AT_ONCE + 2
     assert max(kept for _, kept, _ in held) <= 64
@@ -326,7 +326,7 @@ def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch)
 
 def test_a_result_of_other_settings_is_never_overwritten(jobs, store):
     (job,) = jobs(cell(0.5))
-    carry_out([job], store)
+    run_jobs([job], store)
     (other,) = jobs(cell(0.75))
     with pytest.raises(ConfigError, match=r"holds another result \(other settings: .*nothing is overwritten"):
         state_of(other)
@@ -347,10 +347,10 @@ def test_keys_tell_apart_what_makes_other_pictures(source, tmp_path):
     others = [cell(0.51), cell(0.5, guidance=Guidance(5)), cell(0.5, size=32)]
     keys = {Job(source, other, (0,), tmp_path).pictures[0][1] for other in others}
     keys |= {Job(source, cell(0.5), (1,), tmp_path).pictures[1][1]}
-    half = find(source.name, device="cpu", dtype="bfloat16")
+    half = Source(source.name, device="cpu", dtype="bfloat16")
     keys |= {Job(half, cell(0.5), (0,), tmp_path).pictures[0][1]}
     assert len({base, *keys}) == 6
-    assert Job(find(source.name, device="cpu"), cell(0.5), (0,), tmp_path / "x").pictures[0][1] == base
+    assert Job(Source(source.name, device="cpu"), cell(0.5), (0,), tmp_path / "x").pictures[0][1] == base
 
 
 class Plain:

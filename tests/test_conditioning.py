@@ -26,6 +26,7 @@ from embedlab import (
     Sampler,
     Scale,
     Shuffle,
+    Source,
     Subtract,
     Swap,
     Truncate,
@@ -33,7 +34,6 @@ from embedlab import (
     edit_encoded,
     embed_all,
     encode,
-    find,
     render,
     texts_of,
 )
@@ -181,7 +181,7 @@ def test_an_edit_runs_in_the_loop_at_every_stage(model):
     if len(model.towers) > 1:
         cells.append(Cell(PROMPT, [Scale(ALL, 2, "pooled")], sampler=sampler))
     for cell in cells:
-        validate(cell, find(model.name))
+        validate(cell, Source(model.name))
     plain, other, replaced, *rest = [made.latents for made in render(model, cells, [0])]
     torch.testing.assert_close(replaced, other, atol=1e-5, rtol=0)
     for n, latents in enumerate(rest):
@@ -351,7 +351,7 @@ BAD = [
 @pytest.mark.parametrize(("operators", "message"), BAD)
 def test_bad_edits_after_the_encoder_are_one_clear_line(operators, message):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
-        validate(Cell(PROMPT, operators()), find("emoji"))
+        validate(Cell(PROMPT, operators()), Source("emoji"))
     assert "\n" not in str(caught.value)
 
 
@@ -363,7 +363,7 @@ def test_bad_edits_after_the_encoder_are_one_clear_line(operators, message):
         (lambda: Encoder(stretch=0.5), "encoder.stretch is 0.5; it goes from 1 to 64, and 4 makes 248 places"),
         (lambda: Encoder(stretch="long"), "encoder.stretch is 'long'; it has to be a finite number"),
         (
-            lambda: validate(Cell(PROMPT, encoder=Encoder(skip={0: 0.5, 9: 0.5})), find("emoji")),
+            lambda: validate(Cell(PROMPT, encoder=Encoder(skip={0: 0.5, 9: 0.5})), Source("emoji")),
             "encoder.skip is 9, but",
         ),
     ],

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, find
+from embedlab import Cell, Source
 from embedlab.cli import settings
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import PARTS, cell_of, complete, conf_dir, lacking, part_of
@@ -44,7 +44,7 @@ def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
     assert list(made) == [operator]
     named = set(OmegaConf.to_container(config.operators[operator])) - {"_target_"}
     assert named == {field.name for field in dataclasses.fields(made[operator])}
-    validate(Cell(config.prompt, tuple(made.values())), find("emoji"))  # its defaults fit the default prompt
+    validate(Cell(config.prompt, tuple(made.values())), Source("emoji"))  # its defaults fit the default prompt
 
 
 def test_every_operator_has_a_file_of_its_own_and_a_checked_example():
@@ -233,7 +233,7 @@ def test_what_is_proposed_as_rows_can_be_typed_and_fits(prompt):
         config = composed(*words, *told)
         assert lacking(config) == []
         if operator == "scale" or "fox" in prompt:
-            assert validate(cell_of(config), find("emoji"))
+            assert validate(cell_of(config), Source("emoji"))
 
 
 def test_a_setting_of_somebodys_own_that_is_not_set_is_no_word():

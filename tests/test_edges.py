@@ -41,6 +41,7 @@ from embedlab import (
     Scale,
     Shift,
     Shuffle,
+    Source,
     Start,
     Stretch,
     Subtract,
@@ -51,7 +52,6 @@ from embedlab import (
     embed_all,
     encode,
     explain,
-    find,
     render,
     texts_of,
 )
@@ -187,7 +187,7 @@ def test_every_setting_that_changes_over_time_has_a_label_and_renders(emoji, ope
     from embedlab.metrics.score import Metrics, score, scored_words
 
     cell = Cell(PROMPT, [operator], sampler=Sampler("ddim", steps=2))
-    validate(cell, find("emoji"))
+    validate(cell, Source("emoji"))
     assert "embedlab" not in cell.label
     before, after = render(emoji, [cell.baseline(), cell], [0])
     assert all(isinstance(word, str) for word in scored_words(cell, Metrics()))
@@ -262,7 +262,7 @@ def test_each_is_one_clear_line_before_weights(make, message):
     def whole():
         made = make()
         if isinstance(made, Cell):
-            validate(made, find("emoji"))
+            validate(made, Source("emoji"))
 
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
         whole()
@@ -405,7 +405,7 @@ ODD += [T(True), T(2), T(2**62), T(2j), T([1.0, 2.0]), T(float("nan")), T([[0.5]
 
 @pytest.mark.parametrize("setting", [*NUMBERS, *CALLS])
 def test_whatever_stands_where_a_number_belongs_is_taken_or_one_line(emoji, setting):
-    source, taken = find("emoji"), 0
+    source, taken = Source("emoji"), 0
     for number in [*LARGE, *ODD]:
         try:
             if setting in CALLS:
@@ -513,7 +513,7 @@ ODDITIES = [
 @pytest.mark.parametrize(("operator", "message"), ODDITIES, ids=[message for _, message in ODDITIES])
 def test_what_is_odd_about_an_operator_of_ones_own_is_one_line_before_weights(tmp_path, operator, message):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
-        inspect(Job(find("emoji"), Cell(PROMPT, [operator]), (0,), tmp_path))
+        inspect(Job(Source("emoji"), Cell(PROMPT, [operator]), (0,), tmp_path))
     assert "\n" not in reason_of(caught.value)
 
 
@@ -523,7 +523,7 @@ def test_an_operator_that_changes_its_settings_is_refused(tmp_path):
     counting = Odd(lambda prompt, _: kept.append(len(kept)) or prompt)
     counting.kept = kept
     with pytest.raises(EmbedlabError, match="'Odd' changes its own settings when it is applied"):
-        inspect(Job(find("emoji"), Cell(PROMPT, [counting]), (0,), tmp_path))
+        inspect(Job(Source("emoji"), Cell(PROMPT, [counting]), (0,), tmp_path))
 
 
 def test_what_an_operator_remembers_in_itself_is_forgotten(sd1):
@@ -565,7 +565,7 @@ def test_what_contains_itself_has_a_fingerprint(tmp_path):
         loops.append(own)
     one, same, other = map(fingerprint, loops)
     assert one == same != other
-    job = Job(find("emoji"), Cell(PROMPT, [loops[0]]), (0,), tmp_path)
+    job = Job(Source("emoji"), Cell(PROMPT, [loops[0]]), (0,), tmp_path)
     inspect(job)
     assert job.key
     deep = Own([])
@@ -642,10 +642,10 @@ UNREAD = {
 
 @pytest.mark.parametrize("where", UNREAD)
 def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, where, monkeypatch):
-    monkeypatch.setattr(type(find("emoji")), "_parts", raises(AssertionError("weights were read")))
+    monkeypatch.setattr(type(Source("emoji")), "_parts", raises(AssertionError("weights were read")))
     cell, metrics, message = UNREAD[where]
     with pytest.raises(EmbedlabError, match=re.escape("text|>'")) as caught:
-        inspect(Job(find("emoji"), cell, (0,), tmp_path, metrics=metrics))
+        inspect(Job(Source("emoji"), cell, (0,), tmp_path, metrics=metrics))
     assert message in str(caught.value)
 
 
@@ -653,7 +653,7 @@ def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, whe
 def test_a_text_is_read_by_each_text_encoder_before_weights(folders, tmp_path, where, monkeypatch):
     from embedlab import validate as validation
 
-    source = find(str(folders["sdxl"]))
+    source = Source(str(folders["sdxl"]))
     second = source.tokenizers[1]
     read = set()
     monkeypatch.setattr(

@@ -17,13 +17,13 @@ from embedlab import (
     Sampler,
     Scale,
     Shift,
+    Source,
     Switch,
     explain,
-    find,
 )
 from embedlab.errors import EmbedlabError
 from embedlab.sweep.job import explained
-from embedlab.sweep.run import carry_out
+from embedlab.sweep.run import run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import Disk
 
@@ -98,7 +98,7 @@ def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
         raise AssertionError("the UNet was read")
 
     monkeypatch.setattr(models, "_load", never)
-    source = find("emoji")
+    source = Source("emoji")
     timed = Cell(PROMPT, [Interpolate("puppy", "skunk", Ramp([0, 1]))])
     report = explained(Job(source, timed, (0,), folder=None))
     assert report.startswith("── call 0, step 0 ──\n")
@@ -110,8 +110,8 @@ def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
 
 def test_every_run_logs_its_tokens_and_its_schedule(tmp_path):
     cell = Cell(PROMPT, [Replace("puppy", Switch(["puppy", "cat"], 0.5))], sampler=Sampler("ddim", steps=2))
-    job = Job(find("emoji"), cell, (0,), tmp_path, tracker=Disk())
-    result = carry_out([job], Store(tmp_path / ".cells")).results[0]
+    job = Job(Source("emoji"), cell, (0,), tmp_path, tracker=Disk())
+    result = run_jobs([job], Store(tmp_path / ".cells")).results[0]
     kept = json.loads((tmp_path / "result.json").read_text())
     assert [row["edit"] for row in kept["schedule"]] == ["puppy → puppy", "puppy → cat"]
     assert kept["explain"]["tokens"][5]["near_after"][0] == "cat"

@@ -30,7 +30,7 @@ from embedlab import (
     prompt_embeds,
     render,
     save_embeds,
-    towers_of,
+    text_encoders_of,
 )
 from embedlab.condition import condition
 from embedlab.errors import EmbedlabError, OperatorError
@@ -49,7 +49,7 @@ def test_a_pipeline_that_is_handed_our_embeds_draws_our_picture(model, pipeline,
 
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     cell = Cell(prompt, EDIT, guidance=Guidance(3, negative), sampler=Sampler("ddim", steps=3))
-    embeds = prompt_embeds(cell, towers_of(pipeline))
+    embeds = prompt_embeds(cell, text_encoders_of(pipeline))
     (one,) = condition([cell], model.towers)
     for name, own in (("prompt_embeds", one.cond), ("negative_prompt_embeds", one.uncond)):
         assert embeds[name].shape == embeds["prompt_embeds"].shape, "of one length"
@@ -104,7 +104,7 @@ def test_a_concept_of_several_vectors_is_read_as_its_pipeline_reads_it(pipeline,
         pipeline.load_textual_inversion(
             file, token="<my-cat>", text_encoder=own, tokenizer=getattr(pipeline, tokenizer)
         )
-    towers = towers_of(pipeline)
+    towers = text_encoders_of(pipeline)
     theirs = pipeline.encode_prompt(prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)[0]
     made = embed_all(prompt, towers)
     (told,) = encode([made], towers)
@@ -127,7 +127,7 @@ def test_img2img_and_controlnet_take_them_too(pipeline, kind):
     xl = kind == "sdxl"
     parts = pipeline.components
     cell = Cell(PROMPT, [*EDIT, Blend("a cat", 0.5)])
-    embeds = prompt_embeds(cell, towers_of(pipeline))
+    embeds = prompt_embeds(cell, text_encoders_of(pipeline))
     picture = Image.new("RGB", (16, 16), "red")
     extra = {} if xl else {"requires_safety_checker": False}
     settings = {"num_inference_steps": 2, "output_type": "latent"}
@@ -174,13 +174,13 @@ def test_what_cannot_leave_is_refused(sd1, tmp_path):
 
 
 def test_a_job_writes_them_when_asked(tmp_path):
-    from embedlab import Job, find
-    from embedlab.sweep.run import carry_out
+    from embedlab import Job, Source
+    from embedlab.sweep.run import run_jobs
     from embedlab.sweep.store import Store
 
     cell = Cell(PROMPT, EDIT, sampler=Sampler("ddim", steps=1))
-    job = Job(find("emoji"), cell, (0,), tmp_path, export=True)
-    assert not carry_out([job], Store(tmp_path / ".cells")).failures
+    job = Job(Source("emoji"), cell, (0,), tmp_path, export=True)
+    assert not run_jobs([job], Store(tmp_path / ".cells")).failures
     tensors, made_by = load_embeds(tmp_path / "conditioning.safetensors")
     assert tensors["prompt_embeds"].shape == (1, 77, 96)
     assert made_by["model"] == "emoji"
@@ -192,4 +192,4 @@ def test_a_job_writes_them_when_asked(tmp_path):
         "ids": (1, 77),
     }
     with pytest.raises(EmbedlabError, match="this cell changes over time"):
-        Job(find("emoji"), Cell(PROMPT, guidance=Guidance(Ramp([1, 2]))), (0,), tmp_path, export=True)
+        Job(Source("emoji"), Cell(PROMPT, guidance=Guidance(Ramp([1, 2]))), (0,), tmp_path, export=True)

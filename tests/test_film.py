@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from embedlab import Job, Store, carry_out, images
+from embedlab import Job, Store, images, run_jobs
 from embedlab.cli.commands import film as command
 from embedlab.errors import ConfigError, PictureError
 from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
@@ -226,7 +226,7 @@ def sweep(folder: Path, weights: tuple[float, ...], *more: str) -> Path:
         source, cell = part_of(config, "model"), cell_of(config)
         overrides = {"operators": ["interpolate"], WEIGHT: weight}
         made = Job(source, cell, (0, 3), folder / str(job), told, name=words[2], number=job, overrides=overrides)
-        assert not carry_out([made], Store(folder / ".cells")).failures
+        assert not run_jobs([made], Store(folder / ".cells")).failures
     return folder
 
 

@@ -11,12 +11,12 @@ from embedlab import (
     Metrics,
     Replace,
     Sampler,
+    Source,
     Store,
-    carry_out,
     embed_all,
     encode,
-    find,
     render,
+    run_jobs,
     score,
 )
 from embedlab.errors import ConfigError
@@ -64,7 +64,7 @@ def test_an_edit_is_measured_from_the_rows_to_the_picture(sd1, folders):
     cell = Cell("a puppy", (Replace("puppy", "cat"),), sampler=Sampler("ddim", 4))
     before, after = render(sd1, [cell.baseline(), cell], [0, 1])
     _, whole = score(sd1, before, after, Metrics())
-    assert score_names(cell, Metrics(), find(str(folders["sd1"]))) == list(whole)
+    assert score_names(cell, Metrics(), Source(str(folders["sd1"]))) == list(whole)
     assert whole["rows/edited"] == 1
     table = sd1.towers[0].token_table
     expected = (table[6829] - table[2368]).norm() / table[6829].norm()
@@ -82,7 +82,7 @@ def test_words_of_the_edit_are_scored_and_the_closest_named(emoji):
     assert whole["closest/puppy"] + whole["closest/cat"] == 1
     for row in rows:
         assert row["closest"] == max(("puppy", "cat"), key=lambda word: row[f"clip_score/{word}"])
-    assert score_names(cell, Metrics(), find("emoji")) == list(whole)
+    assert score_names(cell, Metrics(), Source("emoji")) == list(whole)
     rows, whole = score(emoji, before, after, Metrics(words=("star", "fox", "cat")))
     assert sum(whole[f"closest/{word}"] for word in ("star", "fox", "cat")) == pytest.approx(1)
 
@@ -149,14 +149,14 @@ def test_scores_do_not_depend_on_what_is_scored_beside(emoji):
 
 def test_a_sweep_that_is_taken_up_again_scores_what_is_left_as_before(tmp_path):
     """Its pictures are there; whatever they are scored beside this time, the figures are the same to the bit."""
-    source, store = find("emoji", device="cpu"), tmp_path / "store"
+    source, store = Source("emoji", device="cpu"), tmp_path / "store"
 
     def jobs(where, *weights):
         how = {"sampler": Sampler("ddim", 2), "size": 64}
         cells = [Cell("a puppy", (Interpolate("puppy", "cat", weight),), **how) for weight in weights]
         return [Job(source, cell, (0, 1, 2), tmp_path / where / str(n), number=n) for n, cell in enumerate(cells)]
 
-    first = carry_out(jobs("first", 0.2, 0.4, 0.6, 0.8), Store(store)).results[2]
-    alone = carry_out(jobs("alone", 0.6), Store(store)).results[0]
+    first = run_jobs(jobs("first", 0.2, 0.4, 0.6, 0.8), Store(store)).results[2]
+    alone = run_jobs(jobs("alone", 0.6), Store(store)).results[0]
     assert alone["scores"] == first["scores"]
     assert alone["pictures"] == first["pictures"]

@@ -15,7 +15,7 @@ from original_layout import original
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 
-from embedlab import Cell, Guidance, Sampler, Start, find, images, load, models, render
+from embedlab import Cell, Guidance, Sampler, Source, Start, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
 from embedlab.models import single_file as checkpoint
 from embedlab.sweep.job import Job
@@ -120,7 +120,7 @@ def test_what_a_file_tells_is_believed_and_said(tmp_path, width, keys, metadata,
     path = tmp_path / "m.safetensors"
     state = {BLOCK: torch.zeros(320, width), **{key: torch.tensor([]) for key in keys}}
     save_file(state | ({SECOND: torch.zeros(4)} if width == 2048 else {}), path, metadata)
-    source = find(str(path))
+    source = Source(str(path))
     told = source.scheduler
     assert (told["prediction_type"], source.size) == (prediction, side)
     assert bool(told.get("rescale_betas_zero_snr")) == zero == (told.get("timestep_spacing") == "trailing")
@@ -133,7 +133,7 @@ def test_what_a_file_tells_is_believed_and_said(tmp_path, width, keys, metadata,
 def test_the_steps_of_an_old_checkpoint_tell_the_base_model(tmp_path, step, prediction, side):
     path = tmp_path / "m.ckpt"
     torch.save({"state_dict": {BLOCK: torch.zeros(320, 1024)}, "global_step": step}, path)
-    source = find(str(path))
+    source = Source(str(path))
     assert (source.scheduler["prediction_type"], source.size) == (prediction, side)
     assert "global_step 875000" in source.concluded["prediction_type"]
 
@@ -142,35 +142,35 @@ def test_a_config_of_the_original_form_beside_a_file_is_read(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({BLOCK: torch.zeros(320, 1024)}, path)
     (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "v"\n')
-    assert find(str(path)).concluded["prediction_type"] == "v_prediction (by m.yaml beside it)"
+    assert Source(str(path)).concluded["prediction_type"] == "v_prediction (by m.yaml beside it)"
 
 
 def test_nothing_is_guessed_where_a_file_tells_nothing_or_two_things(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({BLOCK: torch.zeros(320, 1024)}, path)
     with pytest.raises(ModelError, match="does not tell what it predicts.*model.prediction_type=epsilon") as caught:
-        find(str(path)).scheduler  # noqa: B018
+        Source(str(path)).scheduler  # noqa: B018
     assert "\n" not in str(caught.value)
-    assert find(str(path), prediction_type="v_prediction").size == 768
-    assert find(str(path), prediction_type="epsilon").size == 512
+    assert Source(str(path), prediction_type="v_prediction").size == 768
+    assert Source(str(path), prediction_type="epsilon").size == 512
     save_file({BLOCK: torch.zeros(320, 768), "v_pred": torch.tensor([])}, path, {SPEC: "epsilon"})
     with pytest.raises(ModelError, match=r"v_prediction \(the file's key v_pred\) and epsilon \(its metadata"):
-        find(str(path)).scheduler  # noqa: B018
+        Source(str(path)).scheduler  # noqa: B018
     save_file({BLOCK: torch.zeros(320, 768)}, path, {SPEC: "flow"})
     with pytest.raises(ModelError, match="says modelspec.prediction_type 'flow', which is not known"):
-        find(str(path)).scheduler  # noqa: B018
+        Source(str(path)).scheduler  # noqa: B018
 
 
 def test_the_setting_decides_and_draws_as_diffusers_does(copied):
     folder = copied("sd1", scheduler={"clip_sample": False})
-    source = find(str(folder), device="cpu", prediction_type="v_prediction", zero_snr=True)
+    source = Source(str(folder), device="cpu", prediction_type="v_prediction", zero_snr=True)
     pipe = open_pipeline(folder)
     more = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **more)
     torch.testing.assert_close(drawn(source), theirs(pipe), atol=1e-5, rtol=0)
     assert source.concluded["prediction_type"] == "v_prediction (by model.prediction_type)"
     assert source.concluded["zero_snr"] == "true (by model.zero_snr)"
-    assert source.identity != find(str(folder)).identity
+    assert source.identity != Source(str(folder)).identity
 
 
 def test_what_was_concluded_is_in_explain_and_in_every_picture(embedlab, tmp_path):
@@ -192,7 +192,7 @@ MOMENTS = {"latents_mean": [-1.6, 1.1, 0.2, -2.1], "latents_std": [8.4, 5.9, 4.2
 @pytest.mark.parametrize("from_picture", [False, True])
 def test_latents_with_mean_and_spread_are_diffusers(copied, from_picture):
     folder = copied("sdxl", vae=MOMENTS)
-    source, pipe = find(str(folder), device="cpu"), open_pipeline(folder)
+    source, pipe = Source(str(folder), device="cpu"), open_pipeline(folder)
     if not from_picture:
         torch.testing.assert_close(drawn(source), theirs(pipe), atol=1e-5, rtol=0)
         return
@@ -212,7 +212,7 @@ def test_a_tiny_autoencoder_is_diffusers(copied, from_picture):
     counts = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
     diffusers.AutoencoderTiny(**blocks, **counts).save_pretrained(folder / "vae")
     edit(folder, "index", vae=["diffusers", "AutoencoderTiny"])
-    source, pipe = find(str(folder), device="cpu"), open_pipeline(folder)
+    source, pipe = Source(str(folder), device="cpu"), open_pipeline(folder)
     if not from_picture:
         torch.testing.assert_close(drawn(source), theirs(pipe), atol=1e-5, rtol=0)
         return
@@ -227,7 +227,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     folder = copied("sd1", scheduler={"clip_sample": False})
     torch.manual_seed(0)
     noisy(unet(16, time_cond_proj_dim=8)).save_pretrained(folder / "unet")
-    source = find(str(folder), device="cpu")
+    source = Source(str(folder), device="cpu")
     torch.testing.assert_close(drawn(source), theirs(open_pipeline(folder)), atol=1e-5, rtol=0)
     cells = [Cell("a puppy", sampler=Sampler("ddim", 2), guidance=Guidance(scale)) for scale in (1.0, 4.0)]
     together = render(source.load(), cells, [0])
@@ -281,7 +281,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
 def test_what_cannot_be_given_is_refused_before_weights_are_read(copied, kind, edits, message):
     folder = copied(kind, **edits)
     with pytest.raises(ModelError, match=message) as caught:
-        validate(Cell("a puppy"), find(str(folder), device="cpu"))
+        validate(Cell("a puppy"), Source(str(folder), device="cpu"))
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=message):
         load(str(folder), device="cpu")
@@ -307,9 +307,9 @@ def test_a_variant_is_read_where_it_is_asked_for_and_named_where_it_is_not(copie
     with pytest.raises(
         ModelError, match=r"has weights only as a variant: .*\.fp16\.safetensors; set model.variant=fp16"
     ):
-        validate(Cell("a puppy"), find(str(folder)))
+        validate(Cell("a puppy"), Source(str(folder)))
     with pytest.raises(ModelError, match="has no weights of variant non_ema"):
-        validate(Cell("a puppy"), find(str(folder), variant="non_ema"))
+        validate(Cell("a puppy"), Source(str(folder), variant="non_ema"))
     assert same(load(str(folder), device="cpu", variant="fp16"), sd1)
     (file,) = (folder / "vae").glob("*.safetensors")
     file.rename(file.with_name(file.name.replace(".fp16", "")))
@@ -352,13 +352,13 @@ def test_parts_that_a_file_lacks_come_from_where_the_settings_say(folders, writt
     path = written(kind, lambda s: {k: v for k, v in s.items() if k.startswith("model.")})
     common = {"config": str(folders[kind]), "device": "cpu"}
     with pytest.raises(ModelError, match="has no vae; it holds unet; name one: model.vae=PATH"):
-        validate(Cell("a puppy"), find(path, **common))
+        validate(Cell("a puppy"), Source(path, **common))
     with pytest.raises(ModelError, match="has no text encoder; it holds unet; name one: model.text_encoder=PATH"):
-        validate(Cell("a puppy"), find(path, vae=str(folders[kind]), **common))
+        validate(Cell("a puppy"), Source(path, vae=str(folders[kind]), **common))
     bare = {k.removeprefix("first_stage_model."): v for k, v in states[kind].items() if k.startswith("first_stage")}
     save_file({k: v.clone() for k, v in bare.items()}, tmp_path / "vae.safetensors")
     for vae in (folders[kind], folders[kind] / "vae", tmp_path / "vae.safetensors"):
-        source = find(path, vae=str(vae), text_encoder=str(folders[kind]), **common)
+        source = Source(path, vae=str(vae), text_encoder=str(folders[kind]), **common)
         validate(Cell("a puppy"), source)
         assert same(source.load(), model)
     assert source.concluded["vae"].endswith("(by model.vae)")
@@ -368,14 +368,14 @@ def test_a_part_may_be_replaced_in_a_folder(folders, copied, sd1, tmp_path):
     folder = copied("sd1")
     shutil.rmtree(folder / "vae")
     shutil.rmtree(folder / "text_encoder")
-    source = find(
+    source = Source(
         str(folder), device="cpu", vae=str(folders["sd1"] / "vae"), text_encoder=str(folders["sd1"] / "text_encoder")
     )
     validate(Cell("a puppy"), source)
     assert same(source.load(), sd1)
     for setting in ("vae", "text_encoder"):
         with pytest.raises(ModelError, match=f"there is no model.{setting} 'nowhere/at/all'"):
-            find(str(folder), **{setting: "nowhere/at/all"})
+            Source(str(folder), **{setting: "nowhere/at/all"})
 
 
 @pytest.mark.parametrize(
@@ -409,18 +409,18 @@ def test_other_single_files_are_named(folders, written, tmp_path):
         save_file({key: torch.zeros(4, 4)}, path)
         os.utime(path, ns=(1, hash(key) % 10**9))
         with pytest.raises(ModelError, match=message):
-            find(str(path)).folder  # noqa: B018
+            Source(str(path)).folder  # noqa: B018
     refiner = {BLOCK.replace("blocks.1.1", "blocks.4.1"): torch.zeros(768, 1280)}
     save_file({**refiner, "conditioner.embedders.0.model.ln_final.weight": torch.zeros(4)}, path)
     with pytest.raises(ModelError, match="is the refiner of SDXL"):
-        find(str(path)).folder  # noqa: B018
+        Source(str(path)).folder  # noqa: B018
     edm = written("sdxl", lambda state: {**state, "edm_mean": torch.zeros(4), "edm_std": torch.ones(4)})
     with pytest.raises(ModelError, match="noise of another form .EDM, by its key edm_mean"):
-        validate(Cell("a puppy"), find(edm, config=str(folders["sdxl"])))
+        validate(Cell("a puppy"), Source(edm, config=str(folders["sdxl"])))
     first = "model.diffusion_model.input_blocks.0.0.weight"
     nine = written("sd1", lambda s: {**s, first: torch.cat([s[first], s[first], s[first][:, :1]], 1)})
     with pytest.raises(ModelError, match="takes 9 channels where latents have 4: an inpainting model"):
-        validate(Cell("a puppy"), find(nine, config=str(folders["sd1"])))
+        validate(Cell("a puppy"), Source(nine, config=str(folders["sd1"])))
 
 
 def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, monkeypatch):
@@ -435,12 +435,12 @@ def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, mo
         shutil.copytree(folders["sd1"] / "vae", target)
         if inner:
             shutil.copy(folders["sd1"] / "model_index.json", target.parent)
-        source = find(str(folders["sd1"]), vae=name)
+        source = Source(str(folders["sd1"]), vae=name)
         assert source.home("vae") == (name, inner)
         assert source.part("vae")["latent_channels"] == 4
         assert source.identity[-3:-1] == [name, "abc"]
     with pytest.raises(ModelError, match="the hub cannot be reached and 'no/such' is not in its cache"):
-        find(str(folders["sd1"]), vae="no/such").part("vae")
+        Source(str(folders["sd1"]), vae="no/such").part("vae")
 
 
 # ── identity ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -448,13 +448,13 @@ def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, mo
 
 def test_every_weight_counts_for_the_identity_of_a_model(copied):
     folder = copied("sd1")
-    before = find(str(folder)).identity
+    before = Source(str(folder)).identity
     (file,) = (folder / "text_encoder").glob("*.safetensors")
     state = load_file(file)
     table = next(key for key in state if "token_embedding" in key)
     state[table][6829, 3] += 1e-3  # one number of 790,000
     save_file(state, file, {"format": "pt"})
-    after = find(str(folder)).identity
+    after = Source(str(folder)).identity
     assert [a.split()[0] for a, b in zip(before, after, strict=True) if a != b] == [str(file.relative_to(folder))]
 
 
@@ -497,7 +497,7 @@ def test_scores_of_another_scorer_are_another_result(folders, tmp_path):
     (scorer / "model.safetensors").write_bytes(b"one")
 
     def key():
-        return Job(find(str(folders["sd1"]), scorer=str(scorer)), Cell("a puppy"), (0,), tmp_path).key
+        return Job(Source(str(folders["sd1"]), scorer=str(scorer)), Cell("a puppy"), (0,), tmp_path).key
 
     before = key()
     assert before == key()
@@ -628,7 +628,7 @@ def test_an_index_of_shards_names_files_beside_it_only(copied, soon):
 def test_names_that_no_file_can_have_are_one_line(name, soon):
     for settings in ({"name": name}, {"vae": name}, {"text_encoder": name}):
         with pytest.raises(ModelError) as caught:
-            find(**settings).checked  # noqa: B018
+            Source(**settings).checked  # noqa: B018
         assert "\n" not in str(caught.value)
 
 
@@ -651,8 +651,8 @@ def test_encoders_that_are_not_clips_are_refused_at_once(folders):
         ({"text_encoder": None}, "has no text_encoder with a tokenizer"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
-            models.towers_of(types.SimpleNamespace(**parts | change))
+            models.text_encoders_of(types.SimpleNamespace(**parts | change))
         assert "\n" not in str(caught.value)
     for nothing in (None, "emoji", 5):
         with pytest.raises(ModelError, match="has no text_encoder with a tokenizer"):
-            models.towers_of(nothing)
+            models.text_encoders_of(nothing)

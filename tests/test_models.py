@@ -8,7 +8,7 @@ from conftest import open_pipeline
 from original_layout import original
 from safetensors.torch import load_file, save_file
 
-from embedlab import Cell, Sampler, find, load, models, render
+from embedlab import Cell, Sampler, Source, load, models, render
 from embedlab.errors import ModelError
 from embedlab.validate import validate
 
@@ -52,7 +52,7 @@ def test_known_layouts_need_no_config(tmp_path, kind, width):
     path = tmp_path / "m.safetensors"
     key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     save_file({key: torch.zeros(320, width)}, path)
-    source = find(str(path), prediction_type="v_prediction" if kind == "sd2" else None)
+    source = Source(str(path), prediction_type="v_prediction" if kind == "sd2" else None)
     assert source.folder.name == kind
     assert source.widths == (width,)
     assert source.factor == 8
@@ -144,7 +144,7 @@ def test_configs_that_are_broken_name_the_file_or_the_key(folders, tmp_path):
         shutil.copytree(folders["sd1"], copy)
         (copy / path).write_text(text)
         with pytest.raises(ModelError, match=message):
-            validate(Cell("a cat"), find(str(copy)))
+            validate(Cell("a cat"), Source(str(copy)))
 
 
 @pytest.mark.parametrize(
@@ -167,18 +167,18 @@ def test_configs_that_are_broken_name_the_file_or_the_key(folders, tmp_path):
 )
 def test_wrong_names_are_one_clear_line(name, settings, message):
     with pytest.raises(ModelError, match=message) as caught:
-        find(name, **settings)
+        Source(name, **settings)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path):
     with pytest.raises(ModelError, match=r"has no model_index\.json"):
-        find(str(tmp_path))
+        Source(str(tmp_path))
 
 
 def test_a_hub_model_that_is_not_cached_says_so_offline():
     with pytest.raises(ModelError, match="the hub cannot be reached and 'nobody/nothing' is not in its cache"):
-        find("nobody/nothing").tokenizers  # noqa: B018
+        Source("nobody/nothing").tokenizers  # noqa: B018
 
 
 def test_the_same_source_is_loaded_once(folders):
@@ -186,6 +186,6 @@ def test_the_same_source_is_loaded_once(folders):
 
 
 def test_towers_of_a_pipeline(pipeline, model):
-    towers = models.towers_of(pipeline)
+    towers = models.text_encoders_of(pipeline)
     assert [t.layer for t in towers] == [t.layer for t in model.towers]
     assert all(torch.equal(a.token_table, b.token_table) for a, b in zip(towers, model.towers, strict=True))

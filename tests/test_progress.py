@@ -87,8 +87,8 @@ def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
 
 
 def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
-    from embedlab import Cell, Job, Sampler, find
-    from embedlab.sweep.run import Quiet, carry_out
+    from embedlab import Cell, Job, Sampler, Source
+    from embedlab.sweep.run import Quiet, run_jobs
     from embedlab.sweep.store import Store
 
     class Seen(Quiet):
@@ -99,8 +99,8 @@ def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
             self.told.append((pictures, step, of))
 
     watch = Seen()
-    job = Job(find("emoji"), Cell("a cat", sampler=Sampler("heun", steps=2)), (0, 1), tmp_path)
-    carry_out([job], Store(tmp_path / ".cells"), watch)
+    job = Job(Source("emoji"), Cell("a cat", sampler=Sampler("heun", steps=2)), (0, 1), tmp_path)
+    run_jobs([job], Store(tmp_path / ".cells"), watch)
     assert watch.told == [(2, 1, 3), (2, 2, 3), (2, 3, 3)], "Heun asks twice a step, but for the last"
 
 

@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 from test_conf import first_of
 
 import embedlab
-from embedlab import Interpolate, Job, Store, carry_out, images
+from embedlab import Interpolate, Job, Store, images, run_jobs
 from embedlab.cell import fingerprint
 from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
@@ -42,7 +42,7 @@ def draw(folder: Path, *words: str) -> Path:
     config = config_of(*words)
     told = OmegaConf.to_container(config, resolve=True)
     job = Job(part_of(config, "model"), cell_of(config), tuple(config.seeds), folder, told)
-    assert not carry_out([job], Store(folder / ".cells")).failures
+    assert not run_jobs([job], Store(folder / ".cells")).failures
     return folder
 
 
@@ -104,7 +104,7 @@ def test_a_picture_of_a_large_batch_is_made_again_bit_for_bit(tmp_path):
         Job(part_of(config, "model"), cell, (0, 1), tmp_path / str(n), with_weight(told, cell), number=n)
         for n, cell in enumerate(cells)
     ]
-    assert not carry_out(jobs, Store(tmp_path / ".cells")).failures
+    assert not run_jobs(jobs, Store(tmp_path / ".cells")).failures
     for path in (tmp_path / "1" / "seed-1.png", tmp_path / "2" / "seed-0.png", tmp_path / "0" / "baseline-seed-1.png"):
         assert images.settings_of(path)["batch"][1] == 8, "six edited and two as written share a batch"
         assert replay(path).identical, str(replay(path))

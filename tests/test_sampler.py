@@ -8,7 +8,7 @@ import torch
 from conftest import NOISE, open_pipeline
 from PIL import Image
 
-from embedlab import Cell, Guidance, Job, Sampler, Start, embed_all, encode, find, render
+from embedlab import Cell, Guidance, Job, Sampler, Source, Start, embed_all, encode, render
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
 from embedlab.models import load
@@ -244,7 +244,7 @@ def test_noise_where_the_model_expects_a_picture_is_said(folders, tmp_path):
     assert all(
         noise_of(rehearsed(Sampler(one, 25), config_of(**LEVELS["leading"])), Start()) is None for one in SCHEDULERS
     )
-    job = Job(find(str(folders["sd1"])), Cell("a puppy", sampler=Sampler("ddim", 1)), (0,), tmp_path)
+    job = Job(Source(str(folders["sd1"])), Cell("a puppy", sampler=Sampler("ddim", 1)), (0,), tmp_path)
     assert "begins at timestep 1 of 1000" in job.notes[-1]
     assert explained(job).endswith(f"\nnotice: {job.notes[-1]}.")
 
@@ -284,7 +284,7 @@ def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weigh
         file = folder / "scheduler" / "scheduler_config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
         with pytest.raises(SamplerError, match=said) as caught:
-            validate(Cell("a puppy", sampler=Sampler(scheduler, 5)), find(str(folder)))
+            validate(Cell("a puppy", sampler=Sampler(scheduler, 5)), Source(str(folder)))
         assert "\n" not in str(caught.value)
 
 

@@ -35,6 +35,7 @@ from embedlab import (
     Scale,
     Shift,
     Shuffle,
+    Source,
     Start,
     Store,
     Stretch,
@@ -42,17 +43,16 @@ from embedlab import (
     Swap,
     Switch,
     Truncate,
-    carry_out,
-    find,
     operators,
     render,
+    run_jobs,
 )
 from embedlab.cell import cells_per_call, fingerprint
 from embedlab.condition import schedule_of
 from embedlab.errors import EmbedlabError
 from embedlab.metrics.score import score_names
 from embedlab.sampler import SCHEDULERS, moments
-from embedlab.schedule import at
+from embedlab.schedule import resolve
 from embedlab.sweep.job import explained
 from embedlab.validate import validate
 
@@ -330,7 +330,7 @@ def test_plain_cells_of_equal_settings_are_one(emoji):
 )
 def test_bad_schedules_are_one_clear_line(make, message):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
-        validate(make(), find("emoji"))
+        validate(make(), Source("emoji"))
     assert "\n" not in str(caught.value)
 
 
@@ -341,7 +341,7 @@ def test_an_operator_that_changes_is_refused_outside_a_cell(emoji):
     louder = Scale("puppy", Ramp([1, 2]))
     with pytest.raises(EmbedlabError, match="changes over time; a cell takes it"):
         edit(rows, [louder], emoji.towers)
-    now = at(louder, steps(10)[5])
+    now = resolve(louder, steps(10)[5])
     assert now == Scale("puppy", 1.5)
     assert edit(rows, [now], emoji.towers)
 
@@ -380,7 +380,7 @@ EVERY = [
 
 def test_every_setting_of_every_operator_may_change_but_stage_and_what_may_ends_in_a_result(tmp_path):
     """Nothing is first refused when a picture was drawn: label, scores, schedule and files are made of each."""
-    cells, source = [], find("emoji", device="cpu")
+    cells, source = [], Source("emoji", device="cpu")
     for operator, settings in EVERY:
         assert {f.name for f in dataclasses.fields(operator)} == {*settings} | ({"stage"} & vars(operator).keys())
         for name, choices in settings.items():
@@ -394,6 +394,6 @@ def test_every_setting_of_every_operator_may_change_but_stage_and_what_may_ends_
     assert {type(operator) for operator, _ in EVERY} == {kind for kind in kinds if dataclasses.is_dataclass(kind)}
     jobs = [Job(source, cell, (0,), tmp_path / str(n), number=n) for n, cell in enumerate(cells)]
     assert all(explained(job) and score_names(job.cell, job.metrics, source) for job in jobs)
-    outcome = carry_out(jobs, Store(tmp_path / "store"))
+    outcome = run_jobs(jobs, Store(tmp_path / "store"))
     assert not outcome.failures
     assert all(result["status"] == "done" for result in outcome.results.values())

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Store, carry_out, find
+from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Source, Store, run_jobs
 from embedlab.sweep import store
 from embedlab.sweep.run import Log, Outcome, Quiet, plan
 from embedlab.tracker import Disk
@@ -104,7 +104,7 @@ class Foreign:
 @pytest.fixture
 def jobs(folders, tmp_path):
     """Jobs of an operator each, as chunks of their own."""
-    source = find(str(folders["sd1"]), device="cpu")
+    source = Source(str(folders["sd1"]), device="cpu")
 
     def make(*operators):
         cells = [Cell("a picture of a puppy", [operator], sampler=STEPS) for operator in operators]
@@ -138,7 +138,7 @@ MIX = [Interpolate("puppy", "skunk", weight) for weight in (0.25, 0.5, 0.75)]
 def test_workers_make_what_carry_out_makes(jobs, carried, tmp_path):
     mine = [replace(job, tracker=Disk()) for job in jobs(*MIX)]
     outcome, watch = carried(mine)
-    ours = carry_out([replace(job, folder=tmp_path / f"ours-{job.number}") for job in mine], Store(tmp_path / "ours"))
+    ours = run_jobs([replace(job, folder=tmp_path / f"ours-{job.number}") for job in mine], Store(tmp_path / "ours"))
     assert sorted(watch.done) == sorted(outcome.results) == sorted(ours.results) == [0, 1, 2]
     for n in range(3):
         assert outcome.results[n]["key"] == ours.results[n]["key"]
@@ -217,7 +217,7 @@ def test_a_dead_workers_files_count_though_its_last_words_are_lost(jobs, tmp_pat
     )
     (number,) = progress.waiting
     progress.on_event(number, ("begun", "here", 1))
-    carry_out(mine[:2], Store(tmp_path / "cells"))
+    run_jobs(mine[:2], Store(tmp_path / "cells"))
     progress.on_death(number, "killed")
     assert watch.done == [0, 1]
     assert watch.notes == ["a worker is gone (killed); 1 unfinished job of its goes to another"]
@@ -277,7 +277,7 @@ def test_keys_travel_with_a_job(jobs, monkeypatch):
 
 
 def test_a_worker_decides_by_its_gpus_and_not_by_this_machines(folders, monkeypatch):
-    source = find(str(folders["sd1"]))
+    source = Source(str(folders["sd1"]))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     there = source.elsewhere(gpus=1)
     assert (there.device, there.dtype) == ("cuda", "bfloat16")
@@ -286,7 +286,7 @@ def test_a_worker_decides_by_its_gpus_and_not_by_this_machines(folders, monkeypa
     assert store.key_of(source.elsewhere(gpus=0), cell)(0) == store.key_of(source, cell)(0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert source.elsewhere(gpus=0).device == "cpu"
-    assert find(str(folders["sd1"]), device="cpu", dtype="float16").elsewhere(gpus=1).dtype == "float16"
+    assert Source(str(folders["sd1"]), device="cpu", dtype="float16").elsewhere(gpus=1).dtype == "float16"
 
 
 def test_what_another_chunk_begins_with_is_drawn_last(jobs, tmp_path):
@@ -301,7 +301,7 @@ def test_what_another_chunk_begins_with_is_drawn_last(jobs, tmp_path):
     first, second, _ = chunks.chunks_of(mine, tmp_path, 4)
     plain = {key for key, _ in mine[0].pictures.values()}
     assert (first.later, second.later) == (frozenset(), plain)
-    carry_out(second.jobs, Ledger(tmp_path / "cells"), later=second.later)
+    run_jobs(second.jobs, Ledger(tmp_path / "cells"), later=second.later)
     assert set(Ledger.made[2:]) == plain
 
 

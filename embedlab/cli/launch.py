@@ -33,7 +33,7 @@ from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, finished, inspect, make_room, of_sweep, state_of
 from embedlab.sweep.results import labels, set_apart
-from embedlab.sweep.run import Log, carry_out
+from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store, make_folder
 from embedlab.tracker import make_ready
 
@@ -80,7 +80,7 @@ def launch(
         jobs, configs = jobs_of(composer, master, job_overrides, first, objective, None if engine is None else gpus)
         plan = Plan.of(jobs, configs, store)
         make_ready(jobs[0].tracker)
-        run = engine(folder) if engine and plan.left else carry_out
+        run = engine(folder) if engine and plan.left else run_jobs
         if (folder / ".slurm").is_dir():
             from embedlab.workers.slurm import cancel_left
 
@@ -125,7 +125,7 @@ class Plan:
                 make_room(job)
                 write_hydra(job, config, hydra)
 
-    def run(self, session: Session, run: Callable[..., Any] = carry_out) -> dict[int, dict[str, Any]]:
+    def run(self, session: Session, run: Callable[..., Any] = run_jobs) -> dict[int, dict[str, Any]]:
         """Run the jobs that are left and log all that was not; the results. Failures are noted in the session."""
         session.display.jobs += len(self.there)
         session.display.done += len(self.there)

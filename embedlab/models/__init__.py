@@ -793,14 +793,14 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def towers_of(pipeline: Any) -> tuple[Tower, ...]:
+def text_encoders_of(pipeline: Any) -> tuple[Tower, ...]:
     """The text encoders of a diffusers pipeline (SD 1, 2, XL and what is built on them), ready for operators.
 
     Raises ModelError at once for encoders that are not CLIP's, or that do not belong to their tokenizers.
 
     >>> from diffusers import DiffusionPipeline
     >>> pipeline = DiffusionPipeline.from_pretrained(SHIPPED["emoji"], safety_checker=None)
-    >>> [tower.width for tower in towers_of(pipeline)] == [tower.width for tower in load("emoji").towers]
+    >>> [tower.width for tower in text_encoders_of(pipeline)] == [tower.width for tower in load("emoji").towers]
     True
     """
     named = ("", "_2")

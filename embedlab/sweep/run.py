@@ -196,7 +196,7 @@ class Outcome:
     failures: list[tuple[Job, str]] = field(default_factory=list)
 
 
-def carry_out(
+def run_jobs(
     jobs: Sequence[Job],
     store: Store,
     watch: Watch | None = None,

@@ -20,7 +20,7 @@ import cloudpickle
 from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
 from embedlab.sweep.job import Job, fail, finished, reason_of
-from embedlab.sweep.run import Log, Outcome, Quiet, Watch, carry_out, plan
+from embedlab.sweep.run import Log, Outcome, Quiet, Watch, plan, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import Silent
 
@@ -136,7 +136,7 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
     refused = None
     if left := [job for job in chunk.jobs if job.number not in before]:
         try:
-            carry_out(left, Store(chunk.store), log.watch, log, chunk.later)
+            run_jobs(left, Store(chunk.store), log.watch, log, chunk.later)
         except EmbedlabError as error:  # what keeps every job from being made, such as weights that cannot be read
             refused = str(error)
         except Exception as error:
@@ -177,7 +177,7 @@ class _Unlogged(Log):
 
 @dataclass
 class Elsewhere:
-    """Runs jobs as `carry_out` does, on the workers of an engine."""
+    """Runs jobs as `run_jobs` does, on the workers of an engine."""
 
     engine: Engine
 

@@ -112,7 +112,7 @@ def by_hand(model: lab.Model, conditional: lab.Conditioning, unconditional: lab.
         images: torch.Tensor = lab.decode(latents, model.vae)
     again = lab.picture_latents(model.vae, 2 * lab.to_tensor(lab.to_pil(images)[0]) - 1, seeds)
     moment: lab.Moment = lab.moments(scheduler)[0]
-    assert lab.at(lab.Ramp([0.0, 1.0], at=[0.0, 1.0]), moment) == 0.0
+    assert lab.resolve(lab.Ramp([0.0, 1.0], at=[0.0, 1.0]), moment) == 0.0
     return again
 
 
@@ -120,7 +120,7 @@ def sweep(source: lab.Source, folder: Path) -> int:
     """A sweep without the command line."""
     jobs = [lab.Job(source, cell, seeds=(0,), folder=folder / str(n), number=n) for n, cell in enumerate(cells()[:2])]
     try:
-        lab.carry_out(jobs, lab.Store(folder / ".cells"))
+        lab.run_jobs(jobs, lab.Store(folder / ".cells"))
     except lab.EmbedlabError as error:
         raise SystemExit(str(error)) from None
     return len(list(folder.glob("*/result.json")))
