@@ -10,7 +10,8 @@ from embedlab import images
 from embedlab.cli import finish
 from embedlab.cli.commands.sheet import main
 from embedlab.errors import ConfigError
-from embedlab.view.contact_sheet import axes_of, layout, named, results_of, short_names, write_sheets
+from embedlab.sweep.axes import find_axis, short_names
+from embedlab.view.contact_sheet import axes_of, layout, results_of, write_sheets
 
 SIDE = 112  # the smallest that a sheet shows
 WEIGHT, TOWARD, SCALE = "operators.interpolate.weight", "operators.interpolate.toward", "guidance.scale"
@@ -199,13 +200,13 @@ def test_pages_of_an_earlier_call_do_not_stay_and_files_of_others_do(two_by_thre
 
 def test_names_are_short_where_they_are_the_only_ones(two_by_three):
     keys = {"operators.add.weight": 0, "operators.shift.weight": 0, "sampler.steps": 0}
-    assert named("steps", keys) == named("sampler.steps", keys) == "sampler.steps"
-    assert named("add.weight", keys) == "operators.add.weight"
+    assert find_axis("steps", keys) == find_axis("sampler.steps", keys) == "sampler.steps"
+    assert find_axis("add.weight", keys) == "operators.add.weight"
     assert set(short_names(keys).values()) == {"add.weight", "shift.weight", "steps"}
     with pytest.raises(ConfigError, match=r"'weight' may be operators\.add\.weight or operators\.shift\.weight"):
-        named("weight", keys)
+        find_axis("weight", keys)
     with pytest.raises(ConfigError, match=r"no axis 'eight'; there are operators\.add\.weight,"):
-        named("eight", keys)
+        find_axis("eight", keys)
     results = results_of(two_by_three)
     with pytest.raises(ConfigError, match="both operators.interpolate.weight"):
         write_sheets(two_by_three, results, "weight", "interpolate.weight")
@@ -223,6 +224,16 @@ def test_results_that_say_less_are_shown_all_the_same(two_by_three):
     (path,) = write_sheets(two_by_three, results_of(two_by_three))
     assert len(grid(path)[0]) == 7
     assert list(axes_of(results_of(two_by_three))) == ["seed", "job"]
+
+
+def test_a_job_that_failed_before_it_had_a_label_has_its_place(two_by_three):
+    path = two_by_three / "1" / "result.json"
+    failed = {**json.loads(path.read_text()), "status": "failed", "error": "NaN", "pictures": []}
+    path.write_text(json.dumps({key: value for key, value in failed.items() if key not in ("label", "name")}))
+    (page,) = write_sheets(two_by_three, results_of(two_by_three))
+    shown = Image.open(page).convert("RGB")
+    grey = sum(count for count, value in shown.getcolors(10**6) if value == (221, 221, 221))
+    assert SIDE**2 < grey < 2 * SIDE**2, "both of its seeds are crossed out, and no other picture"
 
 
 def test_labels_have_the_letters_of_their_language():

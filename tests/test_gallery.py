@@ -614,6 +614,16 @@ def test_a_torn_result_is_a_notice_and_the_rest_is_shown(tmp_path, capsys):
     assert "1 job, 1 picture" in said
 
 
+def test_a_page_of_a_finished_sweep_needs_no_hydra(tmp_path):
+    folder = synthetic.sweep(tmp_path / "sweep", {WEIGHT: [0, 1]}, [0])
+    code = (
+        "import sys; from pathlib import Path; from embedlab.view.gallery import read, write; "
+        "write(read(Path(sys.argv[1]))); assert not {'hydra', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    assert (folder / "gallery" / "index.html").is_file()
+
+
 def test_the_command_line_answers_in_one_line(tmp_path):
     def call(*words):
         code = "from embedlab.cli.main import main; main()"

@@ -9,7 +9,8 @@ from PIL import Image
 from embedlab.cli.commands.film import main as film
 from embedlab.cli.commands.gallery import main as gallery
 from embedlab.cli.commands.sheet import main as sheet
-from embedlab.sweep.results import axes, collect, records
+from embedlab.sweep.axes import axes
+from embedlab.sweep.results import collect, records
 from embedlab.view.replay import replay
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"

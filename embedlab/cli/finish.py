@@ -13,9 +13,10 @@ from embedlab.clean import one_line, redact
 from embedlab.cli.messages import fail
 from embedlab.cli.progress import stage
 from embedlab.cli.session import Session
+from embedlab.sweep.axes import axes
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import reason_of
-from embedlab.sweep.results import axes, collect, curves, plain_cell, records, table, write_tables
+from embedlab.sweep.results import collect, curves, plain_cell, records, table, write_tables
 from embedlab.tracker import Silent, Tracker, begin_anew, opened
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read

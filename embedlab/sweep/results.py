@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import math
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from embedlab import readers
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import write as write_file
 from embedlab.metrics.titles import format_score, title_of
+from embedlab.sweep.axes import axes, format_value, short, short_names
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
 CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
@@ -59,8 +59,6 @@ def curves(
 
     Where no other axis is, the lowest and the highest of the seeds beside the mean. None where nothing was measured.
     """
-    from embedlab.view.contact_sheet import said, short_names  # noqa: PLC0415
-
     names = short_names(varied)
     made = []
     for axis, values in varied.items():
@@ -71,7 +69,7 @@ def curves(
             groups: dict[str, dict[float, list[float]]] = {}
             for row in rows:
                 if row.get(score) is not None:
-                    name = ", ".join(f"{names[key]} {said(row.get(key))}" for key in others)
+                    name = ", ".join(f"{names[key]} {format_value(row.get(key))}" for key in others)
                     groups.setdefault(name, {}).setdefault(row[axis], []).append(row[score])
             at = [value for value in sorted(values) if any(value in found for found in groups.values())]
             if len(at) < 2:
@@ -150,28 +148,6 @@ def unread(folder: Path) -> list[str]:
     return told
 
 
-def axes(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """What varies in a sweep and the values it takes: settings by the key they were set with, then the seed.
-
-    >>> axes([{"overrides": {"guidance.scale": s, "sampler.steps": 9}, "pictures": [{"seed": 0}]} for s in (1, 4)])
-    {'guidance.scale': [1, 4]}
-    """
-    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {}) if key != "seeds"))
-    found: dict[str, list[Any]] = {}
-    for key in keys:
-        values: list[Any] = []
-        for result in results:
-            value = result.get("overrides", {}).get(key)
-            if value not in values:
-                values.append(value)
-        if len(values) > 1:
-            found[key] = values
-    seeds = list(dict.fromkeys(row["seed"] for result in results for row in result["pictures"]))
-    if len(seeds) > 1:
-        found["seed"] = seeds
-    return found
-
-
 def records(results: Sequence[dict[str, Any]], alone: bool = False) -> list[dict[str, Any]]:
     """One row a picture: job, label, prompt, each axis, every score, status, key, files.
 
@@ -206,15 +182,13 @@ def labels(results: Sequence[dict[str, Any]]) -> list[str]:
     >>> labels(two), labels([two[0], two[0]])
     (['puppy → cat, model a', 'puppy → cat, model b'], ['puppy → cat, job 0', 'puppy → cat, job 0'])
     """
-    from embedlab.view.contact_sheet import said, short_names  # noqa: PLC0415
-
     keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
     names, made = short_names(dict.fromkeys(keys)), [label(result) for result in results]
     alike: dict[str, list[int]] = {}
     for n, name in enumerate(made):
         alike.setdefault(name, []).append(n)
     for mine in alike.values():
-        values = {key: [said(results[n].get("overrides", {}).get(key)) for n in mine] for key in keys}
+        values = {key: [format_value(results[n].get("overrides", {}).get(key)) for n in mine] for key in keys}
         varied = [key for key in keys if len(set(values[key])) > 1]
         for k, n in enumerate(mine):
             made[n] = ", ".join([made[n], *(f"{names[key]} {values[key][k]}" for key in varied)])
@@ -232,10 +206,11 @@ def label(result: dict[str, Any]) -> str:
     'puppy → cat, scale 2'
     """
     name = str(result.get("apart") or result.get("name") or "")
-    parts = split(name) if name != result["label"] else []
+    named = result.get("label") or AS_WRITTEN  # one that failed early may have none
+    parts = split(name) if name != named else []
     others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
     said = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
-    return ", ".join([result["label"], *said] if len(said) < len(parts) or not parts else said)
+    return ", ".join([named, *said] if len(said) < len(parts) or not parts else said)
 
 
 def split(name: str) -> list[str]:
@@ -254,15 +229,6 @@ def split(name: str) -> list[str]:
         else:
             parts[-1] += sign
     return [part for part in parts if part]
-
-
-def short(value: str) -> str:
-    """A value without the path of its class.
-
-    >>> short("{_target_: embedlab.schedule.Ramp, values: [8, 1]}")
-    '{Ramp, values: [8, 1]}'
-    """
-    return re.sub(r"_target_:\s*(?:\w+\.)*(\w+)", r"\1", value)
 
 
 def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.errors import ConfigError, listed
-from embedlab.sweep import results as sweep
+from embedlab.sweep.axes import find_axis, format_value, seed_groups, short_names, values_of
+from embedlab.sweep.results import collect, labels
 
 WIDE, TALL = 16, 24  # columns and rows of a page
 DRAWN = ("model", "prompt", "encoder", "guidance", "sampler", "start", "size")  # what an unedited picture depends on
 
 
 @dataclass(frozen=True)
-class Place:
+class SheetCell:
     """A picture of a sweep, or why there is none; the unedited one of its seed, and what tells that from others."""
 
     shown: Path | str | None
@@ -25,7 +26,7 @@ class Place:
     unedited: str = ""
 
     @property
-    def plain(self) -> bool:
+    def is_unedited(self) -> bool:
         """Whether it is unedited itself."""
         return isinstance(self.shown, Path) and self.baseline is None
 
@@ -42,7 +43,7 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
     """The results of a sweep's jobs; ConfigError where there are none."""
     if not folder.is_dir():
         raise ConfigError(f"the folder '{folder}' {'is a file' if folder.exists() else 'is not there'}.")
-    results = sweep.collect(folder)
+    results = collect(folder)
     if not results:
         raise ConfigError(f"'{folder}' holds no sweep: none of its folders has a result.json that can be read.")
     return results
@@ -64,7 +65,7 @@ def write_sheets(
 
     down, across, others = layout(results, rows, columns)
     order = [down, across, *others]
-    places = dict(_places(results, [axis.key for axis in order]))
+    places = dict(_sheet_cells(results, [axis.key for axis in order]))
     same_text = len({str(result.get("prompt")) for result in results}) == 1
     pages = list(_pages(down, across, others, places))
     first = to or folder / "sheet.png"
@@ -89,7 +90,7 @@ def layout(
     """What goes down, what goes across, and what is left for the pages."""
     found = axes_of(results)
     settings = [key for key in found if key not in ("seed", "job")]
-    asked = [None if name is None else named(name, found) for name in (rows, columns)]
+    asked = [None if name is None else find_axis(name, found) for name in (rows, columns)]
     if asked == [None, None]:
         joint = len(results) <= WIDE or len(settings) < 2
         spare = "seed" if joint or len(found["seed"].labels) > 1 else settings[0]
@@ -107,89 +108,19 @@ def layout(
 
 def axes_of(results: Sequence[dict[str, Any]]) -> dict[str, Axis]:
     """The axes of a sweep by key: its settings, the seed, and the job, which is all settings at once."""
-    columns = dict(enumerate(alike(results)))
+    columns = dict(enumerate(seed_groups(results)))
     first = {number: job for job, number in reversed(columns.items())}
     values = {**values_of(results), "job": sorted(first)}
     names = short_names(values)
-    found = {key: Axis(key, tuple(f"{names[key]} {said(v)}" for v in values[key])) for key in values}
-    found["job"] = Axis("job", tuple(sweep.labels([results[first[n]] for n in sorted(first)])))
+    found = {key: Axis(key, tuple(f"{names[key]} {format_value(v)}" for v in values[key])) for key in values}
+    found["job"] = Axis("job", tuple(labels([results[first[n]] for n in sorted(first)])))
     return found
 
 
-def alike(results: Sequence[dict[str, Any]]) -> list[int]:
-    """A number for each job, the same one where jobs differ in nothing but their seeds."""
-    varied = [key for key in sweep.axes(results) if key != "seed"]
-    known: dict[str, list[tuple[int, set[int]]]] = {}
-    numbers: list[int] = []
-    for result in results:
-        settings = json.dumps([result.get("overrides", {}).get(key) for key in varied], default=str)
-        seeds = {row["seed"] for row in result["pictures"]}
-        same = known.setdefault(settings, [])
-        fits = next((one for one in same if not one[1] & seeds), None)
-        if fits is None:
-            same.append(fits := (len({*numbers}), set()))
-        fits[1].update(seeds)
-        numbers.append(fits[0])
-    return numbers
-
-
-def values_of(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """What varies in a sweep, and the seed also where there is only one."""
-    seeds = dict.fromkeys(row["seed"] for result in results for row in result["pictures"])
-    return {**{k: v for k, v in sweep.axes(results).items() if k != "seed"}, "seed": list(seeds)}
-
-
-def named(name: str, keys: Mapping[str, Any]) -> str:
-    """The key that a name stands for: itself, or the only one that ends with it.
-
-    >>> named("weight", {"operators.interpolate.weight": [0, 1], "seed": [3]})
-    'operators.interpolate.weight'
-    """
-    if name in keys:
-        return name
-    found = [key for key in keys if key.endswith(f".{name}")]
-    if len(found) > 1:
-        raise ConfigError(f"'{name}' may be {' or '.join(found)}; name one of them.")
-    if not found:
-        raise ConfigError(f"there is no axis '{name}'; there are {listed(keys)}.")
-    return found[0]
-
-
-def short_names(keys: Mapping[str, Any]) -> dict[str, str]:
-    """Each key by as few of its last parts as tell it apart.
-
-    >>> short_names({"operators.add.weight": 0, "operators.shift.weight": 0, "sampler.steps": 0})
-    {'operators.add.weight': 'add.weight', 'operators.shift.weight': 'shift.weight', 'sampler.steps': 'steps'}
-    """
-    answer = {}
-    for key in keys:
-        parts = key.split(".")
-        tails = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        answer[key] = next(
-            (tail for tail in tails if sum(other == tail or other.endswith(f".{tail}") for other in keys) == 1), key
-        )
-    return answer
-
-
-def said(value: Any) -> str:
-    """A value as a label says it.
-
-    >>> said(["replace", "shift"]), said({"_target_": "embedlab.schedule.Ramp", "values": [0, 1]}), said(None)
-    ('replace, shift', '{Ramp, values: [0, 1]}', '–')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, list | Mapping):
-        return sweep.short(json.dumps(value, ensure_ascii=False, default=str).replace('"', ""))
-    return str(value)
-
-
-def _places(results: Sequence[dict[str, Any]], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], Place]]:
+def _sheet_cells(results: Sequence[dict[str, Any]], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], SheetCell]]:
     """Each picture with its number on each axis; a picture that should be there and is not has the reason, or none."""
     values = values_of(results)
-    numbers = alike(results)
+    numbers = seed_groups(results)
     seeds_of = [{row["seed"] for row in result["pictures"]} for result in results]
     for job, result in enumerate(results):
         overrides, rows = result.get("overrides", {}), {row["seed"]: row for row in result["pictures"]}
@@ -199,21 +130,21 @@ def _places(results: Sequence[dict[str, Any]], keys: Sequence[str]) -> Iterator[
                 continue
             fixed = {"job": numbers[job], "seed": n}
             where = tuple(fixed[k] if k in fixed else values[k].index(overrides.get(k)) for k in keys)
-            yield where, _place(result, rows.get(seed, {}), seed)
+            yield where, _sheet_cell(result, rows.get(seed, {}), seed)
 
 
-def _place(result: Mapping[str, Any], row: Mapping[str, Any], seed: int) -> Place:
+def _sheet_cell(result: Mapping[str, Any], row: Mapping[str, Any], seed: int) -> SheetCell:
     folder, config = Path(result["folder"]), result.get("config") or {"prompt": result.get("prompt")}
     drawn = json.dumps([seed, *(config.get(key) for key in DRAWN)], sort_keys=True, default=str)
     if row.get("file") and not row.get("error"):
         plain = folder / row["baseline"] if row.get("baseline") else None
-        return Place(folder / row["file"], plain, drawn)
+        return SheetCell(folder / row["file"], plain, drawn)
     reason = row.get("error") or (result.get("status") == "failed" and (result.get("error") or "failed"))
-    return Place(str(reason) if reason else None, None, drawn)
+    return SheetCell(str(reason) if reason else None, None, drawn)
 
 
 def _pages(
-    down: Axis, across: Axis, others: Sequence[Axis], places: Mapping[tuple[int, ...], Place]
+    down: Axis, across: Axis, others: Sequence[Axis], places: Mapping[tuple[int, ...], SheetCell]
 ) -> Iterator[tuple[Sequence[int], Sequence[int], tuple[int, ...]]]:
     """Rows, columns and the numbers of all else, a page each; combinations that were not run have none."""
     there = {where[2:] for where in places}
@@ -240,10 +171,10 @@ def _page(
     rows: Sequence[int],
     columns: Sequence[int],
     rest: tuple[int, ...],
-    places: Mapping[tuple[int, ...], Place],
+    places: Mapping[tuple[int, ...], SheetCell],
 ) -> tuple[Sequence[Sequence[Path | str | None]], list[str], list[str], set[int], set[int]]:
     """What stands on a page, its row and column labels, and which of these are of unedited pictures."""
-    grid = [[places.get((r, c, *rest), Place(None)) for c in columns] for r in rows]
+    grid = [[places.get((r, c, *rest), SheetCell(None)) for c in columns] for r in rows]
     cells = [[place.shown for place in row] for row in grid]
     names, heads = [down.labels[r] for r in rows], [across.labels[c] for c in columns]
     if not any(place.baseline for row in grid for place in row):
@@ -253,7 +184,9 @@ def _page(
     plain = [[files.get(place.unedited) for place in row] for row in grid]
     label = "as written"
     if all(_one(row) for row in grid):
-        if marked := {c for c, column in enumerate(zip(*grid, strict=True)) if all(place.plain for place in column)}:
+        if marked := {
+            c for c, column in enumerate(zip(*grid, strict=True)) if all(cell.is_unedited for cell in column)
+        }:
             return cells, names, heads, set(), marked
         shared = [next(filter(None, row), None) for row in plain]
         return [[one, *row] for one, row in zip(shared, cells, strict=True)], names, [label, *heads], set(), {0}
@@ -265,7 +198,7 @@ def _page(
     return both, pairs, heads, set(range(0, len(pairs), 2)), set()
 
 
-def _one(line: Sequence[Place]) -> bool:
+def _one(line: Sequence[SheetCell]) -> bool:
     """Whether all pictures of a row or column have the same unedited one."""
     return len({place.unedited for place in line if place.shown is not None}) < 2
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.errors import ConfigError, listed
-from embedlab.view.contact_sheet import axes_of, named, results_of, said, short_names, values_of
+from embedlab.sweep.axes import find_axis, format_value, short_names, values_of
+from embedlab.view.contact_sheet import axes_of, results_of
 
 MOST = 24  # pictures in a frame
 PARTS = ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "size")
@@ -65,9 +66,9 @@ def axis_along(results: Sequence[dict[str, Any]], name: str | None = None) -> st
     """The key of the axis that a film runs along: the one named, or the only one of numbers."""
     values = {key: v for key, v in values_of(results).items() if key != "seed"}
     if name is not None:
-        key = named(name, values)
+        key = find_axis(name, values)
         if not are_numbers(values[key]):
-            raise ConfigError(f"a film runs along numbers; {key} is {listed(map(said, values[key]))}.")
+            raise ConfigError(f"a film runs along numbers; {key} is {listed(map(format_value, values[key]))}.")
         return key
     found = [key for key in values if are_numbers(values[key])]
     if not found:
@@ -93,7 +94,7 @@ def tracks_along(results: Sequence[dict[str, Any]], key: str, seed: int | str | 
     found: dict[str, Track] = {}
     for result in results:
         overrides = result.get("overrides", {})
-        combination = [f"{names[other]} {said(overrides.get(other))}" for other in others]
+        combination = [f"{names[other]} {format_value(overrides.get(other))}" for other in others]
         rows = {row["seed"]: row for row in result["pictures"] if row.get("file") and not row.get("error")}
         for one in (one for one in seeds if one in rows):
             label = ", ".join([*combination, f"seed {one}"])

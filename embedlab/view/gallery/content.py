@@ -15,7 +15,8 @@ from embedlab import readers
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
 from embedlab.metrics.titles import name_of
-from embedlab.sweep.results import axes, collect, label, short, shown_scores, split, unread
+from embedlab.sweep.axes import axes, short
+from embedlab.sweep.results import collect, label, shown_scores, split, unread
 
 STATES = ("done", "failed", "pending")
 NOWHERE = "–"  # the value of a setting that a job was not given
