@@ -13,7 +13,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,7 +60,19 @@ def secrets() -> tuple[str, ...]:
         for name, text in os.environ.items()
         if any(word in name.upper() for word in NAMES) and not (text.startswith(("/", "~")) and _is_path(text))
     }
+    found |= {unicodedata.normalize("NFC", text) for text in found}  # as a prompt is read
     return tuple(sorted((text for text in found if len(text) >= LEAST), key=lambda text: (-len(text), text)))
+
+
+def secret_spans(text: str) -> list[tuple[int, int]]:
+    """Where secrets stand in a text: what is cut out of it there has to be blanked, because a piece is not found.
+
+    >>> os.environ["A_KEY"] = "it's a value"
+    >>> secret_spans("so it's a value")
+    [(3, 15)]
+    """
+    found = pattern(secrets())
+    return [] if found is None else [match.span() for match in found.finditer(text)]
 
 
 def _is_path(text: str) -> bool:
@@ -192,13 +204,19 @@ class CleanStream:
 def clean_streams() -> Iterator[None]:
     """Print nothing but what is fit to be seen, until the block ends."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (s if isinstance(s, CleanStream) else CleanStream(s) for s in before)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdout, sys.stderr = before
+    with ExitStack() as held:
+        streams = []
+        for stream in before:
+            if stream is None:  # closed by the caller, as by >&-
+                stream = held.enter_context(open(os.devnull, "w"))  # noqa: PLW2901
+            streams.append(stream if isinstance(stream, CleanStream) else CleanStream(stream))
+        sys.stdout, sys.stderr = streams
+        try:
+            yield
+        finally:
+            for stream in streams:
+                stream.flush()
+            sys.stdout, sys.stderr = before
 
 
 def drawn_on(stream: TextIO) -> TextIO:

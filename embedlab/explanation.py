@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower, forward
 from embedlab.condition import CallConditioning, condition
 from embedlab.embeddings import Embeddings, Lookup, lookup_of
@@ -30,7 +31,7 @@ class Token:
     `kept` is how much of the row as written is in the edited one: its projection on that row, `(r'·r)/(r·r)`; 1 where
     nothing was edited. It is no operator's weight: half way to a row that is like this one, more than half is kept.
     `norm` is its length in units of the vocabulary's mean length, before and after. `near` names the vocabulary's
-    nearest entries.
+    nearest entries. Of a token of a secret of the environment `piece` and neighbours are `***`, and `id` is -1.
     """
 
     encoder: int
@@ -162,7 +163,7 @@ def described(
     tokens: list[Token] = []
     layers: list[Layer] = []
     for n, (tower, a, b) in enumerate(zip(towers, after.original, after.edited, strict=True)):
-        tokens += tokens_of(n, tower, a, b, most)
+        tokens += blanked(tokens_of(n, tower, a, b, most), a, cell)
         layers += layers_of(n, tower, a, b)
     words = after.original[0].tokens
     notes = [*words.notes(), *notes_of(tokens, towers), *strangers(words.words, known), *faults(old, new)]
@@ -223,6 +224,20 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
             )
         )
     return made
+
+
+def blanked(tokens: Sequence[Token], written: Embeddings, cell: Any) -> list[Token]:
+    """Tokens without the pieces of secrets: those of the prompt, and those that an edit put into it."""
+    secret = {row for word in written.tokens.words if word.text == BLANK for row in word.rows}
+    edited = redact(repr(cell.operators)) != repr(cell.operators)
+
+    def fit(token: Token) -> Token:
+        if token.row in secret:
+            return dataclasses.replace(token, id=-1, piece=BLANK, near=(BLANK,), near_after=(BLANK,))
+        changed = edited and token.near_after != token.near
+        return dataclasses.replace(token, near_after=(BLANK,)) if changed else token
+
+    return [fit(token) for token in tokens]
 
 
 def names_near(rows: Float[Tensor, "row dim"], lookup: Lookup, most: int) -> list[tuple[str, ...]]:

@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
+from embedlab.clean import BLANK, secret_spans
 from embedlab.errors import PromptError, brief, check_kind, listed
 
 WINDOW = 77
@@ -29,7 +30,10 @@ JOINS: tuple[Join, ...] = ("windows", "run", "truncate")
 
 @dataclass(frozen=True)
 class Word:
-    """One word of the prompt as the tokenizer sees it, and the rows of its tokens."""
+    """One word of the prompt as the tokenizer sees it, and the rows of its tokens.
+
+    The text of a word that is part of a secret of the environment is `***`.
+    """
 
     text: str
     rows: tuple[int, ...]
@@ -204,6 +208,7 @@ def tokenize(
     composed = unicodedata.normalize("NFC", text)
     body = window - 2
     words: list[Word] = []
+    secret = secret_spans(composed)
     k = 0
     for found in _word_pattern(concepts_of([tokenizer]) if concepts is None else concepts).finditer(composed):
         begin = k
@@ -211,7 +216,8 @@ def tokenize(
             k += 1
         if k > begin:
             rows = tuple(n // body * window + n % body + 1 for n in range(begin, k))
-            words.append(Word(found[0], rows, begin // body != (k - 1) // body))
+            hidden = any(start < found.end() and found.start() < end for start, end in secret)
+            words.append(Word(BLANK if hidden else found[0], rows, begin // body != (k - 1) // body))
 
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ids = [piece.id for piece in pieces]

@@ -76,10 +76,35 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
     # what is said now is in the place of what was said then; another launcher has other settings
     said = {"-m", "--multirun", "hydra.sweep.dir", *(word.partition("=")[0] for word in more)}
     elsewhere = any(word.startswith("hydra/launcher=") for word in more)
-    kept = [word for word in command if word.partition("=")[0] not in said]
+    kept = [word for word in command if word.partition("=")[0].lstrip("+") not in said]
     kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
     check_command(kept, str(folder / "sweep.json"), trust)
+    for word in kept:
+        check_place(word, folder)
     return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
+
+
+def check_place(word: str, folder: Path) -> None:
+    """Refuse a setting of a command that was read back by which its sweep would write outside of its own folder.
+
+    A store elsewhere is taken where it is one already.
+    """
+    key, _, value = word.partition("=")
+    key, value = key.lstrip("+"), value.strip().strip("'\"").strip()
+    shown = f"'{word:.200}' in the command of '{folder / 'sweep.json'}'"
+    if key == "hydra.sweep.subdir":
+        plain = re.sub(r"\$\{hydra[.:]job\.num\}", "", value)
+        if value.startswith(("/", "~")) or ".." in Path(value).parts or "${" in plain:
+            raise ConfigError(f"{shown} puts jobs outside of the sweep; leave it out of that file.")
+    if key == "store" and value not in ("", "null"):
+        place = Path(value).expanduser() if "${" not in value else None
+        if place is not None and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
+            return
+        if place is None or not any(place.glob("??/*.safetensors")):
+            raise ConfigError(
+                f"{shown} names a folder outside of the sweep that holds no finished pictures; give {key}=PATH "
+                "yourself, beside resume, where that is what you want."
+            )
 
 
 def quoted(text: str) -> str:

@@ -16,6 +16,7 @@ from statistics import fmean as mean
 from typing import Any
 
 from embedlab import readers
+from embedlab.clean import redact
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import write as write_file
 from embedlab.metrics.titles import format_score, title_of
@@ -233,6 +234,7 @@ def split(name: str) -> list[str]:
 
 def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """One row a picture, as CSV and by columns."""
+    rows = redact(rows)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)

@@ -222,6 +222,11 @@ COMMANDED: list[tuple[str, ...]] = [
     ("sampler=/tmp/x",),
     ("operators=[../x]",),
     ("prompt='open",),
+    ("store=../elsewhere",),
+    ("+store='/nowhere/elsewhere'",),
+    ("store=${prompt}",),
+    ("hydra.sweep.subdir=/nowhere/${hydra.job.num}",),
+    ("hydra.sweep.subdir=../${hydra.job.num}",),
 ]
 
 COMMANDS = [
@@ -236,6 +241,7 @@ COMMANDS = [
     *works("replay", ("replay", PICTURE), ("replay", "sweep/0/baseline-seed-1.png"), ("replay", PICTURE, "--to", "again.png"), ("replay", "--help"), shows=()),
     *refused("replay", "embedlab", ("replay",), ("replay", "nowhere.png"), ("replay", "sweep"), ("replay", "sweep/sheet.png"), ("replay", "sweep/sweep.json"), ("replay", PICTURE, "--to", ""), ("replay", PICTURE, "--to", "sweep"), ("replay", PICTURE, "--to", "/dev/null/x.png"), ("replay", PICTURE, "--trust"), ("replay", ""), ("replay", "/dev/zero"), ("replay", "/dev/null"), ("replay", "a\udc80.png"), ("replay", PICTURE, "more")),
     *refused("sync", "embedlab", ("sync",), ("sync", "nowhere"), ("sync", "sweep"), ("sync", ""), ("sync", "sweep/sweep.json")),
+    Trial("resume a command with another folder", ("resume=sweep",), before=commanded("++hydra.sweep.dir=/nowhere/else")),
     *works("resume", ("resume=sweep",), ("-m", "resume=sweep"), ("resume=sweep", "at_once=1"), ("resume=sweep", "tracker=disk")),
     *refused("resume", "resume", ("resume=sweep", "guidance.scale=9"), ("resume=sweep", "hydra.sweep.dir=other")),
     *refused("resume", "embedlab", "resume=", "resume=nowhere", "resume=sweep/0", "resume=sweep/sweep.json", "resume=~nosuchuser/x", "resume=a\udc80", "resume=/dev/null", "resume=[a]"),

@@ -80,7 +80,16 @@ CASES: list[tuple[str, Given, str | None]] = [
     ("folder of a job", ("-m", "prompt=a,b", f"hydra.sweep.subdir={O}-${{hydra.job.num}}"), "secret"),
 ]  # fmt: skip
 
+PIECES = ("plain", "cr3t", ", s, 3,")  # of the second secret, as the tokenizer cuts it
+
 SECRETS = [
+    Trial("secret, pieces explained", ("explain", f"prompt=a puppy {O}", "model.device=cpu"), None, hides=PIECES),
+    Trial(
+        "secret, pieces listed",
+        (f"prompt=a cat {O}", "operators=[replace]", "operators.replace.rows=x", "operators.replace.by=dog"),
+        "is not in the prompt",
+        hides=PIECES,
+    ),
     *(Trial(f"secret, {name}", words_of(given), says) for name, given, says in CASES),
     *(
         Trial(

@@ -1,0 +1,53 @@
+"""Secrets of the environment: what is cut out of a text, or put into a table, is blanked as well."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet
+import pytest
+
+from embedlab import Cell, Interpolate, models
+from embedlab.clean import BLANK
+from embedlab.explanation import explain
+from embedlab.prompt import tokenize
+from embedlab.sweep.results import write_tables
+
+SECRET = "abcdefgh12345"
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", SECRET)
+
+
+def test_tables_hold_no_secret_in_names_of_columns_nor_in_cells(tmp_path):
+    write_tables(tmp_path, [{"prompt": f"a {SECRET}", f"clip_score/{SECRET}": 2.5, "closest": SECRET}])
+    assert (tmp_path / "results.csv").read_text().split() == ["prompt,clip_score/***,closest", "a", "***,2.5,***"]
+    table = pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert table == [{"prompt": "a ***", "clip_score/***": 2.5, "closest": "***"}]
+
+
+def test_words_of_a_secret_are_blanked_and_still_found():
+    tokens = tokenize(f"a puppy x{SECRET}", models.tokenizer())
+    assert [word.text for word in tokens.words] == ["a", "puppy", *[BLANK] * 6]
+    assert tokens.rows(f"x{SECRET}") == [tuple(row for word in tokens.words[2:] for row in word.rows)]
+
+
+def test_an_explanation_shows_no_piece_of_a_secret():
+    towers = models.load("emoji").towers
+    written = explain(Cell(f"a puppy {SECRET}"), towers, known=("a", "puppy"))
+    assert {(t.piece, t.id, t.near, t.near_after) for t in written.tokens[3:-1]} == {(BLANK, -1, (BLANK,), (BLANK,))}
+    assert not [note for note in written.notes if "never saw" in note]
+    edited = explain(Cell("a puppy", [Interpolate("puppy", SECRET, 1, lengths="resample")]), towers)
+    assert (edited.tokens[2].piece, edited.tokens[2].near_after) == ("puppy", (BLANK,))
+    for told in (written, edited):
+        assert "abcd" not in json.dumps([told.table, told.notes])
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_that_is_closed_gets_nothing_and_nothing_breaks(closed):
+    code = f"import os; os.close({closed}); os.execv({sys.executable!r}, ['python', '-m', 'embedlab', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert (done.returncode, done.stderr) == (0, "")
