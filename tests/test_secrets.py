@@ -48,6 +48,8 @@ def test_an_explanation_shows_no_piece_of_a_secret():
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_stream_that_is_closed_gets_nothing_and_nothing_breaks(closed):
-    code = f"import os; os.close({closed}); os.execv({sys.executable!r}, ['python', '-m', 'embedlab', '--help'])"
+    code = (
+        f"import os; os.close({closed}); os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'embedlab', '--help'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert (done.returncode, done.stderr) == (0, "")
