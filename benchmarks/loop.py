@@ -37,7 +37,7 @@ def quartiles(ratios: list[float]) -> str:
 def main(rounds: int = 9, name: str = "emoji") -> None:
     model = load(name)
     pipe = StableDiffusionPipeline.from_pretrained(
-        Source(name).where, safety_checker=None, torch_dtype=model.unet.dtype
+        Source(name).location, safety_checker=None, torch_dtype=model.unet.dtype
     )
     pipe = pipe.to(model.device)
     pipe.set_progress_bar_config(disable=True)

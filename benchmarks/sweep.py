@@ -85,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     model = load("emoji", dtype=given.dtype)
     pipe = StableDiffusionPipeline.from_pretrained(
-        Source("emoji").where, safety_checker=None, torch_dtype=model.unet.dtype
+        Source("emoji").location, safety_checker=None, torch_dtype=model.unet.dtype
     )
     pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)

@@ -24,7 +24,7 @@ Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance (Ho & Salimans 2022): `plain + scale * (told - plain)`.
+    """Classifier-free guidance (Ho & Salimans 2022): `uncond + scale * (cond - uncond)`.
 
     `scale` 1 means the prompt alone: the negative prompt then costs nothing and does nothing, as in diffusers.
     `negative` is a prompt of any length; left out it is the model's own nothing (the empty prompt, zeros for SDXL).
@@ -66,16 +66,16 @@ def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch r
 
 def guided(
     unet: Any,
-    told: Sequence[Conditioning],
-    plain: Sequence[Conditioning],
+    cond: Sequence[Conditioning],
+    uncond: Sequence[Conditioning],
     scales: Sequence[float],
     size: tuple[int, int] | None = None,
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
 
-    When all rows are at scale 1, no plain half is computed. A UNet that was taught the scale itself
-    (`time_cond_proj_dim`, as latent consistency models are) is told it as a number, and has no plain half either.
-    `size` (height, width) is what an SDXL UNet is told as original and target size, with no crop.
+    When all rows are at scale 1, no unconditional half is computed. A UNet that was taught the scale itself
+    (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
+    `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -89,7 +89,7 @@ def guided(
     """
     taught = unet.config.get("time_cond_proj_dim")
     free = bool(taught) or all(scale == 1 for scale in scales)
-    both = list(told) if free else [*plain, *told]
+    both = list(cond) if free else [*uncond, *cond]
     hidden, mask = stack(both)
     hidden = hidden.to(unet.dtype)
     kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
@@ -107,8 +107,8 @@ def guided(
         x = x.to(unet.dtype)
         if free:
             return unet(x, t, **kwargs)[0]
-        without, given = unet(torch.cat([x, x]), t, **kwargs)[0].chunk(2)
-        return without + scale * (given - without)
+        without, with_prompt = unet(torch.cat([x, x]), t, **kwargs)[0].chunk(2)
+        return without + scale * (with_prompt - without)
 
     return denoise
 

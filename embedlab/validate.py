@@ -46,7 +46,7 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
 def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     encoder = cell.encoder
     for name in source.encoders:
-        depth, layer = source.told(name, "num_hidden_layers"), int(len(source.encoders) > 1)
+        depth, layer = source.config_value(name, "num_hidden_layers"), int(len(source.encoders) > 1)
         if max(encoder.skips) + layer > depth:
             raise SamplerError(
                 f"encoder.skip is {max(encoder.skips)}, but the part '{name}' has {depth} layers; skip {depth - layer} "
@@ -67,7 +67,11 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     def conditioning_of(text: str) -> Conditioning:
         tokens, *_ = (tokenize(text, words, encoder.truncate, encoder.window, concepts) for words in source.tokenizers)
         rows = tuple(joined(len(tokens.ids), encoder.join, encoder.window))
-        width = source.told(source.encoders[-1], "projection_dim") if len(source.encoders) > 1 else source.widths[-1]
+        width = (
+            source.config_value(source.encoders[-1], "projection_dim")
+            if len(source.encoders) > 1
+            else source.widths[-1]
+        )
         # as an encoder's, a row is made by the ids up to it: texts that begin alike have equal rows there
         ids = tokens.ids.tolist()
         past = [zlib.crc32(str(window[: n + 1]).encode()) % 40_009 for window in ids for n in range(len(window))]

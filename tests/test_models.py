@@ -189,3 +189,8 @@ def test_towers_of_a_pipeline(pipeline, model):
     towers = models.text_encoders_of(pipeline)
     assert [t.layer for t in towers] == [t.layer for t in model.towers]
     assert all(torch.equal(a.token_table, b.token_table) for a, b in zip(towers, model.towers, strict=True))
+
+
+def test_the_old_spelling_of_a_location_names_the_new_one():
+    with pytest.warns(DeprecationWarning, match="Source.where is now Source.location"):
+        assert Source("emoji").where == Source("emoji").location

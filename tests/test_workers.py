@@ -279,14 +279,14 @@ def test_keys_travel_with_a_job(jobs, monkeypatch):
 def test_a_worker_decides_by_its_gpus_and_not_by_this_machines(folders, monkeypatch):
     source = Source(str(folders["sd1"]))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    there = source.elsewhere(gpus=1)
+    there = source.for_worker(gpus=1)
     assert (there.device, there.dtype) == ("cuda", "bfloat16")
     cell = Cell("a puppy")
     assert store.key_of(there, cell)(0) != store.key_of(source, cell)(0), "no worker's picture passes for ours"
-    assert store.key_of(source.elsewhere(gpus=0), cell)(0) == store.key_of(source, cell)(0)
+    assert store.key_of(source.for_worker(gpus=0), cell)(0) == store.key_of(source, cell)(0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert source.elsewhere(gpus=0).device == "cpu"
-    assert Source(str(folders["sd1"]), device="cpu", dtype="float16").elsewhere(gpus=1).dtype == "float16"
+    assert source.for_worker(gpus=0).device == "cpu"
+    assert Source(str(folders["sd1"]), device="cpu", dtype="float16").for_worker(gpus=1).dtype == "float16"
 
 
 def test_what_another_chunk_begins_with_is_drawn_last(jobs, tmp_path):

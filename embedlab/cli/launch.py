@@ -182,7 +182,7 @@ def jobs_of(
                 set_hydra_node(whole, composer, overrides, number)
                 job = job_in_sweep(composer, config, whole, overrides, number)
                 if gpus is not None:
-                    job = replace(job, source=job.source.elsewhere(gpus))
+                    job = replace(job, source=job.source.for_worker(gpus))
                 inspect(job)
                 if config.explain is not False:
                     raise ConfigError("explain takes one cell; leave it out of a sweep.")

@@ -73,5 +73,5 @@ def check_objective(objective: Any, job: Job) -> None:
     asked = [objective] if isinstance(objective, str) else getattr(objective, "scores", ())
     names = score_names(job.cell, job.metrics, job.source) if asked else []
     if lacking := [name for name in asked if name not in names]:
-        blind = "" if job.source.sees else " (model.scorer=PATH of a CLIP model adds those of CLIP)"
+        blind = "" if job.source.has_scorer else " (model.scorer=PATH of a CLIP model adds those of CLIP)"
         raise ConfigError(f"objective asks for '{lacking[0]}'; this job has the scores {listed(names, 20)}{blind}.")

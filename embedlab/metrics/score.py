@@ -71,7 +71,7 @@ def scored_words(cell: Cell, settings: Metrics) -> list[str]:
 
 def check_scored(cell: Cell, settings: Metrics, source: Source) -> None:
     """Refuse words that cannot be scored, before weights are read; nobody scores words where nothing sees pictures."""
-    for word in scored_words(cell, settings) if source.sees else ():
+    for word in scored_words(cell, settings) if source.has_scorer else ():
         try:
             ids_of(settings.template.format(word), source.tokenizers[0])
         except PromptError as error:
@@ -199,8 +199,9 @@ def score(
 
 def score_names(cell: Cell, settings: Metrics, source: Source) -> list[str]:
     """The figures that `score` is going to give of an edit as a whole, known before weights are read."""
-    words = scored_words(cell, settings) if source.sees else []
-    heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)] if source.sees else []
+    seen = source.has_scorer
+    words = scored_words(cell, settings) if seen else []
+    heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)] if seen else []
     closest = [f"closest/{word}" for word in words] if len(words) > 1 else []
-    changes = [*(["change/cosine"] if source.sees else []), "change/ssim", "change/pixels", "change/latents"]
+    changes = [*(["change/cosine"] if seen else []), "change/ssim", "change/pixels", "change/latents"]
     return [*(f"clip_score/{head}" for head in heads), *changes, *closest, *DISTANCES]

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import re
+import warnings
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -159,7 +160,7 @@ class Source:
             raise ModelError(
                 f"model.variant is {self.variant[:80]!r}; it is a word in the names of files, such as fp16."
             )
-        self.where  # noqa: B018  (a wrong name is refused here)
+        self.location  # noqa: B018  (a wrong name is refused here)
         if self.config is not None:
             if not self.single_file:
                 raise ModelError("model.config describes a single file; a folder or hub id brings its own configs.")
@@ -175,7 +176,7 @@ class Source:
             raise ModelError(f"there is no scorer '{self.scorer}': no folder, and no hub id (owner/name).")
         pick_device(self.device)
 
-    def elsewhere(self, gpus: float) -> Source:
+    def for_worker(self, gpus: float) -> Source:
         """The same for a worker with so many GPUs: this machine's do not tell what an unnamed device is there."""
         other = copy.copy(self)
         device = self.device or ("cuda" if gpus else "cpu")
@@ -191,10 +192,10 @@ class Source:
     @property
     def single_file(self) -> bool:
         """Whether the model is one file in the original layout."""
-        return isinstance(self.where, Path) and self.where.is_file()
+        return isinstance(self.location, Path) and self.location.is_file()
 
     @cached_property
-    def where(self) -> Path | str:
+    def location(self) -> Path | str:
         """The folder, the file or the hub id."""
         if self.name in SHIPPED:
             return SHIPPED[self.name]
@@ -216,23 +217,29 @@ class Source:
             f"there is no model '{self.name}': not {known}, no folder, no file, and no hub id (owner/name)."
         )
 
+    @property
+    def where(self) -> Path | str:
+        """The spelling of 0.1 of `location`."""
+        warnings.warn("Source.where is now Source.location.", DeprecationWarning, stacklevel=2)
+        return self.location
+
     @cached_property
     def header(self) -> checkpoint.Header:
         """What a single file says of itself."""
-        return checkpoint.header_of(Path(self.where))
+        return checkpoint.header_of(Path(self.location))
 
     @cached_property
     def layout(self) -> str | None:
         """Which of the shipped layouts describes a single file; None for anything that has its own configs."""
-        return layout_of(Path(self.where)) if self.single_file and not self.config else None
+        return layout_of(Path(self.location)) if self.single_file and not self.config else None
 
     @cached_property
     def folder(self) -> Path | str:
         """Where the small files are: the model itself, or what describes a single file."""
         if not self.single_file:
-            return self.where
+            return self.location
         if self.config:
-            return Source(self.config).where
+            return Source(self.config).location
         return LAYOUTS / str(self.layout)
 
     def home(self, name: str) -> tuple[Path | str, str]:
@@ -324,9 +331,9 @@ class Source:
     @property
     def widths(self) -> tuple[int, ...]:
         """Width of the rows of each text encoder."""
-        return tuple(self.told(name, "hidden_size") for name in self.encoders)
+        return tuple(self.config_value(name, "hidden_size") for name in self.encoders)
 
-    def told(self, part: str, key: str) -> Any:
+    def config_value(self, part: str, key: str) -> Any:
         """What the configuration of a part says; ModelError where it does not."""
         config = self.part(part)
         if key not in config:
@@ -338,7 +345,7 @@ class Source:
         """How many pixels a latent spans, a side."""
         vae = self.part("vae")
         blocks = vae.get("decoder_block_out_channels") if vae.get("_class_name") == "AutoencoderTiny" else None
-        return 2 ** (len(blocks or self.told("vae", "block_out_channels")) - 1)
+        return 2 ** (len(blocks or self.config_value("vae", "block_out_channels")) - 1)
 
     @property
     def size(self) -> int:
@@ -348,12 +355,12 @@ class Source:
     @property
     def levels(self) -> int:
         """How often the UNet halves a picture, and once more."""
-        return len(self.told("unet", "block_out_channels"))
+        return len(self.config_value("unet", "block_out_channels"))
 
     @cached_property
     def sample_size(self) -> int:
         """The same in latents; of a file of a known layout, what its metadata says or what goes with its prediction."""
-        told = self.told("unet", "sample_size")
+        told = self.config_value("unet", "sample_size")
         told = told[0] if isinstance(told, list) else told
         if self.layout is None:
             return told
@@ -382,7 +389,7 @@ class Source:
         config = self.part("scheduler")
         said: dict[str, str] = {}
         if self.single_file:
-            said = checkpoint.predictions(Path(self.where), self.header, self.layout)
+            said = checkpoint.predictions(Path(self.location), self.header, self.layout)
         if self.layout is None and (spelled := config.get("prediction_type")) is not None:
             if spelled not in checkpoint.PREDICTIONS:
                 raise ModelError(
@@ -448,7 +455,7 @@ class Source:
             ("vae", ("latent_channels",)),
         ):
             for key in keys:
-                self.told(part, key)
+                self.config_value(part, key)
         unet = fits.defaults_of(UNet2DConditionModel) | unet
         if self.single_file:
             self._check_file(unet)
@@ -465,7 +472,7 @@ class Source:
                     f"the part '{part}' of '{name}' is a {kind[:80]}; embedlab edits {listed(fits.TEXT_ENCODERS)}."
                 )
             fits.check_kinds(config, part, dict.fromkeys(whole, int), name)
-            self.told(part, "hidden_size"), self.told(part, "num_hidden_layers")
+            self.config_value(part, "hidden_size"), self.config_value(part, "num_hidden_layers")
         refiner = bool(self.index.get("requires_aesthetics_score"))
         fits.check_text(unet, encoders, [len(words) for words in self.tokenizers], name, refiner)
         if not 0 < self.size <= 8192:
@@ -558,10 +565,10 @@ class Source:
             if isinstance(place, Path) and place.is_file():
                 return place, ""
         replaced = self.vae if part == "vae" else self.text_encoder if part.startswith("text_encoder") else None
-        return (self.where, part) if replaced is None else self.home(part)
+        return (self.location, part) if replaced is None else self.home(part)
 
     @property
-    def sees(self) -> bool:
+    def has_scorer(self) -> bool:
         """Whether pictures are scored by an image encoder: the one that was asked for, or the model's own."""
         own = self.index.get("image_encoder", [None])[0] == "transformers" and not self.single_file
         return bool(self.scorer) or own
@@ -572,8 +579,8 @@ class Source:
         config = json.dumps(self.scheduler, sort_keys=True, default=str)
         names = [place_of(value, "vae") for value in (self.vae, self.text_encoder) if value is not None]
         if self.config:
-            names.append(Source(self.config).where)
-        files = [line for place in (self.where, *names) for line in identity_of(place)]
+            names.append(Source(self.config).location)
+        files = [line for place in (self.location, *names) for line in identity_of(place)]
         made = {"size": self.sample_size, "variant": self.variant, "scheduler": json.loads(config)}
         return [*files, hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]]
 
@@ -599,7 +606,7 @@ class Source:
 
     def names(self, what: str) -> tuple[str, ...]:
         """A list of words that a small model keeps beside its weights: `concepts` that it draws, `words` it saw."""
-        path = Path(self.where) / f"{what}.json" if isinstance(self.where, Path) else Path()
+        path = Path(self.location) / f"{what}.json" if isinstance(self.location, Path) else Path()
         if self.single_file or not path.is_file():
             return ()
         words = checkpoint.read_json(path, list)
@@ -640,7 +647,7 @@ class Source:
         return part
 
     def _parts(self, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, Any]:
-        state = checkpoint.weights_in(Path(self.where)) if self.single_file else {}
+        state = checkpoint.weights_in(Path(self.location)) if self.single_file else {}
         if self.single_file and self.text_encoder is None:
             encoders = [_file_encoder(self, state, name, dtype) for name in self.encoders]
         else:
@@ -656,7 +663,7 @@ class Source:
         kind = AutoencoderTiny if self.part("vae").get("_class_name") == "AutoencoderTiny" else AutoencoderKL
         place, _ = self._weights_home("vae")
         if isinstance(place, Path) and place.is_file():
-            if place != self.where:
+            if place != self.location:
                 state = checkpoint.weights_in(place)
             return _file_part(self, state, kind, "vae", torch.float32)
         return self._read(kind, "vae", torch.float32)
@@ -901,14 +908,16 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
         text.text_model, text.text_projection = model.text_model, model.text_projection
         image = CLIPVisionModelWithProjection._from_config(model.config.vision_config)
         image.vision_model, image.visual_projection = model.vision_model, model.visual_projection
-        return Scorer(Tower(words, text.to(device).eval()), image.to(device).eval(), **_colours(Path(source.scorer)))
-    if not source.sees:
+        return Scorer(
+            Tower(words, text.to(device).eval()), image.to(device).eval(), **_normalisation(Path(source.scorer))
+        )
+    if not source.has_scorer:
         return None
     image = source._read(CLIPVisionModelWithProjection, "image_encoder", torch.float32).to(device).eval()
-    return Scorer(towers[0], image.requires_grad_(False), **_colours(Path(source.where) / "feature_extractor"))
+    return Scorer(towers[0], image.requires_grad_(False), **_normalisation(Path(source.location) / "feature_extractor"))
 
 
-def _colours(folder: Path) -> dict[str, tuple[float, ...]]:
+def _normalisation(folder: Path) -> dict[str, tuple[float, ...]]:
     """The colour normalisation that an image encoder was trained with, where its folder tells."""
     file = folder / "preprocessor_config.json"
     told = checkpoint.read_json(file) if file.is_file() else {}

@@ -69,7 +69,7 @@ def measure(name: str = "emoji", work: Path | None = None) -> dict[str, Any]:
     source = find(name)
     model = source.load()
     assert model.scorer is not None
-    pictures, rows = held_out(Path(source.where))
+    pictures, rows = held_out(Path(source.location))
     features = image_features(model.scorer, pictures)
     texts = text_features(model.scorer, [row["caption"] for row in rows])
     same = torch.tensor([[a["caption"] == b["caption"] for b in rows] for a in rows])
