@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -52,7 +53,9 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str | Timed):
-            raise PromptError(f"a prompt is a text; {self.prompt!r} is none, but 'prompt=\"{self.prompt}\"' is.")
+            typed = "null" if self.prompt is None else str(self.prompt)
+            as_text = shlex.quote('prompt="' + typed.replace('"', '\\"') + '"')
+            raise PromptError(f"a prompt is a text; {typed} is none, but {as_text} is.")
         if callable(self.operators) or isinstance(self.operators, str):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         if not isinstance(self.operators, list | tuple):

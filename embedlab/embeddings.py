@@ -192,6 +192,10 @@ def finite(value: Any, name: str) -> Any:
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         size = abs(value) if number else math.inf  # an int may be beyond all floats
+    if number and LARGEST < size < math.inf:
+        raise OperatorError(
+            f"{name} is {repr(value)[:80]}; it has to be a finite number of float32, up to {LARGEST:g}."
+        )
     if not number or not size <= LARGEST:
         raise OperatorError(f"{name} is {repr(value)[:80]}; it has to be a finite number.")
     if isinstance(value, int | np.integer) and size > EXACT:

@@ -222,7 +222,7 @@ BAD = [
     (lambda: Encoder(skip=((0, 0.5), (0, 0.5))), "a mix of layers is written {0: 0.5, 2: 0.5}"),
     (lambda: Encoder(skip=(1, 2)), "a mix of layers is written {0: 0.5, 2: 0.5}"),
     (lambda: Encoder(skip={}), "a mix of layers is written {0: 0.5, 2: 0.5}"),
-    (lambda: Scale("puppy", 1e39), "by is 1e+39; it has to be a finite number"),
+    (lambda: Scale("puppy", 1e39), "by is 1e+39; it has to be a finite number of float32, up to 3.4e+38"),
     (lambda: Scale("puppy", 10**400), "it has to be a finite number"),
     (lambda: Scale("puppy", Fraction(3, 2)), "it has to be a finite number"),
     (lambda: Scale("puppy", T([1.0, 2.0])), "it has to be a finite number"),
@@ -668,3 +668,17 @@ def test_a_text_is_read_by_each_text_encoder_before_weights(folders, tmp_path, w
     }
     validate(cells[where], source)
     assert {("green", False), ("green", True)} <= read
+
+
+@pytest.mark.parametrize(
+    ("prompt", "pasted"),
+    [
+        (None, """null is none, but 'prompt="null"'"""),
+        (["a", "it's"], """'prompt="['"'"'a'"'"', \\"it"""),
+        (1e3, "1000.0"),
+    ],
+)
+def test_what_is_offered_for_a_prompt_that_is_no_text_can_be_pasted(prompt, pasted):
+    with pytest.raises(PromptError) as refused:
+        Cell(prompt)
+    assert pasted in str(refused.value)

@@ -501,6 +501,8 @@ def theirs(tmp_path, monkeypatch):
 def test_an_own_operator_needs_to_be_trusted_by_name(drawn, theirs, tmp_path):
     operators = {"louder": {"_target_": "their_package.Louder", "word": "puppy", "by": 1.5}}
     path = with_config(drawn / "seed-3.png", tmp_path / "x.png", "operators", operators)
+    with pytest.raises(ConfigError, match="'os.system', which is none of embedlab's.$"):
+        true_name("os.system")
     for trust in ((), ("their",), ("their_package_two",), ("their_package.Louder.x",)):
         with pytest.raises(ConfigError, match="if you trust 'their_package', say so: --trust their_package"):
             replay(path, trust)

@@ -115,8 +115,8 @@ class Display:
         self.left += left
         self.bar.update(self.task, total=self.left)
         if left:
-            what = f"{left} of {pictures}" if left < pictures else f"{left}"
-            self.console.print(f"drawing {what} pictures for {counted(jobs, 'job')} …", markup=False)
+            what = f"{left} of {pictures} pictures" if left < pictures else counted(left, "picture")
+            self.console.print(f"drawing {what} for {counted(jobs, 'job')} …", markup=False)
         if pictures - left:
             self.console.print(f"{pictures - left} of {pictures} pictures are there already.", markup=False)
 

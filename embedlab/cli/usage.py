@@ -66,6 +66,7 @@ def about(words: Sequence[str] = ()) -> str:
                 "  hydra.run.dir=FOLDER    the folder of a job; left out, outputs/DATE/TIME",
                 "  hydra.sweep.dir=FOLDER  the folder of a sweep; left out, multirun/DATE/TIME",
                 "  resume=FOLDER           with -m: make what is missing of the sweep in a folder",
+                "  trust=PACKAGE           beside resume: let its command name classes of this package",
             ]
         ),
         FLAGS,

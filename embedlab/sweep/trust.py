@@ -212,7 +212,8 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
     mine = isinstance(target, str) and within(target, "embedlab")
     if not mine and not (isinstance(target, str) and any(within(target, package) for package in trust)):
         package = str(target).partition(".")[0]
-        hint = f"; if you trust '{package}', say so: --trust {package}" if package.isidentifier() else ""
+        may = package.isidentifier() and package not in sys.stdlib_module_names and not mine
+        hint = f"; if you trust '{package}', say so: --trust {package}" if may else ""
         raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
     found = located(target)
     if ours(found):
