@@ -679,6 +679,6 @@ def test_a_text_is_read_by_each_text_encoder_before_weights(folders, tmp_path, w
     ],
 )
 def test_what_is_offered_for_a_prompt_that_is_no_text_can_be_pasted(prompt, pasted):
-    with pytest.raises(PromptError) as refused:
+    with pytest.raises(EmbedlabError) as refused:
         Cell(prompt)
     assert pasted in str(refused.value)
