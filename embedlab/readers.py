@@ -189,6 +189,15 @@ def wrong_with(result: Any) -> str | None:
     return None
 
 
+def wrong_state(result: Mapping[str, Any]) -> str | None:
+    """What a result says of itself that embedlab never writes: another format, or no status of ours."""
+    if (form := result.get("format", 1)) != 1:
+        return f"its format is {form!r:.20}, and this embedlab reads 1"
+    if (status := result.get("status")) not in ("done", "failed"):
+        return f"its status is {status!r:.40}, neither done nor failed"
+    return None
+
+
 def _is_score(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 

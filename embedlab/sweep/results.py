@@ -125,7 +125,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     """
     file = folder / "result.json"
     result = readers.read_json(file)
-    if wrong := readers.wrong_with(result):
+    if wrong := readers.wrong_with(result) or readers.wrong_state(result):
         raise ConfigError(f"'{file}' cannot be read: {wrong}.")
     rows = []
     for row in result["pictures"]:
