@@ -108,6 +108,21 @@ def test_windows_are_those_of_the_library(ids):
             assert (windows == ids(made.nouns[0])[0]).any(1).nonzero().flatten().tolist() == [where]
 
 
+def test_the_first_lessons_are_pairs_in_a_few_relations_named_in_order(ids):
+    for relations in recipe.LESSONS.values():
+        batch = recipe.lesson(np.random.default_rng(0), relations, ids, 24)
+        assert {scene.relations[0] for scene in batch.scenes} == set(relations)
+        assert (batch.places == torch.arange(77)).all(), "nothing changes slots"
+        for row, scene in zip(batch.ids[:, 0], batch.scenes, strict=True):
+            first, second = scene.things
+            text = models.tokenizer().decode(row[1:][row[1:] < captions.START])
+            assert text.index(first.word) < text.index(str(scene.relations[0])) < text.rindex(second.word)
+            assert not world.held_out_pair(first.word, second.word)
+            axis, order = recipe.ON_SIDES[str(scene.relations[0])]
+            ahead = second.y - first.y if axis else second.x - first.x
+            assert order * ahead > 0
+
+
 def test_slots_change_but_every_word_keeps_its_position(ids):
     scenes = [world.scene_of(i) for i in range(300)]
     batch = recipe.batch_of(scenes, np.random.default_rng(0), ids)

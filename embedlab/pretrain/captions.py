@@ -115,6 +115,12 @@ def objects(scene: Scene, rng: np.random.Generator) -> Caption:
     return Caption(f"{words[0]} {said[0]} {words[1]}, and the {nouns[1]} is {said[1]} {words[2]}", nouns)
 
 
+def pair(scene: Scene, rng: np.random.Generator) -> str:
+    """Two objects in their relation and no word more, but for the ground at times: `a red cup above a dog on blue`."""
+    first, second = (article(f"{thing.colour} {thing.word}" if thing.colour else thing.word) for thing in scene.things)
+    return f"{first} {scene.relations[0]} {second}" + (f" on {scene.ground}" if rng.random() < 0.4 else "")
+
+
 def caption(scene: Scene, rng: np.random.Generator) -> Caption:
     """A caption as people write them: a lead or none, the objects, the ground (in most), the style (in some)."""
     body = objects(scene, rng)
