@@ -298,8 +298,8 @@ def relations_read(model: Any, ids: captions.Ids, count: int = 200) -> dict[str,
 
 # what the text encoder learns first: up to a step, pairs of objects in these relations alone. From the whole mix it
 # learns words and colours and never who is where: which noun a place belongs to is told by order and relation together,
-# and until both are read neither helps. With one relation an axis the order alone tells it: learnt in 300 steps of 64, and
-# then all four in 100 more (docs/training.md).
+# and until both are read neither helps. With one relation an axis the order alone tells it: learnt in 300 steps of 64,
+# and then all four in 100 more (docs/training.md).
 LESSONS = {400: ("above", "left of"), 800: tuple(ON_SIDES)}
 
 
