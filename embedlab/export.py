@@ -30,6 +30,7 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
 
     With two encoders those of the second are `token_2` and so on, as diffusers numbers its parts.
 
+    >>> import torch
     >>> from embedlab import Cell, Replace, models
     >>> cat, made = (
     ...     edited_rows(Cell(*cell), models.load("emoji").towers)

@@ -334,7 +334,7 @@ def resolve(value: Any, moment: Moment) -> Any:
 
     Operators that do not work at this moment leave their list.
 
-    >>> at({"weight": Ramp([0, 1])}, Moment(call=1, step=1, steps=4, timestep=0, sigma=0))
+    >>> resolve({"weight": Ramp([0, 1])}, Moment(call=1, step=1, steps=4, timestep=0, sigma=0))
     {'weight': 0.25}
     """
     check_kind(moment, Moment, "moment", "moments(scheduler) lists those of a cell")

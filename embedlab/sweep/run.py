@@ -93,9 +93,9 @@ class Picture:
 def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
     """Every distinct picture of some jobs, in the order in which they are asked for; equal ones are one.
 
-    >>> from embedlab import Cell, Job, Replace, find
+    >>> from embedlab import Cell, Job, Replace, Source
     >>> cat, owl = (Cell("a puppy", [Replace("puppy", by)]) for by in ("cat", "owl"))
-    >>> jobs = [Job(find("emoji"), cell, (0, 1), folder=None) for cell in (cat, owl, cat)]
+    >>> jobs = [Job(Source("emoji"), cell, (0, 1), folder=None) for cell in (cat, owl, cat)]
     >>> len(plan(jobs)), [picture.jobs for picture in plan(jobs).values()]
     (6, [[0, 1, 2], [0, 2], [0, 1, 2], [0, 2], [1], [1]])
     """

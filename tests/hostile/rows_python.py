@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("noise", "amount", lambda lab: lab.render(model(lab), [cell(lab, lab.Noise("puppy", float("nan")))], [0])),
     ("rows", "selector", lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [lab.Scale({"nope": 1}, 2)], model(lab).towers)),
     ("schedule", "out of order", lambda lab: lab.Ramp([0, 1], at=[1, 0])),
-    ("replay none", "nowhere", lambda lab: __import__("embedlab.view.replay").replay.replay(Path("nowhere.png"))),
+    ("replay none", "nowhere", lambda lab: import_module("embedlab.view.replay").replay(Path("nowhere.png"))),
 ]  # fmt: skip
 
 
