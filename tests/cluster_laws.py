@@ -189,12 +189,15 @@ def test_a_killed_launcher_is_taken_up_in_this_process(embedlab, gate, workers, 
     assert not list(Path("out").glob(".slurm/*.pkl"))
 
 
-def test_workers_that_end_at_once_are_one_line(embedlab, gate, workers):
-    broken = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0], "torch.py")
-    broken.write_text("raise OSError('no such accelerator')")
-    code, _, err = embedlab("-m", *gate.words, *PAIR, *workers)
-    assert code == 2
-    assert err.count("\n") == 1
-    assert "workers end before they take anything up: OSError: no such accelerator" in err
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [("raise OSError('no such accelerator')", "OSError: no such accelerator"), ("import os; os._exit(3)", "")],
+    ids=["raises", "exits"],
+)
+def test_workers_that_end_at_once_are_one_line(embedlab, gate, workers, broken, why):
+    Path(os.environ["PYTHONPATH"].split(os.pathsep)[0], "torch.py").write_text(broken)
+    code, out, err = embedlab("-m", *gate.words, *PAIR, *workers)
+    assert (code, err.count("\n")) == (2, 1), out + err
+    assert f"workers end before they take anything up: {why}" in err
     assert not results("out")
     assert not list(Path("out").glob(".slurm/*.pkl"))

@@ -52,3 +52,18 @@ def test_a_lost_node_costs_its_unfinished_cells(embedlab, gate, cluster, workers
     assert {n: r["status"] for n, r in results("out").items()} == dict.fromkeys(range(8), "done")
     made = [key for key, _ in gate.made()]
     assert len(made) == len(set(made)) == 16
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("cpus=5", "no node of the Ray cluster has 5 CPUs and 0 GPUs for a worker; its nodes have 1 CPUs and 0 GPUs"),
+        ("memory=999T", "has 1 CPUs and 0 GPUs and 999T of memory for a worker; its nodes have 1 CPUs and 0 GPUs and "),
+        ("memory=much", "hydra.launcher.memory is 'much'; it has to be a size such as 16G, or null."),
+    ],
+)
+def test_no_room_is_one_line(embedlab, workers, word, line):
+    code, _, err = embedlab("-m", "seeds=[0],[1]", *workers, f"hydra.launcher.{word}", "hydra.sweep.dir=out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert line in err
+    assert not results("out")

@@ -210,6 +210,11 @@ class Progress:
         self._places: dict[int, tuple[str, int]] = {}  # by chunk: node and process of who is at it
         self._read: dict[tuple[str, int], int] = {}  # by node and process: models read so far
 
+    @property
+    def begun(self) -> bool:
+        """Whether any worker has taken anything up."""
+        return bool(self._read)
+
     def data(self, number: int) -> bytes:
         """A chunk as it is sent: what is left of it."""
         chunk = self.left[number]
@@ -245,7 +250,7 @@ class Progress:
         if chunk is None:  # it had ended before
             return
         self._deaths[number] += 1
-        if not self._read and self._deaths.total() >= TRIES:
+        if not self.begun and self._deaths.total() >= TRIES:
             raise ConfigError(f"workers end before they take anything up: {why}")
         for job in chunk.jobs:  # the last words of a worker may be lost, its files are not
             if job.number not in self.log.outcome.results and (result := finished(job)) is not None:

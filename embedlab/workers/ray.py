@@ -41,6 +41,7 @@ class Ray:
             raise ConfigError(f"hydra.launcher.gpus is {self.gpus!r}; it has to be a number, 0 or more.")
         self._bytes = bytes_of(self.memory)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")  # it would print what we tell
         self._join()
 
     def _join(self) -> None:

@@ -25,6 +25,8 @@ from embedlab.errors import ConfigError
 from embedlab.workers.chunks import Event, Progress, check_whole, prepare_process, run_chunk
 
 SIGNAL = 90  # seconds before the end of a Slurm job at which it is told
+# why a job waits where it would wait for ever: what it asks for is nowhere, or above a limit
+NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
 MARK = b"embedlab event "  # begins a line of a log that is for the process that was started
 
 
@@ -121,6 +123,11 @@ class Slurm:
                 numbers, progress.waiting[:] = list(progress.waiting), []
                 self._submit(numbers, [progress.data(number) for number in numbers])
             there = listed_jobs(self._elements)  # asked before the logs are read: what is gone has written all of its
+            if not progress.begun and (reason := next((r for r in there.values() if r in NEVER), None)):
+                raise ConfigError(
+                    f"Slurm does not start the workers: {reason}; hydra.launcher.cpus, gpus, memory, minutes and "
+                    "partition say what they ask for."
+                )
             for name, element in list(self._elements.items()):
                 for event in element.events():
                     progress.on_event(element.chunk, event)
@@ -162,17 +169,18 @@ class Slurm:
         _remove_pickles(self.folder)
 
 
-def listed_jobs(names: Iterable[str]) -> set[str]:
-    """Those of some jobs that squeue lists; accounting, which many clusters do without, is not asked."""
-    names = set(names)
-    command = ["squeue", "--noheader", "--array", "--jobs", ",".join(_arrays(names)), "--format", "%i"]
+def listed_jobs(names: Iterable[str]) -> dict[str, str]:
+    """Those of some jobs that squeue lists, and why they wait; accounting, which many clusters lack, is not asked."""
+    there = dict.fromkeys(names, "")
+    command = ["squeue", "--noheader", "--array", "--jobs", ",".join(_arrays(there)), "--format", "%i %r"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return names
+        return there
     if answer.returncode and "Invalid job id" not in answer.stderr:
-        return names  # the controller is busy: nobody is dead for that
-    return set(answer.stdout.split()) & names  # one that is completing is listed: its processes may not be gone yet
+        return there  # the controller is busy: nobody is dead for that
+    listed = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines() if line.strip())
+    return {name: listed[name] for name in there if name in listed}  # one that is completing is not gone yet
 
 
 def cancel(names: Iterable[str]) -> None:
