@@ -48,6 +48,8 @@ class Rows:
     def __post_init__(self) -> None:
         if timed(self):
             return  # checked as it is at each moment
+        if self.word is not None and (not isinstance(self.word, str) or not self.word.strip()):
+            raise OperatorError(f"word is {self.word!r:.80}; it has to be a word or phrase of the prompt.")
         if self.role is not None and self.role not in ROLES:
             raise OperatorError(f"there is no role '{self.role}'; choose one of {listed(ROLES)}.")
         if self.nth is not None and (self.word is None or not _whole(self.nth) or self.nth == 0):
@@ -86,6 +88,8 @@ def rows_of(what: Any) -> tuple[Rows, ...]:
             raise OperatorError(f"a selector has no '{unknown[0]}'; it has {listed(known)}.")
         return (Rows(**what),)
     if isinstance(what, list | tuple) and what:
+        if inner := [part for part in what if isinstance(part, list | tuple)]:
+            raise OperatorError(f"rows holds the list {inner[0]!r:.80}; its selectors stand in one list.")
         return tuple(part for w in what for part in rows_of(w))
     raise OperatorError(f"rows is {what!r}; it has to be a word, a row number, a selector or a list of those.")
 

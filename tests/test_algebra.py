@@ -250,6 +250,8 @@ def test_sums_of_words_are_embedding_merges(sd1):
     [
         (lambda: Scale({"role": "word"}, 2), "there is no role 'word'; choose one of words, bos, eos, pad, all"),
         (lambda: Scale({"wrd": "cat"}, 2), "a selector has no 'wrd'; it has word, nth, tokens, role, window, but"),
+        (lambda: Scale("", 2), "word is ''; it has to be a word or phrase of the prompt"),
+        (lambda: Scale(["puppy", [1]], 2), "rows holds the list [1]; its selectors stand in one list"),
         (lambda: Scale({"word": "cat", "nth": 3}, 2), "'cat' stands 2 times; there is no occurrence 3"),
         (lambda: Scale({"word": "cat", "nth": 0}, 2), "it counts the occurrences of a `word` from 1"),
         (lambda: Scale(77, 2), "there is no row 77; this prompt has rows 0 to 76"),
