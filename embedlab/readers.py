@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 LARGEST = 256 * 2**20  # bytes of a file that is read as a whole
 DEEPEST = 100  # levels of JSON
 DIGITS = 40  # of a whole number in JSON
-TEXTS = ("label", "prompt", "name", "error", "log_error", "command", "key", "status")
-KINDS = {"scores": dict, "overrides": dict, **dict.fromkeys(TEXTS, str), "job": int, "config": dict, "versions": dict}
-KINDS |= {"notes": list, "schedule": list, "explain": dict}
 
 
 def path_of(text: str | Path, what: str = "the path") -> Path:
@@ -159,47 +156,6 @@ def why_not_inside(folder: Path, name: Any) -> str | None:
     if path.is_absolute() or ".." in path.parts or outside:
         return f"'{name:.80}' lies outside of the folder of its job"
     return None if stat.S_ISREG(mode) else f"'{name:.80}' is no file"
-
-
-def wrong_with(result: Any) -> str | None:
-    """What is of another kind than in a result.json that embedlab writes; None where all is well."""
-    if not isinstance(result, Mapping):
-        return f"it is a {type(result).__name__}, not a result"
-    for name, kind in KINDS.items():
-        value = result.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            return f"its {name} is a {type(value).__name__}"
-    explain = result.get("explain") or {}
-    for name, kind in (("tokens", list), ("layers", list), ("shifts", dict)):
-        if not isinstance(explain.get(name, kind()), kind):
-            return f"the {name} of its explain are a {type(explain[name]).__name__}"
-    for name in ("label", "prompt", "scores", "overrides"):
-        if name in result and result[name] is None:
-            return f"its {name} is null"
-    if strange := [key for key, value in result.get("scores", {}).items() if not _is_score(value)]:
-        return f"its score {strange[0]:.40} is no number"
-    rows = result.get("pictures")
-    if not isinstance(rows, list):
-        return "it has no list of pictures"
-    for row in rows:
-        if not isinstance(row, Mapping) or type(row.get("seed")) is not int:
-            return "one of its pictures has no seed"
-        if not isinstance(row.get("error"), str | None):
-            return f"the error of a picture is a {type(row['error']).__name__}"
-    return None
-
-
-def wrong_state(result: Mapping[str, Any]) -> str | None:
-    """What a result says of itself that embedlab never writes: another format, or no status of ours."""
-    if (form := result.get("format", 1)) != 1:
-        return f"its format is {form!r:.20}, and this embedlab reads 1"
-    if (status := result.get("status")) not in ("done", "failed"):
-        return f"its status is {status!r:.40}, neither done nor failed"
-    return None
-
-
-def _is_score(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def open_picture(path: Path | str, formats: Collection[str] | None = None) -> Image.Image:

@@ -217,7 +217,7 @@ def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
     assert [(job.number, reason) for job, reason in outcome.failures] == [(1, "RuntimeError: on purpose")]
     states = [json.loads((job.folder / "result.json").read_text())["status"] for job in mine]
     assert states == ["done", "failed", "done"]
-    assert state_of(mine[1])["pictures"][0]["error"] == "RuntimeError: on purpose"
+    assert state_of(mine[1]).pictures[0].error == "RuntimeError: on purpose"
 
 
 def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
@@ -235,10 +235,10 @@ def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
     outcome = run_jobs([job], store)
     (_, reason) = outcome.failures[0]
     assert reason.startswith("the latents of seed 1 hold NaN or infinite numbers; try float32")
-    rows = state_of(job)["pictures"]
-    assert (job.folder / rows[0]["file"]).is_file()
-    assert "file" not in rows[1]
-    assert rows[1]["error"] == reason
+    rows = state_of(job).pictures
+    assert (job.folder / rows[0].file).is_file()
+    assert rows[1].file is None
+    assert rows[1].error == reason
     monkeypatch.undo()
     seen = Seen()
     assert not run_jobs([job], store, seen).failures
@@ -259,7 +259,7 @@ def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store, monkeypatch):
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert "No space left on device" in reason
-    assert state_of(mine[1])["status"] == "done"
+    assert state_of(mine[1]).status == "done"
 
 
 class Dies(Disk):
@@ -277,15 +277,15 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     assert job.number == 0
     assert reason == "its pictures are made, but were not logged: ConnectionError: the server is gone"
     result = state_of(mine[0])
-    assert (result["status"], result["logged"], result["log_error"]) == ("done", False, reason)
+    assert (result.status, result.logged, result.log_error) == ("done", False, reason)
     assert (mine[1].folder / "log" / "scores.jsonl").is_file()
-    assert state_of(mine[1])["logged"]
+    assert state_of(mine[1]).logged
     log = batch.Log(Quiet())
-    log.put(replace(mine[0], tracker=Disk()), result)
+    log.put(replace(mine[0], tracker=Disk()), result.as_dict())
     log.close()
     assert not log.outcome.failures
-    assert state_of(mine[0])["logged"]
-    assert "log_error" not in state_of(mine[0]), "what was mended counts no more"
+    assert state_of(mine[0]).logged
+    assert state_of(mine[0]).log_error is None, "what was mended counts no more"
 
 
 def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeypatch):

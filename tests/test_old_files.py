@@ -1,5 +1,6 @@
 """Files that embedlab 0.1.0 made (tests/fixtures/v0.1) are still read, and its pictures made again."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from PIL import Image
 from embedlab.cli.commands.film import main as film
 from embedlab.cli.commands.gallery import main as gallery
 from embedlab.cli.commands.sheet import main as sheet
+from embedlab.errors import ConfigError
 from embedlab.sweep.axes import axes
-from embedlab.sweep.results import collect, records
+from embedlab.sweep.result import Result, read_result, write_result
+from embedlab.sweep.results import collect, records, unread
 from embedlab.view.replay import replay
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"
@@ -34,6 +37,38 @@ def test_its_sweeps_are_read():
     assert [result["label"] for result in results] == ["puppy → 0.4 skunk", "puppy → 1 skunk"]
     assert axes(results) == {"operators.interpolate.weight": [0.4, 1], "seed": [0, 1]}
     assert [row["closest"] for row in records(results)] == ["puppy", "puppy", "skunk", "skunk"]
+
+
+def test_its_results_are_written_as_they_were(tmp_path):
+    for folder in sorted(path.parent for path in OLD.glob("sweep/*/result.json")):
+        result = read_result(folder)
+        write_result(tmp_path / folder.name, result)
+        assert json.loads((tmp_path / folder.name / "result.json").read_text()) == json.loads(
+            (folder / "result.json").read_text()
+        )
+        assert Result.from_dict(result.as_dict(), folder) == result
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 2}, r"is of a newer embedlab \(format 2, this one reads 1\)"),
+        ({"format": 0}, "its format is 0, and this embedlab reads 1"),
+        ({"format": "x"}, "its format is 'x', and this embedlab reads 1"),
+        ({"status": "broken"}, "its status is 'broken', neither done nor failed"),
+        ({"status": None}, "its status is None, neither done nor failed"),
+        ({"status": ["done"]}, r"its status is \['done'\], neither done nor failed"),
+        ({"pictures": None}, "it has no list of pictures"),
+    ],
+)
+def test_a_result_of_another_version_is_named_in_one_line_and_left_out(change, said, old):
+    path = old / "0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError, match=rf"0/result.json' .*{said}"):
+        read_result(old / "0")
+    assert [result["job"] for result in collect(old)] == [1]
+    (line,) = unread(old)
+    assert "\n" not in line
 
 
 def test_its_sweeps_have_a_sheet_a_page_and_a_film(old):

@@ -6,6 +6,7 @@ Files come first: a tracker is told afterwards, from the files, so that what it 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,7 +29,16 @@ from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, noise_of
 from embedlab.samples import Rendered
 from embedlab.schedule import timed
-from embedlab.sweep.store import FORMAT, key_of, make_folder, read_json, readable, sweep_away, versions, write_json
+from embedlab.sweep.result import (
+    FILE,
+    DamagedResultError,
+    PictureResult,
+    Result,
+    WrongResultError,
+    read_result,
+    write_result,
+)
+from embedlab.sweep.store import FORMAT, key_of, make_folder, sweep_away, versions
 from embedlab.tracker import Run, Silent, Tracker, begin_anew, check_tracker, opened
 from embedlab.validate import validate
 
@@ -99,9 +109,8 @@ class Job:
         return self.name or self.cell.label
 
     def about(self) -> dict[str, Any]:
-        """What every result says of its job, finished or not."""
+        """What every result says of its job, finished or not: fields of a Result."""
         about = {
-            "format": FORMAT,
             "key": self.key,
             "job": self.number,
             "name": self.title,
@@ -138,24 +147,27 @@ def inspect(job: Job) -> None:
         )
 
 
-def state_of(job: Job) -> dict[str, Any] | None:
+def state_of(job: Job) -> Result | None:
     """The result that a job's folder holds already; None where there is none.
 
     Raises ConfigError where it is the result of other settings, which is not to be overwritten.
     """
-    file = job.folder / "result.json"
+    if not os.path.lexists(job.folder / FILE):
+        return None
     try:
-        result = read_json(file)
-    except ConfigError:
-        if not _cut_short(file):
-            raise
+        result = read_result(job.folder)
+    except DamagedResultError:
         return None  # the job is made again
-    if result is not None and result.get("key") != job.key:
-        other = result.get("versions", {})
+    except WrongResultError as error:
+        if error.key == job.key:
+            return None
+        raise
+    if result.key != job.key:
+        other = result.versions or {}
         changed = [f"{k} {other[k]} (now {v})" for k, v in versions().items() if k in other and other[k] != v]
         why = f"made with {listed(changed)}" if changed else "other settings"
         raise ConfigError(
-            f"the folder '{job.folder}' holds another result ({why}: {result.get('name')}); nothing is overwritten. "
+            f"the folder '{job.folder}' holds another result ({why}: {result.name}); nothing is overwritten. "
             "Name another folder; with store=PATH pictures that both have are made once."
         )
     return result
@@ -164,23 +176,13 @@ def state_of(job: Job) -> dict[str, Any] | None:
 def finished(job: Job) -> dict[str, Any] | None:
     """The result of a job that need not be made again."""
     result = state_of(job)
-    if result is None or result.get("status") != "done" or not readable(result):
+    if result is None or result.status != "done" or any(row.error for row in result.pictures):
         return None
-    files = [row[name] for row in result["pictures"] for name in ("file", "baseline") if row.get(name)]
+    files = [file for row in result.pictures for file in (row.file, row.baseline) if file]
     whole = all(images.is_whole(job.folder / file) for file in files)
     asked = [name for name in score_names(job.cell, job.scoring, job.source) if name.startswith("clip_score/")]
-    whole = whole and all(name in result["scores"] for name in asked)  # the sweep may have got more words since
-    return result if whole and [row["seed"] for row in result["pictures"]] == list(job.seeds) else None
-
-
-def _cut_short(path: Path) -> bool:
-    try:
-        value = readers.parsed(readers.read_bytes(path).decode("utf-8"))
-    except (readers.JSONError, UnicodeDecodeError):
-        return True
-    except ConfigError:
-        return False
-    return not isinstance(value, dict) or not isinstance(value.get("format", 0), int)
+    whole = whole and all(name in result.scores for name in asked)  # the sweep may have got more words since
+    return result.as_dict() if whole and [row.seed for row in result.pictures] == list(job.seeds) else None
 
 
 def make_room(job: Job) -> None:
@@ -235,25 +237,28 @@ def finish(
     by_seed = {row["seed"]: row for row in rows}
     places = zip(after.seeds, after.batches, after.runtimes, strict=True) if after is not None else ()
     made = {seed: {"batch": list(batch), "runtime": dict(runtime)} for seed, batch, runtime in places}
-    result = {
-        "status": "failed" if faults else "done",
-        **({"error": listed(dict.fromkeys(faults.values()), 3)} if faults else {}),
+    result = Result(
+        status="failed" if faults else "done",
+        error=listed(dict.fromkeys(faults.values()), 3) if faults else None,
         **job.about(),
-        "notes": notes,
-        "explain": redact(told.as_dict()) if told else None,
-        "schedule": redact(schedule),
-        "scores": whole,
-        "pictures": [
-            {**by_seed[seed], "key": keys[seed], **made[seed]}
+        notes=notes,
+        explain=redact(told.as_dict()) if told else None,
+        schedule=redact(schedule),
+        scores=whole,
+        pictures=tuple(
+            PictureResult.from_dict({**by_seed[seed], "key": keys[seed], **made[seed]})
             if seed in by_seed
-            else {"seed": seed, "key": keys[seed], "error": faults[seed]}
+            else PictureResult(seed, key=keys[seed], error=faults[seed])
             for seed in job.seeds
-        ],
-        "logged": False,
-        **settings,
-    }
-    write_json(job.folder / "result.json", result)
-    return result
+        ),
+        logged=False,
+        config=job.config,
+        versions=versions(),
+        concluded=settings["concluded"],
+        start=settings.get("start"),
+    )
+    write_result(job.folder, result)
+    return result.as_dict()
 
 
 def _write_pictures(
@@ -282,13 +287,18 @@ def _write_pictures(
                     images.save(picture, job.folder / "steps" / f"step-{step.step}-seed-{seed}-{kind}.png")
 
 
+def failure(job: Job, reason: str) -> Result:
+    """The result of a job that could not be made at all."""
+    pictures = tuple(PictureResult(seed, key=keys[1], error=reason) for seed, keys in job.pictures.items())
+    about = {"config": job.config, "versions": versions(), **job.about()}
+    return Result(status="failed", error=reason, pictures=pictures, logged=False, **about)
+
+
 def fail(job: Job, reason: str) -> dict[str, Any]:
     """Mark a job that could not be made at all; it is tried again when its sweep is taken up."""
-    settings = {"config": job.config, "versions": versions()}
-    pictures = [{"seed": seed, "key": keys[1], "error": reason} for seed, keys in job.pictures.items()]
-    result = {"status": "failed", "error": reason, **job.about(), "scores": {}, "pictures": pictures, **settings}
-    write_json(job.folder / "result.json", {**result, "logged": False})
-    return result
+    result = failure(job, reason)
+    write_result(job.folder, result)
+    return result.as_dict()
 
 
 def log(job: Job, result: dict[str, Any], run: Run) -> None:
@@ -334,7 +344,7 @@ def logged(job: Job, result: dict[str, Any]) -> None:
         log(job, result, run)
     result["logged"] = True
     result.pop("log_error", None)  # of an earlier try
-    write_json(job.folder / "result.json", result)
+    write_result(job.folder, Result.from_dict(result))
 
 
 def axes_of(job: Job) -> dict[str, Any]:

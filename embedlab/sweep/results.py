@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
-from embedlab import readers
 from embedlab.clean import redact
-from embedlab.errors import ConfigError, EmbedlabError
+from embedlab.errors import EmbedlabError
 from embedlab.files import write as write_file
 from embedlab.metrics.titles import format_score, title_of
 from embedlab.sweep.axes import axes, format_value, short, short_names
+from embedlab.sweep.result import read_result
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
 CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
@@ -123,19 +123,7 @@ def result_of(folder: Path) -> dict[str, Any]:
 
     A picture whose file lies elsewhere, or is none, has that as its error.
     """
-    file = folder / "result.json"
-    result = readers.read_json(file)
-    if wrong := readers.wrong_with(result) or readers.wrong_state(result):
-        raise ConfigError(f"'{file}' cannot be read: {wrong}.")
-    rows = []
-    for row in result["pictures"]:
-        mine = dict(row)
-        for name in ("file", "baseline"):
-            if mine.get(name) is not None and (wrong := readers.why_not_inside(folder, mine[name])):
-                del mine[name]
-                mine["error"] = mine.get("error") or wrong
-        rows.append(mine)
-    return {**result, "pictures": rows, "folder": str(folder)}
+    return {**read_result(folder).as_dict(), "folder": str(folder)}
 
 
 def unread(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,7 +25,8 @@ from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
-from embedlab.sweep.job import Job, fail, finish, logged, make_room, reason_of
+from embedlab.sweep.job import Job, fail, failure, finish, logged, make_room, reason_of
+from embedlab.sweep.result import Result, write_result
 from embedlab.sweep.store import Store, write_json
 from embedlab.tracker import Silent
 
@@ -246,7 +247,7 @@ def _failed(job: Job, reason: str, outcome: Outcome, watch: Watch) -> None:
     try:
         outcome.results[job.number] = fail(job, reason)
     except OSError as error:  # a full disk cannot be told so either
-        outcome.results[job.number] = {"status": "failed", "error": reason, **job.about(), "pictures": [], "scores": {}}
+        outcome.results[job.number] = failure(job, reason).as_dict()
         reason = f"{reason} (and its result.json cannot be written: {error.strerror})"
     watch.failed(job, reason)
 
@@ -511,7 +512,7 @@ class Log:
                 self.outcome.failures.append((job, reason))
                 self.watch.failed(job, reason)
                 with suppress(OSError):  # a full disk: it is in the table of failures
-                    write_json(job.folder / "result.json", {**result, "log_error": reason})
+                    write_result(job.folder, replace(Result.from_dict(result), log_error=reason))
 
     def close(self, drop: bool = False) -> None:
         """Wait until everything is logged; with `drop`, until the run that is open is closed."""

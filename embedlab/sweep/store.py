@@ -214,11 +214,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def readable(result: Any) -> bool:
-    """Whether a result.json is one of ours: it has pictures, and nothing in it is of another kind than ours."""
-    return readers.wrong_with(result) is None
-
-
 def sweep_away(folder: Path, names: Iterable[str] = ()) -> None:
     """Take away the temporary files that a killed process left in a folder, and `names`."""
     for path in [*folder.glob(".*.*[0-9]"), *(folder / name for name in names)]:
