@@ -220,7 +220,7 @@ def test_results_that_say_less_are_shown_all_the_same(two_by_three):
     for job in range(6):
         path = two_by_three / str(job) / "result.json"
         whole = json.loads(path.read_text())
-        path.write_text(json.dumps({k: whole[k] for k in ("label", "name", "prompt", "pictures", "scores")}))
+        path.write_text(json.dumps({k: whole[k] for k in ("status", "label", "name", "prompt", "pictures", "scores")}))
     (path,) = write_sheets(two_by_three, results_of(two_by_three))
     assert len(grid(path)[0]) == 7
     assert list(axes_of(results_of(two_by_three))) == ["seed", "job"]
