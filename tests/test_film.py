@@ -334,7 +334,8 @@ def synthetic(folder: Path, jobs: list[dict], seeds=(0,)) -> list[dict]:
         for row in rows:
             images.save(Image.new("RGB", (16, 16), "grey"), folder / str(n) / row["file"])
         config = {"prompt": "a puppy", "a": {"b": overrides.get("a.b")}, "sampler": {"steps": 4}}
-        result = {"label": "x", "prompt": "a puppy", "overrides": overrides, "pictures": rows, "config": config}
+        result = {"status": "done", "label": "x", "prompt": "a puppy", "overrides": overrides}
+        result |= {"pictures": rows, "config": config}
         (folder / str(n) / "result.json").write_text(json.dumps(result))
     return results_of(folder)
 
