@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from embedlab import readers
+from embedlab.clean import redact
 from embedlab.errors import ConfigError
-from embedlab.sweep.store import FORMAT, write_json
+from embedlab.files import write
 
 FILE = "result.json"
+FORMAT = 1  # of its file
 STATES = ("done", "failed")
 TEXTS = ("label", "prompt", "name", "error", "log_error", "command", "key")
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -162,7 +165,8 @@ def read_result(folder: Path) -> Result:
 
 def write_result(folder: Path, result: Result) -> None:
     """Write a job's result into its folder, whole or not at all."""
-    write_json(folder / FILE, result.as_dict())
+    text = json.dumps(redact(result.as_dict()), indent=1, ensure_ascii=False, default=str)
+    write(folder / FILE, text.encode())
 
 
 def _wrong_with(value: Any) -> str | None:

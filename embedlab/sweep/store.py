@@ -33,7 +33,7 @@ from embedlab.files import write
 from embedlab.models import Source, pick_device, pick_dtype
 from embedlab.samples import Sample
 
-FORMAT = 1  # of result.json, sweep.json and the settings inside a PNG
+FORMAT = 1  # of sweep.json and the settings inside a PNG
 
 
 @lru_cache(maxsize=1)
