@@ -10,6 +10,7 @@ os.environ.setdefault("EMBEDLAB_TURN", str(datetime.date.today().toordinal() % 3
 
 import atexit
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -142,6 +143,10 @@ def make_pipeline(kind: str):
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
