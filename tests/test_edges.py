@@ -65,7 +65,7 @@ from embedlab.operators.base import edit_encoded
 from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, moments
 from embedlab.select import select
-from embedlab.sweep.job import inspect, reason_of
+from embedlab.sweep.job import reason_of, validate_job
 from embedlab.validate import validate
 
 PROMPT = "a picture of a puppy"
@@ -513,7 +513,7 @@ ODDITIES = [
 @pytest.mark.parametrize(("operator", "message"), ODDITIES, ids=[message for _, message in ODDITIES])
 def test_what_is_odd_about_an_operator_of_ones_own_is_one_line_before_weights(tmp_path, operator, message):
     with pytest.raises(EmbedlabError, match=re.escape(message)) as caught:
-        inspect(Job(Source("emoji"), Cell(PROMPT, [operator]), (0,), tmp_path))
+        validate_job(Job(Source("emoji"), Cell(PROMPT, [operator]), (0,), tmp_path))
     assert "\n" not in reason_of(caught.value)
 
 
@@ -523,7 +523,7 @@ def test_an_operator_that_changes_its_settings_is_refused(tmp_path):
     counting = Odd(lambda prompt, _: kept.append(len(kept)) or prompt)
     counting.kept = kept
     with pytest.raises(EmbedlabError, match="'Odd' changes its own settings when it is applied"):
-        inspect(Job(Source("emoji"), Cell(PROMPT, [counting]), (0,), tmp_path))
+        validate_job(Job(Source("emoji"), Cell(PROMPT, [counting]), (0,), tmp_path))
 
 
 def test_what_an_operator_remembers_in_itself_is_forgotten(sd1):
@@ -566,7 +566,7 @@ def test_what_contains_itself_has_a_fingerprint(tmp_path):
     one, same, other = map(fingerprint, loops)
     assert one == same != other
     job = Job(Source("emoji"), Cell(PROMPT, [loops[0]]), (0,), tmp_path)
-    inspect(job)
+    validate_job(job)
     assert job.key
     deep = Own([])
     for _ in range(5000):
@@ -645,7 +645,7 @@ def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, whe
     monkeypatch.setattr(type(Source("emoji")), "_parts", raises(AssertionError("weights were read")))
     cell, metrics, message = UNREAD[where]
     with pytest.raises(EmbedlabError, match=re.escape("text|>'")) as caught:
-        inspect(Job(Source("emoji"), cell, (0,), tmp_path, metrics=metrics))
+        validate_job(Job(Source("emoji"), cell, (0,), tmp_path, metrics=metrics))
     assert message in str(caught.value)
 
 

@@ -31,7 +31,7 @@ from embedlab.files import write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
-from embedlab.sweep.job import Job, finished, inspect, make_room, of_sweep, state_of
+from embedlab.sweep.job import Job, finished, make_room, of_sweep, state_of, validate_job
 from embedlab.sweep.results import labels, set_apart
 from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store, make_folder
@@ -183,7 +183,7 @@ def jobs_of(
                 job = job_in_sweep(composer, config, whole, overrides, number)
                 if gpus is not None:
                     job = replace(job, source=job.source.for_worker(gpus))
-                inspect(job)
+                validate_job(job)
                 if config.explain is not False:
                     raise ConfigError("explain takes one cell; leave it out of a sweep.")
                 check_distinct(same, job, overrides, is_search(master))

@@ -149,7 +149,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
     from embedlab.cli.launch import Plan, store_of
     from embedlab.models.silence import silence_libraries
-    from embedlab.sweep.job import inspect, of_sweep
+    from embedlab.sweep.job import of_sweep, validate_job
     from embedlab.sweep.results import label
     from embedlab.sweep.store import make_folder
     from embedlab.tracker import make_ready
@@ -170,7 +170,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     if config.explain:
         explain(job)
         return
-    inspect(job)
+    validate_job(job)
     if sweep:  # of another launcher than ours
         session.sweep = sweep, config
     with session.locked(job.folder):

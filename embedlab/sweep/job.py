@@ -130,7 +130,7 @@ def of_sweep(job: Job, **settings: Any) -> Job:
     return other
 
 
-def inspect(job: Job) -> None:
+def validate_job(job: Job) -> None:
     """Raise what is wrong with a job's cell; an operator that fails for reasons of its own does so at its turn."""
     before = fingerprint(job.cell.operators)
     try:
