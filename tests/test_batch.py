@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, render, run_jobs
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sweep import run as batch
-from embedlab.sweep.job import state_of
+from embedlab.sweep.job import load_result
 from embedlab.sweep.run import Pace, Quiet, plan
 from embedlab.tracker import Disk
 
@@ -217,7 +217,7 @@ def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
     assert [(job.number, reason) for job, reason in outcome.failures] == [(1, "RuntimeError: on purpose")]
     states = [json.loads((job.folder / "result.json").read_text())["status"] for job in mine]
     assert states == ["done", "failed", "done"]
-    assert state_of(mine[1]).pictures[0].error == "RuntimeError: on purpose"
+    assert load_result(mine[1]).pictures[0].error == "RuntimeError: on purpose"
 
 
 def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
@@ -235,7 +235,7 @@ def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
     outcome = run_jobs([job], store)
     (_, reason) = outcome.failures[0]
     assert reason.startswith("the latents of seed 1 hold NaN or infinite numbers; try float32")
-    rows = state_of(job).pictures
+    rows = load_result(job).pictures
     assert (job.folder / rows[0].file).is_file()
     assert rows[1].file is None
     assert rows[1].error == reason
@@ -259,7 +259,7 @@ def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store, monkeypatch):
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert "No space left on device" in reason
-    assert state_of(mine[1]).status == "done"
+    assert load_result(mine[1]).status == "done"
 
 
 class Dies(Disk):
@@ -276,16 +276,16 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert reason == "its pictures are made, but were not logged: ConnectionError: the server is gone"
-    result = state_of(mine[0])
+    result = load_result(mine[0])
     assert (result.status, result.logged, result.log_error) == ("done", False, reason)
     assert (mine[1].folder / "log" / "scores.jsonl").is_file()
-    assert state_of(mine[1]).logged
+    assert load_result(mine[1]).logged
     log = batch.Log(Quiet())
     log.put(replace(mine[0], tracker=Disk()), result.as_dict())
     log.close()
     assert not log.outcome.failures
-    assert state_of(mine[0]).logged
-    assert state_of(mine[0]).log_error is None, "what was mended counts no more"
+    assert load_result(mine[0]).logged
+    assert load_result(mine[0]).log_error is None, "what was mended counts no more"
 
 
 def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeypatch):
@@ -329,17 +329,17 @@ def test_a_result_of_other_settings_is_never_overwritten(jobs, store):
     run_jobs([job], store)
     (other,) = jobs(cell(0.75))
     with pytest.raises(ConfigError, match=r"holds another result \(other settings: .*nothing is overwritten"):
-        state_of(other)
+        load_result(other)
     file = job.folder / "result.json"
     result = json.loads(file.read_text())
     file.write_text(json.dumps({**result, "key": "x", "versions": {**result["versions"], "torch": "1.0"}}))
     with pytest.raises(ConfigError, match=r"made with torch 1.0 \(now "):
-        state_of(job)
+        load_result(job)
     file.write_text(json.dumps(result)[:-20])
-    assert state_of(job) is None, "cut short: the job is made again"
+    assert load_result(job) is None, "cut short: the job is made again"
     file.write_text(json.dumps({**result, "format": 99}))
     with pytest.raises(ConfigError, match=r"is of a newer embedlab \(format 99, this one reads 1\)"):
-        state_of(job)
+        load_result(job)
 
 
 def test_keys_tell_apart_what_makes_other_pictures(source, tmp_path):

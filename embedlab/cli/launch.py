@@ -31,7 +31,7 @@ from embedlab.files import write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
-from embedlab.sweep.job import Job, finished, make_room, of_sweep, state_of, validate_job
+from embedlab.sweep.job import Job, load_finished, load_result, make_room, of_sweep, validate_job
 from embedlab.sweep.results import labels, set_apart
 from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store, make_folder
@@ -105,7 +105,7 @@ class Plan:
     @classmethod
     def of(cls, jobs: Sequence[Job], configs: Sequence[DictConfig], store: Path) -> Plan:
         """A plan of these jobs; ConfigError where a folder holds the result of other settings."""
-        there = {job.number: result for job in jobs if (result := finished(job)) is not None}
+        there = {job.number: result for job in jobs if (result := load_finished(job)) is not None}
         return cls(jobs, configs, there, store)
 
     @property
@@ -187,7 +187,7 @@ def jobs_of(
                 if config.explain is not False:
                     raise ConfigError("explain takes one cell; leave it out of a sweep.")
                 check_distinct(same, job, overrides, is_search(master))
-                state_of(job)
+                load_result(job)
                 check_name(job.folder)
                 check_folder(homes, job, folder)
                 jobs.append(job)

@@ -147,7 +147,7 @@ def validate_job(job: Job) -> None:
         )
 
 
-def state_of(job: Job) -> Result | None:
+def load_result(job: Job) -> Result | None:
     """The result that a job's folder holds already; None where there is none.
 
     Raises ConfigError where it is the result of other settings, which is not to be overwritten.
@@ -173,9 +173,9 @@ def state_of(job: Job) -> Result | None:
     return result
 
 
-def finished(job: Job) -> dict[str, Any] | None:
+def load_finished(job: Job) -> dict[str, Any] | None:
     """The result of a job that need not be made again."""
-    result = state_of(job)
+    result = load_result(job)
     if result is None or result.status != "done" or any(row.error for row in result.pictures):
         return None
     files = [file for row in result.pictures for file in (row.file, row.baseline) if file]

@@ -19,7 +19,7 @@ import cloudpickle
 
 from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
-from embedlab.sweep.job import Job, fail, finished, reason_of
+from embedlab.sweep.job import Job, fail, load_finished, reason_of
 from embedlab.sweep.run import Log, Outcome, Quiet, Watch, plan, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import Silent
@@ -130,7 +130,7 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
         send(("unreadable", f"it cannot be read on {node}: {reason_of(error)}"))
         return
     log = _Unlogged(_Sender(send))
-    before = {job.number: result for job in chunk.jobs if (result := finished(job)) is not None}
+    before = {job.number: result for job in chunk.jobs if (result := load_finished(job)) is not None}
     for number, result in before.items():
         send(("job", number, result))
     refused = None
@@ -253,7 +253,7 @@ class Progress:
         if not self.begun and self._deaths.total() >= TRIES:
             raise ConfigError(f"workers end before they take anything up: {why}")
         for job in chunk.jobs:  # the last words of a worker may be lost, its files are not
-            if job.number not in self.log.outcome.results and (result := finished(job)) is not None:
+            if job.number not in self.log.outcome.results and (result := load_finished(job)) is not None:
                 self._keep(job.number, result)
         left = [job for job in chunk.jobs if job.number not in self.log.outcome.results]
         if not left:
