@@ -31,7 +31,7 @@ from embedlab.files import write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
-from embedlab.sweep.job import Job, load_finished, load_result, make_room, of_sweep, validate_job
+from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepare_folder, validate_job
 from embedlab.sweep.results import labels, set_apart
 from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store, make_folder
@@ -122,7 +122,7 @@ class Plan:
         """Make the folder of each job, with the files that Hydra leaves of it."""
         for job, config in zip(self.jobs, self.configs, strict=True):
             if hydra is not None or job.number not in self.there or not (job.folder / ".hydra").is_dir():
-                make_room(job)
+                prepare_folder(job)
                 write_hydra(job, config, hydra)
 
     def run(self, session: Session, run: Callable[..., Any] = run_jobs) -> dict[int, dict[str, Any]]:

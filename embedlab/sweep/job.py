@@ -185,7 +185,7 @@ def load_finished(job: Job) -> dict[str, Any] | None:
     return result.as_dict() if whole and [row.seed for row in result.pictures] == list(job.seeds) else None
 
 
-def make_room(job: Job) -> None:
+def prepare_folder(job: Job) -> None:
     """Make a job's folder, and take away what a killed process left in it."""
     make_folder(job.folder)
     sweep_away(job.folder)

@@ -25,7 +25,7 @@ from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
-from embedlab.sweep.job import Job, fail, failure, finish, logged, make_room, reason_of
+from embedlab.sweep.job import Job, fail, failure, finish, logged, prepare_folder, reason_of
 from embedlab.sweep.result import Result, write_result
 from embedlab.sweep.store import Store, write_json
 from embedlab.tracker import Silent
@@ -434,7 +434,7 @@ class _Line:
     def _finish(self, number: int) -> None:
         job = self.jobs[number]
         try:
-            make_room(job)
+            prepare_folder(job)
             faults: dict[int, str] = {}
             kept: dict[int, tuple[Sample, Sample]] = {}
             for seed, keys in job.pictures.items():
