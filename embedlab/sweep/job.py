@@ -335,7 +335,7 @@ def _open(path: Path) -> Image.Image:
     return readers.open_picture(path).convert("RGB")
 
 
-def logged(job: Job, result: dict[str, Any]) -> None:
+def log_to_tracker(job: Job, result: dict[str, Any]) -> None:
     """Open a run, tell it everything, close it, and note in the job's result that it knows."""
     begin_anew(job.folder)
     with opened(

@@ -25,7 +25,7 @@ from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
-from embedlab.sweep.job import Job, fail, failure, finish, logged, prepare_folder, reason_of
+from embedlab.sweep.job import Job, fail, failure, finish, log_to_tracker, prepare_folder, reason_of
 from embedlab.sweep.result import Result, write_result
 from embedlab.sweep.store import Store, write_json
 from embedlab.tracker import Silent
@@ -506,7 +506,7 @@ class Log:
         while (item := self._queue.get()) is not None:
             job, result = item
             try:
-                logged(job, result)
+                log_to_tracker(job, result)
             except BaseException as error:  # whatever a tracker raises, SystemExit too: the pictures are on disk
                 reason = f"its pictures are made, but were not logged: {reason_of(error)}"
                 self.outcome.failures.append((job, reason))
