@@ -17,7 +17,7 @@ from embedlab.sweep.axes import axes
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import reason_of
 from embedlab.sweep.results import collect, curves, plain_cell, records, table, write_tables
-from embedlab.tracker import Silent, Tracker, begin_anew, opened
+from embedlab.tracker import Silent, Tracker, discard_log, opened
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read
 from embedlab.view.gallery.folder import write as write_page
@@ -87,7 +87,7 @@ def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group
     """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
     rows, varied = records(results), axes(results)
     config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
-    begin_anew(folder)
+    discard_log(folder)
     with opened(tracker, f"sweep {group}", folder, config, group) as run:
         run.pictures("sheet", [(readers.open_picture(folder / "sheet.png").convert("RGB"), group)])
         heads = [

@@ -39,7 +39,7 @@ from embedlab.sweep.result import (
     write_result,
 )
 from embedlab.sweep.store import FORMAT, key_of, make_folder, sweep_away, versions
-from embedlab.tracker import Run, Silent, Tracker, begin_anew, check_tracker, opened
+from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
 from embedlab.validate import validate
 
 UNTOLD = ("file", "baseline", "key", "batch", "runtime")  # of a picture's row: what no table of a tracker shows
@@ -337,7 +337,7 @@ def _open(path: Path) -> Image.Image:
 
 def log_to_tracker(job: Job, result: dict[str, Any]) -> None:
     """Open a run, tell it everything, close it, and note in the job's result that it knows."""
-    begin_anew(job.folder)
+    discard_log(job.folder)
     with opened(
         job.tracker, job.run_name or job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group
     ) as run:

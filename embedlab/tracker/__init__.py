@@ -448,7 +448,7 @@ def clean_words() -> Iterator[None]:
         sys.argv = before
 
 
-def begin_anew(folder: Path) -> None:
+def discard_log(folder: Path) -> None:
     """Take away what an earlier try to log a job or a sweep left on disk: half a run, or one of files that are gone.
 
     Runs of wandb that were sent already stay.
