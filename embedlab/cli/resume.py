@@ -15,7 +15,7 @@ from embedlab.clean import redact, redact_files
 from embedlab.cli.compose import UNSAID
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.job import Job
-from embedlab.sweep.store import FORMAT, read_json, sweep_away, versions, write_json
+from embedlab.sweep.store import FORMAT, read_json, remove_temporaries, versions, write_json
 from embedlab.sweep.trust import check_command
 
 AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be given when a sweep is resumed
@@ -23,7 +23,7 @@ AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be given when a sweep is re
 
 def write_plan(folder: Path, jobs: Sequence[Job]) -> None:
     """Write down the plan: the very command, and what every job of it is."""
-    sweep_away(folder)
+    remove_temporaries(folder)
     redact_files(folder.glob("multirun.yaml"))  # Hydra's own
     known = read_json(folder / "sweep.json") or {}
     mine = {job.number: entry(job, folder) for job in jobs}

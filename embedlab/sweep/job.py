@@ -38,7 +38,7 @@ from embedlab.sweep.result import (
     read_result,
     write_result,
 )
-from embedlab.sweep.store import FORMAT, key_of, make_folder, sweep_away, versions
+from embedlab.sweep.store import FORMAT, key_of, make_folder, remove_temporaries, versions
 from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
 from embedlab.validate import validate
 
@@ -188,8 +188,8 @@ def load_finished(job: Job) -> dict[str, Any] | None:
 def prepare_folder(job: Job) -> None:
     """Make a job's folder, and take away what a killed process left in it."""
     make_folder(job.folder)
-    sweep_away(job.folder)
-    sweep_away(job.folder / ".hydra")
+    remove_temporaries(job.folder)
+    remove_temporaries(job.folder / ".hydra")
 
 
 def finish(

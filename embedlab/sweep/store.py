@@ -214,7 +214,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def sweep_away(folder: Path, names: Iterable[str] = ()) -> None:
+def remove_temporaries(folder: Path, names: Iterable[str] = ()) -> None:
     """Take away the temporary files that a killed process left in a folder, and `names`."""
     for path in [*folder.glob(".*.*[0-9]"), *(folder / name for name in names)]:
         if path.is_file():
