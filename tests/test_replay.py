@@ -26,7 +26,7 @@ from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.sampler import SHIPPED
 from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
-from embedlab.sweep.trust import checked, located, made, ours, true_name
+from embedlab.sweep.trust import checked, instantiate_checked, ours, resolve_name, true_name
 from embedlab.view.replay import replay
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
@@ -445,7 +445,7 @@ def test_every_target_of_the_shipped_configs_passes():
     named = [name for path in CONFIGS for name in re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8"))]
     assert "embedlab.sweep.results.Apart" in named
     for name in set(named) - {"embedlab.sweep.results.Collect"}:  # Hydra's callback, which no picture names
-        assert ours(located(name)), name
+        assert ours(resolve_name(name)), name
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS if path.parent.name == "experiment"))
@@ -457,7 +457,7 @@ def test_a_picture_of_every_shipped_experiment_can_be_made_again(name):
         words = [f"experiment={name}", *(f"{axis.key_or_group}={first_of(axis)}" for axis in axes)]
         config = complete(compose("config", words))
     told = json.loads(json.dumps(OmegaConf.to_container(config, resolve=True)))
-    _, cell = made(told)
+    _, cell = instantiate_checked(told)
     assert fingerprint(cell) == fingerprint(cell_of(config))
 
 
@@ -507,7 +507,7 @@ def test_an_own_operator_needs_to_be_trusted_by_name(drawn, theirs, tmp_path):
         with pytest.raises(ConfigError, match="if you trust 'their_package', say so: --trust their_package"):
             replay(path, trust)
     assert not (theirs / "their_package" / "marker").exists(), "what is not trusted is not even imported"
-    _, cell = made(images.settings_of(path)["config"], ["their_package"])
+    _, cell = instantiate_checked(images.settings_of(path)["config"], ["their_package"])
     assert cell.operators[0].by == 1.5
     assert (theirs / "their_package" / "marker").exists()
 

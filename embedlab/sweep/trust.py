@@ -215,14 +215,14 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
         may = package.isidentifier() and package not in sys.stdlib_module_names and not mine
         hint = f"; if you trust '{package}', say so: --trust {package}" if may else ""
         raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
-    found = located(target)
+    found = resolve_name(target)
     if ours(found):
         name = public_name(found)
         return name if found.__name__ in embedlab.__all__ else f"{found.__module__}.{found.__qualname__}"
     home = found.__module__ if isinstance(found, type | FunctionType) else ""
     if any(within(str(home), package) for package in trust):
         name = f"{home}.{found.__qualname__}"
-        if located(name) is found:
+        if resolve_name(name) is found:
             return name
     package = str(target).partition(".")[0]
     if package not in sys.modules and find_spec(package) is None:
@@ -235,12 +235,12 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def located(target: str) -> Any:
+def resolve_name(target: str) -> Any:
     """What a dotted name of embedlab or of a trusted package stands for, imported; None where nothing does.
 
     A public name of embedlab is found wherever it stood in the version that wrote it down.
 
-    >>> located("embedlab.experiment.Metrics") is located("embedlab.Metrics")
+    >>> resolve_name("embedlab.experiment.Metrics") is resolve_name("embedlab.Metrics")
     True
     """
     parts = OLD.get(target, target).split(".")
@@ -269,7 +269,7 @@ def located(target: str) -> Any:
     return found
 
 
-def made(config: Any, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
+def instantiate_checked(config: Any, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
     """The model and the cell of a config that was read back."""
     clean = checked(config, trust)
     try:

@@ -19,7 +19,7 @@ from embedlab.rendering import sample_batch
 from embedlab.sampler import check_seeds, found
 from embedlab.samples import Request
 from embedlab.sweep.store import versions
-from embedlab.sweep.trust import made
+from embedlab.sweep.trust import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.metadata import Metadata, read_metadata, short_texts
 
@@ -137,7 +137,7 @@ def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> 
         config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
     config = locate_start(config, metadata.start, path)
     try:
-        return made(config, trust)
+        return instantiate_checked(config, trust)
     except ConfigError as error:
         raise ConfigError(f"'{path}' cannot be made again: {error}") from None
 

@@ -20,7 +20,7 @@ from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.metrics.clip_score import image_features
 from embedlab.models import Source
 from embedlab.rendering import render
-from embedlab.sweep.trust import made
+from embedlab.sweep.trust import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.film.pace import chord_lengths, even_values, evenness, paced
 from embedlab.view.film.tracks import Track, Tracks, check_alone, with_setting
@@ -118,7 +118,9 @@ class Renderer:
             config = located_config(self.tracks.tracks[numbers[0]])
             cells: dict[Source, list[tuple[float, Cell]]] = {}
             for value in new:
-                source, cell = made(with_setting(config, self.tracks.key, plain_number(value)), self.trust)
+                source, cell = instantiate_checked(
+                    with_setting(config, self.tracks.key, plain_number(value)), self.trust
+                )
                 cells.setdefault(source, []).append((value, cell))
             for source, pairs in cells.items():
                 validate(pairs[0][1], source)
@@ -138,7 +140,7 @@ class Renderer:
 
     def measure(self, values: Sequence[float]) -> tuple[float, ...]:
         """1 - cosine of the image features between neighbours, mean of the tracks."""
-        source, _ = made(located_config(self.tracks.tracks[0]), self.trust)
+        source, _ = instantiate_checked(located_config(self.tracks.tracks[0]), self.trust)
         scorer = source.load().scorer
         if scorer is None:
             raise ConfigError(f"'{source.name}' has no image encoder to see with; set model.scorer in the sweep.")
