@@ -97,7 +97,7 @@ def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
     def never(*_):
         raise AssertionError("the UNet was read")
 
-    monkeypatch.setattr(models, "_load", never)
+    monkeypatch.setattr(models, "read_model", never)
     source = Source("emoji")
     timed = Cell(PROMPT, [Interpolate("puppy", "skunk", Ramp([0, 1]))])
     report = explained(Job(source, timed, (0,), folder=None))

@@ -466,7 +466,7 @@ class Source:
         encoders = {part: self.part(part) for part in self.encoders}
         whole = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "projection_dim")
         for part, config in encoders.items():
-            kind = self._kind(part)
+            kind = self.encoder_kind(part)
             if kind not in fits.TEXT_ENCODERS:
                 raise ModelError(
                     f"the part '{part}' of '{name}' is a {kind[:80]}; embedlab edits {listed(fits.TEXT_ENCODERS)}."
@@ -480,7 +480,7 @@ class Source:
                 f"the model '{name}' says that its pictures have {self.size} pixels a side; no model's have."
             )
         for part in ("unet", "vae", *self.encoders):
-            self._weights(part)
+            variant_of(self, part)
         self.scheduler  # noqa: B018  (what nothing tells is refused there)
         return True
 
@@ -489,7 +489,7 @@ class Source:
         own = self.layout is not None and checkpoint.side_of(self.header) == self.size
         return "its metadata modelspec.resolution" if own else "its layout and prediction"
 
-    def _kind(self, part: str) -> str:
+    def encoder_kind(self, part: str) -> str:
         """The class of a text encoder: as the index says it, or the configuration of one that was named apart."""
         own = self.text_encoder is None or self.home(part)[1] == part
         if own and part in self.index and self.index[part][1]:
@@ -519,54 +519,6 @@ class Source:
                 hint = f"; name one: {setting}" if setting else ""
                 raise ModelError(f"the file '{name}' has no {part}; it holds {listed(holds)}{hint}.")
 
-    def _weights(self, part: str) -> str | None:
-        """Which variant of a part's weights is read; ModelError in one line where there are none of them."""
-        place, inner = self._weights_home(part)
-        if not isinstance(place, Path) or place.is_file():
-            return self.variant
-        folder = place / inner
-        if not folder.is_dir():
-            raise ModelError(f"the model '{self.name}' lacks its part '{part}': there is no such folder in {place}.")
-        checkpoint.check_regular(folder)
-        stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-        endings = r"safetensors|bin" if self.allow_pickle else "safetensors"
-        found: dict[str | None, str] = {}
-        files = {p.name for p in folder.iterdir()}
-        for file in sorted(files):
-            named = re.fullmatch(
-                rf"(?:{stem}|pytorch_model)(-\d+-of-\d+)?(?:\.([\w-]+))?(-\d+-of-\d+)?\.({endings})", file
-            )
-            if named:
-                found.setdefault(named[2], file)
-        for index in folder.glob("*.index*.json"):
-            shards = checkpoint.read_json(index).get("weight_map")
-            if not isinstance(shards, dict) or not {str(name) for name in shards.values()} <= files:
-                raise ModelError(f"'{index}' names files that are not beside it; its weights are not all there.")
-        if self.variant in found:
-            return self.variant
-        if None in found:  # as diffusers does: a part that has no such variant is read as it is
-            return None
-        there = [str(variant) for variant in found]
-        pickled = [p.name for p in folder.glob("*.bin")]
-        if there:
-            wanted = f"no weights of variant {self.variant}" if self.variant else "weights only as a variant"
-            raise ModelError(
-                f"the part '{part}' of the model '{self.name}' has {wanted}: {listed(found.values())}; "
-                f"set model.variant={there[0]}."
-            )
-        hint = f"; {listed(pickled, 3)} is a pickle, which model.allow_pickle=true reads" if pickled else ""
-        hint = hint or "; there is " + (listed(sorted(p.name for p in folder.iterdir()), 5) or "nothing")
-        raise ModelError(f"the part '{part}' of the model '{self.name}' cannot be read: it has no weights{hint}.")
-
-    def _weights_home(self, part: str) -> tuple[Path | str, str]:
-        """Where the weights of a part are: as `home`, or a single file."""
-        if part == "vae" and self.vae is not None:
-            place = place_of(self.vae, "vae")
-            if isinstance(place, Path) and place.is_file():
-                return place, ""
-        replaced = self.vae if part == "vae" else self.text_encoder if part.startswith("text_encoder") else None
-        return (self.location, part) if replaced is None else self.home(part)
-
     @property
     def has_scorer(self) -> bool:
         """Whether pictures are scored by an image encoder: the one that was asked for, or the model's own."""
@@ -594,15 +546,11 @@ class Source:
 
     def load(self) -> Model:
         """Read the weights. The same source gives the same model again within a process."""
-        return _load(self)
+        return read_model(self)
 
     def towers(self) -> tuple[Tower, ...]:
         """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""
-        if self.single_file and self.text_encoder is None:
-            return self.load().towers
-        device = pick_device(self.device)
-        encoders = self._encoders(pick_dtype(self.dtype, device))
-        return _towers(self.tokenizers, [encoder.to(device).eval().requires_grad_(False) for encoder in encoders])
+        return read_towers(self)
 
     def names(self, what: str) -> tuple[str, ...]:
         """A list of words that a small model keeps beside its weights: `concepts` that it draws, `words` it saw."""
@@ -613,68 +561,6 @@ class Source:
         if wrong := [word for word in words if not isinstance(word, str)]:
             raise ModelError(f"'{path}' holds {repr(wrong[0])[:60]}, which is no word.")
         return tuple(words)
-
-    def _read(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
-        place, inner = self._weights_home(name)
-        if isinstance(place, Path):
-            if not (place / inner).is_dir():
-                raise ModelError(
-                    f"the model '{self.name}' lacks its part '{name}': there is no such folder in {place}."
-                )
-            checkpoint.check_regular(place / inner)
-        variant = None if name == "image_encoder" else self._weights(name)
-        tries = [variant] if isinstance(place, Path) or variant is None else [variant, None]
-        for n, one in enumerate(tries):
-            try:
-                part, info = kind.from_pretrained(
-                    place,
-                    subfolder=inner,
-                    torch_dtype=dtype,
-                    variant=one,
-                    use_safetensors=None if self.allow_pickle else True,
-                    output_loading_info=True,
-                )
-                break
-            except Exception as error:
-                if n + 1 < len(tries) and isinstance(error, OSError):
-                    continue
-                reason = first_line(error)
-                raise ModelError(f"the part '{name}' of the model '{self.name}' cannot be read: {reason}") from None
-        if lacking := sorted(info["missing_keys"]):  # they would be filled at random
-            raise ModelError(
-                f"the part '{name}' of the model '{self.name}' lacks {len(lacking)} weights: {listed(lacking, 3)}."
-            )
-        return part
-
-    def _parts(self, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, Any]:
-        state = checkpoint.weights_in(Path(self.location)) if self.single_file else {}
-        if self.single_file and self.text_encoder is None:
-            encoders = [_file_encoder(self, state, name, dtype) for name in self.encoders]
-        else:
-            encoders = self._encoders(dtype)
-        if self.single_file:
-            unet = _file_part(self, state, UNet2DConditionModel, "unet", dtype)
-        else:
-            unet = self._read(UNet2DConditionModel, "unet", dtype)
-        return encoders, unet, self._vae(state)
-
-    def _vae(self, state: dict[str, Tensor]) -> Any:
-        """The autoencoder, in float32: half precision overflows in SDXL's decoder, and it runs once a picture only."""
-        kind = AutoencoderTiny if self.part("vae").get("_class_name") == "AutoencoderTiny" else AutoencoderKL
-        place, _ = self._weights_home("vae")
-        if isinstance(place, Path) and place.is_file():
-            if place != self.location:
-                state = checkpoint.weights_in(place)
-            return _file_part(self, state, kind, "vae", torch.float32)
-        return self._read(kind, "vae", torch.float32)
-
-    def _encoders(self, dtype: torch.dtype) -> list[nn.Module]:
-        kinds = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
-        named = [(name, self._kind(name)) for name in self.encoders]
-        for name, kind in named:
-            if kind not in kinds:
-                raise ModelError(f"the part '{name}' of '{self.name}' is a {kind}; embedlab edits {listed(kinds)}.")
-        return [self._read(kinds[kind], name, dtype) for name, kind in named]
 
 
 def path_of(name: str) -> Path | None:
@@ -823,7 +709,7 @@ def text_encoders_of(pipeline: Any) -> tuple[Tower, ...]:
         )
     for words, encoder in found:
         check_pair(words, encoder)
-    towers = _towers([t for t, _ in found], [e for _, e in found])
+    towers = towers_of([t for t, _ in found], [e for _, e in found])
     for tower in towers:
         clip.check(tower)
     return towers
@@ -848,7 +734,8 @@ def check_pair(words: Any, encoder: Any) -> None:
         raise ModelError(f"the text encoder has {places} places; a window has {WINDOW}.")
 
 
-def _towers(tokenizers: Any, encoders: Any) -> tuple[Tower, ...]:
+def towers_of(tokenizers: Any, encoders: Any) -> tuple[Tower, ...]:
+    """Tokenizers with their text encoders; those of SDXL are read at the last but one layer, without the final norm."""
     joint = any(isinstance(e, CLIPTextModelWithProjection) for e in encoders)
     settings: dict[str, Any] = {"layer": 1, "final_norm": False} if joint else {}
     return tuple(Tower(t, e, **settings) for t, e in zip(tokenizers, encoders, strict=True))
@@ -856,22 +743,23 @@ def _towers(tokenizers: Any, encoders: Any) -> tuple[Tower, ...]:
 
 def models_read() -> int:
     """How many times this process has read the weights of a model."""
-    return _load.cache_info().misses
+    return read_model.cache_info().misses
 
 
 @lru_cache(maxsize=2)
-def _load(source: Source) -> Model:
+def read_model(source: Source) -> Model:
+    """The whole model, checked by its small files first; the last two that were read are kept."""
     source.checked  # noqa: B018  (a model that cannot be run is refused there)
     device = pick_device(source.device)
     dtype = pick_dtype(source.dtype, device)
-    encoders, unet, vae = source._parts(dtype)
+    encoders, unet, vae = read_parts(source, dtype)
     for part in (*encoders, unet, vae):
         part.to(device).eval().requires_grad_(False)
     unet.register_to_config(sample_size=source.sample_size)
     if device.type == "cpu":  # a fifth faster there: oneDNN convolves channels last without reordering
         unet.to(memory_format=torch.channels_last)
         vae.to(memory_format=torch.channels_last)
-    towers = _towers(source.tokenizers, encoders)
+    towers = towers_of(source.tokenizers, encoders)
     for tower in towers:
         clip.check(tower)
     return Model(
@@ -885,6 +773,128 @@ def _load(source: Source) -> Model:
         concepts=source.names("concepts"),
         words=source.names("words"),
     )
+
+
+def read_towers(source: Source) -> tuple[Tower, ...]:
+    """The text encoders of a model, without the rest of it where its parts can be read apart."""
+    if source.single_file and source.text_encoder is None:
+        return source.load().towers
+    device = pick_device(source.device)
+    encoders = _encoders(source, pick_dtype(source.dtype, device))
+    return towers_of(source.tokenizers, [encoder.to(device).eval().requires_grad_(False) for encoder in encoders])
+
+
+def read_parts(source: Source, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, Any]:
+    """The text encoders, the UNet and the VAE, as their files have them."""
+    state = checkpoint.weights_in(Path(source.location)) if source.single_file else {}
+    if source.single_file and source.text_encoder is None:
+        encoders = [_file_encoder(source, state, name, dtype) for name in source.encoders]
+    else:
+        encoders = _encoders(source, dtype)
+    if source.single_file:
+        unet = _file_part(source, state, UNet2DConditionModel, "unet", dtype)
+    else:
+        unet = _read(source, UNet2DConditionModel, "unet", dtype)
+    return encoders, unet, _vae(source, state)
+
+
+def _vae(source: Source, state: dict[str, Tensor]) -> Any:
+    """The autoencoder, in float32: half precision overflows in SDXL's decoder, and it runs once a picture only."""
+    kind = AutoencoderTiny if source.part("vae").get("_class_name") == "AutoencoderTiny" else AutoencoderKL
+    place, _ = weights_home(source, "vae")
+    if isinstance(place, Path) and place.is_file():
+        if place != source.location:
+            state = checkpoint.weights_in(place)
+        return _file_part(source, state, kind, "vae", torch.float32)
+    return _read(source, kind, "vae", torch.float32)
+
+
+def _encoders(source: Source, dtype: torch.dtype) -> list[nn.Module]:
+    kinds = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+    named = [(name, source.encoder_kind(name)) for name in source.encoders]
+    for name, kind in named:
+        if kind not in kinds:
+            raise ModelError(f"the part '{name}' of '{source.name}' is a {kind}; embedlab edits {listed(kinds)}.")
+    return [_read(source, kinds[kind], name, dtype) for name, kind in named]
+
+
+def _read(source: Source, kind: Any, name: str, dtype: torch.dtype) -> Any:
+    place, inner = weights_home(source, name)
+    if isinstance(place, Path):
+        if not (place / inner).is_dir():
+            raise ModelError(f"the model '{source.name}' lacks its part '{name}': there is no such folder in {place}.")
+        checkpoint.check_regular(place / inner)
+    variant = None if name == "image_encoder" else variant_of(source, name)
+    tries = [variant] if isinstance(place, Path) or variant is None else [variant, None]
+    for n, one in enumerate(tries):
+        try:
+            part, info = kind.from_pretrained(
+                place,
+                subfolder=inner,
+                torch_dtype=dtype,
+                variant=one,
+                use_safetensors=None if source.allow_pickle else True,
+                output_loading_info=True,
+            )
+            break
+        except Exception as error:
+            if n + 1 < len(tries) and isinstance(error, OSError):
+                continue
+            reason = first_line(error)
+            raise ModelError(f"the part '{name}' of the model '{source.name}' cannot be read: {reason}") from None
+    if lacking := sorted(info["missing_keys"]):  # they would be filled at random
+        raise ModelError(
+            f"the part '{name}' of the model '{source.name}' lacks {len(lacking)} weights: {listed(lacking, 3)}."
+        )
+    return part
+
+
+def variant_of(source: Source, part: str) -> str | None:
+    """Which variant of a part's weights is read; ModelError in one line where there are none of them."""
+    place, inner = weights_home(source, part)
+    if not isinstance(place, Path) or place.is_file():
+        return source.variant
+    folder = place / inner
+    if not folder.is_dir():
+        raise ModelError(f"the model '{source.name}' lacks its part '{part}': there is no such folder in {place}.")
+    checkpoint.check_regular(folder)
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    endings = r"safetensors|bin" if source.allow_pickle else "safetensors"
+    found: dict[str | None, str] = {}
+    files = {p.name for p in folder.iterdir()}
+    for file in sorted(files):
+        named = re.fullmatch(rf"(?:{stem}|pytorch_model)(-\d+-of-\d+)?(?:\.([\w-]+))?(-\d+-of-\d+)?\.({endings})", file)
+        if named:
+            found.setdefault(named[2], file)
+    for index in folder.glob("*.index*.json"):
+        shards = checkpoint.read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not {str(name) for name in shards.values()} <= files:
+            raise ModelError(f"'{index}' names files that are not beside it; its weights are not all there.")
+    if source.variant in found:
+        return source.variant
+    if None in found:  # as diffusers does: a part that has no such variant is read as it is
+        return None
+    there = [str(variant) for variant in found]
+    pickled = [p.name for p in folder.glob("*.bin")]
+    if there:
+        wanted = f"no weights of variant {source.variant}" if source.variant else "weights only as a variant"
+        raise ModelError(
+            f"the part '{part}' of the model '{source.name}' has {wanted}: {listed(found.values())}; "
+            f"set model.variant={there[0]}."
+        )
+    hint = f"; {listed(pickled, 3)} is a pickle, which model.allow_pickle=true reads" if pickled else ""
+    hint = hint or "; there is " + (listed(sorted(p.name for p in folder.iterdir()), 5) or "nothing")
+    raise ModelError(f"the part '{part}' of the model '{source.name}' cannot be read: it has no weights{hint}.")
+
+
+def weights_home(source: Source, part: str) -> tuple[Path | str, str]:
+    """Where the weights of a part are: as `home`, or a single file."""
+    if part == "vae" and source.vae is not None:
+        place = place_of(source.vae, "vae")
+        if isinstance(place, Path) and place.is_file():
+            return place, ""
+    replaced = source.vae if part == "vae" else source.text_encoder if part.startswith("text_encoder") else None
+    return (source.location, part) if replaced is None else source.home(part)
 
 
 def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> Scorer | None:
@@ -913,7 +923,7 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
         )
     if not source.has_scorer:
         return None
-    image = source._read(CLIPVisionModelWithProjection, "image_encoder", torch.float32).to(device).eval()
+    image = _read(source, CLIPVisionModelWithProjection, "image_encoder", torch.float32).to(device).eval()
     return Scorer(towers[0], image.requires_grad_(False), **_normalisation(Path(source.location) / "feature_extractor"))
 
 
@@ -992,7 +1002,7 @@ def _file_encoder(source: Source, state: dict[str, Tensor], name: str, dtype: to
     """A text encoder from a file in the original layout."""
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm  # noqa: PLC0415  for single files alone
 
-    kind = CLIPTextModelWithProjection if source._kind(name) == "CLIPTextModelWithProjection" else CLIPTextModel
+    kind = CLIPTextModelWithProjection if source.encoder_kind(name) == "CLIPTextModelWithProjection" else CLIPTextModel
     place, inner = source.home(name)
     try:
         made = create_diffusers_clip_model_from_ldm(
