@@ -110,6 +110,11 @@ def public_name(kind: type) -> str:
     return f"{house if inside and house == 'embedlab' else kind.__module__}.{kind.__qualname__}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what a library says, or the kind of its error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def counted(number: int, what: str) -> str:
     """A number of things.
 

@@ -159,9 +159,9 @@ def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(tmp_path):
         "import sys\n"
         "sys.argv = ['embedlab', '-m', 'operators=[interpolate]', 'operators.interpolate.weight=0,0.5,1', "
         f"'hydra.sweep.dir={tmp_path}/sweep', *{FAST!r}]\n"
-        "from embedlab import models\n"
-        "loads, own = [], models.read_parts\n"
-        "models.read_parts = lambda *a: loads.append(1) or own(*a)\n"
+        "from embedlab.models import loading\n"
+        "loads, own = [], loading.read_parts\n"
+        "loading.read_parts = lambda *a: loads.append(1) or own(*a)\n"
         "from embedlab.cli.main import main\n"
         "main()\n"
         "assert len(loads) == 1, loads"
@@ -247,14 +247,13 @@ BAD = {
 @pytest.mark.parametrize("words", BAD)
 def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, monkeypatch, capsys):
     """In this process, so that it is quick; weights must not be touched."""
-    from embedlab import models
     from embedlab.cli import main as app
 
     def never(*_):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(models, "read_parts", never)
-    monkeypatch.setattr(models, "read_model", never)
+    monkeypatch.setattr("embedlab.models.loading.read_parts", never)
+    monkeypatch.setattr("embedlab.models.loading.read_model", never)
     monkeypatch.chdir(tmp_path)
     offline = [] if "tracker.mode" in words else ["tracker.mode=offline"]
     monkeypatch.setattr(sys, "argv", ["embedlab", *offline, f"hydra.run.dir={tmp_path}/out", *words.split()])
@@ -432,13 +431,12 @@ hydra/job_logging=nope
 def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys):
     from hydra.core.global_hydra import GlobalHydra
 
-    from embedlab import models
     from embedlab.cli import main as app
 
     def never(*_):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(models, "read_model", never)
+    monkeypatch.setattr("embedlab.models.loading.read_model", never)
     monkeypatch.delenv("COMP_LINE", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["embedlab", *words.split()])

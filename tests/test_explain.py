@@ -92,12 +92,11 @@ def test_a_very_long_prompt_is_explained_without_a_table_of_everything(emoji):
 
 
 def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
-    from embedlab import models
 
     def never(*_):
         raise AssertionError("the UNet was read")
 
-    monkeypatch.setattr(models, "read_model", never)
+    monkeypatch.setattr("embedlab.models.loading.read_model", never)
     source = Source("emoji")
     timed = Cell(PROMPT, [Interpolate("puppy", "skunk", Ramp([0, 1]))])
     report = explained(Job(source, timed, (0,), folder=None))

@@ -30,6 +30,15 @@ PREFIXES = {  # of the keys of a single file → the part that they belong to
     "conditioner.embedders.": "text encoder",
     "model_ema.": "averaged copy of the UNet (model_ema)",
 }
+WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # of the hidden states that a UNet reads
+OTHERS = {  # in the names of weights of models that embedlab does not run
+    "double_blocks.": "a Flux",
+    "joint_blocks.": "a Stable Diffusion 3",
+    "lora_up.weight": "a LoRA",
+    "lora_A.weight": "a LoRA",
+    "control_model.": "a ControlNet",
+    "motion_modules.": "a motion module",
+}
 
 
 class Left:
@@ -259,3 +268,22 @@ def side_of(header: Header) -> int | None:
     """The side of square pictures that a file's metadata says it was trained on, in pixels."""
     found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", header.metadata.get("modelspec.resolution", ""))
     return int(found[1]) if found and found[1] == found[2] else None
+
+
+def layout_of(path: Path) -> str:
+    """Which of the known models a single file in the original layout holds, by the shapes of its weights."""
+    shapes = header_of(path).shapes
+    if "conditioner.embedders.1.model.ln_final.weight" in shapes:
+        return "sdxl"
+    if "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight" in shapes and (
+        "conditioner.embedders.0.model.ln_final.weight" in shapes
+    ):
+        raise ModelError(f"'{path}' is the refiner of SDXL, which finishes pictures of the base model; name that.")
+    block = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
+    for key in (block.format(1), block.format(4)):
+        if key in shapes and len(shapes[key]) == 2 and (kind := WIDTHS.get(shapes[key][1])):
+            return kind
+    other = next((what for mark, what in OTHERS.items() if any(mark in key for key in shapes)), None)
+    what = f"holds {other}" if other else "is not in the original layout of Stable Diffusion 1, 2 or XL"
+    hint = "embedlab runs Stable Diffusion 1, 2 and XL" if other else "give model.config=FOLDER"
+    raise ModelError(f"'{path}' {what}; {hint}.")

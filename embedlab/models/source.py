@@ -1,0 +1,512 @@
+"""name | hub id | folder | single file → Model.
+
+A `Source` knows a model by its small files alone: tokenizers, configs, sizes. Everything that a user may have typed
+wrong is checked against it; `Source.load` then reads the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import warnings
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTokenizer
+
+from embedlab.clip import Tower
+from embedlab.errors import ModelError, first_line, listed
+from embedlab.models import fits, loading
+from embedlab.models import single_file as checkpoint
+from embedlab.models.device import DTYPES, pick_device, pick_dtype
+from embedlab.models.loading import variant_of
+from embedlab.models.model import Model
+from embedlab.models.places import HUB_ID, first_of, identity_of, path_of, place_of, small_file
+
+HERE = Path(__file__).parent.parent  # embedlab itself, which holds the shipped weights
+SHIPPED = {"emoji": HERE / "weights" / "emoji"}
+LAYOUTS = HERE / "weights" / "layouts"  # configs of the models that single files hold
+NAMES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
+PARTS = ("unet", "vae", "scheduler", "image_encoder", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+@lru_cache(maxsize=1)
+def tokenizer() -> CLIPTokenizer:
+    """The true CLIP tokenizer (49,408 entries), which is shipped with the default model."""
+    return CLIPTokenizer.from_pretrained(SHIPPED["emoji"] / "tokenizer")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is and how it is to be loaded; nothing heavy is read before `load`.
+
+    name: `emoji`, a hub id (`owner/name`), a diffusers folder, or a single `.safetensors` or `.ckpt` file in the
+        original layout.
+    device, dtype: chosen sensibly when left out (CUDA with bfloat16 or float16, else the CPU with float32).
+    config: for a single file, a diffusers folder or hub id whose configs describe it; known layouts need none.
+    scorer: a folder or hub id of a CLIP model to score pictures with; the default model brings its own.
+    variant: which weights of a folder or hub id are read where there are several, such as `fp16`.
+    vae: a folder, hub id or single file whose VAE is taken in place of the model's own, or where it has none.
+    text_encoder: a model folder or hub id whose text encoders are taken, or the folder of one.
+    prediction_type: what the UNet predicts (epsilon, v_prediction or sample), where it is told wrong or not at all.
+    zero_snr: whether it was trained down to no signal at all (Lin et al. 2024), where that is told wrong or not at all.
+    """
+
+    name: str = "emoji"
+    device: str | None = None
+    dtype: str | None = None
+    config: str | None = None
+    scorer: str | None = None
+    allow_pickle: bool = False
+    variant: str | None = None
+    vae: str | None = None
+    text_encoder: str | None = None
+    prediction_type: str | None = None
+    zero_snr: bool | None = None
+
+    def __post_init__(self) -> None:
+        texts = ("name", "dtype", "config", "scorer", "variant", "vae", "text_encoder", "prediction_type")
+        for setting in texts:
+            value = getattr(self, setting)
+            if not isinstance(value, str) and (value is not None or setting == "name"):
+                raise ModelError(f"model.{setting} is {value!r}; it has to be a text.")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ModelError(f"dtype '{self.dtype}' is unknown; choose one of {listed(DTYPES)}.")
+        if not isinstance(self.allow_pickle, bool):
+            raise ModelError(f"model.allow_pickle is {self.allow_pickle!r}; it has to be true or false.")
+        if self.prediction_type not in (None, *checkpoint.PREDICTIONS):
+            raise ModelError(
+                f"model.prediction_type is '{str(self.prediction_type)[:80]}'; "
+                f"choose one of {listed(checkpoint.PREDICTIONS)}."
+            )
+        if self.zero_snr not in (None, True, False) or type(self.zero_snr) is int:
+            raise ModelError(f"model.zero_snr is {self.zero_snr!r}; it has to be true or false.")
+        if self.variant is not None and not re.fullmatch(r"[\w-]{1,40}", self.variant):
+            raise ModelError(
+                f"model.variant is {self.variant[:80]!r}; it is a word in the names of files, such as fp16."
+            )
+        self.location  # noqa: B018  (a wrong name is refused here)
+        if self.config is not None:
+            if not self.single_file:
+                raise ModelError("model.config describes a single file; a folder or hub id brings its own configs.")
+            if Source(self.config).single_file:
+                raise ModelError(f"model.config is the file '{self.config}'; it has to be a folder or hub id.")
+        if self.variant is not None and self.single_file:
+            raise ModelError("model.variant chooses among the weights of a folder or hub id; a single file is one.")
+        for setting in ("vae", "text_encoder"):
+            if (value := getattr(self, setting)) is not None:
+                place_of(value, setting)
+        folder = path_of(self.scorer) if self.scorer is not None else None
+        if self.scorer is not None and not (folder and folder.is_dir()) and not HUB_ID.fullmatch(self.scorer):
+            raise ModelError(f"there is no scorer '{self.scorer}': no folder, and no hub id (owner/name).")
+        pick_device(self.device)
+
+    def for_worker(self, gpus: float) -> Source:
+        """The same for a worker with so many GPUs: this machine's do not tell what an unnamed device is there."""
+        other = copy.copy(self)
+        device = self.device or ("cuda" if gpus else "cpu")
+        dtype = self.dtype or str(pick_dtype(None, torch.device(device))).removeprefix("torch.")
+        object.__setattr__(other, "device", device)  # not looked for here
+        object.__setattr__(other, "dtype", dtype)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the settings, and not what was read by them."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
+
+    @property
+    def single_file(self) -> bool:
+        """Whether the model is one file in the original layout."""
+        return isinstance(self.location, Path) and self.location.is_file()
+
+    @cached_property
+    def location(self) -> Path | str:
+        """The folder, the file or the hub id."""
+        if self.name in SHIPPED:
+            return SHIPPED[self.name]
+        if len(self.name) > 1000:
+            raise ModelError(f"the name of a model has {len(self.name)} letters; give a name, a folder or a file.")
+        path = path_of(self.name)
+        if path is not None and path.is_dir() and self.name:
+            if not (path / "model_index.json").exists():
+                raise ModelError(f"the folder '{self.name}' has no model_index.json; a diffusers model folder has one.")
+            return path
+        if path is not None and path.is_file():
+            if checkpoint.ending_of(path) not in checkpoint.ENDINGS:
+                raise ModelError(f"'{self.name}' is no model file; a single file ends in .safetensors or .ckpt.")
+            return path
+        if HUB_ID.fullmatch(self.name) and not self.name.lower().endswith(checkpoint.ENDINGS):
+            return self.name
+        known = listed(SHIPPED)
+        raise ModelError(
+            f"there is no model '{self.name}': not {known}, no folder, no file, and no hub id (owner/name)."
+        )
+
+    @property
+    def where(self) -> Path | str:
+        """The spelling of 0.1 of `location`."""
+        warnings.warn("Source.where is now Source.location.", DeprecationWarning, stacklevel=2)
+        return self.location
+
+    @cached_property
+    def header(self) -> checkpoint.Header:
+        """What a single file says of itself."""
+        return checkpoint.header_of(Path(self.location))
+
+    @cached_property
+    def layout(self) -> str | None:
+        """Which of the shipped layouts describes a single file; None for anything that has its own configs."""
+        return checkpoint.layout_of(Path(self.location)) if self.single_file and not self.config else None
+
+    @cached_property
+    def folder(self) -> Path | str:
+        """Where the small files are: the model itself, or what describes a single file."""
+        if not self.single_file:
+            return self.location
+        if self.config:
+            return Source(self.config).location
+        return LAYOUTS / str(self.layout)
+
+    def home(self, name: str) -> tuple[Path | str, str]:
+        """Where the small files of a part are: a folder or hub id, and the folder in it ('' for the top)."""
+        if name == "vae" and self.vae is not None:
+            place = place_of(self.vae, "vae")
+            if not (isinstance(place, Path) and place.is_file()):
+                found = first_of(place, "config.json", "vae/config.json")
+                return place, "" if found == "config.json" else "vae"
+        if name.startswith(("text_encoder", "tokenizer")) and self.text_encoder is not None:
+            place = place_of(self.text_encoder, "text_encoder")
+            file = "config.json" if name.startswith("text_encoder") else "tokenizer_config.json"
+            first = name in ("text_encoder", "tokenizer")  # a second encoder is in no folder of one
+            found = first_of(place, f"{name}/{file}", *([file] if first else []))
+            if found is not None or name == "text_encoder":
+                return place, name if found == f"{name}/{file}" else ""
+        return self.folder, name
+
+    def part(self, name: str) -> dict[str, Any]:
+        """The configuration of a part, such as `unet` or `scheduler`."""
+        file = {"scheduler": "scheduler_config.json", "": "model_index.json"}.get(name, "config.json")
+        place, inner = self.home(name)
+        path = f"{inner}/{file}".lstrip("/")
+        found = small_file(place, path)
+        if found is None:
+            where = f"in {place}" if isinstance(place, Path) else "on the hub"
+            hint = {"vae": "; name one: model.vae=PATH", "text_encoder": "; name one: model.text_encoder=PATH"}
+            raise ModelError(
+                f"the model '{self.name}' lacks its part '{name}': there is no {path} {where}{hint.get(name, '')}."
+            )
+        return checkpoint.read_json(found)
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """`model_index.json`: which parts there are."""
+        index = self.part("")
+        for key, value in index.items():
+            if key in PARTS and not (
+                isinstance(value, list) and len(value) == 2 and all(isinstance(v, str | None) for v in value)
+            ):
+                raise ModelError(
+                    f"model_index.json of '{self.name}' says {key} {repr(value)[:60]}; it has to be [library, class]."
+                )
+        return index
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The folders of the text encoders: one for SD 1 and 2, two for SDXL."""
+        names = [n for n in ("text_encoder", "text_encoder_2") if (self.index.get(n) or [None])[0]]
+        if not names and self.text_encoder is not None:
+            names = ["text_encoder"]
+        if not names:
+            raise ModelError(
+                f"the model '{self.name}' lacks its part 'text_encoder'; name one: model.text_encoder=PATH."
+            )
+        return tuple(names)
+
+    @cached_property
+    def tokenizers(self) -> tuple[CLIPTokenizer, ...]:
+        """One tokenizer a text encoder."""
+        return tuple(self._tokenizer(name.replace("text_encoder", "tokenizer")) for name in self.encoders)
+
+    def _tokenizer(self, name: str) -> CLIPTokenizer:
+        place, inner = self.home(name)
+        if (
+            LAYOUTS in Path(place).parents
+        ):  # SD 1 and the first encoder of SDXL pad with the end of text, the others with "!"
+            pads = "!" if name == "tokenizer_2" or Path(place).name == "sd2" else "<|endoftext|>"
+            return CLIPTokenizer.from_pretrained(SHIPPED["emoji"] / "tokenizer", pad_token=pads)
+        if isinstance(place, Path):
+            if not (place / inner).is_dir():
+                raise ModelError(
+                    f"the model '{self.name}' lacks its part '{name}': there is no such folder in {place}."
+                )
+            checkpoint.check_regular(place / inner)
+            files = [name for name in TOKENIZER if (place / inner / name).is_file()]
+            if TOKENIZER[0] not in files and len(files) < 2:  # the library would make one that knows no words
+                raise ModelError(
+                    f"the part '{name}' of the model '{self.name}' cannot be read: it has neither {TOKENIZER[0]} nor "
+                    f"{TOKENIZER[1]} with {TOKENIZER[2]}."
+                )
+        try:
+            return CLIPTokenizer.from_pretrained(place, subfolder=inner)
+        except Exception as error:
+            raise ModelError(
+                f"the part '{name}' of the model '{self.name}' cannot be read: {first_line(error)}"
+            ) from None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of the rows of each text encoder."""
+        return tuple(self.config_value(name, "hidden_size") for name in self.encoders)
+
+    def config_value(self, part: str, key: str) -> Any:
+        """What the configuration of a part says; ModelError where it does not."""
+        config = self.part(part)
+        if key not in config:
+            raise ModelError(f"the configuration of the part '{part}' of '{self.name}' has no {key}.")
+        return config[key]
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a latent spans, a side."""
+        vae = self.part("vae")
+        blocks = vae.get("decoder_block_out_channels") if vae.get("_class_name") == "AutoencoderTiny" else None
+        return 2 ** (len(blocks or self.config_value("vae", "block_out_channels")) - 1)
+
+    @property
+    def size(self) -> int:
+        """The side of the pictures that the model was trained on, in pixels."""
+        return self.sample_size * self.factor
+
+    @property
+    def levels(self) -> int:
+        """How often the UNet halves a picture, and once more."""
+        return len(self.config_value("unet", "block_out_channels"))
+
+    @cached_property
+    def sample_size(self) -> int:
+        """The same in latents; of a file of a known layout, what its metadata says or what goes with its prediction."""
+        told = self.config_value("unet", "sample_size")
+        told = told[0] if isinstance(told, list) else told
+        if self.layout is None:
+            return told
+        side = checkpoint.side_of(self.header)
+        if side and side % self.factor == 0:
+            return side // self.factor
+        return 64 if self.layout == "sd2" and self.scheduler["prediction_type"] == "epsilon" else told
+
+    @cached_property
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler's configuration, with what was concluded of the prediction and of the noise."""
+        config = self.part("scheduler")
+        prediction, zero = self._prediction[0], self._zero_snr[0]
+        told: dict[str, Any] = {"prediction_type": prediction}
+        if zero != bool(config.get("rescale_betas_zero_snr")):
+            told["rescale_betas_zero_snr"] = zero
+            if zero:  # without the last timestep, sampling would begin at a signal that the noise does not have
+                told["timestep_spacing"] = "trailing"
+        return config | told
+
+    @cached_property
+    def _prediction(self) -> tuple[str, str]:
+        """What the UNet predicts, and where that is said; ModelError where nothing says it, or two say otherwise."""
+        if self.prediction_type is not None:
+            return self.prediction_type, "model.prediction_type"
+        config = self.part("scheduler")
+        said: dict[str, str] = {}
+        if self.single_file:
+            said = checkpoint.predictions(Path(self.location), self.header, self.layout)
+        if self.layout is None and (spelled := config.get("prediction_type")) is not None:
+            if spelled not in checkpoint.PREDICTIONS:
+                raise ModelError(
+                    f"the scheduler of '{self.name}' says prediction_type {repr(spelled)[:60]}; embedlab samples "
+                    f"{listed(checkpoint.PREDICTIONS)}."
+                )
+            said["the scheduler's config"] = spelled
+        if len(set(said.values())) > 1:
+            both = " and ".join(f"{what} ({why})" for why, what in said.items())
+            raise ModelError(f"'{self.name}' is told to predict {both}; say which it is: model.prediction_type=….")
+        if said:
+            return next(iter(said.values())), " and ".join(said)
+        if self.layout == "sd2":
+            raise ModelError(
+                f"'{self.name}' does not tell what it predicts, and files of this layout are of both kinds; say it: "
+                "model.prediction_type=epsilon (2.0-base and 2.1-base, 512 px) or v_prediction (2.0 and 2.1, 768 px)."
+            )
+        if self.layout is not None:
+            return "epsilon", f"nothing says otherwise, as in {NAMES[self.layout]}"
+        return "epsilon", "the scheduler's default, because its config does not say it"
+
+    @cached_property
+    def _zero_snr(self) -> tuple[bool, str]:
+        """Whether the noise that it was trained on ends without any signal, and where that is said."""
+        if self.zero_snr is not None:
+            return self.zero_snr, "model.zero_snr"
+        if self.single_file and "ztsnr" in self.header.shapes:
+            return True, "the file's key ztsnr"
+        if self.part("scheduler").get("rescale_betas_zero_snr"):
+            return True, "the scheduler's config"
+        return False, ""
+
+    @cached_property
+    def concluded(self) -> dict[str, str]:
+        """What was concluded about the model, and from what, for people: setting → value and reason."""
+        said = {"prediction_type": "{} (by {})".format(*self._prediction)}
+        zero, why = self._zero_snr
+        if why:
+            said["zero_snr"] = f"{'true' if zero else 'false'} (by {why})"
+        if self.layout is not None:
+            said["layout"] = f"{NAMES[self.layout]} (by the names and shapes of its weights)"
+            said["size"] = f"{self.size} pixels (by {self._size_by})"
+        for setting in ("variant", "vae", "text_encoder"):
+            if (value := getattr(self, setting)) is not None:
+                said[setting] = f"{value} (by model.{setting})"
+        return said
+
+    @cached_property
+    def checked(self) -> bool:
+        """That embedlab can run the model, by its configurations; ModelError says in one line why it cannot."""
+        name = self.name
+        if "transformer" in self.index or "text_encoder_3" in self.index:
+            kind = str(self.index.get("_class_name", "pipeline"))[:80]
+            raise ModelError(
+                f"'{name}' is a {kind}: it has no UNet told by CLIP alone; embedlab runs Stable Diffusion 1, 2 and XL."
+            )
+        unet, vae = self.part("unet"), self.part("vae")
+        fits.check_kinds(unet, "unet", fits.kinds_of(UNet2DConditionModel), name)
+        tiny = vae.get("_class_name") == "AutoencoderTiny"
+        fits.check_kinds(vae, "vae", fits.kinds_of(AutoencoderTiny if tiny else AutoencoderKL), name)
+        for part, keys in (
+            ("unet", ("in_channels", "block_out_channels", "sample_size")),
+            ("vae", ("latent_channels",)),
+        ):
+            for key in keys:
+                self.config_value(part, key)
+        unet = fits.defaults_of(UNet2DConditionModel) | unet
+        if self.single_file:
+            self._check_file(unet)
+        fits.check_channels(unet, vae, name)
+        fits.check_unet(unet, name)
+        fits.check_vae(vae, len(self.encoders), name)
+        fits.check_scheduler(self.part("scheduler"), name)
+        encoders = {part: self.part(part) for part in self.encoders}
+        whole = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "projection_dim")
+        for part, config in encoders.items():
+            kind = self.encoder_kind(part)
+            if kind not in fits.TEXT_ENCODERS:
+                raise ModelError(
+                    f"the part '{part}' of '{name}' is a {kind[:80]}; embedlab edits {listed(fits.TEXT_ENCODERS)}."
+                )
+            fits.check_kinds(config, part, dict.fromkeys(whole, int), name)
+            self.config_value(part, "hidden_size"), self.config_value(part, "num_hidden_layers")
+        refiner = bool(self.index.get("requires_aesthetics_score"))
+        fits.check_text(unet, encoders, [len(words) for words in self.tokenizers], name, refiner)
+        if not 0 < self.size <= 8192:
+            raise ModelError(
+                f"the model '{name}' says that its pictures have {self.size} pixels a side; no model's have."
+            )
+        for part in ("unet", "vae", *self.encoders):
+            variant_of(self, part)
+        self.scheduler  # noqa: B018  (what nothing tells is refused there)
+        return True
+
+    @property
+    def _size_by(self) -> str:
+        own = self.layout is not None and checkpoint.side_of(self.header) == self.size
+        return "its metadata modelspec.resolution" if own else "its layout and prediction"
+
+    def encoder_kind(self, part: str) -> str:
+        """The class of a text encoder: as the index says it, or the configuration of one that was named apart."""
+        own = self.text_encoder is None or self.home(part)[1] == part
+        if own and part in self.index and self.index[part][1]:
+            return str(self.index[part][1])
+        kinds = self.part(part).get("architectures")
+        return str(kinds[0]) if isinstance(kinds, list) and kinds else "CLIPTextModel"
+
+    def _check_file(self, unet: dict[str, Any]) -> None:
+        """Refuse a single file whose UNet is of another kind than its layout, or that lacks a part."""
+        header, name = self.header, self.name
+        if marks := [key for key in ("edm_mean", "edm_vpred.sigma_max") if key in header.shapes]:
+            raise ModelError(
+                f"'{name}' was trained on noise of another form (EDM, by its key {marks[0]}), for which embedlab has "
+                "no sampler; take a model that was trained with betas."
+            )
+        first = header.shapes.get("model.diffusion_model.input_blocks.0.0.weight")
+        if first is not None and len(first) == 4:
+            unet["in_channels"] = first[1]
+        holds = header.holds
+        needed = {"unet": "", "vae": "model.vae=PATH", "text encoder": "model.text_encoder=PATH"}
+        if self.vae is not None:
+            needed.pop("vae")
+        if self.text_encoder is not None:
+            needed.pop("text encoder")
+        for part, setting in needed.items():
+            if part not in holds and holds:
+                hint = f"; name one: {setting}" if setting else ""
+                raise ModelError(f"the file '{name}' has no {part}; it holds {listed(holds)}{hint}.")
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether pictures are scored by an image encoder: the one that was asked for, or the model's own."""
+        own = self.index.get("image_encoder", [None])[0] == "transformers" and not self.single_file
+        return bool(self.scorer) or own
+
+    @cached_property
+    def identity(self) -> list[str]:
+        """What its weights and configs are: the commit on the hub, or a hash of each whole file; and its scheduler."""
+        config = json.dumps(self.scheduler, sort_keys=True, default=str)
+        names = [place_of(value, "vae") for value in (self.vae, self.text_encoder) if value is not None]
+        if self.config:
+            names.append(Source(self.config).location)
+        files = [line for place in (self.location, *names) for line in identity_of(place)]
+        made = {"size": self.sample_size, "variant": self.variant, "scheduler": json.loads(config)}
+        return [*files, hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]]
+
+    @cached_property
+    def scorer_identity(self) -> list[str]:
+        """What the weights of the scorer that was asked for are; nothing for the model's own: it is in `identity`."""
+        if self.scorer is None:
+            return []
+        path = path_of(self.scorer)
+        return identity_of(path if path is not None and path.is_dir() else self.scorer)
+
+    def load(self) -> Model:
+        """Read the weights. The same source gives the same model again within a process."""
+        return loading.read_model(self)
+
+    def towers(self) -> tuple[Tower, ...]:
+        """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""
+        return loading.read_towers(self)
+
+    def names(self, what: str) -> tuple[str, ...]:
+        """A list of words that a small model keeps beside its weights: `concepts` that it draws, `words` it saw."""
+        path = Path(self.location) / f"{what}.json" if isinstance(self.location, Path) else Path()
+        if self.single_file or not path.is_file():
+            return ()
+        words = checkpoint.read_json(path, list)
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise ModelError(f"'{path}' holds {repr(wrong[0])[:60]}, which is no word.")
+        return tuple(words)
+
+
+def find(name: str = "emoji", **settings: Any) -> Source:
+    """Where a model is, checked by its small files; `Source.load` reads the weights."""
+    return Source(name, **settings)
+
+
+def load(name: str = "emoji", **settings: Any) -> Model:
+    """Load a model by name, hub id, folder or single file; see `Source` for the settings.
+
+    Raises ModelError when it is not there, lacks a part or cannot be read.
+
+    >>> model = load("emoji")
+    >>> len(model.towers), model.unet.config.sample_size, model.concepts[:2]
+    (1, 16, ('puppy', 'cat'))
+    """
+    return find(name, **settings).load()
