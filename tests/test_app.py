@@ -491,9 +491,9 @@ def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, c
 
 FULL = """
     import resource, signal, sys
-    from embedlab import tracker
     from embedlab.cli import main as app
     from embedlab.sweep import run as batch
+    from embedlab.tracker import disk
     sys.argv = {words!r}
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     def full(own):
@@ -518,7 +518,7 @@ FULL = """
             "import embedlab.sweep.job; embedlab.sweep.job.images.save = full(embedlab.sweep.job.images.save)",
             "out/seed-0.png",
         ),
-        (["tracker=disk"], "tracker._DiskRun.table = full(tracker._DiskRun.table)", "out/log/pictures_table.json"),
+        (["tracker=disk"], "disk._DiskRun.table = full(disk._DiskRun.table)", "out/log/pictures_table.json"),
         (
             ["export=true"],
             "import embedlab.sweep.job; embedlab.sweep.job.save_embeds = full(embedlab.sweep.job.save_embeds)",

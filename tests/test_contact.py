@@ -10,6 +10,7 @@ from embedlab import images
 from embedlab.cli import finish
 from embedlab.cli.commands.sheet import main
 from embedlab.errors import ConfigError
+from embedlab.images.drawing import place
 from embedlab.sweep.axes import find_axis, short_names
 from embedlab.view.contact_sheet import axes_of, layout, results_of, write_sheets
 
@@ -158,9 +159,9 @@ def test_a_failed_job_is_crossed_out_with_its_reason_and_one_that_is_missing_is_
     assert 3 * SIDE**2 < grey < 4 * SIDE**2, "three crossed out and one whole"
     reds = {value for _, value in shown.getcolors(10**6) if value[0] > 2 * value[1] and value[1] == value[2] == 32}
     assert (128, 32, 32) in reds, "a reason is written"
-    crossed = images.place("NaN in latents", (SIDE, SIDE))
+    crossed = place("NaN in latents", (SIDE, SIDE))
     assert len(crossed.getcolors(10**6)) > 3
-    assert len(images.place(None, (SIDE, SIDE)).getcolors()) == 1
+    assert len(place(None, (SIDE, SIDE)).getcolors()) == 1
 
 
 def test_a_sweep_that_is_wide_goes_on_pages(tmp_path):

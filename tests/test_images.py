@@ -5,6 +5,7 @@ from PIL import Image
 
 from embedlab import images
 from embedlab.errors import ConfigError, PictureError
+from embedlab.images.drawing import wrap
 from embedlab.sampler import Start
 
 
@@ -52,9 +53,7 @@ def test_a_sheet_has_a_place_for_every_picture_and_marks_what_is_missing():
 
 def test_labels_are_broken_and_shortened_to_fit():
     font = images.font(13)
-    lines = images.wrap(
-        "puppy → 0.25 skunk of a very long kind indeed with Donaudampfschifffahrtsgesellschaft", font, 90
-    )
+    lines = wrap("puppy → 0.25 skunk of a very long kind indeed with Donaudampfschifffahrtsgesellschaft", font, 90)
     assert len(lines) <= 3
     assert all(font.getlength(line) <= 90 for line in lines)
     assert lines[-1].endswith("…")

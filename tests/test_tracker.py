@@ -198,9 +198,7 @@ def test_trackio_holds_the_same_and_is_read_back(tmp_path):
 
 
 def test_trackio_without_its_package_says_which_extra(monkeypatch):
-    from embedlab import tracker
-
-    monkeypatch.setattr(tracker, "find_spec", lambda name: None)
+    monkeypatch.setattr("embedlab.tracker.trackio.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'embedlab\[trackio\]'"):
         Trackio().ready()
 

@@ -1,0 +1,43 @@
+"""Latents ↔ pictures, by a VAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def to_unet(latents: Float[Tensor, "row c h w"], vae: Any) -> Float[Tensor, "row c h w"]:
+    """Latents as a VAE makes them → scaled, as its UNet works on them."""
+    mean, std = _moments(vae, latents)
+    return latents * vae.config.scaling_factor if mean is None else (latents - mean) * vae.config.scaling_factor / std
+
+
+def to_vae(latents: Float[Tensor, "row c h w"], vae: Any) -> Float[Tensor, "row c h w"]:
+    """Scaled latents → as their VAE decodes them."""
+    mean, std = _moments(vae, latents)
+    return latents / vae.config.scaling_factor if mean is None else latents * std / vae.config.scaling_factor + mean
+
+
+def _moments(vae: Any, like: Tensor) -> tuple[Any, Any]:
+    """Mean and spread of the latents a channel, where a VAE's config says them."""
+    told = [vae.config.get(f"latents_{name}") for name in ("mean", "std")]
+    if None in told:
+        return None, None
+    mean, std = (torch.tensor(list(values)).view(-1, 1, 1).to(like) for values in told)
+    return mean, std
+
+
+def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 4) -> Float[Tensor, "row 3 height width"]:
+    """Scaled latents → pictures in [0, 1], float32 on the CPU.
+
+    >>> from embedlab import models
+    >>> with torch.inference_mode():
+    ...     decode(torch.zeros(1, 4, 8, 8), models.load("emoji").vae).shape
+    torch.Size([1, 3, 64, 64])
+    """
+    latents = to_vae(latents, vae).to(vae.device, vae.dtype)
+    pictures = [vae.decode(part, return_dict=False)[0] for part in latents.split(at_once)]
+    return torch.cat(pictures).float().add(1).div(2).clamp(0, 1).cpu()

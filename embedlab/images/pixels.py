@@ -1,0 +1,108 @@
+"""Files, images and tensors → pictures of 8 bits, as a viewer shows them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from embedlab import readers
+from embedlab.errors import PictureError
+
+
+def to_pil(pictures: Float[Tensor, "row 3 height width"]) -> list[Image.Image]:
+    """Pictures in [0, 1] as 8-bit images.
+
+    >>> to_pil(torch.ones(1, 3, 8, 16))[0].size
+    (16, 8)
+    """
+    arrays = pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array) for array in arrays]
+
+
+def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> Float[Tensor, "3 height width"]:
+    """A picture in [0, 1]; with `size` (height, width) it is cut to that shape about its middle and resized.
+
+    >>> to_tensor(Image.new("RGB", (16, 8), "white"), size=(4, 4)).unique().tolist()
+    [1.0]
+    """
+    picture = as_seen(picture)
+    if size and picture.size != size[::-1]:
+        picture = ImageOps.fit(picture, size[::-1], Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture as a viewer shows it, 8-bit RGB: turned as its EXIF says, 16-bit grey scaled, white behind.
+
+    Raises PictureError for numbers that name no brightness: floating-point ones, and those beyond 16 bits.
+
+    >>> as_seen(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0)), as_seen(Image.new("LA", (1, 1))).getpixel((0, 0))
+    ((255, 255, 255), (255, 255, 255))
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise PictureError("its pixels are 32-bit numbers; save it with 8 or 16 bits a channel.")
+        picture = Image.fromarray((grey / 257).round().astype(np.uint8))
+    if picture.mode == "F":
+        raise PictureError("its pixels are floating-point numbers; save it with 8 or 16 bits a channel.")
+    if picture.has_transparency_data:
+        picture = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture in a file, as seen; PictureError for what is none."""
+    picture = readers.open_picture(path)
+    try:
+        return as_seen(picture)
+    except PictureError as error:
+        raise PictureError(f"'{path}' cannot be started from: {error}") from None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A picture in memory, equal to another of the same size and colours."""
+
+    rows: UInt8[Tensor, "height width 3"] = field(compare=False, repr=False)
+    content: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", content_of(self.picture))
+
+    @property
+    def picture(self) -> Image.Image:
+        """It as an image."""
+        return Image.fromarray(self.rows.numpy())
+
+
+def pixels_of(given: Image.Image | Tensor) -> Pixels:
+    """An image, or a tensor (3, height, width) of numbers in [0, 1] or of bytes, as 8-bit pixels.
+
+    >>> pixels_of(torch.ones(3, 4, 5)).picture.size
+    (5, 4)
+    """
+    if isinstance(given, Tensor):
+        if given.ndim != 3 or given.shape[0] != 3 or not given.numel():
+            raise PictureError(f"a picture as a tensor has the shape (3, height, width), not {tuple(given.shape)}.")
+        if given.dtype != torch.uint8:
+            if not given.is_floating_point() or not bool(((given >= 0) & (given <= 1)).all()):
+                raise PictureError("a picture as a tensor holds numbers from 0 to 1, or bytes (torch.uint8).")
+            given = given.detach().float().mul(255).round().byte()
+        return Pixels(given.detach().cpu().permute(1, 2, 0).contiguous())
+    return Pixels(torch.from_numpy(np.array(as_seen(given))))
+
+
+def content_of(picture: Image.Image) -> str:
+    """A hash of the size and the colours of a picture, whatever kind of file it was in."""
+    rgb = picture.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()[:16]
