@@ -20,7 +20,6 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 from embedlab.errors import ConfigError
-from embedlab.files import write
 
 NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL")
 LEAST = 8  # letters; a shorter value would be found in words
@@ -121,14 +120,6 @@ def _part(text: str) -> str:
     if code < 256:
         other.append(rf"\\+x{code:02x}")
     return rf"(?:\\*{re.escape(text)}|(?i:{'|'.join(dict.fromkeys(other))}))(?:\\\n\s*)?"  # YAML folds after an escape
-
-
-def redact_files(files: Iterable[Path]) -> None:
-    """The same in text files that others wrote, such as Hydra."""
-    for file in files:
-        text = file.read_text(encoding="utf-8", errors="surrogateescape")
-        if (blanked := redact(text)) != text:
-            write(file, blanked.encode("utf-8", "surrogateescape"))
 
 
 def printable(text: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from embedlab.clean import check_name, redact
+from embedlab.errors import ConfigError
 
 
 @contextmanager
@@ -53,3 +57,36 @@ def append(path: Path, text: str) -> None:
     """Add lines to a file in one go, so that a kill leaves whole lines."""
     with naming(path), path.open("ab", buffering=0) as file:
         file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON without secrets, whole or not at all."""
+    write(path, json.dumps(redact(value), indent=1, ensure_ascii=False, default=str).encode())
+
+
+def redact_files(files: Iterable[Path]) -> None:
+    """Blank the secrets in text files that others wrote, such as Hydra."""
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        if (blanked := redact(text)) != text:
+            write(file, blanked.encode("utf-8", "surrogateescape"))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and see that files can be written in it."""
+    check_name(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror
+        raise ConfigError(f"the folder '{folder}' cannot be written: {why}.") from None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder."""
+    for path in folder.glob(".*.*[0-9]"):
+        if path.is_file():
+            path.unlink()

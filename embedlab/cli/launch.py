@@ -27,14 +27,14 @@ from embedlab.cli.objective import check_objective, check_search, is_search, job
 from embedlab.cli.resume import quoted, write_plan
 from embedlab.cli.session import Session, rollback
 from embedlab.errors import ConfigError, listed
-from embedlab.files import write
+from embedlab.files import make_folder, write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepare_folder, validate_job
 from embedlab.sweep.results import labels, set_apart
 from embedlab.sweep.run import Log, run_jobs
-from embedlab.sweep.store import Store, make_folder
+from embedlab.sweep.store import Store
 from embedlab.tracker import make_ready
 
 Engine = Callable[[Path], Callable[..., Any]]  # from a sweep's folder to who runs its jobs on other machines

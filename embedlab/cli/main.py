@@ -19,13 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from embedlab.clean import check_name, clean_streams, redact_files
+from embedlab.clean import check_name, clean_streams
 from embedlab.cli.compose import job_of, name_of_model
 from embedlab.cli.messages import EXPLAIN, as_user_error, fail, say, typed_command, user_message
 from embedlab.cli.progress import aside, stage
 from embedlab.cli.session import Session, rollback
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
 from embedlab.errors import ConfigError, EmbedlabError
+from embedlab.files import redact_files
 from embedlab.sweep.config import SETTINGS, complete, conf_dir
 
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "store")  # what Hydra and we make folders of
@@ -148,10 +149,10 @@ def run_single(config: DictConfig, session: Session) -> None:
     config = complete(config, typed_command)
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
     from embedlab.cli.launch import Plan, store_of
+    from embedlab.files import make_folder
     from embedlab.models.silence import silence_libraries
     from embedlab.sweep.job import of_sweep, validate_job
     from embedlab.sweep.results import label
-    from embedlab.sweep.store import make_folder
     from embedlab.tracker import make_ready
 
     silence_libraries()

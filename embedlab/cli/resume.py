@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from embedlab import readers
-from embedlab.clean import redact, redact_files
+from embedlab.clean import redact
 from embedlab.cli.compose import UNSAID
 from embedlab.errors import ConfigError, listed
+from embedlab.files import redact_files, remove_temporaries, write_json
 from embedlab.sweep.job import Job
-from embedlab.sweep.store import FORMAT, read_json, remove_temporaries, versions, write_json
+from embedlab.sweep.store import FORMAT, read_json, versions
 from embedlab.sweep.trust import check_command
 
 AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be given when a sweep is resumed

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from embedlab.pretrain.loop import write_atomically
+from embedlab.files import written
 
 # word people type → emoji name in both sets; every word is one token of CLIP's vocabulary
 WORDS = {
@@ -141,7 +141,7 @@ def fetch(folder: Path) -> None:
             svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
             png = resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256)
             drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-            write_atomically(target / f"{word}.png", partial(drawing.save, format="PNG"))
+            written(target / f"{word}.png", partial(drawing.save, format="PNG"))
 
 
 def load(folder: Path) -> Sprites:

@@ -6,19 +6,20 @@ Every batch is a function of its step, so the only state is weights, optimiser a
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from embedlab.errors import ConfigError
+from embedlab.files import written
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,6 @@ class Schedule:
             return self.lr * (step + 1) / self.warmup
         done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         return self.lr * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 @contextmanager
@@ -122,7 +115,7 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "step": step,
         }
-        write_atomically(checkpoint, lambda path: torch.save(state, path))
+        written(checkpoint, partial(torch.save, state))
 
     began, mean = time.perf_counter(), None
     model.train()

@@ -21,9 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from embedlab.errors import ConfigError
+from embedlab.files import write, written
 from embedlab.pretrain import bars, captions, drawings, eye, world
-from embedlab.pretrain.loop import Schedule, asked_to_stop, fit, write_atomically
-from embedlab.pretrain.stages import grid, picture_loss, pixels, psnr, tokenizer, words_in, write_model, write_text
+from embedlab.pretrain.loop import Schedule, asked_to_stop, fit
+from embedlab.pretrain.stages import grid, picture_loss, pixels, psnr, tokenizer, words_in, write_model
 
 CPU = torch.device("cpu")
 HELD_OUT = 1  # the seed of scenes that no stage is trained on
@@ -412,7 +413,7 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
     """
     ready, target, told = folder / "vae.ready.pt", folder / "latents.npy", folder / "latents.json"
     if not ready.exists():
-        write_atomically(ready, partial(torch.save, trained_vae(folder).state_dict()))
+        written(ready, partial(torch.save, trained_vae(folder).state_dict()))
     done = json.loads(told.read_text(encoding="utf-8"))["done"] if told.exists() else 0
     if done >= count:
         return
@@ -425,7 +426,7 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
             table[first:last] = model.encode(painted(range(first, last), sprites)).latent_dist.mean.half().numpy()
             if last % 800 == 0 or last == count or asked.is_set():
                 table.flush()
-                write_atomically(told, partial(write_text, text=json.dumps({"done": last})))
+                write(told, json.dumps({"done": last}).encode())
                 say(f"latents: {last}/{count}")
             if asked.is_set():
                 raise SystemExit(f"latents: stopped after {last}, which are saved.")
@@ -547,12 +548,7 @@ def again(folder: Path, count: int = 4000) -> np.ndarray:
         with torch.inference_mode(), fast(CPU):
             made = [model.decode(torch.from_numpy(table[i : i + 16]).float()).sample for i in range(0, len(table), 16)]
         bytes_ = torch.cat(made).float().add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                np.save(file, bytes_)
-
-        write_atomically(target, write)
+        written(target, partial(np.save, arr=bytes_))
     return np.load(target, mmap_mode="r")
 
 

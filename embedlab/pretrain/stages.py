@@ -34,8 +34,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer, CL
 from embedlab.clip import Tower
 from embedlab.encoder import embed_all, encode
 from embedlab.errors import ConfigError
+from embedlab.files import write, written
 from embedlab.pretrain import scenes
-from embedlab.pretrain.loop import Schedule, fit, write_atomically
+from embedlab.pretrain.loop import Schedule, fit
 
 CPU = torch.device("cpu")
 Log = Callable[[dict[str, float], int], None]
@@ -98,12 +99,7 @@ def data(folder: Path, count: int = 24_000, held_out: int = 512, long: int = 3_0
                 scene = scenes.Scene(tuple(row["words"]), row["style"], row["ground"], row["relation"])
                 row["caption"] = scenes.long_caption(scene, rng, int(rng.integers(1, 5)))
         pictures.flush()
-        write_atomically(folder / f"{name}.json", partial(write_text, text=json.dumps(rows)))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file; for `write_atomically`."""
-    path.write_text(text, encoding="utf-8")
+        write(folder / f"{name}.json", json.dumps(rows).encode())
 
 
 def has_data(folder: Path) -> bool:
@@ -136,7 +132,7 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
         vocab = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
         target.mkdir(parents=True, exist_ok=True)
         (target / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
-        write_atomically(target / "merges.txt", lambda p: p.write_text("#version: 0.2\n" + "\n".join(merges) + "\n"))
+        write(target / "merges.txt", ("#version: 0.2\n" + "\n".join(merges) + "\n").encode())
     return CLIPTokenizer.from_pretrained(target, model_max_length=77)
 
 
@@ -167,7 +163,7 @@ def adopt(source: Path, folder: Path) -> None:
     denoiser = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=torch.float32)
     for stage, model in {"vae": autoencoder, "clip": towers, "unet": denoiser}.items():
         state = {f"module.{key}": value for key, value in model.state_dict().items()}
-        write_atomically(folder / "start" / f"{stage}.pt", partial(torch.save, {"average": state}))
+        written(folder / "start" / f"{stage}.pt", partial(torch.save, {"average": state}))
 
 
 # ── vae ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,13 +306,8 @@ def drawn_again(folder: Path, count: int = 6_000) -> np.ndarray:
         model.load_state_dict(vae_weights(folder))
         made = torch.cat([model.decode(part.float()).sample for part in latents.split(8)])
         again = made.add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
-        write_atomically(target, partial(_save, array=again))
+        written(target, partial(np.save, arr=again))
     return np.load(target, mmap_mode="r")
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
 
 
 def clip(
@@ -426,7 +417,7 @@ def latents_of(folder: Path, name: str) -> tuple[Tensor, float]:
                 for i in range(0, len(pictures), 8)
             ]
         )
-        write_atomically(target, lambda path: torch.save(latents, path))
+        written(target, partial(torch.save, latents))
     latents = torch.load(target, weights_only=True)
     return latents, float(1 / latents[:4096].float().std())
 
@@ -493,7 +484,7 @@ def unet(
         short = torch.stack(text_states(folder, [row["caption"] for row in rows]))
         long = text_states(folder, [row["long"] for row in rows if "long" in row], truncate=False)
         state = {"short": short, "long": long, "empty": text_states(folder, [""])[0]}
-        write_atomically(target, lambda path: torch.save(state, path))
+        written(target, partial(torch.save, state))
     text = torch.load(target, weights_only=True)
     short, long, empty = text["short"], text["long"], text["empty"].float()
     windows = torch.tensor([len(states) // 77 for states in long])

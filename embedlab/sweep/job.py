@@ -22,6 +22,7 @@ from embedlab.condition import schedule_of
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
 from embedlab.explanation import Explanation, explain
 from embedlab.export import edited_rows, prompt_embeds, save_embeds
+from embedlab.files import make_folder, remove_temporaries
 from embedlab.images.infotext import infotext
 from embedlab.metrics.score import FeatureCache, Metrics, check_scored, score, score_names, scored_words
 from embedlab.models import Model, Source
@@ -38,7 +39,7 @@ from embedlab.sweep.result import (
     read_result,
     write_result,
 )
-from embedlab.sweep.store import FORMAT, key_of, make_folder, remove_temporaries, versions
+from embedlab.sweep.store import FORMAT, key_of, versions
 from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
 from embedlab.validate import validate
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from embedlab import readers
-from embedlab.clean import redact
 from embedlab.errors import ConfigError
-from embedlab.files import write
+from embedlab.files import write_json
 
 FILE = "result.json"
 FORMAT = 1  # of its file
@@ -165,8 +163,7 @@ def read_result(folder: Path) -> Result:
 
 def write_result(folder: Path, result: Result) -> None:
     """Write a job's result into its folder, whole or not at all."""
-    text = json.dumps(redact(result.as_dict()), indent=1, ensure_ascii=False, default=str)
-    write(folder / FILE, text.encode())
+    write_json(folder / FILE, result.as_dict())
 
 
 def _wrong_with(value: Any) -> str | None:

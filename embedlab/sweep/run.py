@@ -21,13 +21,14 @@ import torch
 from embedlab.cell import Cell, fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import EmbedlabError, check_kind, check_list
+from embedlab.files import write_json
 from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
 from embedlab.sweep.job import Job, fail, failure, finish, log_to_tracker, prepare_folder, reason_of
 from embedlab.sweep.result import Result, write_result
-from embedlab.sweep.store import Store, write_json
+from embedlab.sweep.store import Store
 from embedlab.tracker import Silent
 
 TOLD_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -27,7 +27,6 @@ from torch import Tensor
 import embedlab
 from embedlab import readers
 from embedlab.cell import Cell, fingerprint
-from embedlab.clean import check_name, redact
 from embedlab.errors import ConfigError
 from embedlab.files import write
 from embedlab.models import Source, pick_device, pick_dtype
@@ -173,24 +172,6 @@ def of_png(data: UInt8[Tensor, " byte"]) -> Float[Tensor, "3 height width"]:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, and see that files can be written in it."""
-    check_name(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        why = "it is a file" if folder.is_file() else error.strerror
-        raise ConfigError(f"the folder '{folder}' cannot be written: {why}.") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write(path, json.dumps(redact(value), indent=1, ensure_ascii=False, default=str).encode())
-
-
 def read_json(path: Path) -> dict[str, Any] | None:
     """A result or a plan that embedlab wrote; None where there is none.
 
@@ -212,10 +193,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
             "use that one, or another folder."
         )
     return value
-
-
-def remove_temporaries(folder: Path, names: Iterable[str] = ()) -> None:
-    """Take away the temporary files that a killed process left in a folder, and `names`."""
-    for path in [*folder.glob(".*.*[0-9]"), *(folder / name for name in names)]:
-        if path.is_file():
-            path.unlink()

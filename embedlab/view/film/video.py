@@ -12,9 +12,8 @@ from typing import BinaryIO
 from PIL import Image, ImageDraw
 
 from embedlab.errors import ConfigError
-from embedlab.files import written
+from embedlab.files import write_json, written
 from embedlab.images import font, shorten
-from embedlab.sweep.store import write_json
 from embedlab.view.film.pace import durations, ticks
 from embedlab.view.film.render import Film
 from embedlab.view.film.tracks import Tracks
