@@ -137,7 +137,7 @@ def test_the_rule_sees_offenders(tmp_path):
     clean = set(offences(graph(house)))
     (house / "prompt.py").write_text("def late():\n    from embedlab.cli.main import main\n")
     (house / "view" / "replay.py").write_text("if True:\n    import embedlab.workers\n")
-    (house / "files.py").write_text("from embedlab import clean\n")
+    (house / "clean.py").write_text("from embedlab import files\n")
     seen = set(offences(graph(house))) - clean
     assert {"prompt → cli.main", "view.replay → workers"} <= seen
     assert any("files" in line and "clean" in line and "←" in line for line in seen), "a circle"
