@@ -14,6 +14,8 @@ from embedlab.errors import ConfigError
 from embedlab.sweep.axes import axes
 from embedlab.sweep.result import Result, read_result, write_result
 from embedlab.sweep.results import collect, records, unread
+from embedlab.sweep.sweep_plan import PlannedJob, SweepPlan, read_plan, write_plan
+from embedlab.view.gallery.content import read
 from embedlab.view.replay import replay
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"
@@ -47,6 +49,48 @@ def test_its_results_are_written_as_they_were(tmp_path):
             (folder / "result.json").read_text()
         )
         assert Result.from_dict(result.as_dict(), folder) == result
+
+
+def test_its_plan_is_read_and_written_as_it_was(tmp_path):
+    plan = read_plan(OLD / "sweep")
+    assert [job.folder for job in plan.jobs] == ["0", "1"]
+    assert plan.command[0] == "-m"
+    assert not plan.damaged
+    write_plan(tmp_path, plan)
+    assert (tmp_path / "sweep.json").read_text() == (OLD / "sweep" / "sweep.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 2}, r"is of a newer embedlab \(format 2, this one reads 1\)"),
+        ({"format": 0}, "its format is 0, and this embedlab reads 1"),
+        ({"format": "x"}, "its format is 'x', and this embedlab reads 1"),
+    ],
+)
+def test_a_plan_of_another_version_is_named_in_one_line(change, said, old):
+    path = old / "sweep.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError, match=rf"sweep.json' .*{said}"):
+        read_plan(old)
+    (notice,) = read(old).notices
+    assert said.split(" \\")[0] in notice
+    assert "\n" not in notice
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        1,
+        {"folder": "0"},
+        {"job": True, "folder": "0"},
+        *({"job": 0, "folder": f} for f in (None, "", "..", "a/b", "/a")),
+    ],
+)
+def test_what_of_a_plan_is_no_job_is_left_out(odd, old):
+    path = old / "sweep.json"
+    path.write_text(json.dumps({"command": ["-m", 1], "cwd": 5, "jobs": [odd, {"job": 7, "folder": "7"}]}))
+    assert read_plan(old) == SweepPlan(jobs=(PlannedJob(7, "7"),), damaged=("command", "cwd", "jobs"))
 
 
 @pytest.mark.parametrize(

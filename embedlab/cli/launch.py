@@ -24,7 +24,7 @@ from embedlab.clean import check_name, one_line, redact
 from embedlab.cli.compose import UNSAID, Composer, composed_once, job_in_sweep, set_hydra_node
 from embedlab.cli.messages import user_message
 from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of
-from embedlab.cli.resume import quoted, write_plan
+from embedlab.cli.resume import plan_jobs, quoted
 from embedlab.cli.session import Session, rollback
 from embedlab.errors import ConfigError, listed
 from embedlab.files import make_folder, write
@@ -86,7 +86,7 @@ def launch(
 
             cancel_left(folder)
         make_folder(store)
-    write_plan(folder, jobs)
+    plan_jobs(folder, jobs)
     plan.write_folders()
     session.display.planning += time.perf_counter() - begun
     results = plan.run(session, run)

@@ -1,4 +1,4 @@
-"""sweep.json: the command of a sweep and the jobs it has; written with the plan, read to go on with it."""
+"""The plan of a sweep, written down before it is run and read to go on with it."""
 
 from __future__ import annotations
 
@@ -7,47 +7,38 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from embedlab import readers
 from embedlab.clean import redact
 from embedlab.cli.compose import UNSAID
 from embedlab.errors import ConfigError, listed
-from embedlab.files import redact_files, remove_temporaries, write_json
+from embedlab.files import redact_files, remove_temporaries
 from embedlab.sweep.job import Job
-from embedlab.sweep.store import FORMAT, read_json, versions
+from embedlab.sweep.store import versions
+from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan, write_plan
 from embedlab.sweep.trust import check_command
 
 AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be given when a sweep is resumed
 
 
-def write_plan(folder: Path, jobs: Sequence[Job]) -> None:
+def plan_jobs(folder: Path, jobs: Sequence[Job]) -> None:
     """Write down the plan: the very command, and what every job of it is."""
     remove_temporaries(folder)
     redact_files(folder.glob("multirun.yaml"))  # Hydra's own
-    known = read_json(folder / "sweep.json") or {}
-    mine = {job.number: entry(job, folder) for job in jobs}
-    listed_before = known.get("jobs", [])
-    entries = listed_before if isinstance(listed_before, list) else []
-    old = {planned["job"]: planned for planned in entries if isinstance(planned, dict) and "job" in planned}
-    write_json(
-        folder / "sweep.json",
-        {
-            "format": FORMAT,
-            "command": known.get("command") or redact(sys.argv[1:]),
-            "cwd": known.get("cwd") or os.getcwd(),
-            "started": known.get("started") or time.strftime("%Y-%m-%d %H:%M:%S"),
-            "versions": versions(),
-            "jobs": [planned for _, planned in sorted((old | mine).items())],
-        },
+    known = read_plan(folder) or SweepPlan()
+    plan = replace(
+        known,
+        command=known.command or tuple(redact(sys.argv[1:])),
+        cwd=known.cwd or os.getcwd(),
+        started=known.started or time.strftime("%Y-%m-%d %H:%M:%S"),
+        versions=versions(),
     )
-
-
-def entry(job: Job, folder: Path) -> dict[str, Any]:
-    """A job as the plan lists it."""
-    where = os.path.relpath(job.folder, folder)
-    return {"job": job.number, "folder": where, "key": job.key, "name": job.title, "overrides": job.overrides}
+    mine = [
+        PlannedJob(job.number, os.path.relpath(job.folder, folder), job.key, job.title, job.overrides) for job in jobs
+    ]
+    write_plan(folder, plan.with_jobs(mine))
 
 
 def resume_command(path: str, more: Sequence[str]) -> list[str]:
@@ -55,13 +46,12 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
     if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":  # quoted twice, as Hydra wants it elsewhere
         path = path[1:-1]
     folder = Path(os.path.abspath(readers.path_of(path, "resume")))
-    known = read_json(folder / "sweep.json") if folder.is_dir() else None
-    if known is None:
-        raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a sweep.json.")
-    command, cwd = known.get("command"), known.get("cwd")
-    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-        raise ConfigError(f"'{folder / 'sweep.json'}' does not say how the sweep was started.")
-    if any("***" in word for word in command):
+    plan = read_plan(folder) if folder.is_dir() else None
+    if plan is None:
+        raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a {FILE}.")
+    if not plan.command:
+        raise ConfigError(f"'{folder / FILE}' does not say how the sweep was started.")
+    if any("***" in word for word in plan.command):
         raise ConfigError(
             f"a secret was blanked ('***') in the command of '{path}'; give the same command with "
             f"hydra.sweep.dir={path} instead."
@@ -72,14 +62,14 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
         raise ConfigError(
             f"resume={path} goes on with the plan it had; leave out {listed(other)}, or start a new sweep."
         )
-    if isinstance(cwd, str) and Path(cwd).is_dir():
-        os.chdir(cwd)
+    if plan.cwd and Path(plan.cwd).is_dir():
+        os.chdir(plan.cwd)
     # what is said now is in the place of what was said then; another launcher has other settings
     said = {"-m", "--multirun", "hydra.sweep.dir", *(word.partition("=")[0] for word in more)}
     elsewhere = any(word.startswith("hydra/launcher=") for word in more)
-    kept = [word for word in command if word.partition("=")[0].lstrip("+") not in said]
+    kept = [word for word in plan.command if word.partition("=")[0].lstrip("+") not in said]
     kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
-    check_command(kept, str(folder / "sweep.json"), trust)
+    check_command(kept, str(folder / FILE), trust)
     for word in kept:
         check_place(word, folder)
     return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
@@ -92,7 +82,7 @@ def check_place(word: str, folder: Path) -> None:
     """
     key, _, value = word.partition("=")
     key, value = key.lstrip("+"), value.strip().strip("'\"").strip()
-    shown = f"'{word:.200}' in the command of '{folder / 'sweep.json'}'"
+    shown = f"'{word:.200}' in the command of '{folder / FILE}'"
     if key == "hydra.sweep.subdir":
         plain = re.sub(r"\$\{hydra[.:]job\.num\}", "", value)
         if value.startswith(("/", "~")) or ".." in Path(value).parts or "${" in plain:

@@ -21,6 +21,7 @@ from embedlab.clean import check_name
 from embedlab.cli.progress import Display
 from embedlab.errors import ConfigError
 from embedlab.files import write
+from embedlab.sweep.sweep_plan import FILE
 
 
 @contextmanager
@@ -123,5 +124,5 @@ class Session(ExitStack):
 
     def hint(self) -> str:
         """How to go on with the sweeps that this command was in the middle of."""
-        begun = [folder for folder in self.locks if (folder / "sweep.json").is_file()]
+        begun = [folder for folder in self.locks if (folder / FILE).is_file()]
         return "".join(f" embedlab -m resume={shlex.quote(str(folder))} makes the rest." for folder in begun)

@@ -32,14 +32,14 @@ from embedlab.samples import Rendered
 from embedlab.schedule import timed
 from embedlab.sweep.result import (
     FILE,
-    DamagedResultError,
     PictureResult,
     Result,
     WrongResultError,
     read_result,
     write_result,
 )
-from embedlab.sweep.store import FORMAT, key_of, versions
+from embedlab.sweep.store import key_of, versions
+from embedlab.sweep.versioned import FORMAT, DamagedFileError
 from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
 from embedlab.validate import validate
 
@@ -157,7 +157,7 @@ def load_result(job: Job) -> Result | None:
         return None
     try:
         result = read_result(job.folder)
-    except DamagedResultError:
+    except DamagedFileError:
         return None  # the job is made again
     except WrongResultError as error:
         if error.key == job.key:

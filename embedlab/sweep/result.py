@@ -10,9 +10,9 @@ from typing import Any
 from embedlab import readers
 from embedlab.errors import ConfigError
 from embedlab.files import write_json
+from embedlab.sweep.versioned import FORMAT, read_object, wrong_format
 
 FILE = "result.json"
-FORMAT = 1  # of its file
 STATES = ("done", "failed")
 TEXTS = ("label", "prompt", "name", "error", "log_error", "command", "key")
 KINDS: dict[str, type | tuple[type, ...]] = {
@@ -24,10 +24,6 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
 }
 KINDS |= {"notes": (list, tuple), "schedule": (list, tuple), "explain": dict}  # tuples: not yet written
-
-
-class DamagedResultError(ConfigError):
-    """A file that is cut short or none of ours: nothing in it is worth keeping."""
 
 
 class WrongResultError(ConfigError):
@@ -132,29 +128,10 @@ RESULT = tuple(one.name for one in fields(Result) if one.name != "more")
 def read_result(folder: Path) -> Result:
     """The result in a job's folder.
 
-    Raises ConfigError where there is none or it is of a newer embedlab, DamagedResultError where it is cut short or
-    none of ours, WrongResultError where something in it is of another kind than ours.
+    Raises what `read_object` raises, and WrongResultError where something in it is of another kind than ours.
     """
     file = folder / FILE
-    data = readers.read_bytes(file)
-    try:
-        value = readers.parsed(data.decode("utf-8"), repair=True)
-    except UnicodeDecodeError:
-        raise DamagedResultError(f"'{file}' cannot be read: it is no text in UTF-8.") from None
-    except readers.JSONError as error:
-        raise DamagedResultError(f"'{file}' cannot be read: {error}.") from None
-    if not isinstance(value, dict):
-        raise DamagedResultError(f"'{file}' cannot be read: it is a {type(value).__name__}, not a result.")
-    form = value.get("format", FORMAT)
-    if not isinstance(form, int):
-        raise DamagedResultError(
-            f"'{file}' cannot be read: its format is {form!r:.20}, and this embedlab reads {FORMAT}."
-        )
-    if form > FORMAT:
-        raise ConfigError(
-            f"'{file}' is of a newer embedlab (format {form!r:.20}, this one reads {FORMAT}); "
-            "use that one, or another folder."
-        )
+    value = read_object(file)
     try:
         return Result.from_dict(value, folder)
     except WrongResultError as error:
@@ -170,8 +147,8 @@ def _wrong_with(value: Any) -> str | None:
     """What is of another kind than in a result that embedlab writes; None where all is well."""
     if not isinstance(value, Mapping):
         return f"it is a {type(value).__name__}, not a result"
-    if (form := value.get("format", FORMAT)) != FORMAT:
-        return f"its format is {form!r:.20}, and this embedlab reads {FORMAT}"
+    if wrong := wrong_format(value):
+        return wrong
     if (status := value.get("status")) not in STATES:
         return f"its status is {status!r:.40}, neither done nor failed"
     for name, kind in KINDS.items():

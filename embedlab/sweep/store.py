@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import io
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,12 +26,9 @@ from torch import Tensor
 import embedlab
 from embedlab import readers
 from embedlab.cell import Cell, fingerprint
-from embedlab.errors import ConfigError
 from embedlab.files import write
 from embedlab.models import Source, pick_device, pick_dtype
 from embedlab.samples import Sample
-
-FORMAT = 1  # of sweep.json and the settings inside a PNG
 
 
 @lru_cache(maxsize=1)
@@ -170,26 +166,3 @@ def of_png(data: UInt8[Tensor, " byte"]) -> Float[Tensor, "3 height width"]:
     """The picture in those bytes, in [0, 1]."""
     with Image.open(io.BytesIO(data.numpy().tobytes())) as picture:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A result or a plan that embedlab wrote; None where there is none.
-
-    Raises ConfigError for one that is cut short, is none of ours, or is of a newer embedlab.
-    """
-    try:
-        if not os.path.lexists(path):
-            return None
-        value = readers.parsed(readers.read_bytes(path).decode("utf-8"))
-    except (readers.JSONError, UnicodeDecodeError):
-        raise ConfigError(
-            f"'{path}' is cut short or no JSON; take it away, and what it tells of is made again."
-        ) from None
-    if not isinstance(value, dict) or not isinstance(value.get("format", 0), int):
-        raise ConfigError(f"'{path}' is not what embedlab writes; take it away, and what it tells of is made again.")
-    if value.get("format", 0) > FORMAT:
-        raise ConfigError(
-            f"'{path}' is of a newer embedlab (format {value['format']}, this one reads {FORMAT}); "
-            "use that one, or another folder."
-        )
-    return value

@@ -11,7 +11,7 @@ from PIL import Image
 from embedlab import readers
 from embedlab.errors import PictureError
 from embedlab.images import KEY
-from embedlab.sweep.store import FORMAT
+from embedlab.sweep.versioned import FORMAT
 
 MOST = 256  # pictures in a batch; a file may ask for more
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from embedlab.sweep.sweep_plan import FILE
 from embedlab.view.gallery.content import Sweep, read
 from embedlab.view.gallery.folder import Written, write
 
@@ -32,7 +33,7 @@ def watch(folder: Path, to: Path | None = None, every: float = 2.0, say: Any = p
 def traces(folder: Path) -> list[tuple[str, int, int]]:
     """What changes when a job of a sweep ends: names, times and sizes of its results."""
     found = []
-    for path in [*folder.glob("*/result.json"), folder / "sweep.json", folder / "results.csv"]:
+    for path in [*folder.glob("*/result.json"), folder / FILE, folder / "results.csv"]:
         try:
             stat = path.stat()
         except OSError:

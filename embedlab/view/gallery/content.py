@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from embedlab import readers
@@ -17,6 +16,7 @@ from embedlab.errors import ConfigError, counted
 from embedlab.metrics.titles import name_of
 from embedlab.sweep.axes import axes, short
 from embedlab.sweep.results import collect, label, shown_scores, split, unread
+from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan
 
 STATES = ("done", "failed", "pending")
 NOWHERE = "–"  # the value of a setting that a job was not given
@@ -45,7 +45,7 @@ def read(folder: Path, wait: bool = False) -> Sweep:
         raise ConfigError(f"'{folder}' {what}; give the folder that a sweep wrote, such as multirun/DATE/TIME.")
     results = {Path(result["folder"]).name: tidy(result) for result in collect(folder)}
     plan, notices = planned(folder)
-    jobs = [results.pop(name) if name in results else waiting(folder, name, job) for name, job in plan.items()]
+    jobs = [results.pop(job.folder) if job.folder in results else waiting(folder, job) for job in plan.jobs]
     jobs += results.values()
     notices += unread(folder)
     if not wait and all(job["status"] == "pending" for job in jobs):
@@ -53,8 +53,8 @@ def read(folder: Path, wait: bool = False) -> Sweep:
     return Sweep(
         folder=folder,
         jobs=tuple(redact(jobs)),
-        command=redact(str(command_of(folder))),
-        finished=not any(job["status"] == "pending" for job in jobs) and (bool(plan) or collected(folder)),
+        command=redact(shlex.join(plan.command)),
+        finished=not any(job["status"] == "pending" for job in jobs) and (bool(plan.jobs) or collected(folder)),
         notices=tuple(notices),
     )
 
@@ -76,32 +76,14 @@ def nothing_in(folder: Path, pending: int) -> str:
     return f"'{folder}' holds no finished job (a folder with a result.json); {hint}."
 
 
-def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The jobs that a sweep's plan names, by folder, and what is wrong with the plan."""
-    path = folder / "sweep.json"
-    if not os.path.lexists(path):
-        return {}, []
+def planned(folder: Path) -> tuple[SweepPlan, list[str]]:
+    """A sweep's plan, an empty one where it has none, and what is wrong with it."""
     try:
-        jobs = readers.read_json(path)["jobs"]
-        return {plain(job["folder"]): dict(job) for job in jobs}, []
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}, ["sweep.json cannot be read, so that jobs to come are not shown"]
-
-
-def plain(name: Any) -> str:
-    """The name of a folder that lies in the sweep."""
-    if str(name) != PurePosixPath(str(name)).name or str(name) in {"", ".."}:
-        raise ValueError(name)
-    return str(name)
-
-
-def command_of(folder: Path) -> str:
-    """The command that started a sweep, where its plan tells."""
-    try:
-        command = readers.read_json(folder / "sweep.json")["command"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    return command if isinstance(command, str) else shlex.join(map(str, command))
+        plan = read_plan(folder) or SweepPlan()
+    except ConfigError as error:
+        return SweepPlan(), [f"{str(error).rstrip('.')}: jobs to come are not shown"]
+    lost = f"'{folder / FILE}' names jobs that are none of the sweep: they are not shown"
+    return plan, [lost] if "jobs" in plan.damaged else []
 
 
 def collected(folder: Path) -> bool:
@@ -111,11 +93,9 @@ def collected(folder: Path) -> bool:
     return table.is_file() and table.stat().st_mtime >= last
 
 
-def waiting(folder: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
+def waiting(folder: Path, job: PlannedJob) -> dict[str, Any]:
     """A planned job that has no result yet."""
-    return tidy(
-        {"job": job.get("job"), "overrides": job.get("overrides"), "status": "pending"} | {"folder": str(folder / name)}
-    )
+    return tidy({"job": job.job, "overrides": job.overrides, "status": "pending", "folder": str(folder / job.folder)})
 
 
 def tidy(result: dict[str, Any]) -> dict[str, Any]:
