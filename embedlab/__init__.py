@@ -1,5 +1,6 @@
 """A laboratory for CLIP text embeddings in text-to-image diffusion."""
 
+import sys
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -182,4 +183,8 @@ if not TYPE_CHECKING:  # so that a type checker, too, refuses names that are not
             name = OLD[name]
         if name not in _HOME:
             raise AttributeError(f"embedlab has no '{name}'; its public names are {', '.join(__all__)}.")
+        if "ipykernel" in sys.modules and "tqdm.auto" not in sys.modules:
+            with warnings.catch_warnings():  # tqdm warns as it is imported into a notebook without ipywidgets
+                warnings.filterwarnings("ignore", "IProgress not found")
+                import_module("tqdm.auto")
         return getattr(import_module(f"embedlab.{_HOME[name]}"), name)

@@ -1,11 +1,14 @@
 """Models as people have them: what a file tells of itself, parts missing or of another kind, hostile folders."""
 
 import json
+import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import types
+from contextlib import ExitStack
 
 import diffusers
 import pytest
@@ -18,6 +21,7 @@ from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 from embedlab import Cell, Guidance, Sampler, Source, Start, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
 from embedlab.models import single_file as checkpoint
+from embedlab.models.silence import silence_libraries
 from embedlab.sweep.job import Job
 from embedlab.validate import validate
 
@@ -505,13 +509,19 @@ def test_scores_of_another_scorer_are_another_result(folders, tmp_path):
     assert key() != before
 
 
-def test_a_scorer_is_whole_and_made_of_files(folders, tmp_path, soon):
-    scorer = tmp_path / "scorer"
+@pytest.fixture
+def scorer(tmp_path):
+    """A folder of a CLIP model, in small."""
+    folder = tmp_path / "scorer"
     towers = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = towers | {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1}
     config = CLIPConfig(text_config=text, vision_config=towers | {"image_size": 16, "patch_size": 8}, projection_dim=8)
-    CLIPModel(config).save_pretrained(scorer)
-    models.tokenizer().save_pretrained(scorer)
+    CLIPModel(config).save_pretrained(folder)
+    models.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_scorer_is_whole_and_made_of_files(folders, scorer, soon):
     assert load(str(folders["sd1"]), device="cpu", scorer=str(scorer)).scorer
     state = load_file(scorer / "model.safetensors")
     state.pop("text_projection.weight")
@@ -522,6 +532,63 @@ def test_a_scorer_is_whole_and_made_of_files(folders, tmp_path, soon):
     os.mkfifo(scorer / "model.safetensors")
     with pytest.raises(ModelError, match="is no regular file"):
         load(str(folders["sd1"]), device="cpu", scorer=str(scorer), dtype="float32")
+
+
+# ── silence ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOTEBOOK = """
+import sys, types
+sys.modules |= {"ipykernel": types.ModuleType("ipykernel"), "ipykernel.zmqshell": types.ModuleType("zmqshell")}
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=object, display=None)
+sys.modules["ipywidgets"] = None
+"""
+LOAD = """
+import logging, sys, warnings
+import embedlab as lab
+lab.load("emoji")
+levels = [logging.getLogger(name).level for name in ("transformers", "diffusers", "huggingface_hub")]
+filters = list(warnings.filters)
+lab.load("emoji", scorer=sys.argv[1])
+lab.Source("emoji", dtype="float32").towers()
+import diffusers.utils.logging, huggingface_hub.utils, transformers.utils.logging
+assert levels == [logging.WARNING] * 3, levels
+assert warnings.filters == filters
+assert diffusers.utils.logging.is_progress_bar_enabled()
+assert not huggingface_hub.utils.are_progress_bars_disabled()
+"""
+
+
+@pytest.mark.parametrize("before", ["", NOTEBOOK], ids=["a program", "a notebook without ipywidgets"])
+def test_loading_prints_nothing_and_leaves_the_libraries_as_they_were(scorer, before):
+    done = subprocess.run([sys.executable, "-c", before + LOAD, str(scorer)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_one_has_set_oneself_is_given_back_after_an_error_too():
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    mine, bars = [logging.getLogger(name) for name in ("transformers", "diffusers")], []
+    with ExitStack() as back:
+        for logger, level in zip(mine, (logging.DEBUG, logging.CRITICAL), strict=True):
+            back.callback(logger.setLevel, logger.level)
+            logger.setLevel(level)
+        back.callback(transformers_logging.set_tqdm_hook, None)
+        transformers_logging.set_tqdm_hook(lambda factory, args, kwargs: bars.append(args))
+        back.callback(diffusers_logging.enable_progress_bar)
+        diffusers_logging.disable_progress_bar()
+        back.callback(enable_progress_bars)
+        disable_progress_bars()
+        with pytest.raises(ZeroDivisionError), silence_libraries():
+            assert [logger.level for logger in mine] == [logging.ERROR, logging.CRITICAL]
+            assert list(transformers_logging.tqdm([1, 2])) == [1, 2]
+            1 / 0  # noqa: B018
+        assert [logger.level for logger in mine] == [logging.DEBUG, logging.CRITICAL]
+        assert not diffusers_logging.is_progress_bar_enabled()
+        assert are_progress_bars_disabled()
+        transformers_logging.tqdm([3])
+        assert bars == [([3],)], "the bar is one's own again, and was not asked meanwhile"
 
 
 # ── hostile folders ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,7 +68,7 @@ def launch(
     With an engine they run on other machines, by workers with so many GPUs.
     """
     setup_globals()
-    silence_libraries()
+    session.enter_context(silence_libraries())
     begun = time.perf_counter()  # what follows is ours, the imports are not
     folder = Path(master.hydra.sweep.dir).absolute()
     with rollback(folder, composer.multirun):

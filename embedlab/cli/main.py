@@ -155,7 +155,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     from embedlab.sweep.results import label
     from embedlab.tracker import make_ready
 
-    silence_libraries()
+    session.enter_context(silence_libraries())
     if not isinstance(config.explain, bool):
         raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
     info = HydraConfig.get()

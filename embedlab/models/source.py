@@ -28,6 +28,7 @@ from embedlab.models.device import DTYPES, pick_device, pick_dtype
 from embedlab.models.loading import variant_of
 from embedlab.models.model import Model
 from embedlab.models.places import HUB_ID, first_of, identity_of, path_of, place_of, small_file
+from embedlab.models.silence import silence_libraries
 
 HERE = Path(__file__).parent.parent  # embedlab itself, which holds the shipped weights
 SHIPPED = {"emoji": HERE / "weights" / "emoji"}
@@ -477,12 +478,14 @@ class Source:
         return identity_of(path if path is not None and path.is_dir() else self.scorer)
 
     def load(self) -> Model:
-        """Read the weights. The same source gives the same model again within a process."""
-        return loading.read_model(self)
+        """Read the weights, and print nothing. The same source gives the same model again within a process."""
+        with silence_libraries():
+            return loading.read_model(self)
 
     def towers(self) -> tuple[Tower, ...]:
         """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""
-        return loading.read_towers(self)
+        with silence_libraries():
+            return loading.read_towers(self)
 
     def names(self, what: str) -> tuple[str, ...]:
         """A list of words that a small model keeps beside its weights: `concepts` that it draws, `words` it saw."""

@@ -19,6 +19,7 @@ import cloudpickle
 
 from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
+from embedlab.models.silence import silence_libraries
 from embedlab.sweep.job import Job, fail, load_finished, reason_of
 from embedlab.sweep.run import Log, Outcome, Quiet, Watch, plan, run_jobs
 from embedlab.sweep.store import Store
@@ -114,9 +115,6 @@ def prepare_process(threads: int | None) -> None:
     """What a worker's process needs once, before its first chunk."""
     import torch  # noqa: PLC0415  in a process of its own
 
-    from embedlab.models.silence import silence_libraries  # noqa: PLC0415
-
-    silence_libraries()
     if threads:
         torch.set_num_threads(threads)
 
@@ -136,7 +134,8 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
     refused = None
     if left := [job for job in chunk.jobs if job.number not in before]:
         try:
-            run_jobs(left, Store(chunk.store), log.watch, log, chunk.later)
+            with silence_libraries():
+                run_jobs(left, Store(chunk.store), log.watch, log, chunk.later)
         except EmbedlabError as error:  # what keeps every job from being made, such as weights that cannot be read
             refused = str(error)
         except Exception as error:

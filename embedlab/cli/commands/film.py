@@ -61,16 +61,17 @@ def main(argv: list[str]) -> None:
     if tracks.left_out:
         values = listed(f"{value:g}" for value in tracks.left_out)
         print(f"notice: left out {tracks.name} {values}: a picture is missing there.")
-    if frames is not None:
-        silence_libraries()
     # on a terminal, UNet calls as they are made; elsewhere nothing
-    with tqdm(
-        desc=f"film along {one_line(tracks.key)}",
-        unit=" UNet calls",
-        disable=None,
-        leave=False,
-        file=drawn_on(sys.stderr),
-    ) as bar:
+    with (
+        silence_libraries(),
+        tqdm(
+            desc=f"film along {one_line(tracks.key)}",
+            unit=" UNet calls",
+            disable=None,
+            leave=False,
+            file=drawn_on(sys.stderr),
+        ) as bar,
+    ):
         films = render_films(tracks, frames, words.pace, words.trust, lambda step: bar.update())
     for pace, film in films.items():
         if film.steps:

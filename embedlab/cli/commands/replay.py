@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
     from embedlab.models.silence import silence_libraries
     from embedlab.view.replay import replay
 
-    silence_libraries()
-    done = replay(words.picture, words.trust)
+    with silence_libraries():
+        done = replay(words.picture, words.trust)
     if words.to is not None:
         from embedlab.images import save
 
