@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Source, Store, run_jobs
+from embedlab.errors import ModelError
 from embedlab.sweep import store
 from embedlab.sweep.run import Log, Outcome, Quiet, plan
 from embedlab.tracker import Disk
@@ -165,7 +166,7 @@ def test_weights_that_cannot_be_read_end_it_as_they_do_here(jobs, carried, monke
     from embedlab import models
 
     def broken(source):
-        raise models.ModelError("its unet is cut short")
+        raise ModelError("its unet is cut short")
 
     monkeypatch.setattr(models.Source, "load", broken)
     with pytest.raises(EmbedlabError, match="its unet is cut short"):
