@@ -281,7 +281,7 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     assert (mine[1].folder / "log" / "scores.jsonl").is_file()
     assert load_result(mine[1]).logged
     log = batch.Log(Quiet())
-    log.put(replace(mine[0], tracker=Disk()), result.as_dict())
+    log.put(replace(mine[0], tracker=Disk()), result)
     log.close()
     assert not log.outcome.failures
     assert load_result(mine[0]).logged

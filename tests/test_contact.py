@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -176,15 +177,15 @@ def test_of_many_jobs_with_several_settings_the_last_is_the_columns(tmp_path):
     synthetic(tmp_path, {TOWARD: ["a", "b", "c", "d"], WEIGHT: [0, 0.25, 0.5, 0.75, 1]}, seeds=[0, 1])
     down, across, others = layout(results_of(tmp_path))
     assert (down.key, across.key, [axis.key for axis in others]) == ("seed", WEIGHT, [TOWARD])
-    one_seed = [{**result, "pictures": result["pictures"][:1]} for result in results_of(tmp_path)]
+    one_seed = [replace(result, pictures=result.pictures[:1]) for result in results_of(tmp_path)]
     down, across, others = layout(one_seed)
     assert (down.key, across.key) == (TOWARD, WEIGHT)
 
 
 def test_combinations_that_were_not_run_make_no_page(two_by_three):
-    results = [result for result in results_of(two_by_three) if result["overrides"] != {TOWARD: "cat", WEIGHT: 1}]
+    results = [result for result in results_of(two_by_three) if result.overrides != {TOWARD: "cat", WEIGHT: 1}]
     assert len(write_sheets(two_by_three, results, rows="seed", columns="weight")) == 2
-    only = [result for result in results if result["overrides"][TOWARD] == "cat" or result["overrides"][WEIGHT] == 1]
+    only = [result for result in results if result.overrides[TOWARD] == "cat" or result.overrides[WEIGHT] == 1]
     pages = write_sheets(two_by_three, only, rows="seed", columns="weight")
     assert len(pages) == 2
     assert grid(pages[1])[0] == [BASE[0], (221,) * 3, (221,) * 3, colour(1, 2, 0)]

@@ -116,7 +116,7 @@ def test_every_run_logs_its_tokens_and_its_schedule(tmp_path):
     assert kept["explain"]["tokens"][5]["near_after"][0] == "cat"
     tables = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "log").glob("*.json")}
     assert {"tokens", "schedule"} <= set(tables)
-    assert result["scores"]["rows/edited"] == 0.5, "one row in one of two calls"
+    assert result.scores["rows/edited"] == 0.5, "one row in one of two calls"
 
 
 def test_vectors_of_a_text_encoder_in_half_precision_are_explained(sd1, folders):

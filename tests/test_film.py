@@ -306,7 +306,7 @@ def test_an_mp4_without_pyav_is_refused_before_anything_is_rendered(swept, tmp_p
 def test_a_picture_that_is_rendered_anew_is_that_of_the_sweep(swept):
     tracks = read_tracks(swept, seed="all")
     known = render_films(tracks)["weight"]
-    between = tracks_along([one for one in results_of(swept) if one["overrides"][WEIGHT] != 0.25], WEIGHT, "all")
+    between = tracks_along([one for one in results_of(swept) if one.overrides[WEIGHT] != 0.25], WEIGHT, "all")
     anew = render_films(between, frames=5)["weight"]
     assert known.weights[1] == anew.weights[1] == 0.25
     for old, new in zip(known.frames[1], anew.frames[1], strict=True):

@@ -17,6 +17,7 @@ import embedlab
 from embedlab.cli.commands.gallery import main
 from embedlab.errors import ConfigError
 from embedlab.view.gallery import read, write
+from embedlab.view.gallery.content import content
 
 WEIGHT, TOWARD = "operators.interpolate.weight", "operators.interpolate.toward"
 WEIGHTS, SEEDS = [0, 0.25, 0.5, 0.75, 1], [0, 1, 2]
@@ -544,15 +545,17 @@ def test_duplicates_and_scattered_settings_are_all_reachable(opened, tmp_path):
     assert job_of(page) == "2/seed-0.png"
 
 
-def test_results_of_an_older_form_are_told_apart_by_their_names(tmp_path):
+def test_results_that_say_less_have_places_of_their_own(tmp_path):
     folder = tmp_path / "sweep"
     for n, weight in enumerate((0.5, 1)):
         job = synthetic.result(n, {WEIGHT: weight}, [0])
         for key in ("overrides", "job", "format", "command"):
             del job[key]
         synthetic.put(folder / str(n), job)
-    index = write(read(folder)).index
-    assert f'"key":"{WEIGHT}"' in (index.parent / "data.js").read_text()
+    shown = content(read(folder))
+    assert [axis["key"] for axis in shown["axes"]] == ["repeat"]
+    assert shown["cells"]["at"] == [[0], [1]]
+    assert shown["jobs"]["number"] == [0, 1]
 
 
 @pytest.mark.parametrize(

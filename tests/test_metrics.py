@@ -158,5 +158,5 @@ def test_a_sweep_that_is_taken_up_again_scores_what_is_left_as_before(tmp_path):
 
     first = run_jobs(jobs("first", 0.2, 0.4, 0.6, 0.8), Store(store)).results[2]
     alone = run_jobs(jobs("alone", 0.6), Store(store)).results[0]
-    assert alone["scores"] == first["scores"]
-    assert alone["pictures"] == first["pictures"]
+    assert alone.scores == first.scores
+    assert alone.pictures == first.pictures

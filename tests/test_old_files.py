@@ -36,9 +36,9 @@ def test_its_pictures_are_made_again(picture):
 
 def test_its_sweeps_are_read():
     results = collect(OLD / "sweep")
-    assert [result["label"] for result in results] == ["puppy → 0.4 skunk", "puppy → 1 skunk"]
+    assert [result.label for result in results] == ["puppy → 0.4 skunk", "puppy → 1 skunk"]
     assert axes(results) == {"operators.interpolate.weight": [0.4, 1], "seed": [0, 1]}
-    assert [row["closest"] for row in records(results)] == ["puppy", "puppy", "skunk", "skunk"]
+    assert [row.scores["closest"] for row in records(results)] == ["puppy", "puppy", "skunk", "skunk"]
 
 
 def test_its_results_are_written_as_they_were(tmp_path):
@@ -110,7 +110,7 @@ def test_a_result_of_another_version_is_named_in_one_line_and_left_out(change, s
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match=rf"0/result.json' .*{said}"):
         read_result(old / "0")
-    assert [result["job"] for result in collect(old)] == [1]
+    assert [result.job for result in collect(old)] == [1]
     (line,) = unread(old)
     assert "\n" not in line
 

@@ -396,4 +396,4 @@ def test_every_setting_of_every_operator_may_change_but_stage_and_what_may_ends_
     assert all(explained(job) and score_names(job.cell, job.metrics, source) for job in jobs)
     outcome = run_jobs(jobs, Store(tmp_path / "store"))
     assert not outcome.failures
-    assert all(result["status"] == "done" for result in outcome.results.values())
+    assert all(result.status == "done" for result in outcome.results.values())

@@ -22,6 +22,7 @@ from embedlab.cli import objective, progress, resume
 from embedlab.errors import ModelError
 from embedlab.sweep import results as sweep
 from embedlab.sweep import run as batch
+from embedlab.sweep.result import Result
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
 
@@ -325,8 +326,8 @@ def test_a_search_for_a_score_that_is_not_there_is_refused_before_anything_is_dr
 
 
 def test_an_objective_that_fails_is_one_line():
-    with pytest.raises(ValueError, match="objective cannot be told from a result: KeyError: 'scores'"):
-        objective.objective_value(lambda result: result["scores"]["x"], {})
+    with pytest.raises(ValueError, match="objective cannot be told from a result: KeyError: 'x'"):
+        objective.objective_value(lambda result: result["scores"]["x"], Result("done"))
 
 
 def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monkeypatch):
@@ -525,31 +526,31 @@ def test_what_a_sweep_tells_of_its_jobs(embedlab):
     code, out, _ = embedlab(*EMOJI, *AXES, subdir, "hydra.sweep.dir=out", "tracker=wandb", plain=True)
     assert code == 0, out
     jobs = sweep.collect(Path("out"))
-    assert [job["job"] for job in jobs] == [0, 1, 2, 3]
+    assert [job.job for job in jobs] == [0, 1, 2, 3]
     names = ["puppy → 1 skunk", "puppy → 0.5 skunk", "puppy → 1 cat", "puppy → 0.5 cat"]
     assert [name for line in out.splitlines() for name in names if line.strip().startswith(name)] == names
-    assert len({tuple(job["scores"]) for job in jobs}) == 1
-    assert {"clip_score/cat", "clip_score/skunk", "clip_score/puppy", "closest/cat"} <= jobs[0]["scores"].keys()
-    assert "metrics.words=[puppy,skunk,cat]" in jobs[0]["command"]
+    assert len({tuple(job.scores) for job in jobs}) == 1
+    assert {"clip_score/cat", "clip_score/skunk", "clip_score/puppy", "closest/cat"} <= jobs[0].scores.keys()
+    assert "metrics.words=[puppy,skunk,cat]" in jobs[0].command
 
     table = pandas.read_csv("out/results.csv")
     assert list(table.job) == [0, 0, 1, 1, 2, 2, 3, 3]
     assert list(table.label.unique()) == names
-    assert set(jobs[0]["scores"]) <= set(table.columns)
+    assert set(jobs[0].scores) <= set(table.columns)
     assert not {"runtime", "batch"} & set(table.columns)
     for job in jobs:
-        mine = table[table.job == job["job"]]
-        for score, value in job["scores"].items():
+        mine = table[table.job == job.job]
+        for score, value in job.scores.items():
             assert mine[score].mean() == pytest.approx(value, abs=1e-5), score
-        assert all(row["runtime"]["threads"] >= 1 and row["batch"][0] < row["batch"][1] for row in job["pictures"])
+        assert all(row.runtime["threads"] >= 1 and row.batch[0] < row.batch[1] for row in job.pictures)
 
     runs = {run["name"]: run["summary"] for run in map(summed_up, Path("out").rglob("*.wandb"))}
     assert set(runs) == {*names, "sweep out"}
     for job, name in zip(jobs, names, strict=True):
-        assert jobs[0]["label"] == names[0]
-        for score, value in job["scores"].items():
+        assert jobs[0].label == names[0]
+        for score, value in job.scores.items():
             assert runs[name][score] == pytest.approx(value, abs=1e-5), score
-        mean = sum(row["change/cosine"] for row in job["pictures"]) / 2
+        mean = sum(row.measured["change/cosine"] for row in job.pictures) / 2
         assert runs[name]["picture/change/cosine"] == pytest.approx(mean, abs=1e-5)
         assert "picture/seed" not in runs[name]
         figures = [v for k, v in runs[name].items() if k.startswith(("picture/", "clip_score/", "change/", "closest/"))]

@@ -142,8 +142,8 @@ def test_workers_make_what_carry_out_makes(jobs, carried, tmp_path):
     ours = run_jobs([replace(job, folder=tmp_path / f"ours-{job.number}") for job in mine], Store(tmp_path / "ours"))
     assert sorted(watch.done) == sorted(outcome.results) == sorted(ours.results) == [0, 1, 2]
     for n in range(3):
-        assert outcome.results[n]["key"] == ours.results[n]["key"]
-        assert outcome.results[n]["logged"], "by this process"
+        assert outcome.results[n].key == ours.results[n].key
+        assert outcome.results[n].logged, "by this process"
     for key in plan(mine):
         theirs = Store(tmp_path / "cells").get(key)
         assert (theirs.latents - Store(tmp_path / "ours").get(key).latents).abs().max() <= 1e-4
@@ -152,14 +152,14 @@ def test_workers_make_what_carry_out_makes(jobs, carried, tmp_path):
 def test_a_job_that_kills_its_workers_is_given_up(jobs, carried):
     outcome, watch = carried(jobs(MIX[0], Deadly(), MIX[1]))
     assert watch.failures == {1: "3 workers died over it: exit code -9"}
-    assert {n: result["status"] for n, result in outcome.results.items()} == {0: "done", 1: "failed", 2: "done"}
+    assert {n: result.status for n, result in outcome.results.items()} == {0: "done", 1: "failed", 2: "done"}
     assert "a worker is gone (exit code -9); 1 unfinished job of its goes to another" in watch.notes
 
 
 def test_an_operator_that_workers_have_not_is_told(jobs, carried):
     outcome, watch = carried(jobs(MIX[0], Foreign()))
     assert "No module named 'theirs'" in watch.failures[1]
-    assert {n: result["status"] for n, result in outcome.results.items()} == {0: "done", 1: "failed"}
+    assert {n: result.status for n, result in outcome.results.items()} == {0: "done", 1: "failed"}
 
 
 def test_weights_that_cannot_be_read_end_it_as_they_do_here(jobs, carried, monkeypatch):

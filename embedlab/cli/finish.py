@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from embedlab import readers
 from embedlab.clean import one_line, redact
@@ -16,7 +15,8 @@ from embedlab.cli.session import Session
 from embedlab.sweep.axes import axes
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import reason_of
-from embedlab.sweep.results import collect, curves, plain_cell, records, table, write_tables
+from embedlab.sweep.result import Result
+from embedlab.sweep.results import collect, curves, labels, plain_cell, records, table, write_tables
 from embedlab.tracker import Silent, Tracker, discard_log, opened
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read
@@ -36,7 +36,7 @@ def finish_sweep(session: Session) -> None:
     if not results:
         fail("this sweep has no jobs.")
     failures = failures_of(results, session.failed, tracker)
-    done = [result for result in results if any("file" in row for row in result["pictures"])]
+    done = any(result.has_pictures for result in results)
     page: Path | None = None
     try:
         if done:
@@ -46,7 +46,8 @@ def finish_sweep(session: Session) -> None:
     except Exception as error:  # a full disk, a tracker that dies: every job has its own files
         failures.append((-1, "the sweep's own table, sheet and run", reason_of(error)))
     if done:
-        print(table([result for result in done if result["scores"]]))
+        names = [name for result, name in zip(results, labels(results), strict=True) if result.scores]
+        print(table([result for result in results if result.scores], names))
         print(f"\nThe contact sheet is {folder / 'sheet.png'}; all figures are in results.csv and results.parquet.")
         if page:
             print(f"Everything on a page: {page}")
@@ -55,14 +56,14 @@ def finish_sweep(session: Session) -> None:
         sys.exit(1)
 
 
-def failures_of(results: Sequence[dict[str, Any]], failed: Sequence[Failure], tracker: Tracker) -> list[Failure]:
+def failures_of(results: Sequence[Result], failed: Sequence[Failure], tracker: Tracker) -> list[Failure]:
     """What failed in this process, and what the results say of failures before."""
     found = {(number, reason): (number, name, reason) for number, name, reason in failed}
     for result in results:
-        unlogged = None if isinstance(tracker, Silent) else result.get("log_error")
-        for reason in (result.get("error"), unlogged):
+        unlogged = None if isinstance(tracker, Silent) else result.log_error
+        for reason in (result.error, unlogged):
             if reason:
-                number, name = result.get("job") or 0, one_line(redact(result.get("name") or ""))
+                number, name = result.job or 0, one_line(redact(result.name))
                 found.setdefault((number, reason), (number, name, reason))
     return list(found.values())
 
@@ -77,36 +78,37 @@ def report(failures: Sequence[Failure], folder: Path) -> None:
     print(f"The same command again, or {again}, makes what is missing and nothing else.")
 
 
-def write(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+def write(folder: Path, results: Sequence[Result]) -> None:
     """The contact sheets, and one row a picture as CSV."""
     write_sheets(folder, results)
     write_tables(folder, records(results))
 
 
-def log(folder: Path, results: Sequence[dict[str, Any]], tracker: Tracker, group: str) -> None:
+def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str) -> None:
     """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
     rows, varied = records(results), axes(results)
+    lines = [row.as_dict() for row in rows]
     config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
     discard_log(folder)
     with opened(tracker, f"sweep {group}", folder, config, group) as run:
         run.pictures("sheet", [(readers.open_picture(folder / "sheet.png").convert("RGB"), group)])
         heads = [
-            key for key in dict.fromkeys(k for row in rows for k in row) if key not in ("baseline", "key", "prompt")
+            key for key in dict.fromkeys(k for line in lines for k in line) if key not in ("baseline", "key", "prompt")
         ]
         shown = []
-        for row in rows:
+        for row, line in zip(rows, lines, strict=True):
             picture = None
-            if row.get("file"):
-                picture = readers.open_picture(folder / row["file"]).convert("RGB")
+            if row.picture.file:
+                picture = readers.open_picture(folder / row.picture.file).convert("RGB")
                 picture.thumbnail((256, 256))
-            shown.append([picture, *(plain_cell(row.get(key)) for key in heads)])
+            shown.append([picture, *(plain_cell(line.get(key)) for key in heads)])
         run.table("results", ["picture", *heads], shown)
-        for axis, score, at, lines in curves(rows, varied):
-            run.curves(f"{score} over {axis}", axis, at, lines)
+        for axis, score, at, means in curves(rows, varied):
+            run.curves(f"{score} over {axis}", axis, at, means)
         run.scores(
             {
                 "sweep/jobs": len(results),
-                "sweep/pictures": sum(1 for row in rows if row["status"] == "done"),
-                "sweep/failed": sum(1 for row in rows if row["status"] != "done"),
+                "sweep/pictures": sum(1 for row in rows if row.status == "done"),
+                "sweep/failed": sum(1 for row in rows if row.status != "done"),
             }
         )

@@ -32,7 +32,8 @@ from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepare_folder, validate_job
-from embedlab.sweep.results import labels, set_apart
+from embedlab.sweep.result import Result
+from embedlab.sweep.results import labels
 from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import make_ready
@@ -99,7 +100,7 @@ class Plan:
 
     jobs: Sequence[Job]
     configs: Sequence[DictConfig]
-    there: Mapping[int, dict[str, Any]]
+    there: Mapping[int, Result]
     store: Path
 
     @classmethod
@@ -116,7 +117,7 @@ class Plan:
     @property
     def unlogged(self) -> list[Job]:
         """Those whose result the tracker has not seen."""
-        return [job for job in self.jobs if not self.there.get(job.number, {}).get("logged")]
+        return [job for job in self.jobs if job.number not in self.there or not self.there[job.number].logged]
 
     def write_folders(self, hydra: HydraConf | None = None) -> None:
         """Make the folder of each job, with the files that Hydra leaves of it."""
@@ -125,7 +126,7 @@ class Plan:
                 prepare_folder(job)
                 write_hydra(job, config, hydra)
 
-    def run(self, session: Session, run: Callable[..., Any] = run_jobs) -> dict[int, dict[str, Any]]:
+    def run(self, session: Session, run: Callable[..., Any] = run_jobs) -> dict[int, Result]:
         """Run the jobs that are left and log all that was not; the results. Failures are noted in the session."""
         session.display.jobs += len(self.there)
         session.display.done += len(self.there)
@@ -214,9 +215,9 @@ def joined(jobs: Sequence[Job], words: dict[str, None]) -> list[Job]:
     """Jobs of one sweep, named by what varies and scored with the words of all; `words` are those of other batches."""
     own = [scored_words(job.cell, job.metrics) if job.metrics.words is None else [] for job in jobs]
     words |= dict.fromkeys(word for mine in own for word in mine)
-    named = [{"label": job.cell.label, "name": job.name, "overrides": job.overrides, "job": job.number} for job in jobs]
+    named = [Result("planned", None, None, job.number, job.name, job.cell.label, job.overrides) for job in jobs]
     made = []
-    for job, mine, name in zip(jobs, own, labels(set_apart(named)), strict=True):
+    for job, mine, name in zip(jobs, own, labels(named), strict=True):
         more: dict[str, Any] = {"run_name": redact(name), "words": tuple(words)}
         if mine and set(mine) != set(words):
             line = f"metrics.words=[{','.join(quoted(word) for word in words)}]"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +28,9 @@ from embedlab.cli.usage import COMMANDS, answer, arranged, check
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import redact_files
 from embedlab.sweep.config import SETTINGS, complete, conf_dir
+
+if TYPE_CHECKING:
+    from embedlab.sweep.result import Result
 
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "store")  # what Hydra and we make folders of
 
@@ -152,6 +155,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     from embedlab.files import make_folder
     from embedlab.models.silence import silence_libraries
     from embedlab.sweep.job import of_sweep, validate_job
+    from embedlab.sweep.result import Result
     from embedlab.sweep.results import label
     from embedlab.tracker import make_ready
 
@@ -175,7 +179,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     if sweep:  # of another launcher than ours
         session.sweep = sweep, config
     with session.locked(job.folder):
-        job = of_sweep(job, run_name=label({"label": job.cell.label, "name": job.name}))
+        job = of_sweep(job, run_name=label(Result("planned", label=job.cell.label, name=job.name)))
         plan = Plan.of([job], [config], store_of(config.store, sweep or job.folder))
         if plan.unlogged:
             make_ready(job.tracker)
@@ -200,14 +204,14 @@ def explain(job: Any) -> None:
         fail(reason_of(error), 1)  # an operator of somebody's own
 
 
-def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: dict[str, Any]) -> None:
+def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: Result) -> None:
     """What is written and printed once a job that is none of a sweep's has run: its tables, or why it failed."""
     from embedlab.sweep.results import records, table, write_tables
 
     if config.store is None:
         shutil.rmtree(plan.store, ignore_errors=True)  # all of it is in the job's own files now
-    if any("file" in row for row in result["pictures"]):
-        write_tables(job.folder, records([{**result, "folder": str(job.folder)}], alone=True))
+    if result.has_pictures:
+        write_tables(job.folder, records([result], alone=True))
     if session.failed:
         fail(session.failed[0][2], 1)
     if not plan.left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -12,28 +12,31 @@ from embedlab.errors import ConfigError, EmbedlabError, contained, listed
 from embedlab.metrics.score import score_names
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import Job, reason_of
+from embedlab.sweep.result import Result
 
 
-def job_return(objective: Any, result: Mapping[str, Any] | None, overrides: Sequence[str]) -> JobReturn:
+def job_return(objective: Any, result: Result | None, overrides: Sequence[str]) -> JobReturn:
     """What a sweeper is told of a job. Only a search hears of failures: other sweepers would stop at the first."""
-    if objective is not None and (result is None or result["status"] != "done"):
-        why = ConfigError(result["error"] if result else "it was not made")
+    if objective is not None and (result is None or result.status != "done"):
+        why = ConfigError(result.error if result else "it was not made")
         return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=why)
     told = None if objective is None or result is None else objective_value(objective, result)
     return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=told)
 
 
-def objective_value(objective: Any, result: Mapping[str, Any]) -> float:
-    """A score by its name, or what a callable makes of a result."""
+def objective_value(objective: Any, result: Result) -> float:
+    """A score by its name, or what a callable makes of a result as `result.json` has it."""
     if callable(objective):
         try:
             with contained("it"):
-                return float(objective(result))
+                return float(objective(result.as_dict()))
         except EmbedlabError:
             raise
         except Exception as error:
             raise ConfigError(f"objective cannot be told from a result: {reason_of(error)}") from error
-    return float(result["scores"][objective])
+    if (score := result.scores.get(objective)) is None:
+        raise ConfigError(f"objective cannot be told from a result: its {objective} was not measured.")
+    return score
 
 
 def objective_of(config: DictConfig) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +20,7 @@ from embedlab.errors import counted
 
 if TYPE_CHECKING:
     from embedlab.sweep.job import Job
+    from embedlab.sweep.result import Result
 
 EVERY = 60.0  # seconds between lines where there is no terminal
 
@@ -134,7 +135,7 @@ class Display:
         self.step = ""
         self.bar.update(self.task, completed=self.drawn)
 
-    def finished(self, job: Job, result: dict[str, Any]) -> None:
+    def finished(self, job: Job, result: Result) -> None:
         """A job."""
         self.done += 1
         self.newest = one_line(redact(str(job.folder)))

@@ -8,44 +8,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embedlab.errors import ConfigError, listed
+from embedlab.sweep.result import Result
 
 
-def axes(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def axes(results: Sequence[Result]) -> dict[str, list[Any]]:
     """What varies in a sweep and the values it takes: settings by the key they were set with, then the seed.
 
-    >>> axes([{"overrides": {"guidance.scale": s, "sampler.steps": 9}, "pictures": [{"seed": 0}]} for s in (1, 4)])
+    >>> axes([Result("done", overrides={"guidance.scale": scale, "sampler.steps": 9}) for scale in (1, 4)])
     {'guidance.scale': [1, 4]}
     """
-    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {}) if key != "seeds"))
+    keys = list(dict.fromkeys(key for result in results for key in result.overrides if key != "seeds"))
     found: dict[str, list[Any]] = {}
     for key in keys:
         values: list[Any] = []
         for result in results:
-            value = result.get("overrides", {}).get(key)
+            value = result.overrides.get(key)
             if value not in values:
                 values.append(value)
         if len(values) > 1:
             found[key] = values
-    seeds = list(dict.fromkeys(row["seed"] for result in results for row in result["pictures"]))
+    seeds = list(dict.fromkeys(row.seed for result in results for row in result.pictures))
     if len(seeds) > 1:
         found["seed"] = seeds
     return found
 
 
-def values_of(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def values_of(results: Sequence[Result]) -> dict[str, list[Any]]:
     """What varies in a sweep, and the seed also where there is only one."""
-    seeds = dict.fromkeys(row["seed"] for result in results for row in result["pictures"])
+    seeds = dict.fromkeys(row.seed for result in results for row in result.pictures)
     return {**{k: v for k, v in axes(results).items() if k != "seed"}, "seed": list(seeds)}
 
 
-def seed_groups(results: Sequence[dict[str, Any]]) -> list[int]:
+def seed_groups(results: Sequence[Result]) -> list[int]:
     """A number for each job, the same one where jobs differ in nothing but their seeds."""
     varied = [key for key in axes(results) if key != "seed"]
     known: dict[str, list[tuple[int, set[int]]]] = {}
     numbers: list[int] = []
     for result in results:
-        settings = json.dumps([result.get("overrides", {}).get(key) for key in varied], default=str)
-        seeds = {row["seed"] for row in result["pictures"]}
+        settings = json.dumps([result.overrides.get(key) for key in varied], default=str)
+        seeds = {row.seed for row in result.pictures}
         same = known.setdefault(settings, [])
         fits = next((one for one in same if not one[1] & seeds), None)
         if fits is None:
@@ -87,21 +88,28 @@ def short_names(keys: Mapping[str, Any]) -> dict[str, str]:
     return answer
 
 
-def format_value(value: Any) -> str:
-    """A value as a label says it.
+def format_value(value: Any, typed: bool = False) -> str:
+    """A value as a label says it, or as it is `typed`: then 1 is 1.0, and "true" what Hydra reads as that.
 
-    >>> format_value(["replace", "shift"]), format_value(None)
-    ('replace, shift', '–')
+    >>> format_value(["replace", "shift"]), format_value(["replace", "shift"], typed=True), format_value(None)
+    ('replace, shift', '[replace, shift]', '–')
+    >>> format_value(1.0), format_value(1.0, typed=True), format_value(True, typed=True)
+    ('1.0', '1', 'true')
     >>> format_value({"_target_": "embedlab.schedule.Ramp", "values": [0, 1]})
     '{Ramp, values: [0, 1]}'
     """
     if value is None:
         return "–"
+    if isinstance(value, str):
+        return value
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
-        return ", ".join(map(str, value)) or "none"
+        items = ", ".join(format_value(one, typed) for one in value)
+        return f"[{items}]" if typed else items or "none"
     if isinstance(value, list | Mapping):
         return short(json.dumps(value, ensure_ascii=False, default=str).replace('"', ""))
-    return str(value)
+    if typed and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False, default=str) if typed else str(value)
 
 
 def short(value: str) -> str:

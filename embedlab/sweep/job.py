@@ -30,6 +30,7 @@ from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, noise_of
 from embedlab.samples import Rendered
 from embedlab.schedule import timed
+from embedlab.sweep.axes import short_names
 from embedlab.sweep.result import (
     FILE,
     PictureResult,
@@ -42,8 +43,6 @@ from embedlab.sweep.store import key_of, versions
 from embedlab.sweep.versioned import FORMAT, DamagedFileError
 from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
 from embedlab.validate import validate
-
-UNTOLD = ("file", "baseline", "key", "batch", "runtime")  # of a picture's row: what no table of a tracker shows
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def load_result(job: Job) -> Result | None:
     return result
 
 
-def load_finished(job: Job) -> dict[str, Any] | None:
+def load_finished(job: Job) -> Result | None:
     """The result of a job that need not be made again."""
     result = load_result(job)
     if result is None or result.status != "done" or any(row.error for row in result.pictures):
@@ -183,7 +182,7 @@ def load_finished(job: Job) -> dict[str, Any] | None:
     whole = all(images.is_whole(job.folder / file) for file in files)
     asked = [name for name in score_names(job.cell, job.scoring, job.source) if name.startswith("clip_score/")]
     whole = whole and all(name in result.scores for name in asked)  # the sweep may have got more words since
-    return result.as_dict() if whole and [row.seed for row in result.pictures] == list(job.seeds) else None
+    return result if whole and [row.seed for row in result.pictures] == list(job.seeds) else None
 
 
 def prepare_folder(job: Job) -> None:
@@ -201,7 +200,7 @@ def finish(
     after: Rendered | None,
     faults: Mapping[int, str],
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> Result:
     """Score a job's pictures and write its files; `result.json` comes last, and a folder that has one is finished.
 
     `before` and `after` hold the seeds that were made, `faults` says why the others were not.
@@ -257,9 +256,10 @@ def finish(
         versions=versions(),
         concluded=settings["concluded"],
         start=settings.get("start"),
+        folder=job.folder,
     )
     write_result(job.folder, result)
-    return result.as_dict()
+    return result
 
 
 def _write_pictures(
@@ -292,67 +292,60 @@ def failure(job: Job, reason: str) -> Result:
     """The result of a job that could not be made at all."""
     pictures = tuple(PictureResult(seed, key=keys[1], error=reason) for seed, keys in job.pictures.items())
     about = {"config": job.config, "versions": versions(), **job.about()}
-    return Result(status="failed", error=reason, pictures=pictures, logged=False, **about)
+    return Result(status="failed", error=reason, pictures=pictures, logged=False, folder=job.folder, **about)
 
 
-def fail(job: Job, reason: str) -> dict[str, Any]:
+def fail(job: Job, reason: str) -> Result:
     """Mark a job that could not be made at all; it is tried again when its sweep is taken up."""
     result = failure(job, reason)
     write_result(job.folder, result)
-    return result.as_dict()
+    return result
 
 
-def log(job: Job, result: dict[str, Any], run: Run) -> None:
+def log(job: Job, result: Result, run: Run) -> None:
     """Tell a tracker's run of a job, from its files."""
-    rows = [row for row in result["pictures"] if "file" in row]
-    columns = list(dict.fromkeys(key for row in rows for key in row if key not in UNTOLD))
-    pictures = [_open(job.folder / row["file"]) for row in rows]
+    rows = [row for row in result.pictures if row.file]
+    lines = [{"seed": row.seed, **row.measured} for row in rows]
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    pictures = [_open(job.folder / row.file) for row in rows if row.file]
     for step in sorted(job.cell.sampler.keep):
         for kind in ("latents", "x0"):
-            files = [(row["seed"], job.folder / "steps" / f"step-{step}-seed-{row['seed']}-{kind}.png") for row in rows]
+            files = [(row.seed, job.folder / "steps" / f"step-{step}-seed-{row.seed}-{kind}.png") for row in rows]
             shots = [(_open(path), f"seed {seed}, step {step}") for seed, path in files if path.is_file()]
             run.pictures(f"steps/{kind}", shots, step)
     if rows:
         run.pictures("pictures", [(p, caption(row, job.cell)) for p, row in zip(pictures, rows, strict=True)])
         run.pictures("sheet", [(_open(job.folder / "sheet.png"), job.cell.label)])
-        table = [[p, *(row.get(key) for key in columns)] for p, row in zip(pictures, rows, strict=True)]
+        table = [[p, *(line.get(key) for key in columns)] for p, line in zip(pictures, lines, strict=True)]
         run.table("pictures_table", ["picture", *columns], table)
-    if result.get("explain"):
-        tokens = result["explain"]["tokens"]
+    if result.explain:
+        tokens = result.explain["tokens"]
         cells = [[", ".join(v) if isinstance(v, list | tuple) else v for v in token.values()] for token in tokens]
         run.table("tokens", list(tokens[0]), cells)
-    if schedule := result.get("schedule"):
+    if schedule := result.schedule:
         run.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
     for name in ("conditioning", "rows") if job.export else ():
         if (file := job.folder / f"{name}.safetensors").is_file():
             run.file(name, file)
-    told = {key for key in [*columns, *result["scores"]] if job.cell.operators or not key.startswith("change/")}
-    for row in rows:
-        run.scores({f"picture/{k}": v for k, v in row.items() if k in told and isinstance(v, int | float)})
-    run.scores({k: v for k, v in result["scores"].items() if k in told})
+    told = {key for key in [*columns, *result.scores] if job.cell.operators or not key.startswith("change/")}
+    for line in lines:
+        run.scores({f"picture/{k}": v for k, v in line.items() if k in told and isinstance(v, int | float)})
+    run.scores({k: v for k, v in result.scores.items() if k in told and v is not None})
 
 
 def _open(path: Path) -> Image.Image:
     return readers.open_picture(path).convert("RGB")
 
 
-def log_to_tracker(job: Job, result: dict[str, Any]) -> None:
-    """Open a run, tell it everything, close it, and note in the job's result that it knows."""
+def log_to_tracker(job: Job, result: Result) -> Result:
+    """Open a run, tell it everything, close it; the job's result, as it is written, says that the tracker knows."""
     discard_log(job.folder)
-    with opened(
-        job.tracker, job.run_name or job.title, job.folder, {**job.config, "axes": axes_of(job)}, job.group
-    ) as run:
+    axes = {name: job.overrides[key] for key, name in short_names(job.overrides).items()}  # what panels are drawn over
+    with opened(job.tracker, job.run_name or job.title, job.folder, {**job.config, "axes": axes}, job.group) as run:
         log(job, result, run)
-    result["logged"] = True
-    result.pop("log_error", None)  # of an earlier try
-    write_result(job.folder, Result.from_dict(result))
-
-
-def axes_of(job: Job) -> dict[str, Any]:
-    """What was set for this job, by the last part of its name where that is enough: what panels are drawn over."""
-    last = [key.split(".")[-1] for key in job.overrides]
-    short = {k: k.split(".")[-1] if last.count(k.split(".")[-1]) == 1 else k for k in job.overrides}
-    return {short[key]: value for key, value in job.overrides.items()}
+    known = replace(result, logged=True, log_error=None)
+    write_result(job.folder, known)
+    return known
 
 
 def explained(job: Job) -> str:
@@ -378,12 +371,12 @@ def steps_sheet(rendered: Rendered) -> Image.Image:
     return images.sheet(rows, heads, ["latents", "predicted x0"], str(rendered.cell.prompt))
 
 
-def caption(row: dict[str, Any], cell: Cell) -> str:
+def caption(row: PictureResult, cell: Cell) -> str:
     """What stands under a picture in the tracker."""
     scores = ", ".join(
-        f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.items() if k.startswith("clip_score/")
+        f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.measured.items() if k.startswith("clip_score/")
     )
-    return f"seed {row['seed']}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
+    return f"seed {row.seed}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
 
 
 def reason_of(error: BaseException) -> str:

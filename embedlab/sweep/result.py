@@ -63,6 +63,11 @@ class PictureResult:
                 own["error"] = own.get("error") or wrong
         return cls(row["seed"], {key: v for key, v in row.items() if key != "seed" and key not in PICTURE}, **own)
 
+    @property
+    def shown(self) -> str | None:
+        """The name of its file, where it came out."""
+        return None if self.error else self.file
+
     def as_dict(self) -> dict[str, Any]:
         """The picture as it is written; what it has not is left out."""
         own = {name: getattr(self, name) for name in PICTURE}
@@ -74,7 +79,7 @@ PICTURE = tuple(one.name for one in fields(PictureResult) if one.name not in ("s
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job. None is what its file does not say: one that failed early, or of an older embedlab.
+    """What became of a job. None, or empty, is what its file does not say: one that failed early, or is older.
 
     >>> result = Result.from_dict({"status": "done", "job": 2, "pictures": [{"seed": 0}], "format": 1})
     >>> result.job, result.pictures
@@ -89,11 +94,11 @@ class Result:
     error: str | None = None
     key: str | None = None  # a hash of all that it depends on
     job: int | None = None  # its number in the sweep
-    name: str | None = None
-    label: str | None = None
-    overrides: Mapping[str, Any] | None = None
-    command: str | None = None
-    prompt: str | None = None
+    name: str = ""
+    label: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    prompt: str = ""
     notes: list[str] | None = None
     explain: Mapping[str, Any] | None = None
     schedule: list[Mapping[str, Any]] | None = None
@@ -106,6 +111,7 @@ class Result:
     start: Any = None  # the start picture
     log_error: str | None = None  # why the tracker does not know of it
     more: Mapping[str, Any] = field(default_factory=dict)  # what else the file says
+    folder: Path = Path()  # where its files are; not written
 
     @classmethod
     def from_dict(cls, value: Any, folder: Path | None = None) -> Result:
@@ -114,7 +120,13 @@ class Result:
             raise WrongResultError(wrong, value.get("key") if isinstance(value, Mapping) else None)
         own = {name: value[name] for name in RESULT if value.get(name) is not None}
         own["pictures"] = tuple(PictureResult.from_dict(row, folder) for row in value["pictures"])
-        return cls(**own, more={key: v for key, v in value.items() if key not in RESULT and key != "format"})
+        more = {key: v for key, v in value.items() if key not in RESULT and key != "format"}
+        return cls(**own, more=more, folder=folder or Path())
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether any of its pictures has a file."""
+        return any(row.file for row in self.pictures)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it is written; what it has not is left out."""
@@ -122,7 +134,7 @@ class Result:
         return {"format": FORMAT} | {name: v for name, v in own.items() if v is not None} | dict(self.more)
 
 
-RESULT = tuple(one.name for one in fields(Result) if one.name != "more")
+RESULT = tuple(one.name for one in fields(Result) if one.name not in ("more", "folder"))
 
 
 def read_result(folder: Path) -> Result:

@@ -9,8 +9,9 @@ import json
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
@@ -20,10 +21,10 @@ from embedlab.errors import EmbedlabError
 from embedlab.files import write as write_file
 from embedlab.metrics.titles import format_score, title_of
 from embedlab.sweep.axes import axes, format_value, short, short_names
-from embedlab.sweep.result import read_result
+from embedlab.sweep.result import PictureResult, Result, read_result
+from embedlab.sweep.versioned import FORMAT
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
-CIRCUMSTANCES = ("batch", "runtime")  # of a picture's row: what its bits depend on, and no result
 AS_WRITTEN = "as written"  # the label of a cell without operators
 
 
@@ -53,8 +54,40 @@ def plain_cell(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One picture as a line of a sweep's tables; its files are named as seen from the folder of the tables.
+
+    >>> picture = PictureResult(3, {"clip_score/cat": 20.5}, file="seed-3.png")
+    >>> list(Row(0, "puppy → cat", "a puppy", {"guidance.scale": 4}, picture, {"rows/edited": 1.0}).as_dict())
+    ['job', 'label', 'prompt', 'guidance.scale', 'seed', 'clip_score/cat', 'file', 'rows/edited', 'status']
+    """
+
+    job: int | None
+    label: str
+    prompt: str
+    axes: Mapping[str, Any]  # what was set for it of what varies
+    picture: PictureResult
+    shared: Mapping[str, Any]  # scores of its job as a whole
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """All that was measured: of the picture, then of its job."""
+        return {**self.picture.measured, **self.shared}
+
+    @property
+    def status(self) -> str:
+        """Whether the picture came out: `done` or `failed`."""
+        return "failed" if self.picture.error else "done"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line by the names of its columns."""
+        own = {"job": self.job, "label": self.label, "prompt": self.prompt, **self.axes}
+        return {**own, **self.picture.as_dict(), **self.shared, "status": self.status}
+
+
 def curves(
-    rows: Sequence[dict[str, Any]], varied: dict[str, list[Any]]
+    rows: Sequence[Row], varied: dict[str, list[Any]]
 ) -> list[tuple[str, str, list[float], dict[str, list[float | None]]]]:
     """Each score over each numeric axis: a line for each value of the other axes, its points means over the seeds.
 
@@ -66,12 +99,12 @@ def curves(
         if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             continue
         others = [key for key in varied if key not in (axis, "seed")]
-        for score in shown_scores(rows, (key for row in rows for key in row if key.startswith(SCORES))):
+        for score in shown_scores(rows, (key for row in rows for key in row.scores if key.startswith(SCORES))):
             groups: dict[str, dict[float, list[float]]] = {}
             for row in rows:
-                if row.get(score) is not None:
-                    name = ", ".join(f"{names[key]} {format_value(row.get(key))}" for key in others)
-                    groups.setdefault(name, {}).setdefault(row[axis], []).append(row[score])
+                if (value := row.scores.get(score)) is not None:
+                    name = ", ".join(f"{names[key]} {format_value(row.axes.get(key))}" for key in others)
+                    groups.setdefault(name, {}).setdefault(row.axes[axis], []).append(value)
             at = [value for value in sorted(values) if any(value in found for found in groups.values())]
             if len(at) < 2:
                 continue
@@ -86,58 +119,38 @@ def curves(
     return made
 
 
-def collect(folder: Path) -> list[dict[str, Any]]:
+def collect(folder: Path) -> list[Result]:
     """The results of the jobs below a folder, finished or failed, in the order of their numbers.
 
-    `folder` of each is where its files are. A file cut short, or of somebody else, is a job that is not there yet.
+    A file cut short, or of somebody else, is a job that is not there yet.
     """
     results = []
-    for path in sorted(path.parent for path in folder.glob("*/result.json")):
-        try:
-            results.append(result_of(path))
-        except EmbedlabError:
-            continue
-    results.sort(key=lambda result: (number_of(result), result["folder"]))
-    return set_apart(results)
+    for path in sorted(folder.glob("*/result.json")):
+        with suppress(EmbedlabError):
+            results.append(read_result(path.parent))
+    return sorted(results, key=lambda result: (number_of(result), str(result.folder)))
 
 
-def number_of(result: Mapping[str, Any]) -> float:
+def number_of(result: Result) -> float:
     """The number of a job; of a result that has none, that of its folder, or the last."""
-    number, name = result.get("job"), Path(result["folder"]).name
-    if isinstance(number, int):
-        return number
+    name = result.folder.name
+    if result.job is not None:
+        return result.job
     return int(name) if name.isdecimal() and len(name) < 10 else math.inf
-
-
-def set_apart(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write into each result what of its name is not in all of them."""
-    named = [split(str(result.get("name") or "")) for result in results]
-    common = set.intersection(*map(set, named)) if len(named) > 1 else set()
-    for result, parts in zip(results, named, strict=True):
-        result["apart"] = ",".join(part for part in parts if part not in common)
-    return results
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    """The result in a job's folder; `folder` is that. ConfigError says what is wrong with it.
-
-    A picture whose file lies elsewhere, or is none, has that as its error.
-    """
-    return {**read_result(folder).as_dict(), "folder": str(folder)}
 
 
 def unread(folder: Path) -> list[str]:
     """What is wrong with the results of a sweep that are left out, a line each."""
-    told = []
+    wrong = []
     for path in sorted(folder.glob("*/result.json")):
         try:
-            result_of(path.parent)
+            read_result(path.parent)
         except EmbedlabError as error:
-            told.append(str(error).rstrip("."))
-    return told
+            wrong.append(str(error).rstrip("."))
+    return wrong
 
 
-def records(results: Sequence[dict[str, Any]], alone: bool = False) -> list[dict[str, Any]]:
+def records(results: Sequence[Result], alone: bool = False) -> list[Row]:
     """One row a picture: job, label, prompt, each axis, every score, status, key, files.
 
     Files are named as seen from the sweep's folder, of one job `alone` from its own. `closest/WORD` of a picture is 1
@@ -146,60 +159,72 @@ def records(results: Sequence[dict[str, Any]], alone: bool = False) -> list[dict
     varied = [key for key in axes(results) if key != "seed"]
     rows = []
     for result, name in zip(results, labels(results), strict=True):
-        overrides, folder = result.get("overrides", {}), "" if alone else f"{Path(result['folder']).name}/"
-        for picture in result["pictures"]:
-            row = {"job": result.get("job"), "label": name, "prompt": result["prompt"]}
-            row |= {key: overrides.get(key) for key in varied}
-            row |= {key: value for key, value in picture.items() if key not in CIRCUMSTANCES}
-            if not picture.get("error"):
-                for key, value in result.get("scores", {}).items():
-                    word = key.removeprefix("closest/")
-                    mine = float(picture.get("closest") == word) if word != key else value
-                    row.setdefault(key, mine)
-            row["status"] = "failed" if picture.get("error") else "done"
-            for kind in ("file", "baseline"):
-                if picture.get(kind):
-                    row[kind] = f"{folder}{picture[kind]}"
-            rows.append(row)
+        folder = "" if alone else f"{result.folder.name}/"
+        chosen = {key: result.overrides.get(key) for key in varied}
+        for picture in result.pictures:
+            shared = {} if picture.error else {k: v for k, v in result.scores.items() if k not in picture.measured}
+            shared |= {
+                key: float(picture.measured.get("closest") == key.removeprefix("closest/"))
+                for key in shared
+                if key.startswith("closest/")
+            }
+            file, baseline = (name and f"{folder}{name}" for name in (picture.file, picture.baseline))
+            # batch and runtime are what its bits depend on, and no result
+            shown = replace(picture, file=file, baseline=baseline, batch=None, runtime=None)
+            rows.append(Row(result.job, name, result.prompt, chosen, shown, shared))
     return rows
 
 
-def labels(results: Sequence[dict[str, Any]]) -> list[str]:
+def labels(results: Sequence[Result]) -> list[str]:
     """The labels of a sweep's jobs; what they leave out is added where two would be called the same.
 
-    >>> two = [{"label": "puppy → cat", "name": "", "job": n, "overrides": {"model": m}} for n, m in enumerate("ab")]
+    >>> two = [Result("done", label="puppy → cat", job=n, overrides={"model": m}) for n, m in enumerate("ab")]
     >>> labels(two), labels([two[0], two[0]])
     (['puppy → cat, model a', 'puppy → cat, model b'], ['puppy → cat, job 0', 'puppy → cat, job 0'])
     """
-    keys = list(dict.fromkeys(key for result in results for key in result.get("overrides", {})))
-    names, made = short_names(dict.fromkeys(keys)), [label(result) for result in results]
+    common = common_parts(results)
+    keys = list(dict.fromkeys(key for result in results for key in result.overrides))
+    names, made = short_names(dict.fromkeys(keys)), [label(result, common) for result in results]
     alike: dict[str, list[int]] = {}
     for n, name in enumerate(made):
         alike.setdefault(name, []).append(n)
     for mine in alike.values():
-        values = {key: [format_value(results[n].get("overrides", {}).get(key)) for n in mine] for key in keys}
+        values = {key: [format_value(results[n].overrides.get(key)) for n in mine] for key in keys}
         varied = [key for key in keys if len(set(values[key])) > 1]
         for k, n in enumerate(mine):
             made[n] = ", ".join([made[n], *(f"{names[key]} {values[key][k]}" for key in varied)])
     often = Counter(made)
     pairs = zip(made, results, strict=True)
-    return [name if often[name] == 1 else f"{name}, job {result.get('job')}" for name, result in pairs]
+    return [name if often[name] == 1 else f"{name}, job {result.job}" for name, result in pairs]
 
 
-def label(result: dict[str, Any]) -> str:
+def label(result: Result, common: Collection[str] = ()) -> str:
     """What tells a job apart from the others of its sweep: its edit, where that was chosen, and what else was set.
 
-    >>> label({"label": "as written", "name": "encoder.skip={0:0.5,2:0.5},sampler.steps=9"})
+    `common` are parts of its name that all have.
+
+    >>> label(Result("done", label="as written", name="encoder.skip={0:0.5,2:0.5},sampler.steps=9"))
     'skip {0:0.5,2:0.5}, steps 9'
-    >>> label({"label": "puppy → cat", "name": "operators.replace.by=cat,guidance.scale=2"})
+    >>> label(Result("done", label="puppy → cat", name="operators.replace.by=cat,guidance.scale=2"))
     'puppy → cat, scale 2'
     """
-    name = str(result.get("apart") or result.get("name") or "")
-    named = result.get("label") or AS_WRITTEN  # one that failed early may have none
+    own = [part for part in split(result.name) if part not in common]
+    name = ",".join(own) or result.name
+    named = result.label or AS_WRITTEN  # one that failed early may have none
     parts = split(name) if name != named else []
     others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
     said = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
     return ", ".join([named, *said] if len(said) < len(parts) or not parts else said)
+
+
+def common_parts(results: Sequence[Result]) -> frozenset[str]:
+    """The parts that the names of all jobs of a sweep have.
+
+    >>> sorted(common_parts([Result("done", name=f"sampler.steps=9,guidance.scale={scale}") for scale in (1, 4)]))
+    ['sampler.steps=9']
+    """
+    named = [split(result.name) for result in results]
+    return frozenset(set.intersection(*map(set, named))) if len(named) > 1 else frozenset()
 
 
 def split(name: str) -> list[str]:
@@ -220,20 +245,20 @@ def split(name: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_tables(folder: Path, rows: Sequence[Row]) -> None:
     """One row a picture, as CSV and by columns."""
-    rows = redact(rows)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = redact([row.as_dict() for row in rows])
+    keys = list(dict.fromkeys(key for line in lines for key in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)
     writer.writeheader()
-    writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: plain_cell(value) for key, value in line.items()} for line in lines)
     write_file(folder / "results.csv", text.getvalue().encode())
-    write_file(folder / "results.parquet", as_parquet(rows, keys))
+    write_file(folder / "results.parquet", as_parquet(lines, keys))
 
 
 def as_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> bytes:
-    """A table by columns; a column of numbers is numbers, one of several kinds is text."""
+    """A table by columns, with its version; a column of numbers is numbers, one of several kinds is text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -247,20 +272,25 @@ def as_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> bytes:
             cells = [None if cell is None else str(cell) for cell in cells]
         columns[key] = cells
     file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    pyarrow.parquet.write_table(pyarrow.table(columns, metadata={"embedlab.format": str(FORMAT)}), file)
     return file.getvalue()
 
 
-def table(results: Sequence[dict[str, Any]], most: int = 60) -> str:
-    """The mean scores of each job as text, a line a job; of very many the first and the last."""
+def table(results: Sequence[Result], names: Sequence[str] | None = None, most: int = 60) -> str:
+    """The mean scores of each job as text, a line a job; of very many the first and the last.
+
+    `names` are what the jobs are called: by their labels where they are left out.
+    """
+    names = labels(results) if names is None else names
     if left := max(0, len(results) - most):
-        ends = table([*results[: most // 2], *results[left + most // 2 :]], most).splitlines()
-        last = len(ends) - (most - most // 2)
+        first, last = most // 2, len(results) - (most - most // 2)
+        ends = table([*results[:first], *results[last:]], [*names[:first], *names[last:]], most).splitlines()
+        last = len(ends) - (most - first)
         return "\n".join([*ends[:last], f"… {left} more in results.csv …", *ends[last:]])
     drop = ("rows/", "conditioning/")
-    scores = shown_scores(results, (key for r in results for key in r["scores"]))
+    scores = shown_scores(results, (key for result in results for key in result.scores))
     keys = [key for key in scores if not key.startswith(drop)]
-    names = [textwrap.shorten(name, 60, placeholder="…") for name in labels(results)]
+    names = [textwrap.shorten(name, 60, placeholder="…") for name in names]
     wide = max([4, *(len(name) for name in names)])
     titles = [title_of(key) for key in keys]
     over: list[str] = []
@@ -274,13 +304,13 @@ def table(results: Sequence[dict[str, Any]], most: int = 60) -> str:
     lines.append("  ".join([" " * wide, *heads]))
     for name, result in zip(names, results, strict=True):
         cells = [
-            format_score(key, result["scores"].get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)
+            format_score(key, result.scores.get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)
         ]
         lines.append("  ".join([name.ljust(wide), *cells]))
     return "\n".join(lines)
 
 
-def shown_scores(results: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> list[str]:
+def shown_scores(results: Sequence[Result | Row], keys: Iterable[str]) -> list[str]:
     """The scores that say something, each once: against the unedited picture only where something was edited."""
-    edited = any(result.get("label") != AS_WRITTEN for result in results)
+    edited = any(result.label != AS_WRITTEN for result in results)
     return [key for key in dict.fromkeys(keys) if edited or not key.startswith("change/")]

@@ -47,7 +47,7 @@ class Watch(Protocol):
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         """Pictures came out after so many UNet evaluations (0: as others did), in seconds and `outside` beside them."""
 
-    def finished(self, job: Job, result: dict[str, Any]) -> None:
+    def finished(self, job: Job, result: Result) -> None:
         """A job has its files."""
 
     def failed(self, job: Job, reason: str) -> None:
@@ -69,7 +69,7 @@ class Quiet:
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         """Nothing."""
 
-    def finished(self, job: Job, result: dict[str, Any]) -> None:
+    def finished(self, job: Job, result: Result) -> None:
         """Nothing."""
 
     def failed(self, job: Job, reason: str) -> None:
@@ -194,7 +194,7 @@ def out_of_memory(error: BaseException) -> bool:
 class Outcome:
     """What became of a plan: results by the number of the job, and why what failed failed."""
 
-    results: dict[int, dict[str, Any]] = field(default_factory=dict)
+    results: dict[int, Result] = field(default_factory=dict)
     failures: list[tuple[Job, str]] = field(default_factory=list)
 
 
@@ -248,7 +248,7 @@ def _failed(job: Job, reason: str, outcome: Outcome, watch: Watch) -> None:
     try:
         outcome.results[job.number] = fail(job, reason)
     except OSError as error:  # a full disk cannot be told so either
-        outcome.results[job.number] = failure(job, reason).as_dict()
+        outcome.results[job.number] = failure(job, reason)
         reason = f"{reason} (and its result.json cannot be written: {error.strerror})"
     watch.failed(job, reason)
 
@@ -459,8 +459,8 @@ class _Line:
         else:
             self.outcome.results[job.number] = result
             if faults:
-                self.outcome.failures.append((job, result["error"]))
-                self.watch.failed(job, result["error"])
+                self.outcome.failures.append((job, result.error or ""))
+                self.watch.failed(job, result.error or "")
             self.watch.finished(job, result)
             if kept:
                 self.log.put(job, result)
@@ -491,10 +491,10 @@ class Log:
     def __init__(self, watch: Watch, outcome: Outcome | None = None):
         self.watch = watch
         self.outcome = outcome or Outcome()
-        self._queue: SimpleQueue[tuple[Job, dict[str, Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Job, Result] | None] = SimpleQueue()
         self._thread: Thread | None = None
 
-    def put(self, job: Job, result: dict[str, Any]) -> None:
+    def put(self, job: Job, result: Result) -> None:
         """A job that is to be logged; what logs nothing leaves that to a tracker that is named later."""
         if isinstance(job.tracker, Silent):
             return
@@ -507,13 +507,13 @@ class Log:
         while (item := self._queue.get()) is not None:
             job, result = item
             try:
-                log_to_tracker(job, result)
+                self.outcome.results[job.number] = log_to_tracker(job, result)
             except BaseException as error:  # whatever a tracker raises, SystemExit too: the pictures are on disk
                 reason = f"its pictures are made, but were not logged: {reason_of(error)}"
                 self.outcome.failures.append((job, reason))
                 self.watch.failed(job, reason)
                 with suppress(OSError):  # a full disk: it is in the table of failures
-                    write_result(job.folder, replace(Result.from_dict(result), log_error=reason))
+                    write_result(job.folder, replace(result, log_error=reason))
 
     def close(self, drop: bool = False) -> None:
         """Wait until everything is logged; with `drop`, until the run that is open is closed."""

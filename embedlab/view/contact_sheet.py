@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, seed_groups, short_names, values_of
+from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect, labels
 
 WIDE, TALL = 16, 24  # columns and rows of a page
@@ -39,7 +39,7 @@ class Axis:
     labels: tuple[str, ...]
 
 
-def results_of(folder: Path) -> list[dict[str, Any]]:
+def results_of(folder: Path) -> list[Result]:
     """The results of a sweep's jobs; ConfigError where there are none."""
     if not folder.is_dir():
         raise ConfigError(f"the folder '{folder}' {'is a file' if folder.exists() else 'is not there'}.")
@@ -51,7 +51,7 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
 
 def write_sheets(
     folder: Path,
-    results: Sequence[dict[str, Any]],
+    results: Sequence[Result],
     rows: str | None = None,
     columns: str | None = None,
     to: Path | None = None,
@@ -66,13 +66,13 @@ def write_sheets(
     down, across, others = layout(results, rows, columns)
     order = [down, across, *others]
     places = dict(_sheet_cells(results, [axis.key for axis in order]))
-    same_text = len({str(result.get("prompt")) for result in results}) == 1
+    same_text = len({result.prompt for result in results}) == 1
     pages = list(_pages(down, across, others, places))
     first = to or folder / "sheet.png"
     written = []
     for n, (r, c, rest) in enumerate(pages):
         cells, names, heads, marked_rows, marked_columns = _page(down, across, r, c, rest, places)
-        prompt = " ".join(str(results[0].get("prompt")).split()) if same_text else ""
+        prompt = " ".join(results[0].prompt.split()) if same_text else ""
         which = [axis.labels[k] for axis, k in zip(others, rest, strict=True) if len(axis.labels) > 1]
         which += [f"page {n + 1} of {len(pages)}"] if len(pages) > 1 else []
         title = f"{prompt}\n{', '.join(which)}"
@@ -85,7 +85,7 @@ def write_sheets(
 
 
 def layout(
-    results: Sequence[dict[str, Any]], rows: str | None = None, columns: str | None = None
+    results: Sequence[Result], rows: str | None = None, columns: str | None = None
 ) -> tuple[Axis, Axis, list[Axis]]:
     """What goes down, what goes across, and what is left for the pages."""
     found = axes_of(results)
@@ -106,7 +106,7 @@ def layout(
     return found[down], found[across], [found[key] for key in (*settings, "seed") if key not in (down, across)]
 
 
-def axes_of(results: Sequence[dict[str, Any]]) -> dict[str, Axis]:
+def axes_of(results: Sequence[Result]) -> dict[str, Axis]:
     """The axes of a sweep by key: its settings, the seed, and the job, which is all settings at once."""
     columns = dict(enumerate(seed_groups(results)))
     first = {number: job for job, number in reversed(columns.items())}
@@ -117,30 +117,29 @@ def axes_of(results: Sequence[dict[str, Any]]) -> dict[str, Axis]:
     return found
 
 
-def _sheet_cells(results: Sequence[dict[str, Any]], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], SheetCell]]:
+def _sheet_cells(results: Sequence[Result], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], SheetCell]]:
     """Each picture with its number on each axis; a picture that should be there and is not has the reason, or none."""
     values = values_of(results)
     numbers = seed_groups(results)
-    seeds_of = [{row["seed"] for row in result["pictures"]} for result in results]
+    seeds_of = [{row.seed for row in result.pictures} for result in results]
     for job, result in enumerate(results):
-        overrides, rows = result.get("overrides", {}), {row["seed"]: row for row in result["pictures"]}
+        rows = {row.seed: row for row in result.pictures}
         others = set().union(*(seeds_of[n] for n in range(len(results)) if numbers[n] == numbers[job] and n != job))
         for n, seed in enumerate(values["seed"]):
             if seed in others:
                 continue
             fixed = {"job": numbers[job], "seed": n}
-            where = tuple(fixed[k] if k in fixed else values[k].index(overrides.get(k)) for k in keys)
-            yield where, _sheet_cell(result, rows.get(seed, {}), seed)
+            where = tuple(fixed[k] if k in fixed else values[k].index(result.overrides.get(k)) for k in keys)
+            yield where, _sheet_cell(result, rows.get(seed), seed)
 
 
-def _sheet_cell(result: Mapping[str, Any], row: Mapping[str, Any], seed: int) -> SheetCell:
-    folder, config = Path(result["folder"]), result.get("config") or {"prompt": result.get("prompt")}
+def _sheet_cell(result: Result, row: PictureResult | None, seed: int) -> SheetCell:
+    config = result.config or {"prompt": result.prompt}
     drawn = json.dumps([seed, *(config.get(key) for key in DRAWN)], sort_keys=True, default=str)
-    if row.get("file") and not row.get("error"):
-        plain = folder / row["baseline"] if row.get("baseline") else None
-        return SheetCell(folder / row["file"], plain, drawn)
-    reason = row.get("error") or (result.get("status") == "failed" and (result.get("error") or "failed"))
-    return SheetCell(str(reason) if reason else None, None, drawn)
+    if row and row.shown:
+        return SheetCell(result.folder / row.shown, result.folder / row.baseline if row.baseline else None, drawn)
+    reason = (row and row.error) or (result.status == "failed" and (result.error or "failed"))
+    return SheetCell(reason or None, None, drawn)
 
 
 def _pages(

@@ -21,6 +21,7 @@ from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.job import Job, fail, load_finished, reason_of
+from embedlab.sweep.result import Result
 from embedlab.sweep.run import Log, Outcome, Quiet, Watch, plan, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import Silent
@@ -154,7 +155,7 @@ class _Sender(Quiet):
     def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         self.send(("batch", pictures, rows, seconds, outside))
 
-    def finished(self, job: Job, result: dict[str, Any]) -> None:
+    def finished(self, job: Job, result: Result) -> None:
         self.send(("job", job.number, result))
 
     def failed(self, job: Job, reason: str) -> None:
@@ -167,7 +168,7 @@ class _Sender(Quiet):
 class _Unlogged(Log):
     """A worker's: trackers are told by the process that was started, which reads the same files."""
 
-    def put(self, job: Job, result: dict[str, Any]) -> None:
+    def put(self, job: Job, result: Result) -> None:
         """Nothing."""
 
 
@@ -282,13 +283,13 @@ class Progress:
             raise EmbedlabError(refused)
         self._give_up([job for job in chunk.jobs if job.number not in self.log.outcome.results], refused)
 
-    def _keep(self, number: int, result: dict[str, Any]) -> None:
+    def _keep(self, number: int, result: Result) -> None:
         if ("job", number) in self._known:
             return
         self._known.add(("job", number))
         self.log.outcome.results[number] = result
         self.watch.finished(self.jobs[number], result)
-        if any("file" in row for row in result["pictures"]):
+        if result.has_pictures:
             self.log.put(self.jobs[number], result)
 
     def _fail(self, number: int, reason: str) -> None:

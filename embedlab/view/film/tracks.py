@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, short_names, values_of
+from embedlab.sweep.result import Result
 from embedlab.view.contact_sheet import axes_of, results_of
 
 MOST = 24  # pictures in a frame
@@ -24,11 +25,11 @@ class Track:
     label: str
     seed: int
     files: dict[float, Path]
-    configs: dict[float, dict[str, Any]]
+    configs: dict[float, Mapping[str, Any]]
     start: Any = None  # what the first result records of its start picture
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Mapping[str, Any]:
         """The config of its first picture."""
         return next(iter(self.configs.values()))
 
@@ -62,7 +63,7 @@ def read_tracks(folder: Path, along: str | None = None, seed: int | str | None =
     return tracks_along(results, axis_along(results, along), seed)
 
 
-def axis_along(results: Sequence[dict[str, Any]], name: str | None = None) -> str:
+def axis_along(results: Sequence[Result], name: str | None = None) -> str:
     """The key of the axis that a film runs along: the one named, or the only one of numbers."""
     values = {key: v for key, v in values_of(results).items() if key != "seed"}
     if name is not None:
@@ -83,7 +84,7 @@ def are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
 
 
-def tracks_along(results: Sequence[dict[str, Any]], key: str, seed: int | str | None = None) -> Tracks:
+def tracks_along(results: Sequence[Result], key: str, seed: int | str | None = None) -> Tracks:
     """The pictures of a sweep along an axis, for one seed (its first) or "all", and each combination of the others."""
     values = values_of(results)
     seeds: list[Any] = values["seed"] if seed == "all" else [values["seed"][0] if seed is None else seed]
@@ -93,14 +94,13 @@ def tracks_along(results: Sequence[dict[str, Any]], key: str, seed: int | str | 
     names = short_names(values)
     found: dict[str, Track] = {}
     for result in results:
-        overrides = result.get("overrides", {})
-        combination = [f"{names[other]} {format_value(overrides.get(other))}" for other in others]
-        rows = {row["seed"]: row for row in result["pictures"] if row.get("file") and not row.get("error")}
-        for one in (one for one in seeds if one in rows):
+        combination = [f"{names[other]} {format_value(result.overrides.get(other))}" for other in others]
+        files = {row.seed: result.folder / row.shown for row in result.pictures if row.shown}
+        for one in (one for one in seeds if one in files):
             label = ", ".join([*combination, f"seed {one}"])
-            track = found.setdefault(label, Track(label, one, {}, {}, result.get("start")))
-            track.files[float(overrides[key])] = Path(result["folder"]) / rows[one]["file"]
-            track.configs[float(overrides[key])] = result.get("config") or {}
+            track = found.setdefault(label, Track(label, one, {}, {}, result.start))
+            track.files[float(result.overrides[key])] = files[one]
+            track.configs[float(result.overrides[key])] = result.config or {}
     if not found:
         raise ConfigError(f"no picture of seed {listed(seeds)} is there.")
     if len(found) > MOST:
@@ -113,9 +113,9 @@ def tracks_along(results: Sequence[dict[str, Any]], key: str, seed: int | str | 
     return replace(tracks, left_out=tuple(sorted({float(value) for value in values[key]} - set(tracks.values))))
 
 
-def with_setting(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def with_setting(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A config with another value of one setting."""
-    changed = copy.deepcopy(config)
+    changed = copy.deepcopy(dict(config))
     part: Any = changed
     *outer, last = key.lstrip("+").split(".")
     for name in outer:
