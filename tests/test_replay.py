@@ -430,7 +430,7 @@ def classes() -> list[type]:
 
 def test_values_are_ours_and_what_does_something_when_made_is_not():
     mine = {kind.__name__ for kind in classes() if ours(kind)}
-    assert {"Apart", "Cell", "Replace", "Several", "Ramp", "Wandb", "Start", "Metrics"} <= mine
+    assert {"ScoreGap", "Cell", "Replace", "Several", "Ramp", "Wandb", "Start", "Metrics"} <= mine
     assert not {"Ray", "Slurm", "Crew", "Collect", "Parser", "Store", "Display", "Log"} & mine
     for name in mine & set(embedlab.__all__):
         kind = getattr(embedlab, name)
@@ -443,7 +443,7 @@ CONFIGS = [path for path in sorted(Path(conf_dir()).rglob("*.yaml")) if not {"pr
 
 def test_every_target_of_the_shipped_configs_passes():
     named = [name for path in CONFIGS for name in re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8"))]
-    assert "embedlab.sweep.results.Apart" in named
+    assert "embedlab.sweep.results.ScoreGap" in named
     for name in set(named) - {"embedlab.sweep.results.Collect"}:  # Hydra's callback, which no picture names
         assert ours(resolve_name(name)), name
 

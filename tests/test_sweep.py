@@ -311,7 +311,7 @@ def test_what_cannot_be_a_sweep_is_refused_and_leaves_nothing(embedlab, drawn, w
 
 @pytest.mark.parametrize(
     "objective",
-    ["closest/skunk", "{_target_: embedlab.sweep.results.Apart, first: change/ssim, second: closest/skunk}"],
+    ["closest/skunk", "{_target_: embedlab.sweep.results.ScoreGap, first: change/ssim, second: closest/skunk}"],
 )
 def test_a_search_for_a_score_that_is_not_there_is_refused_before_anything_is_drawn(embedlab, drawn, objective):
     words = ["-m", "guidance.scale=2,3", "hydra.sweep.dir=out"]

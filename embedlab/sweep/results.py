@@ -29,11 +29,11 @@ AS_WRITTEN = "as written"  # the label of a cell without operators
 
 
 @dataclass(frozen=True)
-class Apart:
+class ScoreGap:
     """How far two scores of a job are apart, for a search of where they meet: 0 where it is as much one as the other.
 
-    >>> Apart("clip_score/puppy", "clip_score/skunk")({"scores": {"clip_score/puppy": 20.0, "clip_score/skunk": 35.0}})
-    15.0
+    >>> ScoreGap("change/ssim", "change/cosine")({"scores": {"change/ssim": 0.5, "change/cosine": 0.75}})
+    0.25
     """
 
     first: str

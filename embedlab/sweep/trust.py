@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embedlab.models import Source
 
 TARGET = "_target_"
-OLD = {"embedlab.sweep.Apart": "embedlab.sweep.results.Apart"}  # 0.1's name of what is no public name
+OLD = {"embedlab.sweep.Apart": "embedlab.sweep.results.ScoreGap"}  # 0.1's name of what is no public name
 
 
 def ours(found: Any) -> bool:

@@ -69,7 +69,7 @@ SETTINGS = [
     *refused("paths", "embedlab", *(("start=picture", f"start.picture={path}", "start.strength=0.5") for path in ("/nowhere.png", "''", "null", "1", "[a]", "/dev/null", "/dev/zero", "~nosuchuser/a.png", ".", "sweep/sweep.json", "a\udc80b", "true"))),
     *refused("paths", "embedlab", ("start=picture", "start.picture=sweep/sheet.png"), ("start=picture", "start.picture=sweep/sheet.png", "start.strength=0.5", "start.step=1")),
     *works("paths", ("start=picture", "start.picture=sweep/sheet.png", "start.strength=0.5"), "store=shared", "hydra.run.dir=a b", "hydra.run.dir='é'"),
-    *refused("objectives", "objective", *(("-m", "seeds=[0],[1]", f"objective={text}") for text in ("nope", "1", "[a]", "{a:1}", "{_target_:embedlab.sweep.results.Apart,first:a,second:b}", "{_target_:os.getcwd}"))),
+    *refused("objectives", "objective", *(("-m", "seeds=[0],[1]", f"objective={text}") for text in ("nope", "1", "[a]", "{a:1}", "{_target_:embedlab.sweep.results.ScoreGap,first:a,second:b}", "{_target_:os.getcwd}"))),
     *refused("exports", "export", "export=1", "export=maybe", "export=[true]", "export=null"),
     *refused("exports", "explain", "explain=1", "explain=maybe", "explain=null", ("-m", "explain", "seeds=[0],[1]")),
     *refused("exports", "group", "group=[a]", "group={a:1}", "group=true"),
