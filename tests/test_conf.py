@@ -9,10 +9,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, Source
+from embedlab import Cell, Guidance, Metrics, Replace, Sampler, Source, Start
 from embedlab.cli import settings
+from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError
-from embedlab.sweep.config import PARTS, cell_of, complete, conf_dir, lacking, part_of
+from embedlab.sweep.config import cell_of, complete, conf_dir, lacking, part_of
+from embedlab.sweep.job import Job
+from embedlab.sweep.roles import PARTS, ROLES, UNNAMED
+from embedlab.tracker import Disk
 from embedlab.validate import validate
 
 CONF = Path(conf_dir())
@@ -179,6 +183,46 @@ def test_every_setting_says_what_it_is():
 def test_every_folder_of_choices_is_one_of_the_house():
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert folders == {*PARTS, "experiment", "hydra", "pretrain"}
+
+
+def test_every_field_of_a_cell_has_its_role():
+    assert {name for name, role in ROLES.items() if role.draws} == {f.name for f in dataclasses.fields(Cell)} | {
+        "model"
+    }
+    assert set(ROLES) == set(composed()) - {"hydra", "experiment"}
+
+
+def test_the_name_of_a_job_leaves_out_what_the_table_says():
+    job = OmegaConf.to_container(composed().hydra.job)
+    assert sorted(job["config"]["override_dirname"]["exclude_keys"]) == sorted(UNNAMED)
+
+
+CHANGED = {
+    **{"prompt": "the puppy", "operators": [Replace("puppy", "owl")], "encoder": Encoder(skip=1), "size": 64},
+    **{"guidance": Guidance(2), "sampler": Sampler("lms"), "start": Start("puppy.png", strength=0.5)},
+    **{"seeds": (0,), "metrics": Metrics(words=["owl"]), "export": True},
+    **{"at_once": 1, "tracker": Disk(), "group": "g"},
+}
+
+
+@pytest.mark.parametrize("name", ["model", *CHANGED])
+def test_the_table_of_roles_is_what_the_keys_of_a_job_depend_on(name, folders):
+    source, cell = Source(str(folders["sd1"])), Cell("a puppy", [Replace("puppy", "cat")])
+    job = Job(source, cell, (0, 1), None)
+    if name == "model":
+        other = dataclasses.replace(job, source=dataclasses.replace(source, dtype="bfloat16"))
+    elif name in {field.name for field in dataclasses.fields(Cell)}:
+        other = dataclasses.replace(job, cell=dataclasses.replace(cell, **{name: CHANGED[name]}))
+    else:
+        other = dataclasses.replace(job, **{name: CHANGED[name]})
+    unedited, edited = (one != two for one, two in zip(job.pictures[0], other.pictures[0], strict=True))
+    assert (unedited, edited) == (ROLES[name].draws == "all", ROLES[name].draws != "")
+    assert (job.key != other.key) == ROLES[name].identifies
+
+
+def test_what_is_no_setting_of_a_job_identifies_nothing():
+    assert {name for name in ROLES if name not in {"model", *CHANGED}} == {"store", "objective", "explain"}
+    assert not any(ROLES[name].identifies or ROLES[name].draws for name in ("store", "objective", "explain"))
 
 
 EDITED = {

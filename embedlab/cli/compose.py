@@ -19,12 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from embedlab.clean import redact
 from embedlab.cli.messages import typed_command, unknown_key
 from embedlab.errors import ConfigError
-from embedlab.sweep.config import SETTINGS, Maker, cell_of, complete, lacking
+from embedlab.sweep.config import Maker, cell_of, complete, lacking
+from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
 
 if TYPE_CHECKING:
     from embedlab.sweep.job import Job
-
-UNSAID = ("hydra.", "tracker", "group", "store", "at_once", "objective")  # what makes no other picture
 
 
 class Composer:
@@ -101,7 +100,7 @@ def job_in_sweep(
         name=whole.hydra.job.override_dirname,
         group=Path(whole.hydra.sweep.dir).name,
         number=number,
-        overrides={o.key_or_group: o.value() for o in parsed if not o.key_or_group.startswith(UNSAID)},
+        overrides={o.key_or_group: o.value() for o in parsed if not o.key_or_group.startswith(OF_NO_RESULT)},
         command=command_of(overrides),
     )
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from embedlab import readers
 from embedlab.cell import fingerprint
 from embedlab.clean import check_name, one_line, redact
-from embedlab.cli.compose import UNSAID, Composer, composed_once, job_in_sweep, set_hydra_node
+from embedlab.cli.compose import Composer, composed_once, job_in_sweep, set_hydra_node
 from embedlab.cli.messages import user_message
 from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of
 from embedlab.cli.resume import plan_jobs, quoted
@@ -34,6 +34,7 @@ from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepare_folder, validate_job
 from embedlab.sweep.result import Result
 from embedlab.sweep.results import labels
+from embedlab.sweep.roles import OF_NO_RESULT
 from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import make_ready
@@ -174,7 +175,7 @@ def jobs_of(
     before = hydra_config.cfg
     try:
         for number, overrides in enumerate(job_overrides, first):
-            name = ",".join(line for line in overrides if line not in common and not line.startswith(UNSAID))
+            name = ",".join(line for line in overrides if line not in common and not line.startswith(OF_NO_RESULT))
             names[number] = f"job {number}" + (f" ({name})" if name else "")
             try:
                 config, whole = composer(master, overrides)
@@ -230,7 +231,7 @@ def check_distinct(
     same: dict[str, tuple[dict[str, Any], Sequence[str]]], job: Job, lines: Sequence[str], searching: bool
 ) -> None:
     """Refuse a job with the settings of another: two axes that set the same thing, or one too long."""
-    settings = {key: value for key, value in job.config.items() if not key.startswith(UNSAID)}
+    settings = {key: value for key, value in job.config.items() if not key.startswith(OF_NO_RESULT)}
     # secrets are blanked in the settings, not in the cell
     key = json.dumps([settings, fingerprint(job.cell)], sort_keys=True, default=str)
     other, given = same.setdefault(key, (job.overrides, lines))

@@ -27,7 +27,8 @@ from embedlab.cli.session import Session, rollback
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import redact_files
-from embedlab.sweep.config import SETTINGS, complete, conf_dir
+from embedlab.sweep.config import complete, conf_dir
+from embedlab.sweep.roles import SETTINGS
 
 if TYPE_CHECKING:
     from embedlab.sweep.result import Result

@@ -21,7 +21,8 @@ from embedlab.clean import one_line
 from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options
 from embedlab.cli.signals import Stopped, listening
 from embedlab.errors import EmbedlabError, listed
-from embedlab.sweep.config import HERE, PARTS, SETTINGS
+from embedlab.sweep.config import HERE
+from embedlab.sweep.roles import PARTS, SETTINGS
 
 UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.EEXIST, errno.ENAMETOOLONG),

@@ -12,15 +12,13 @@ from pathlib import Path
 
 from embedlab import readers
 from embedlab.clean import redact
-from embedlab.cli.compose import UNSAID
 from embedlab.errors import ConfigError, listed
 from embedlab.files import redact_files, remove_temporaries
 from embedlab.sweep.job import Job
+from embedlab.sweep.roles import RESUMING
 from embedlab.sweep.store import versions
 from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan, write_plan
 from embedlab.sweep.trust import check_command
-
-AFTERWARDS = (*UNSAID, "hydra/launcher")  # what may be given when a sweep is resumed
 
 
 def plan_jobs(folder: Path, jobs: Sequence[Job]) -> None:
@@ -58,7 +56,7 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
         )
     trust = [word.removeprefix("trust=") for word in more if word.startswith("trust=")]
     more = [word for word in more if not word.startswith("trust=")]
-    if other := [word for word in more if word.startswith("hydra.sweep") or not word.startswith(AFTERWARDS)]:
+    if other := [word for word in more if word.startswith("hydra.sweep") or not word.startswith(RESUMING)]:
         raise ConfigError(
             f"resume={path} goes on with the plan it had; leave out {listed(other)}, or start a new sweep."
         )

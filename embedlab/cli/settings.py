@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from embedlab.errors import listed
-from embedlab.sweep.config import PARTS, conf_dir
+from embedlab.sweep.config import conf_dir
+from embedlab.sweep.roles import PARTS
 
 LONG = 400  # signs of a command line that is still told whole
 

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 import embedlab
 from embedlab.cli import settings
 from embedlab.errors import ConfigError, listed
-from embedlab.sweep.config import PARTS
+from embedlab.sweep.roles import PARTS
 
 # the commands: the module that has each, and what it does
 COMMANDS = {

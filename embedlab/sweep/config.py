@@ -18,9 +18,7 @@ from embedlab.errors import ConfigError, contained, listed
 if TYPE_CHECKING:
     from embedlab.cell import Cell
 
-PARTS = ("model", "operators", "encoder", "guidance", "sampler", "start", "metrics", "tracker")
 HERE = Path(__file__).resolve().parent.parent
-SETTINGS = (*PARTS, "prompt", "seeds", "size", "at_once", "store", "objective", "export", "explain", "group")
 
 
 def conf_dir() -> str:

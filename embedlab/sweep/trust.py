@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import embedlab
 from embedlab.errors import ConfigError, EmbedlabError, public_name
-from embedlab.sweep.config import SETTINGS, cell_of, conf_dir, part_of
+from embedlab.sweep.config import cell_of, conf_dir, part_of
+from embedlab.sweep.roles import OF_EDITED, ROLES, SETTINGS
 
 if TYPE_CHECKING:
     from embedlab.cell import Cell
@@ -61,17 +62,17 @@ def checked(config: Any, trust: Sequence[str] = ()) -> DictConfig:
             _clean(config[key], trust, str(key))
     except RecursionError:
         raise ConfigError("its config is nested too deeply.") from None
-    for key in ("prompt", "operators", "encoder", "guidance", "sampler", "start", "model"):
+    clean = {"size": None, **clean}
+    for key in OF_EDITED:
         if key not in clean:
             raise ConfigError(f"its config has no {key}.")
-    for key in ("encoder", "guidance", "sampler", "start", "model"):
-        if not isinstance(clean[key], Mapping) or TARGET not in clean[key]:
+        if ROLES[key].part == "one" and not (isinstance(clean[key], Mapping) and TARGET in clean[key]):
             raise ConfigError(f"{key} of its config does not say what it is: it has no {TARGET}.")
     if clean["model"].get("allow_pickle") not in (None, False):
         raise ConfigError("its model.allow_pickle is set; a pickle is read only where you ask for it yourself.")
     if not isinstance(clean["operators"], Mapping) and clean["operators"]:
         raise ConfigError("operators of its config is no mapping.")
-    return OmegaConf.create({"size": None, **clean})
+    return OmegaConf.create(clean)
 
 
 def _clean(value: Any, trust: Sequence[str], where: str) -> Any:

@@ -12,9 +12,9 @@ from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, seed_groups, short_names, values_of
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect, labels
+from embedlab.sweep.roles import OF_UNEDITED
 
 WIDE, TALL = 16, 24  # columns and rows of a page
-DRAWN = ("model", "prompt", "encoder", "guidance", "sampler", "start", "size")  # what an unedited picture depends on
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _sheet_cells(results: Sequence[Result], keys: Sequence[str]) -> Iterator[tup
 
 def _sheet_cell(result: Result, row: PictureResult | None, seed: int) -> SheetCell:
     config = result.config or {"prompt": result.prompt}
-    drawn = json.dumps([seed, *(config.get(key) for key in DRAWN)], sort_keys=True, default=str)
+    drawn = json.dumps([seed, *(config.get(key) for key in OF_UNEDITED)], sort_keys=True, default=str)
     if row and row.shown:
         return SheetCell(result.folder / row.shown, result.folder / row.baseline if row.baseline else None, drawn)
     reason = (row and row.error) or (result.status == "failed" and (result.error or "failed"))

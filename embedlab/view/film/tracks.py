@@ -12,10 +12,10 @@ from typing import Any
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, short_names, values_of
 from embedlab.sweep.result import Result
+from embedlab.sweep.roles import OF_EDITED
 from embedlab.view.contact_sheet import axes_of, results_of
 
 MOST = 24  # pictures in a frame
-PARTS = ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "size")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def check_alone(tracks: Tracks) -> None:
     for track in tracks.tracks:
         for value, config in track.configs.items():
             expected = with_setting(track.config, tracks.key, value)
-            if changed := [part for part in PARTS if expected.get(part) != config.get(part)]:
+            if changed := [part for part in OF_EDITED if expected.get(part) != config.get(part)]:
                 raise ConfigError(
                     f"{tracks.key}={value:g} changes {listed(changed)} elsewhere, too; no picture between is known."
                 )
