@@ -80,16 +80,6 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         raise ConfigError(f"'{path}' cannot be read: {error.strerror}.") from None
 
 
-def read_json(path: Path) -> Any:
-    """The value in a file of JSON; half of a pair of code units, which is no text, is shown as such."""
-    try:
-        return parsed(read_bytes(path).decode("utf-8"), repair=True)
-    except UnicodeDecodeError:
-        raise ConfigError(f"'{path}' cannot be read: it is no text in UTF-8.") from None
-    except JSONError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error}.") from None
-
-
 class NoPictureError(PictureError):
     """A file that is no picture of the formats that are read."""
 
