@@ -25,6 +25,7 @@ class Role:
 
 
 ROLES = {
+    "prompt": Role("all", True),
     "model": Role("all", True, part="one", unnamed=("model", "model.device", "model.dtype", "model.scorer")),
     "operators": Role("edited", True, part="slots"),
     "encoder": Role("all", True, part="one"),
@@ -33,7 +34,6 @@ ROLES = {
     "start": Role("all", True, part="one"),
     "metrics": Role("", True, part="one"),
     "tracker": Role(resumes=True, part="one", unnamed=("tracker", "tracker.mode")),
-    "prompt": Role("all", True),
     "seeds": Role("", True, unnamed=("seeds",)),  # each picture is of one seed
     "size": Role("all", True),
     "at_once": Role(resumes=True, unnamed=("at_once",)),
