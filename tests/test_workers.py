@@ -164,7 +164,6 @@ def test_an_operator_that_workers_have_not_is_told(jobs, carried):
 
 def test_weights_that_cannot_be_read_end_it_as_they_do_here(jobs, carried, monkeypatch):
     from embedlab import models
-    from embedlab.errors import ModelError
 
     def broken(source):
         raise ModelError("its unet is cut short")
