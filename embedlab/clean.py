@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -25,6 +26,7 @@ NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTI
 LEAST = 8  # letters; a shorter value would be found in words
 LONG = 32  # letters of a value without spaces, from which on its first half is a secret, too
 BLANK = "***"
+QUOTES = ("\\", "'", '"')
 JOINERS = "\u200c\u200d"  # of letters in Persian or Hindi, and of emoji
 
 
@@ -88,7 +90,8 @@ def pattern(values: tuple[str, ...]) -> re.Pattern[str] | None:
 
 
 def _forms(value: str) -> str:
-    parts = [_part(part) for part in re.findall(r"""[ \t\r\n]+|[\\'"]+|[^ \t\r\n\\'"]""", value)]
+    found = re.findall(r"""[ \t\r\n+]*[ \t\r\n][ \t\r\n+]*|[\\'"]+|[^ \t\r\n\\'"]""", value)
+    parts = [_part(part, before[-1] in QUOTES) for before, part in pairwise(["x", *found])]
     if len(value) >= LONG and re.fullmatch(r"[\w.+/=:~@-]+", value) and not value.startswith("/"):
         size = max(8, len(parts) // 40)
         begin, rest = parts[: len(parts) // 2], parts[len(parts) // 2 :]
@@ -101,25 +104,32 @@ def _forms(value: str) -> str:
     return f"{whole}|{re.escape(base64.b64encode(value.encode(errors='surrogateescape')).decode().rstrip('='))}"
 
 
-def _part(text: str) -> str:
-    """A sign, or a run of spaces or of quotes, in every form."""
+def _part(text: str, after_quotes: bool = False) -> str:
+    """A sign, or a run of spaces or of quotes, in every form.
+
+    No text can be read in two ways: what fails after n signs would be tried again in 2^n. So no form stands twice, and
+    backslashes after a run of quotes are the run's.
+    """
     if text.isascii() and text.isalnum():
         return text
-    if text[0] in " \t\r\n":
-        return r"(?:\\*\s|\\+[nrt]|\+|%20|%0[ADad]|%09|&#(?:10|13|9|32|xa|xA);)+"
-    if text[0] in "\\'\"":
+    if set(text) & set(" \t\r\n"):  # with the plus signs in it, as a space of a form may be one
+        return r"(?:\\*[\s+]|\\+[nrt]|%20|%2[bB]|%0[ADad]|%09|&#(?:10|13|9|32|43|xa|xA|x2[bB]);)+"
+    if text[0] in QUOTES:
         named = r"%27|%22|%5[cC]|&#0?39;|&#x27;|&#34;|&apos;|&quot;"
-        return rf"(?:[\\'\"]|(?<=\\)\n\s*|{named}|\\*u00(?:22|27|5[cC])|\\*x(?:22|27|5[cC]))+"
+        return rf"(?:[\\'\"]|(?<=\\)\n\s*|{named}|u00(?:22|27|5[cC])|x(?:22|27|5[cC]))+"
     code = ord(text)
-    other = [re.escape(quote(text, safe="", errors="replace")), f"&#{code};", f"&#[xX]0*{code:x};"]
-    other += [re.escape(html.escape(text)), rf"\\+U{code:08x}"]
-    escaped = json.dumps(text)[1:-1]
-    other.append(re.sub(r"\\+u", lambda _: r"\\+u", escaped) if escaped.startswith("\\u") else rf"\\+u{code:04x}")
+    plain, any_, some = re.escape(text), "" if after_quotes else r"\\*", "" if after_quotes else r"\\+"
+    forms = [re.escape(quote(text, safe="", errors="replace")), f"&#{code};", f"&#[xX]0*{code:x};"]
+    forms += [re.escape(html.escape(text)), rf"{some}U{code:08x}"]
+    units = json.dumps(text)[1:-1].split("\\")[1:]  # two above U+FFFF
+    forms.append(some + r"\\+".join(units) if units else rf"{some}u{code:04x}")
     if text.isspace():
-        other += [r"\s", r"\\+_"]  # a space that does not break is \_ in YAML
+        plain = r"\s"
+        forms.append(rf"{some}_")  # a space that does not break is \_ in YAML
     if code < 256:
-        other.append(rf"\\+x{code:02x}")
-    return rf"(?:\\*{re.escape(text)}|(?i:{'|'.join(dict.fromkeys(other))}))(?:\\\n\s*)?"  # YAML folds after an escape
+        forms.append(rf"{some}x{code:02x}")
+    others = "|".join(form for form in dict.fromkeys(forms) if form != re.escape(text))
+    return rf"(?:{any_}{plain}|(?i:{others}))(?:\\\n\s*)?"  # YAML folds after an escape
 
 
 def printable(text: str) -> str:

@@ -71,6 +71,17 @@ def test_a_secret_is_found_in_every_form(secret):
         assert redact({core: [core]}) == {"***": ["***"]}
 
 
+@given(st.text(st.sampled_from("aé𐀀\u00a0/%&+ '\"\\\n"), min_size=20, max_size=40).map(str.strip))
+def test_what_is_nearly_a_secret_is_left_alone_and_takes_no_longer(begin):
+    core = re.sub(r"""^[\s\\'"]+|[\s\\'"]+$""", "", begin)
+    if len(core) < 8:
+        return
+    with patch.dict(os.environ, {"A_TOKEN": core + "z"}):
+        for name, form in forms(core).items():
+            text = form.decode()
+            assert redact(text + "y") == text + "y", (name, text)
+
+
 @given(ANYTHING)
 def test_json_comes_back_as_it_was(value):
     assert parsed(json.dumps(value)) == value
