@@ -364,7 +364,7 @@ class Plain:
 
 
 def test_own_operators_are_known_by_settings_and_code(source, tmp_path, monkeypatch):
-    from embedlab.sweep import store as module
+    from embedlab.sweep import identity as module
 
     def key(*operators):
         return Job(source, Cell(PROMPT, operators, sampler=FAST), (0,), tmp_path).pictures[0][1]

@@ -13,8 +13,9 @@ from embedlab.cli.commands.sheet import main as sheet
 from embedlab.errors import ConfigError
 from embedlab.sweep.axes import axes
 from embedlab.sweep.result import Result, read_result, write_result
-from embedlab.sweep.results import collect, records, unread
+from embedlab.sweep.results import collect, unread
 from embedlab.sweep.sweep_plan import PlannedJob, SweepPlan, read_plan, write_plan
+from embedlab.sweep.tables import records
 from embedlab.view.gallery.content import read
 from embedlab.view.replay import replay
 

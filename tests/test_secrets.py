@@ -12,7 +12,8 @@ from embedlab import Cell, Interpolate, models
 from embedlab.clean import BLANK
 from embedlab.explanation import explain
 from embedlab.prompt import tokenize
-from embedlab.sweep.results import write_tables
+from embedlab.sweep.result import PictureResult
+from embedlab.sweep.tables import Row, write_tables
 
 SECRET = "abcdefgh12345"
 
@@ -23,7 +24,10 @@ def secret(monkeypatch):
 
 
 def test_tables_hold_no_secret_in_names_of_columns_nor_in_cells(tmp_path):
-    write_tables(tmp_path, [{"prompt": f"a {SECRET}", f"clip_score/{SECRET}": 2.5, "closest": SECRET}])
+    write_tables(
+        tmp_path,
+        [Row(0, "", f"a {SECRET}", {}, PictureResult(0, {f"clip_score/{SECRET}": 2.5, "closest": SECRET}), {})],
+    )
     assert (tmp_path / "results.csv").read_text().split() == ["prompt,clip_score/***,closest", "a", "***,2.5,***"]
     table = pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist()
     assert table == [{"prompt": "a ***", "clip_score/***": 2.5, "closest": "***"}]

@@ -20,9 +20,10 @@ import pytest
 from embedlab import images, models
 from embedlab.cli import objective, progress, resume
 from embedlab.errors import ModelError
-from embedlab.sweep import results as sweep
 from embedlab.sweep import run as batch
-from embedlab.sweep.result import Result
+from embedlab.sweep import tables
+from embedlab.sweep.result import PictureResult, Result
+from embedlab.sweep.results import collect
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
 
@@ -498,18 +499,18 @@ def test_a_tracker_that_is_named_later_is_told_of_what_was_made_before(embedlab,
 
 def test_a_curve_is_a_mean_over_seeds_and_over_nothing_else():
     rows = [
-        {"weight": w, "toward": t, "seed": s, "change/ssim": 1 - w + s / 10 + off, "status": "done"}
+        tables.Row(0, "", "", {"weight": w, "toward": t}, PictureResult(s, {"change/ssim": 1 - w + s / 10 + off}), {})
         for w in (1, 0, 0.5)
         for t, off in (("cat", 0), ("skunk", 5))
         for s in (0, 1)
     ]
-    alone = [row for row in rows if row["toward"] == "cat"]
-    ((axis, score, at, lines),) = sweep.curves(alone, {"weight": [1, 0, 0.5], "seed": [0, 1]})
+    alone = [row for row in rows if row.axes["toward"] == "cat"]
+    ((axis, score, at, lines),) = tables.curves(alone, {"weight": [1, 0, 0.5], "seed": [0, 1]})
     assert (axis, score, at) == ("weight", "change/ssim", [0, 0.5, 1])
     assert lines["mean"] == pytest.approx([1.05, 0.55, 0.05])
     assert lines["lowest"] == pytest.approx([1, 0.5, 0])
     varied = {"weight": [1, 0, 0.5], "toward": ["cat", "skunk"], "seed": [0, 1]}
-    ((_, _, at, lines),) = sweep.curves(rows[:-2], varied)
+    ((_, _, at, lines),) = tables.curves(rows[:-2], varied)
     assert list(lines) == ["toward cat", "toward skunk"]
     assert lines["toward cat"] == pytest.approx([1.05, 0.55, 0.05])
     assert lines["toward skunk"][0] == pytest.approx(6.05)
@@ -525,7 +526,7 @@ def test_what_a_sweep_tells_of_its_jobs(embedlab):
     subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
     code, out, _ = embedlab(*EMOJI, *AXES, subdir, "hydra.sweep.dir=out", "tracker=wandb", plain=True)
     assert code == 0, out
-    jobs = sweep.collect(Path("out"))
+    jobs = collect(Path("out"))
     assert [job.job for job in jobs] == [0, 1, 2, 3]
     names = ["puppy → 1 skunk", "puppy → 0.5 skunk", "puppy → 1 cat", "puppy → 0.5 cat"]
     assert [name for line in out.splitlines() for name in names if line.strip().startswith(name)] == names
@@ -682,33 +683,33 @@ def test_two_jobs_in_one_folder(embedlab, tmp_path):
 
 
 def test_a_search_is_told_scores_and_what_failed():
-    done = {"status": "done", "scores": {"clip_score/skunk": 31.0}}
+    done = Result("done", scores={"clip_score/skunk": 31.0})
     assert objective.objective_value("clip_score/skunk", done) == 31
     assert objective.objective_value(lambda result: 2.0, done) == 2
-    failed = objective.job_return("clip_score/skunk", {"status": "failed", "error": "no disk"}, [])
+    failed = objective.job_return("clip_score/skunk", Result("failed", error="no disk"), [])
     with pytest.raises(ValueError, match="no disk"):
         failed.return_value  # noqa: B018
-    assert objective.job_return(None, {"status": "failed", "error": "no disk"}, []).return_value is None
+    assert objective.job_return(None, Result("failed", error="no disk"), []).return_value is None
 
 
 def test_a_long_table_shows_its_ends():
-    made = [{"label": f"job {n}", "name": "", "scores": {"change/ssim": n / 300}} for n in range(300)]
-    lines = sweep.table(made).splitlines()
+    made = [Result("done", label=f"job {n}", scores={"change/ssim": n / 300}) for n in range(300)]
+    lines = tables.table(made).splitlines()
     assert len(lines) == 63
     assert lines[31].startswith("job 29 ")
     assert lines[32] == "… 240 more in results.csv …"
     assert lines[33].startswith("job 270 ")
-    assert len(sweep.table(made[:60]).splitlines()) == 62
+    assert len(tables.table(made[:60]).splitlines()) == 62
 
 
 def test_similarities_are_called_so_and_only_where_something_was_edited():
     scores = {"clip_score/prompt": 75.0, "change/cosine": 1.0, "change/ssim": 0.5, "change/pixels": 0.25}
-    over, heads, line = sweep.table([{"label": "puppy → cat", "name": "", "scores": scores}]).splitlines()
+    over, heads, line = tables.table([Result("done", label="puppy → cat", scores=scores)]).splitlines()
     assert over.split("  ")[-2:] == ["similarity to unedited", "distance from unedited"]
     assert heads.split() == ["CLIP", "prompt", "CLIP", "SSIM", "pixels"]
     assert [heads.index(name) < over.index("distance") for name in ("SSIM", "pixels")] == [True, False]
     assert line.split() == ["puppy", "→", "cat", "75.0", "1.000", "0.500", "0.250"]
-    plain = sweep.table([{"label": "as written", "name": "", "scores": scores}]).splitlines()
+    plain = tables.table([Result("done", label="as written", scores=scores)]).splitlines()
     assert [row.split() for row in plain] == [["CLIP", "prompt"], ["as", "written", "75.0"]]
 
 

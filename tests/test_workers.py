@@ -14,7 +14,7 @@ import torch
 
 from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Source, Store, run_jobs
 from embedlab.errors import ModelError
-from embedlab.sweep import store
+from embedlab.sweep import identity
 from embedlab.sweep.run import Log, Outcome, Quiet, plan
 from embedlab.tracker import Disk
 from embedlab.workers import chunks, ray, slurm
@@ -283,8 +283,8 @@ def test_a_worker_decides_by_its_gpus_and_not_by_this_machines(folders, monkeypa
     there = source.for_worker(gpus=1)
     assert (there.device, there.dtype) == ("cuda", "bfloat16")
     cell = Cell("a puppy")
-    assert store.key_of(there, cell)(0) != store.key_of(source, cell)(0), "no worker's picture passes for ours"
-    assert store.key_of(source.for_worker(gpus=0), cell)(0) == store.key_of(source, cell)(0)
+    assert identity.key_of(there, cell)(0) != identity.key_of(source, cell)(0), "no worker's picture passes for ours"
+    assert identity.key_of(source.for_worker(gpus=0), cell)(0) == identity.key_of(source, cell)(0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert source.for_worker(gpus=0).device == "cpu"
     assert Source(str(folders["sd1"]), device="cpu", dtype="float16").for_worker(gpus=1).dtype == "float16"

@@ -15,8 +15,10 @@ from embedlab.cli.session import Session
 from embedlab.sweep.axes import axes
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import reason_of
+from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
-from embedlab.sweep.results import collect, curves, labels, plain_cell, records, table, write_tables
+from embedlab.sweep.results import collect
+from embedlab.sweep.tables import curves, plain_cell, records, table, write_tables
 from embedlab.tracker import Silent, Tracker, discard_log, opened
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read

@@ -32,8 +32,8 @@ from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepare_folder, validate_job
+from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
-from embedlab.sweep.results import labels
 from embedlab.sweep.roles import OF_NO_RESULT
 from embedlab.sweep.run import Log, run_jobs
 from embedlab.sweep.store import Store

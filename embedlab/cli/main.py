@@ -107,7 +107,7 @@ def one_line_warnings() -> Iterator[None]:
 
 def check_repeated(words: Sequence[str]) -> None:
     """Refuse an axis that is given twice: of two lists of values Hydra would sweep over the last and say nothing."""
-    from embedlab.sweep.results import split
+    from embedlab.sweep.labels import split
 
     known: dict[str, str] = {}
     for word in words:
@@ -156,8 +156,8 @@ def run_single(config: DictConfig, session: Session) -> None:
     from embedlab.files import make_folder
     from embedlab.models.silence import silence_libraries
     from embedlab.sweep.job import of_sweep, validate_job
+    from embedlab.sweep.labels import label
     from embedlab.sweep.result import Result
-    from embedlab.sweep.results import label
     from embedlab.tracker import make_ready
 
     session.enter_context(silence_libraries())
@@ -207,7 +207,7 @@ def explain(job: Any) -> None:
 
 def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: Result) -> None:
     """What is written and printed once a job that is none of a sweep's has run: its tables, or why it failed."""
-    from embedlab.sweep.results import records, table, write_tables
+    from embedlab.sweep.tables import records, table, write_tables
 
     if config.store is None:
         shutil.rmtree(plan.store, ignore_errors=True)  # all of it is in the job's own files now

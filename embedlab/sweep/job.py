@@ -31,6 +31,7 @@ from embedlab.sampler import check_seeds, noise_of
 from embedlab.samples import Rendered
 from embedlab.schedule import timed
 from embedlab.sweep.axes import short_names
+from embedlab.sweep.identity import key_of, versions
 from embedlab.sweep.result import (
     FILE,
     PictureResult,
@@ -39,7 +40,6 @@ from embedlab.sweep.result import (
     read_result,
     write_result,
 )
-from embedlab.sweep.store import key_of, versions
 from embedlab.sweep.versioned import FORMAT, DamagedFileError
 from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
 from embedlab.validate import validate

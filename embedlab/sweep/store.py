@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import inspect
 import io
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import cache, lru_cache
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,64 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-import embedlab
 from embedlab import readers
-from embedlab.cell import Cell, fingerprint
+from embedlab.cell import fingerprint
 from embedlab.files import write
-from embedlab.models import Source, pick_device, pick_dtype
 from embedlab.samples import Sample
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """The versions that a picture depends on."""
-    others = {name: version(name) for name in ("torch", "diffusers", "transformers")}
-    return {"embedlab": embedlab.__version__, **others}
-
-
-def key_of(source: Source, cell: Cell) -> Callable[[int], str]:
-    """Seed → key of the picture: a hash of weights, cell, versions, and the code of operators that are not ours.
-
-    The number type and the kind of device count, the size of the batch does not.
-    """
-    device = torch.device(source.device) if source.device else pick_device(None)
-    start = cell.start.content
-    whole = fingerprint(
-        [source.identity, device.type, str(pick_dtype(source.dtype, device)), cell, start, code_of(cell), versions()]
-    )
-    return lambda seed: hashlib.sha256(f"{whole}/{seed}".encode()).hexdigest()[:24]
-
-
-def code_of(cell: Cell) -> list[str]:
-    """The source of operators from elsewhere, also of those within others: one that was rewritten draws otherwise."""
-    kinds: set[Any] = set()
-    seen: dict[int, Any] = {}  # held, so that no other comes to be where one was
-
-    def walk(value: Any) -> None:
-        if id(value) in seen:
-            return
-        seen[id(value)] = value
-        if isinstance(value, Mapping):
-            walk(list(value.values()))
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                walk(inner)
-        elif callable(value) or dataclasses.is_dataclass(value):
-            kinds.add(type(value))
-            walk(getattr(value, "__dict__", {}))
-
-    walk([cell.prompt, cell.operators, cell.encoder, cell.guidance])
-    ours = ("embedlab.", "torch.", "builtins.")
-    return sorted(source_of(kind) for kind in kinds if not f"{kind.__module__}.".startswith(ours))
-
-
-@cache
-def source_of(kind: Any) -> str:
-    """The text of the module where a class is, because it may call what stands beside it; its own, or its name."""
-    for one in (inspect.getmodule(kind), kind):
-        with suppress(OSError, TypeError):
-            return inspect.getsource(one)  # type: ignore[arg-type]
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def saved(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, "3 height width"]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, seed_groups, short_names, values_of
+from embedlab.sweep.labels import labels
 from embedlab.sweep.result import PictureResult, Result
-from embedlab.sweep.results import collect, labels
+from embedlab.sweep.results import collect
 from embedlab.sweep.roles import OF_UNEDITED
 
 WIDE, TALL = 16, 24  # columns and rows of a page

@@ -18,7 +18,7 @@ from embedlab.models import Source
 from embedlab.rendering import sample_batch
 from embedlab.sampler import check_seeds, found
 from embedlab.samples import Request
-from embedlab.sweep.store import versions
+from embedlab.sweep.identity import versions
 from embedlab.sweep.trust import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.metadata import Metadata, read_metadata, short_texts

@@ -13,9 +13,11 @@ from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
 from embedlab.metrics.titles import name_of
 from embedlab.sweep.axes import axes, format_value, short_names
+from embedlab.sweep.labels import AS_WRITTEN, common_parts, label
 from embedlab.sweep.result import PictureResult, Result
-from embedlab.sweep.results import AS_WRITTEN, collect, common_parts, label, shown_scores, unread
+from embedlab.sweep.results import collect, unread
 from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan
+from embedlab.sweep.tables import shown_scores
 
 STATES = ("done", "failed", "pending")
 

@@ -1,0 +1,190 @@
+"""The tables of a sweep: a row a picture in files, a line a job in the terminal, curves over an axis."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean as mean
+from typing import Any
+
+from embedlab.clean import redact
+from embedlab.files import write as write_file
+from embedlab.metrics.titles import format_score, title_of
+from embedlab.sweep.axes import axes, format_value, short_names
+from embedlab.sweep.labels import AS_WRITTEN, labels
+from embedlab.sweep.result import PictureResult, Result
+from embedlab.sweep.versioned import FORMAT
+
+SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture as a line of a sweep's tables; its files are named as seen from the folder of the tables.
+
+    >>> picture = PictureResult(3, {"clip_score/cat": 20.5}, file="seed-3.png")
+    >>> list(Row(0, "puppy → cat", "a puppy", {"guidance.scale": 4}, picture, {"rows/edited": 1.0}).as_dict())
+    ['job', 'label', 'prompt', 'guidance.scale', 'seed', 'clip_score/cat', 'file', 'rows/edited', 'status']
+    """
+
+    job: int | None
+    label: str
+    prompt: str
+    axes: Mapping[str, Any]  # what was set for it of what varies
+    picture: PictureResult
+    shared: Mapping[str, Any]  # scores of its job as a whole
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """All that was measured: of the picture, then of its job."""
+        return {**self.picture.measured, **self.shared}
+
+    @property
+    def status(self) -> str:
+        """Whether the picture came out: `done` or `failed`."""
+        return "failed" if self.picture.error else "done"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line by the names of its columns."""
+        own = {"job": self.job, "label": self.label, "prompt": self.prompt, **self.axes}
+        return {**own, **self.picture.as_dict(), **self.shared, "status": self.status}
+
+
+def records(results: Sequence[Result], alone: bool = False) -> list[Row]:
+    """One row a picture: job, label, prompt, each axis, every score, status, key, files.
+
+    Files are named as seen from the sweep's folder, of one job `alone` from its own. `closest/WORD` of a picture is 1
+    or 0, so that its mean is the share that result.json has; scores of an edit as a whole stand in each row of its job.
+    """
+    varied = [key for key in axes(results) if key != "seed"]
+    rows = []
+    for result, name in zip(results, labels(results), strict=True):
+        folder = "" if alone else f"{result.folder.name}/"
+        chosen = {key: result.overrides.get(key) for key in varied}
+        for picture in result.pictures:
+            shared = {} if picture.error else {k: v for k, v in result.scores.items() if k not in picture.measured}
+            shared |= {
+                key: float(picture.measured.get("closest") == key.removeprefix("closest/"))
+                for key in shared
+                if key.startswith("closest/")
+            }
+            file, baseline = (name and f"{folder}{name}" for name in (picture.file, picture.baseline))
+            # batch and runtime are what its bits depend on, and no result
+            shown = replace(picture, file=file, baseline=baseline, batch=None, runtime=None)
+            rows.append(Row(result.job, name, result.prompt, chosen, shown, shared))
+    return rows
+
+
+def shown_scores(results: Sequence[Result | Row], keys: Iterable[str]) -> list[str]:
+    """The scores that say something, each once: against the unedited picture only where something was edited."""
+    edited = any(result.label != AS_WRITTEN for result in results)
+    return [key for key in dict.fromkeys(keys) if edited or not key.startswith("change/")]
+
+
+def curves(
+    rows: Sequence[Row], varied: dict[str, list[Any]]
+) -> list[tuple[str, str, list[float], dict[str, list[float | None]]]]:
+    """Each score over each numeric axis: a line for each value of the other axes, its points means over the seeds.
+
+    Where no other axis is, the lowest and the highest of the seeds beside the mean. None where nothing was measured.
+    """
+    names = short_names(varied)
+    made = []
+    for axis, values in varied.items():
+        if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            continue
+        others = [key for key in varied if key not in (axis, "seed")]
+        for score in shown_scores(rows, (key for row in rows for key in row.scores if key.startswith(SCORES))):
+            groups: dict[str, dict[float, list[float]]] = {}
+            for row in rows:
+                if (value := row.scores.get(score)) is not None:
+                    name = ", ".join(f"{names[key]} {format_value(row.axes.get(key))}" for key in others)
+                    groups.setdefault(name, {}).setdefault(row.axes[axis], []).append(value)
+            at = [value for value in sorted(values) if any(value in found for found in groups.values())]
+            if len(at) < 2:
+                continue
+            kinds: dict[str, tuple[dict[float, list[float]], Callable[[list[float]], float]]]
+            if others:
+                kinds = {name: (found, mean) for name, found in groups.items()}
+            else:
+                ((_, only),) = groups.items()
+                kinds = {"mean": (only, mean), "lowest": (only, min), "highest": (only, max)}
+            lines = {name: [how(found[v]) if v in found else None for v in at] for name, (found, how) in kinds.items()}
+            made.append((axis, score, at, lines))
+    return made
+
+
+def table(results: Sequence[Result], names: Sequence[str] | None = None, most: int = 60) -> str:
+    """The mean scores of each job as text, a line a job; of very many the first and the last.
+
+    `names` are what the jobs are called: by their labels where they are left out.
+    """
+    names = labels(results) if names is None else names
+    if left := max(0, len(results) - most):
+        first, last = most // 2, len(results) - (most - most // 2)
+        ends = table([*results[:first], *results[last:]], [*names[:first], *names[last:]], most).splitlines()
+        last = len(ends) - (most - first)
+        return "\n".join([*ends[:last], f"… {left} more in results.csv …", *ends[last:]])
+    drop = ("rows/", "conditioning/")
+    scores = shown_scores(results, (key for result in results for key in result.scores))
+    keys = [key for key in scores if not key.startswith(drop)]
+    names = [textwrap.shorten(name, 60, placeholder="…") for name in names]
+    wide = max([4, *(len(name) for name in names)])
+    titles = [title_of(key) for key in keys]
+    over: list[str] = []
+    heads: list[str] = []
+    for group, members in itertools.groupby(titles, key=lambda title: title[0]):
+        mine = [name for _, name in members]
+        mine[0] = mine[0].rjust(len(group) - len("  ".join(mine)) + len(mine[0]))
+        over.append(group.rjust(len("  ".join(mine))))
+        heads += mine
+    lines = ["  ".join([" " * wide, *over]).rstrip()] if any(group for group, _ in titles) else []
+    lines.append("  ".join([" " * wide, *heads]))
+    for name, result in zip(names, results, strict=True):
+        cells = [
+            format_score(key, result.scores.get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)
+        ]
+        lines.append("  ".join([name.ljust(wide), *cells]))
+    return "\n".join(lines)
+
+
+def write_tables(folder: Path, rows: Sequence[Row]) -> None:
+    """One row a picture, as CSV and by columns."""
+    lines = redact([row.as_dict() for row in rows])
+    keys = list(dict.fromkeys(key for line in lines for key in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys)
+    writer.writeheader()
+    writer.writerows({key: plain_cell(value) for key, value in line.items()} for line in lines)
+    write_file(folder / "results.csv", text.getvalue().encode())
+    write_file(folder / "results.parquet", as_parquet(lines, keys))
+
+
+def as_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> bytes:
+    """A table by columns, with its version; a column of numbers is numbers, one of several kinds is text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns: dict[str, list[Any]] = {}
+    for key in keys:
+        cells = [plain_cell(row.get(key)) for row in rows]
+        kinds = {type(cell) for cell in cells if cell is not None}
+        if kinds == {int, float}:
+            cells = [None if cell is None else float(cell) for cell in cells]
+        elif len(kinds) > 1:
+            cells = [None if cell is None else str(cell) for cell in cells]
+        columns[key] = cells
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns, metadata={"embedlab.format": str(FORMAT)}), file)
+    return file.getvalue()
+
+
+def plain_cell(value: Any) -> Any:
+    """A value as a cell of a table: what is neither a number nor a text is written out."""
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
