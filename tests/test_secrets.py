@@ -24,13 +24,13 @@ def secret(monkeypatch):
 
 
 def test_tables_hold_no_secret_in_names_of_columns_nor_in_cells(tmp_path):
-    write_tables(
-        tmp_path,
-        [Row(0, "", f"a {SECRET}", {}, PictureResult(0, {f"clip_score/{SECRET}": 2.5, "closest": SECRET}), {})],
-    )
-    assert (tmp_path / "results.csv").read_text().split() == ["prompt,clip_score/***,closest", "a", "***,2.5,***"]
-    table = pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist()
-    assert table == [{"prompt": "a ***", "clip_score/***": 2.5, "closest": "***"}]
+    picture = PictureResult(0, {f"clip_score/{SECRET}": 2.5, "closest": SECRET})
+    write_tables(tmp_path, [Row(0, SECRET, f"a {SECRET}", {SECRET: SECRET}, picture, {})])
+    own = {"job": 0, "label": "***", "prompt": "a ***", "***": "***", "seed": 0}
+    cells = {**own, "clip_score/***": 2.5, "closest": "***", "status": "done"}
+    assert pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist() == [cells]
+    heads, line = (tmp_path / "results.csv").read_text().splitlines()
+    assert (heads.split(","), line.split(",")) == ([*cells], [str(cell) for cell in cells.values()])
 
 
 def test_words_of_a_secret_are_blanked_and_still_found():

@@ -270,7 +270,7 @@ def test_keys_travel_with_a_job(jobs, monkeypatch):
     def never(*_):
         raise AssertionError("a worker's own device does not matter")
 
-    monkeypatch.setattr(store, "pick_device", never)
+    monkeypatch.setattr(identity, "pick_device", never)
     there = [job for part in pickle.loads(sent) for job in part]
     assert [job.pictures for job in there] == keys
     assert [job.key for job in there] == [job.key for job in mine]
