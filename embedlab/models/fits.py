@@ -10,10 +10,16 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 from embedlab.errors import ModelError, listed
+from embedlab.models.places import variant_of
 from embedlab.prompt import WINDOW
+
+if TYPE_CHECKING:
+    from embedlab.models.source import Source
 
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 VAES = ("AutoencoderKL", "AutoencoderTiny")
@@ -46,6 +52,73 @@ WANTS = {
     "encoder_hid_dim": "hidden states {} wide that it projects itself",
     "attention_type": "attention of kind {!r}",
 }
+
+
+def check_source(source: Source) -> None:
+    """Refuse a model that embedlab cannot run, by its configurations; ModelError says in one line why it cannot."""
+    name = source.name
+    if "transformer" in source.index or "text_encoder_3" in source.index:
+        kind = str(source.index.get("_class_name", "pipeline"))[:80]
+        raise ModelError(
+            f"'{name}' is a {kind}: it has no UNet told by CLIP alone; embedlab runs Stable Diffusion 1, 2 and XL."
+        )
+    unet, vae = source.part("unet"), source.part("vae")
+    check_kinds(unet, "unet", kinds_of(UNet2DConditionModel), name)
+    tiny = vae.get("_class_name") == "AutoencoderTiny"
+    check_kinds(vae, "vae", kinds_of(AutoencoderTiny if tiny else AutoencoderKL), name)
+    for part, keys in (
+        ("unet", ("in_channels", "block_out_channels", "sample_size")),
+        ("vae", ("latent_channels",)),
+    ):
+        for key in keys:
+            source.config_value(part, key)
+    unet = defaults_of(UNet2DConditionModel) | unet
+    if source.single_file:
+        _check_file(source, unet)
+    check_channels(unet, vae, name)
+    check_unet(unet, name)
+    check_vae(vae, len(source.encoders), name)
+    check_scheduler(source.part("scheduler"), name)
+    encoders = {part: source.part(part) for part in source.encoders}
+    whole = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "projection_dim")
+    for part, config in encoders.items():
+        kind = source.encoder_kind(part)
+        if kind not in TEXT_ENCODERS:
+            raise ModelError(f"the part '{part}' of '{name}' is a {kind[:80]}; embedlab edits {listed(TEXT_ENCODERS)}.")
+        check_kinds(config, part, dict.fromkeys(whole, int), name)
+        source.config_value(part, "hidden_size"), source.config_value(part, "num_hidden_layers")
+    refiner = bool(source.index.get("requires_aesthetics_score"))
+    check_text(unet, encoders, [len(words) for words in source.tokenizers], name, refiner)
+    if not 0 < source.size <= 8192:
+        raise ModelError(
+            f"the model '{name}' says that its pictures have {source.size} pixels a side; no model's have."
+        )
+    for part in ("unet", "vae", *source.encoders):
+        variant_of(source, part)
+    source.scheduler  # noqa: B018  (what nothing tells is refused there)
+
+
+def _check_file(source: Source, unet: dict[str, Any]) -> None:
+    """Refuse a single file whose UNet is of another kind than its layout, or that lacks a part."""
+    header, name = source.header, source.name
+    if marks := [key for key in ("edm_mean", "edm_vpred.sigma_max") if key in header.shapes]:
+        raise ModelError(
+            f"'{name}' was trained on noise of another form (EDM, by its key {marks[0]}), for which embedlab has "
+            "no sampler; take a model that was trained with betas."
+        )
+    first = header.shapes.get("model.diffusion_model.input_blocks.0.0.weight")
+    if first is not None and len(first) == 4:
+        unet["in_channels"] = first[1]
+    holds = header.holds
+    needed = {"unet": "", "vae": "model.vae=PATH", "text encoder": "model.text_encoder=PATH"}
+    if source.vae is not None:
+        needed.pop("vae")
+    if source.text_encoder is not None:
+        needed.pop("text encoder")
+    for part, setting in needed.items():
+        if part not in holds and holds:
+            hint = f"; name one: {setting}" if setting else ""
+            raise ModelError(f"the file '{name}' has no {part}; it holds {listed(holds)}{hint}.")
 
 
 def is_a(value: Any, hint: Any) -> bool:

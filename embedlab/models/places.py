@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from embedlab.errors import ModelError, first_line
+from embedlab.errors import ModelError, first_line, listed
 from embedlab.models import single_file as checkpoint
+
+if TYPE_CHECKING:
+    from embedlab.models.source import Source
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -83,3 +87,51 @@ def identity_of(place: Path | str) -> list[str]:
     files = sorted(p for p in place.rglob("*") if p.suffix in kinds and p.is_file())
     files = [p for p in files if not left.intersection(p.relative_to(place).parts[:-1])]
     return [f"{path.relative_to(place).as_posix()} {checkpoint.hash_of(path)}" for path in files]
+
+
+def variant_of(source: Source, part: str) -> str | None:
+    """Which variant of a part's weights is read; ModelError in one line where there are none of them."""
+    place, inner = weights_home(source, part)
+    if not isinstance(place, Path) or place.is_file():
+        return source.variant
+    folder = place / inner
+    if not folder.is_dir():
+        raise ModelError(f"the model '{source.name}' lacks its part '{part}': there is no such folder in {place}.")
+    checkpoint.check_regular(folder)
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    endings = r"safetensors|bin" if source.allow_pickle else "safetensors"
+    found: dict[str | None, str] = {}
+    files = {p.name for p in folder.iterdir()}
+    for file in sorted(files):
+        named = re.fullmatch(rf"(?:{stem}|pytorch_model)(-\d+-of-\d+)?(?:\.([\w-]+))?(-\d+-of-\d+)?\.({endings})", file)
+        if named:
+            found.setdefault(named[2], file)
+    for index in folder.glob("*.index*.json"):
+        shards = checkpoint.read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not {str(name) for name in shards.values()} <= files:
+            raise ModelError(f"'{index}' names files that are not beside it; its weights are not all there.")
+    if source.variant in found:
+        return source.variant
+    if None in found:  # as diffusers does: a part that has no such variant is read as it is
+        return None
+    there = [str(variant) for variant in found]
+    pickled = [p.name for p in folder.glob("*.bin")]
+    if there:
+        wanted = f"no weights of variant {source.variant}" if source.variant else "weights only as a variant"
+        raise ModelError(
+            f"the part '{part}' of the model '{source.name}' has {wanted}: {listed(found.values())}; "
+            f"set model.variant={there[0]}."
+        )
+    hint = f"; {listed(pickled, 3)} is a pickle, which model.allow_pickle=true reads" if pickled else ""
+    hint = hint or "; there is " + (listed(sorted(p.name for p in folder.iterdir()), 5) or "nothing")
+    raise ModelError(f"the part '{part}' of the model '{source.name}' cannot be read: it has no weights{hint}.")
+
+
+def weights_home(source: Source, part: str) -> tuple[Path | str, str]:
+    """Where the weights of a part are: as `home`, or a single file."""
+    if part == "vae" and source.vae is not None:
+        place = place_of(source.vae, "vae")
+        if isinstance(place, Path) and place.is_file():
+            return place, ""
+    replaced = source.vae if part == "vae" else source.text_encoder if part.startswith("text_encoder") else None
+    return (source.location, part) if replaced is None else source.home(part)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
@@ -25,7 +24,6 @@ from embedlab.errors import ModelError, first_line, listed
 from embedlab.models import fits, loading
 from embedlab.models import single_file as checkpoint
 from embedlab.models.device import DTYPES, pick_device, pick_dtype
-from embedlab.models.loading import variant_of
 from embedlab.models.model import Model
 from embedlab.models.places import HUB_ID, first_of, identity_of, path_of, place_of, small_file
 from embedlab.models.silence import silence_libraries
@@ -373,48 +371,7 @@ class Source:
     @cached_property
     def checked(self) -> bool:
         """That embedlab can run the model, by its configurations; ModelError says in one line why it cannot."""
-        name = self.name
-        if "transformer" in self.index or "text_encoder_3" in self.index:
-            kind = str(self.index.get("_class_name", "pipeline"))[:80]
-            raise ModelError(
-                f"'{name}' is a {kind}: it has no UNet told by CLIP alone; embedlab runs Stable Diffusion 1, 2 and XL."
-            )
-        unet, vae = self.part("unet"), self.part("vae")
-        fits.check_kinds(unet, "unet", fits.kinds_of(UNet2DConditionModel), name)
-        tiny = vae.get("_class_name") == "AutoencoderTiny"
-        fits.check_kinds(vae, "vae", fits.kinds_of(AutoencoderTiny if tiny else AutoencoderKL), name)
-        for part, keys in (
-            ("unet", ("in_channels", "block_out_channels", "sample_size")),
-            ("vae", ("latent_channels",)),
-        ):
-            for key in keys:
-                self.config_value(part, key)
-        unet = fits.defaults_of(UNet2DConditionModel) | unet
-        if self.single_file:
-            self._check_file(unet)
-        fits.check_channels(unet, vae, name)
-        fits.check_unet(unet, name)
-        fits.check_vae(vae, len(self.encoders), name)
-        fits.check_scheduler(self.part("scheduler"), name)
-        encoders = {part: self.part(part) for part in self.encoders}
-        whole = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "projection_dim")
-        for part, config in encoders.items():
-            kind = self.encoder_kind(part)
-            if kind not in fits.TEXT_ENCODERS:
-                raise ModelError(
-                    f"the part '{part}' of '{name}' is a {kind[:80]}; embedlab edits {listed(fits.TEXT_ENCODERS)}."
-                )
-            fits.check_kinds(config, part, dict.fromkeys(whole, int), name)
-            self.config_value(part, "hidden_size"), self.config_value(part, "num_hidden_layers")
-        refiner = bool(self.index.get("requires_aesthetics_score"))
-        fits.check_text(unet, encoders, [len(words) for words in self.tokenizers], name, refiner)
-        if not 0 < self.size <= 8192:
-            raise ModelError(
-                f"the model '{name}' says that its pictures have {self.size} pixels a side; no model's have."
-            )
-        for part in ("unet", "vae", *self.encoders):
-            variant_of(self, part)
-        self.scheduler  # noqa: B018  (what nothing tells is refused there)
+        fits.check_source(self)
         return True
 
     @property
@@ -429,28 +386,6 @@ class Source:
             return str(self.index[part][1])
         kinds = self.part(part).get("architectures")
         return str(kinds[0]) if isinstance(kinds, list) and kinds else "CLIPTextModel"
-
-    def _check_file(self, unet: dict[str, Any]) -> None:
-        """Refuse a single file whose UNet is of another kind than its layout, or that lacks a part."""
-        header, name = self.header, self.name
-        if marks := [key for key in ("edm_mean", "edm_vpred.sigma_max") if key in header.shapes]:
-            raise ModelError(
-                f"'{name}' was trained on noise of another form (EDM, by its key {marks[0]}), for which embedlab has "
-                "no sampler; take a model that was trained with betas."
-            )
-        first = header.shapes.get("model.diffusion_model.input_blocks.0.0.weight")
-        if first is not None and len(first) == 4:
-            unet["in_channels"] = first[1]
-        holds = header.holds
-        needed = {"unet": "", "vae": "model.vae=PATH", "text encoder": "model.text_encoder=PATH"}
-        if self.vae is not None:
-            needed.pop("vae")
-        if self.text_encoder is not None:
-            needed.pop("text encoder")
-        for part, setting in needed.items():
-            if part not in holds and holds:
-                hint = f"; name one: {setting}" if setting else ""
-                raise ModelError(f"the file '{name}' has no {part}; it holds {listed(holds)}{hint}.")
 
     @property
     def has_scorer(self) -> bool:
