@@ -241,9 +241,9 @@ def finish(
         status="failed" if faults else "done",
         error=listed(dict.fromkeys(faults.values()), 3) if faults else None,
         **job.about(),
-        notes=notes,
+        notes=tuple(notes),
         explain=redact(told.as_dict()) if told else None,
-        schedule=redact(schedule),
+        schedule=tuple(redact(schedule)),
         scores=whole,
         pictures=tuple(
             PictureResult.from_dict({**by_seed[seed], "key": keys[seed], **made[seed]})

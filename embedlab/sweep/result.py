@@ -15,15 +15,17 @@ from embedlab.sweep.versioned import FORMAT, read_object, wrong_format
 FILE = "result.json"
 STATES = ("done", "failed")
 TEXTS = ("label", "prompt", "name", "error", "log_error", "command", "key")
-KINDS: dict[str, type | tuple[type, ...]] = {
+KINDS: dict[str, type] = {
     "scores": dict,
     "overrides": dict,
     **dict.fromkeys(TEXTS, str),
     "job": int,
     "config": dict,
     "versions": dict,
+    "notes": list,
+    "schedule": list,
+    "explain": dict,
 }
-KINDS |= {"notes": (list, tuple), "schedule": (list, tuple), "explain": dict}  # tuples: not yet written
 
 
 class WrongResultError(ConfigError):
@@ -50,13 +52,13 @@ class PictureResult:
     baseline: str | None = None  # the unedited picture of the seed
     key: str | None = None
     error: str | None = None  # why there is no picture
-    batch: list[int] | None = None
+    batch: tuple[int, ...] | None = None  # its position in a batch, and the size of that
     runtime: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], folder: Path | None = None) -> PictureResult:
         """A picture as it is written; a file that is none, or lies outside of `folder`, is an error of it."""
-        own = {name: row[name] for name in PICTURE if row.get(name) is not None}
+        own = {name: _frozen(row[name]) for name in PICTURE if row.get(name) is not None}
         for name in ("file", "baseline"):
             if folder is not None and name in own and (wrong := readers.why_not_inside(folder, own[name])):
                 del own[name]
@@ -70,7 +72,7 @@ class PictureResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The picture as it is written; what it has not is left out."""
-        own = {name: getattr(self, name) for name in PICTURE}
+        own = {name: _listed(getattr(self, name)) for name in PICTURE}
         return {"seed": self.seed, **self.measured} | {name: v for name, v in own.items() if v is not None}
 
 
@@ -99,9 +101,9 @@ class Result:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     prompt: str = ""
-    notes: list[str] | None = None
+    notes: tuple[str, ...] | None = None
     explain: Mapping[str, Any] | None = None
-    schedule: list[Mapping[str, Any]] | None = None
+    schedule: tuple[Mapping[str, Any], ...] | None = None  # a row a call of the UNet
     scores: Mapping[str, float | None] = field(default_factory=dict)
     pictures: tuple[PictureResult, ...] = ()
     logged: bool | None = None  # whether the tracker knows of it
@@ -118,7 +120,7 @@ class Result:
         """A result as it is written, its files looked for in `folder`; WrongResultError where something is amiss."""
         if wrong := _wrong_with(value):
             raise WrongResultError(wrong, value.get("key") if isinstance(value, Mapping) else None)
-        own = {name: value[name] for name in RESULT if value.get(name) is not None}
+        own = {name: _frozen(value[name]) for name in RESULT if value.get(name) is not None}
         own["pictures"] = tuple(PictureResult.from_dict(row, folder) for row in value["pictures"])
         more = {key: v for key, v in value.items() if key not in RESULT and key != "format"}
         return cls(**own, more=more, folder=folder or Path())
@@ -130,7 +132,9 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as it is written; what it has not is left out."""
-        own = {name: getattr(self, name) for name in RESULT} | {"pictures": [one.as_dict() for one in self.pictures]}
+        own = {name: _listed(getattr(self, name)) for name in RESULT} | {
+            "pictures": [one.as_dict() for one in self.pictures]
+        }
         return {"format": FORMAT} | {name: v for name, v in own.items() if v is not None} | dict(self.more)
 
 
@@ -155,6 +159,14 @@ def write_result(folder: Path, result: Result) -> None:
     write_json(folder / FILE, result.as_dict())
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _wrong_with(value: Any) -> str | None:
     """What is of another kind than in a result that embedlab writes; None where all is well."""
     if not isinstance(value, Mapping):
@@ -168,8 +180,8 @@ def _wrong_with(value: Any) -> str | None:
         if one is not None and (not isinstance(one, kind) or isinstance(one, bool)):
             return f"its {name} is a {type(one).__name__}"
     explain = value.get("explain") or {}
-    for name, kinds in (("tokens", (list, tuple)), ("layers", (list, tuple)), ("shifts", (dict,))):
-        if not isinstance(explain.get(name, kinds[0]()), kinds):
+    for name, kind in (("tokens", list), ("layers", list), ("shifts", dict)):
+        if not isinstance(explain.get(name, kind()), kind):
             return f"the {name} of its explain are a {type(explain[name]).__name__}"
     for name in ("label", "prompt", "scores", "overrides"):
         if name in value and value[name] is None:
