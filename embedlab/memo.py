@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -21,9 +21,9 @@ class Memo:
 
     def __init__(self, most: int):
         self.most = most
-        self._known: OrderedDict[str, Any] = OrderedDict()
+        self._known: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def __call__(self, keys: Sequence[str], ask: Callable[[list[str]], Sequence[Any]]) -> list[Any]:
+    def __call__(self, keys: Sequence[Any], ask: Callable[[list[Any]], Sequence[Any]]) -> list[Any]:
         """The answer for each key; `ask` gets those that are new, each once, and gives their answers in order."""
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import regex
 import torch
@@ -20,6 +21,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from embedlab.clean import BLANK, secret_spans
 from embedlab.errors import PromptError, brief, check_kind, listed
+from embedlab.memo import Memo
 
 WINDOW = 77
 MOST_TOKENS = 15_000  # two hundred windows, far beyond what people write; each costs a pass of the text encoder
@@ -134,11 +136,14 @@ def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:
     check_kind(
         tokenizer, PreTrainedTokenizerBase, "tokenizer", "one of source.tokenizers, or model.towers[0].tokenizer"
     )
-    return _pieces(unicodedata.normalize("NFC", text), tokenizer, frozenset(tokenizer.get_added_vocab().items()))
+    key = unicodedata.normalize("NFC", text), frozenset(tokenizer.get_added_vocab().items())
+    return _PIECES.setdefault(tokenizer, Memo(4096))([key], lambda _: [_pieces(tokenizer, *key)])[0]
 
 
-@lru_cache(maxsize=4096)
-def _pieces(text: str, tokenizer: CLIPTokenizer, added: frozenset[tuple[str, int]]) -> tuple[Piece, ...]:
+_PIECES: WeakKeyDictionary[CLIPTokenizer, Memo] = WeakKeyDictionary()  # a tokenizer has 25 MB: let it go with its model
+
+
+def _pieces(tokenizer: CLIPTokenizer, text: str, added: frozenset[tuple[str, int]]) -> tuple[Piece, ...]:
     for special in (tokenizer.bos_token, tokenizer.eos_token):
         if special and special in text:
             raise PromptError(f"'{special}' inside a prompt would end it for the encoder; leave it out.")

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,3 +168,12 @@ def test_concepts_that_are_exchanged_for_others_are_read_anew():
 def test_texts_beyond_all_use_are_refused_at_once(text):
     with pytest.raises(PromptError, match=r"the prompt has [\d,]+ (tokens|characters); at most [\d,]+ are read\."):
         tokenize(text, TOKENIZER)
+
+
+def test_a_tokenizer_goes_with_its_model():
+    mine = CLIPTokenizer.from_pretrained(models.SHIPPED["emoji"] / "tokenizer")
+    assert tokenize("a cat", mine).ids.tolist() == tokenize("a cat", TOKENIZER).ids.tolist()
+    held = weakref.ref(mine)
+    del mine
+    gc.collect()
+    assert held() is None
