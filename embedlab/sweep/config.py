@@ -28,7 +28,7 @@ def conf_dir() -> str:
 
 
 def part_of(config: DictConfig, name: str) -> Any:
-    """One part of a config, made; None where it is left out."""
+    """One part of a config, instantiated; None where it is left out."""
     if config.get(name) is None:
         return None
     try:
@@ -41,19 +41,19 @@ def part_of(config: DictConfig, name: str) -> Any:
 
 
 class Maker:
-    """Makes parts, each distinct one once: the jobs of a sweep share their model, and most of the rest."""
+    """Instantiates parts, each distinct one once: the jobs of a sweep share their model, and most of the rest."""
 
     def __init__(self) -> None:
-        self.made: dict[str, Any] = {}
+        self.known: dict[str, Any] = {}
 
     def __call__(self, config: DictConfig, name: str) -> Any:
         """As `part_of`."""
         if config.get(name) is None:
             return None
         key = json.dumps([name, OmegaConf.to_container(config[name], resolve=True)], default=repr)
-        if key not in self.made:
-            self.made[key] = part_of(config, name)
-        return self.made[key]
+        if key not in self.known:
+            self.known[key] = part_of(config, name)
+        return self.known[key]
 
 
 # what operators edit in the default prompt: `rows` are these; of another prompt they have to be named
@@ -108,9 +108,9 @@ operators.scale.rows=fox
         what, none = "a word of the prompt", "which has none that can be named"
         if len(texts) > 1:
             what, none = "a word of all its prompts", "which have none in common"
-        told = f" ({listed(fit, 12)})" if fit else f", {none}"
+        choice = f" ({listed(fit, 12)})" if fit else f", {none}"
         is_, it = ("is", "it") if len(words) == 1 else ("are", "each")
-        raise ConfigError(f"{listed(words)} {is_} not set; {it} has to be {what}{told}: {command(more)}")
+        raise ConfigError(f"{listed(words)} {is_} not set; {it} has to be {what}{choice}: {command(more)}")
     whole = copy.deepcopy(config)
     with read_write(whole), open_dict(whole):
         for key, word in words.items():
@@ -160,8 +160,8 @@ def proposed(texts: Sequence[str], counts: Sequence[int]) -> list[str]:
 
 def quoted(word: str) -> str:
     """A word as a value of Hydra's syntax."""
-    plain = re.fullmatch(r"[A-Za-z][A-Za-z ]*", word) and word.lower() not in ("null", "true", "false", "nan", "inf")
-    return word if plain else f'"{word}"'
+    bare = re.fullmatch(r"[A-Za-z][A-Za-z ]*", word) and word.lower() not in ("null", "true", "false", "nan", "inf")
+    return word if bare else f'"{word}"'
 
 
 def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:

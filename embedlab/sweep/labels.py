@@ -20,17 +20,17 @@ def labels(results: Sequence[Result]) -> list[str]:
     """
     common = common_parts(results)
     keys = list(dict.fromkeys(key for result in results for key in result.overrides))
-    names, made = short_names(dict.fromkeys(keys)), [label(result, common) for result in results]
+    names, found = short_names(dict.fromkeys(keys)), [label(result, common) for result in results]
     alike: dict[str, list[int]] = {}
-    for n, name in enumerate(made):
+    for n, name in enumerate(found):
         alike.setdefault(name, []).append(n)
     for mine in alike.values():
         values = {key: [format_value(results[n].overrides.get(key)) for n in mine] for key in keys}
         varied = [key for key in keys if len(set(values[key])) > 1]
         for k, n in enumerate(mine):
-            made[n] = ", ".join([made[n], *(f"{names[key]} {values[key][k]}" for key in varied)])
-    often = Counter(made)
-    pairs = zip(made, results, strict=True)
+            found[n] = ", ".join([found[n], *(f"{names[key]} {values[key][k]}" for key in varied)])
+    often = Counter(found)
+    pairs = zip(found, results, strict=True)
     return [name if often[name] == 1 else f"{name}, job {result.job}" for name, result in pairs]
 
 
@@ -49,8 +49,8 @@ def label(result: Result, common: Collection[str] = ()) -> str:
     named = result.label or AS_WRITTEN  # one that failed early may have none
     parts = split(name) if name != named else []
     others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
-    said = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
-    return ", ".join([named, *said] if len(said) < len(parts) or not parts else said)
+    settings = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
+    return ", ".join([named, *settings] if len(settings) < len(parts) or not parts else settings)
 
 
 def common_parts(results: Sequence[Result]) -> frozenset[str]:

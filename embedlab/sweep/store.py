@@ -1,4 +1,4 @@
-"""Finished pictures on disk, each under a key of everything that it depends on; none is ever made twice."""
+"""Finished pictures on disk, each under a key of everything that it depends on; none is ever rendered twice."""
 
 from __future__ import annotations
 
@@ -53,26 +53,26 @@ class Store:
         self._recent.move_to_end(key)
         return self._recent[key]
 
-    def put(self, key: str, drawn: Sample) -> Sample:
+    def put(self, key: str, sample: Sample) -> Sample:
         """Keep a picture; answers with it as it was kept."""
-        data = packed(drawn, key)
+        data = packed(sample, key)
         write(self.path(key), data)
         return self._keep(key, unpacked(data, key))
 
-    def _keep(self, key: str, drawn: Sample) -> Sample:
-        self._recent[key] = drawn
+    def _keep(self, key: str, sample: Sample) -> Sample:
+        self._recent[key] = sample
         while len(self._recent) > self.remember:
             self._recent.popitem(last=False)
-        return drawn
+        return sample
 
 
-def packed(drawn: Sample, key: str) -> bytes:
+def packed(sample: Sample, key: str) -> bytes:
     """A picture, its latents, its kept steps and its key as one safetensors file; pictures are PNGs in it."""
-    tensors = {"picture": as_png(drawn.picture), "latents": drawn.latents.contiguous()}
-    for n, (_, latents, x0) in enumerate(drawn.steps):
+    tensors = {"picture": as_png(sample.picture), "latents": sample.latents.contiguous()}
+    for n, (_, latents, x0) in enumerate(sample.steps):
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
-    numbers = [number for number, _, _ in drawn.steps]
-    about = {"steps": numbers, "batch": drawn.batch, "key": key, "runtime": dict(drawn.runtime)}
+    numbers = [number for number, _, _ in sample.steps]
+    about = {"steps": numbers, "batch": sample.batch, "key": key, "runtime": dict(sample.runtime)}
     return save(tensors, {"about": json.dumps({**about, "checksum": checksum_of(about, tensors)})})
 
 
@@ -91,7 +91,7 @@ def unpacked(data: bytes, key: str) -> Sample:
 
 
 def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """A hash of all that a file of the store holds; one of 0.1 has none, and its picture is made again."""
+    """A hash of all that a file of the store holds; one of 0.1 has none, and its picture is rendered again."""
     return fingerprint([json.dumps(about, sort_keys=True), sorted(tensors.items())])
 
 

@@ -95,7 +95,7 @@ def curves(
     Where no other axis is, the lowest and the highest of the seeds beside the mean. None where nothing was measured.
     """
     names = short_names(varied)
-    made = []
+    found = []
     for axis, values in varied.items():
         if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             continue
@@ -116,8 +116,8 @@ def curves(
                 ((_, only),) = groups.items()
                 kinds = {"mean": (only, mean), "lowest": (only, min), "highest": (only, max)}
             lines = {name: [how(found[v]) if v in found else None for v in at] for name, (found, how) in kinds.items()}
-            made.append((axis, score, at, lines))
-    return made
+            found.append((axis, score, at, lines))
+    return found
 
 
 def table(results: Sequence[Result], names: Sequence[str] | None = None, most: int = 60) -> str:

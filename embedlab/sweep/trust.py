@@ -1,8 +1,8 @@
-"""Configs that were read back: what of them may be made.
+"""Configs that were read back: what of them may be instantiated.
 
-The `_target_` of a config names code, and a picture or a result can come from anyone. Nothing of such a config is made
-before each `_target_` in it was looked up and found to be one of embedlab's own values, or to come from a package that
-the user trusts by name.
+The `_target_` of a config names code, and a picture or a result can come from anyone. Nothing of such a config is
+instantiated before each `_target_` in it was looked up and found to be one of embedlab's own values, or to come from a
+package that the user trusts by name.
 """
 
 from __future__ import annotations

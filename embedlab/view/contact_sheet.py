@@ -136,11 +136,11 @@ def _sheet_cells(results: Sequence[Result], keys: Sequence[str]) -> Iterator[tup
 
 def _sheet_cell(result: Result, row: PictureResult | None, seed: int) -> SheetCell:
     config = result.config or {"prompt": result.prompt}
-    drawn = json.dumps([seed, *(config.get(key) for key in OF_UNEDITED)], sort_keys=True, default=str)
+    unedited = json.dumps([seed, *(config.get(key) for key in OF_UNEDITED)], sort_keys=True, default=str)
     if row and row.shown:
-        return SheetCell(result.folder / row.shown, result.folder / row.baseline if row.baseline else None, drawn)
+        return SheetCell(result.folder / row.shown, result.folder / row.baseline if row.baseline else None, unedited)
     reason = (row and row.error) or (result.status == "failed" and (result.error or "failed"))
-    return SheetCell(reason or None, None, drawn)
+    return SheetCell(reason or None, None, unedited)
 
 
 def _pages(
@@ -181,19 +181,19 @@ def _page(
         return cells, names, heads, set(), set()
     # a picture that failed may have a neighbour with the same unedited one
     files = {place.unedited: place.baseline for row in grid for place in row if place.baseline}
-    plain = [[files.get(place.unedited) for place in row] for row in grid]
+    unedited = [[files.get(place.unedited) for place in row] for row in grid]
     label = "as written"
     if all(_one(row) for row in grid):
         if marked := {
             c for c, column in enumerate(zip(*grid, strict=True)) if all(cell.is_unedited for cell in column)
         }:
             return cells, names, heads, set(), marked
-        shared = [next(filter(None, row), None) for row in plain]
+        shared = [next(filter(None, row), None) for row in unedited]
         return [[one, *row] for one, row in zip(shared, cells, strict=True)], names, [label, *heads], set(), {0}
     if all(_one(column) for column in zip(*grid, strict=True)):
-        shared = [next(filter(None, column), None) for column in zip(*plain, strict=True)]
+        shared = [next(filter(None, column), None) for column in zip(*unedited, strict=True)]
         return [shared, *cells], [label, *names], heads, {0}, set()
-    both: list[Sequence[Path | str | None]] = [line for pair in zip(plain, cells, strict=True) for line in pair]
+    both: list[Sequence[Path | str | None]] = [line for pair in zip(unedited, cells, strict=True) for line in pair]
     pairs = [pair for name in names for pair in (f"{name} {label}", name)]
     return both, pairs, heads, set(range(0, len(pairs), 2)), set()
 

@@ -125,23 +125,23 @@ def page_axes(jobs: Sequence[Result]) -> list[dict[str, Any]]:
     """The axes of a gallery: key, short name, values as texts and, where all are numbers, as numbers in order."""
     found = axes(jobs)
     names = short_names(found)
-    made = []
+    ways = []
     for key, values in found.items():
         numbers = [number(value) for value in values]
-        said = [format_value(value, typed=True) for value in values]
+        texts = [format_value(value, typed=True) for value in values]
         strange = any(n is None and value is not None for n, value in zip(numbers, values, strict=True))
-        if strange or len(set(said)) < len(said):  # 1 and "1" are one place
-            said, numbers = list(dict.fromkeys(said)), []
-        pairs = sorted(zip(numbers, said, strict=False), key=lambda pair: -math.inf if pair[0] is None else pair[0])
-        made.append(
+        if strange or len(set(texts)) < len(texts):  # 1 and "1" are one place
+            texts, numbers = list(dict.fromkeys(texts)), []
+        pairs = sorted(zip(numbers, texts, strict=False), key=lambda pair: -math.inf if pair[0] is None else pair[0])
+        ways.append(
             {
                 "key": key,
                 "name": names[key],
-                "values": [text for _, text in pairs] or said,
+                "values": [text for _, text in pairs] or texts,
                 "numbers": [n for n, _ in pairs] or None,
             }
         )
-    return made
+    return ways
 
 
 def content(sweep: Sweep) -> dict[str, Any]:
@@ -203,8 +203,8 @@ def label_of(job: Result, common: Collection[str]) -> str:
     """What a job's caption says: its label, or its settings where it has none yet."""
     if job.label:
         return label(job, common)
-    said = (f"{key.split('.')[-1]} {format_value(value, typed=True)}" for key, value in job.overrides.items())
-    return ", ".join(said) or AS_WRITTEN
+    settings = (f"{key.split('.')[-1]} {format_value(value, typed=True)}" for key, value in job.overrides.items())
+    return ", ".join(settings) or AS_WRITTEN
 
 
 def why_failed(job: Result) -> str:
@@ -230,7 +230,7 @@ def is_there(job: Result, name: str | None) -> bool:
 def details(job: Result) -> dict[str, Any]:
     """What a job's page says beside its pictures; absent parts are left out."""
     explain = job.explain or {}
-    made = {
+    shown = {
         "name": job.name,
         "key": job.key,
         "command": job.command,
@@ -244,7 +244,7 @@ def details(job: Result) -> dict[str, Any]:
         "settings": flat(job.config or {}),
         "versions": {str(k): str(v) for k, v in (job.versions or {}).items()},
     }
-    return {key: finite(redact(value)) for key, value in made.items() if value}
+    return {key: finite(redact(value)) for key, value in shown.items() if value}
 
 
 def table(rows: Sequence[Any]) -> dict[str, list[Any]]:
