@@ -22,7 +22,7 @@ from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import named
 from embedlab.sampler import Sampler, Start, check_size, rehearsed
-from embedlab.schedule import Moment, Timed, curves, resolve, timed, within
+from embedlab.schedule import Moment, Schedule, curves, resolve, varies, within
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Cell:
     size: tuple[int, int] | int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str | Timed):
+        if not isinstance(self.prompt, str | Schedule):
             typed = "null" if self.prompt is None else str(self.prompt)
             as_text = shlex.quote('prompt="' + typed.replace('"', '\\"') + '"')
             raise PromptError(f"a prompt is a text; {typed} is none, but {as_text} is.")
@@ -67,11 +67,11 @@ class Cell:
                     f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
                 )
         for part in within(self.operators):
-            if isinstance(stage := getattr(part, "__dict__", {}).get("stage"), Timed):
+            if isinstance(stage := getattr(part, "__dict__", {}).get("stage"), Schedule):
                 raise OperatorError(
                     f"stage is {stage}; it is the one setting that cannot change over time. Take a Switch of operators."
                 )
-        if fixed := [name for name in ("sampler", "start", "size") if timed(getattr(self, name))]:
+        if fixed := [name for name in ("sampler", "start", "size") if varies(getattr(self, name))]:
             raise ConfigError(f"{fixed[0]} cannot change over time; prompt, operators, encoder and guidance can.")
         for name, kind in (("encoder", Encoder), ("guidance", Guidance), ("sampler", Sampler), ("start", Start)):
             if not isinstance(getattr(self, name), kind):
@@ -86,7 +86,7 @@ class Cell:
     def text(self) -> str:
         """The prompt; of one that changes over time, what it ends with."""
         prompt = self.prompt
-        while isinstance(prompt, Timed):
+        while isinstance(prompt, Schedule):
             prompt = prompt.values[-1]  # type: ignore[attr-defined]
         return str(prompt)
 
@@ -118,10 +118,10 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
 
     Raises SamplerError where a time of a schedule lies past the last step.
     """
-    if not timed(cell):
+    if not varies(cell):
         return [cell] * len(calls)
     for curve in curves(cell):
-        if past := curve.past(calls[0]):
+        if past := curve.out_of_range(calls[0]):
             raise SamplerError(f"{past}.")
     known: dict[str, Cell] = {}
     return [known.setdefault(fingerprint(one), one) for one in (resolve(cell, moment) for moment in calls)]

@@ -15,7 +15,7 @@ from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
 from embedlab.errors import OperatorError
 from embedlab.models import Model
 from embedlab.operators.base import edit, edit_encoded
-from embedlab.schedule import Moment, timed
+from embedlab.schedule import Moment, varies
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def condition(
     """
     for cell in (distinct := {id(cell): cell for cell in cells}).values():
         check_cell(cell)
-        if timed(cell):
+        if varies(cell):
             raise OperatorError("this cell changes over time; take one moment of it: resolve(cell, moment).")
     found: dict[int, CallConditioning] = {}
     for encoder in dict.fromkeys(cell.encoder for cell in distinct.values()):
@@ -102,7 +102,7 @@ def condition_calls(model: Model, cells: Sequence[Cell]) -> list[tuple[CallCondi
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:
     """What was active when, a row for each call of the denoiser; nothing for a cell that does not change."""
-    if not timed(cell):
+    if not varies(cell):
         return []
     rows = []
     for moment, one in zip(calls, conditioning, strict=True):

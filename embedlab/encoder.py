@@ -15,8 +15,8 @@ from embedlab.clip import States, Tower, check_towers, forward, read
 from embedlab.embeddings import Embeddings, embed, finite, is_whole, stretched_length, vectors
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
-from embedlab.schedule import timed
-from embedlab.select import Rows, Spans, rows_of, said, select, words_of
+from embedlab.schedule import varies
+from embedlab.select import Rows, Spans, format_selector, rows_of, select, words_of
 
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
 
@@ -54,7 +54,9 @@ class Conditioning:
         everything = rows_of(rows) == (Rows(role="all"),)
         if table == "pooled":
             if not everything:
-                raise OperatorError(f"the pooled output is one vector: rows is {{role: all}}, not '{said(rows)}'.")
+                raise OperatorError(
+                    f"the pooled output is one vector: rows is {{role: all}}, not '{format_selector(rows)}'."
+                )
             return [(0,)]
         if everything:
             return [tuple(range(len(self.hidden)))]
@@ -64,10 +66,12 @@ class Conditioning:
         whole = select(rows, self.tokens)
         spans = [span for span in (tuple(where[row] for row in span if row in where) for span in whole) if span]
         if not spans:
-            raise OperatorError(f"none of the rows '{said(rows)}' is among the {len(self.hidden)} that reach the UNet.")
+            raise OperatorError(
+                f"none of the rows '{format_selector(rows)}' is among the {len(self.hidden)} that reach the UNet."
+            )
         if words_of(rows) and sum(map(len, spans)) < sum(map(len, whole)):
             raise OperatorError(
-                f"of '{said(rows)}' only a part is among the {len(self.hidden)} rows that reach the UNet."
+                f"of '{format_selector(rows)}' only a part is among the {len(self.hidden)} rows that reach the UNet."
             )
         if len({len(span) for span in spans}) > 1:
             return [tuple(sorted({row for span in spans for row in span}))]
@@ -147,7 +151,7 @@ class Encoder:
     stretch: float | None = None
 
     def __post_init__(self) -> None:
-        if timed(self):
+        if varies(self):
             return
         check_join(self.join)
         skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip

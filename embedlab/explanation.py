@@ -18,7 +18,7 @@ from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
-from embedlab.schedule import timed
+from embedlab.schedule import varies
 from embedlab.select import ROLES, roles
 
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning
@@ -148,7 +148,7 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     ['puppy', 'skunk']
     """
     check_cell(cell)
-    if timed(cell):
+    if varies(cell):
         raise OperatorError("this cell changes over time; explain one moment of it: resolve(cell, moment).")
     before, after = condition([cell.baseline(), cell], towers, allow_nan=True)
     return described(before, after, towers, known, most)

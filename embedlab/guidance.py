@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from embedlab.embeddings import finite
 from embedlab.encoder import Conditioning
 from embedlab.errors import OperatorError, SamplerError
-from embedlab.schedule import timed
+from embedlab.schedule import varies
 
 Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h w"]]
 
@@ -37,7 +37,7 @@ class Guidance:
     negative: Any = None
 
     def __post_init__(self) -> None:
-        if timed(self):
+        if varies(self):
             return
         try:
             object.__setattr__(self, "scale", finite(self.scale, "guidance.scale"))

@@ -1,8 +1,8 @@
 """Settings that change while a picture is made: a value for each call of the denoiser.
 
 Wherever a cell has a setting (of an operator, `guidance.scale`, `guidance.negative`, `encoder.skip`, the prompt itself)
-it may have a `Switch`, a `Ramp` or an `Alternate` instead; an operator may stand in a `During`. `at` answers with the
-plain setting of a moment. The clocks:
+it may have a `Switch`, a `Ramp` or an `Alternate` instead; an operator may stand in a `During`. `resolve` gives
+the setting of a moment. The clocks:
 
 step: the step of the schedule, from 0; a second-order scheduler (Heun) calls twice a step and sees one value in both.
 fraction: the share of steps done before this one, 0 up to but without 1.
@@ -55,7 +55,7 @@ class Moment:
         return self.call if clock == "a1111" else getattr(self, clock)
 
 
-class Timed(ABC):
+class Schedule(ABC):
     """What answers with another value at another moment."""
 
     clock: Clock
@@ -70,12 +70,12 @@ class Timed(ABC):
     def __call__(self, moment: Moment) -> Any: ...
 
     @abstractmethod
-    def past(self, moment: Moment) -> str | None:
+    def out_of_range(self, moment: Moment) -> str | None:
         """Why this does not fit a schedule of so many steps; None when it does."""
 
 
 @dataclass(frozen=True)
-class Switch(Timed):
+class Switch(Schedule):
     """One value after another: `values[k]` until the clock reaches `at[k]`, then the next; one `at` fewer than values.
 
     `at` 0 (of step or fraction) skips what comes before, the last step or fraction 1 is never reached: both ends of a
@@ -98,8 +98,8 @@ class Switch(Timed):
             )
 
     def __str__(self) -> str:
-        parts = [f"{figure(v)} until {t:g}" for v, t in zip(self.values[:-1], self.at, strict=True)]
-        return f"({', '.join(parts)}, then {figure(self.values[-1])})"
+        parts = [f"{format_number(v)} until {t:g}" for v, t in zip(self.values[:-1], self.at, strict=True)]
+        return f"({', '.join(parts)}, then {format_number(self.values[-1])})"
 
     def __call__(self, moment: Moment) -> Any:
         if self.clock == "a1111":
@@ -111,12 +111,12 @@ class Switch(Timed):
             passed = sum(moment.tell(self.clock) >= at - 1e-9 for at in self.at)
         return self.values[passed]
 
-    def past(self, moment: Moment) -> str | None:
+    def out_of_range(self, moment: Moment) -> str | None:
         return beyond(self.at, self.clock, moment)
 
 
 @dataclass(frozen=True)
-class Ramp(Timed):
+class Ramp(Schedule):
     """Numbers between points: `values[k]` when the clock shows `at[k]`, between them a line (or half a cosine wave).
 
     Before the first point and after the last, their values hold.
@@ -145,9 +145,8 @@ class Ramp(Timed):
             raise ConfigError(f"shape is '{self.shape}'; choose one of {listed(SHAPES)}.")
 
     def __str__(self) -> str:
-        return (
-            f"({' to '.join(figure(v) for v in self.values)} over {self.clock} {figure(self.at[0])} to {self.at[-1]:g})"
-        )
+        values = " to ".join(format_number(value) for value in self.values)
+        return f"({values} over {self.clock} {format_number(self.at[0])} to {self.at[-1]:g})"
 
     def __call__(self, moment: Moment) -> float:
         now, times, values = moment.tell(self.clock), list(self.at), [float(v) for v in self.values]
@@ -164,12 +163,12 @@ class Ramp(Timed):
                 return v0 + (v1 - v0) * share
         return values[-1]
 
-    def past(self, moment: Moment) -> str | None:
+    def out_of_range(self, moment: Moment) -> str | None:
         return beyond(self.at, self.clock, moment)
 
 
 @dataclass(frozen=True)
-class Alternate(Timed):
+class Alternate(Schedule):
     """The values in turn, `every` so many steps; with clock `a1111`, as `[a|b]` does there: the first one twice.
 
     >>> turns = Alternate(["cat", "dog"])
@@ -191,19 +190,19 @@ class Alternate(Timed):
             raise ConfigError(f"to alternate, the clock is step or a1111, not '{self.clock}'.")
 
     def __str__(self) -> str:
-        turns = " | ".join(figure(v) for v in self.values)
+        turns = " | ".join(format_number(v) for v in self.values)
         return f"({turns})" if self.every == 1 else f"({turns}, {self.every} steps each)"
 
     def __call__(self, moment: Moment) -> Any:
         turn = moment.step if self.clock == "step" else max(moment.call, 1) - 1
         return self.values[turn // self.every % len(self.values)]
 
-    def past(self, moment: Moment) -> str | None:
+    def out_of_range(self, moment: Moment) -> str | None:
         return None
 
 
 @dataclass(frozen=True)
-class During(Timed):
+class During(Schedule):
     """An operator that works from `begin` on until before `end`, and not at all outside.
 
     >>> from embedlab import Scale
@@ -239,7 +238,7 @@ class During(Timed):
         over = self.end is not None and Switch((False, True), self.end, self.clock)(moment)
         return resolve(self.operator, moment) if begun and not over else None
 
-    def past(self, moment: Moment) -> str | None:
+    def out_of_range(self, moment: Moment) -> str | None:
         return beyond(tuple(t for t in (self.begin, self.end) if t is not None), self.clock, moment)
 
 
@@ -288,9 +287,9 @@ def beyond(times: Sequence[float], clock: Clock, moment: Moment) -> str | None:
     return None
 
 
-def figure(value: Any) -> str:
+def format_number(value: Any) -> str:
     """A setting in a label: a number in short, anything else as it is; figures that change over time as such."""
-    if isinstance(value, Timed | str):
+    if isinstance(value, Schedule | str):
         return str(value)
     try:
         return f"{float(getattr(value, 'detach', lambda: value)()):g}"
@@ -298,14 +297,14 @@ def figure(value: Any) -> str:
         return str(value)
 
 
-def timed(value: Any) -> bool:
+def varies(value: Any) -> bool:
     """Whether a setting, or any within it, changes over time."""
-    return any(isinstance(part, Timed) for part in within(value))
+    return any(isinstance(part, Schedule) for part in within(value))
 
 
-def curves(value: Any) -> list[Timed]:
+def curves(value: Any) -> list[Schedule]:
     """Everything within a setting that changes over time, outermost first."""
-    return [part for part in within(value) if isinstance(part, Timed)]
+    return [part for part in within(value) if isinstance(part, Schedule)]
 
 
 def within(value: Any, inside: tuple[int, ...] = ()) -> Iterator[Any]:
@@ -338,9 +337,9 @@ def resolve(value: Any, moment: Moment) -> Any:
     {'weight': 0.25}
     """
     check_kind(moment, Moment, "moment", "moments(scheduler) lists those of a cell")
-    if isinstance(value, Timed):
+    if isinstance(value, Schedule):
         return resolve(value(moment), moment)
-    if not timed(value):
+    if not varies(value):
         return value
     if isinstance(value, Mapping):
         return {key: resolve(v, moment) for key, v in value.items()}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedlab.errors import OperatorError, listed
 from embedlab.prompt import Tokens
-from embedlab.schedule import Timed, timed
+from embedlab.schedule import Schedule, varies
 
 Role = Literal["words", "bos", "eos", "pad", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -46,7 +46,7 @@ class Rows:
     but: Any = None
 
     def __post_init__(self) -> None:
-        if timed(self):
+        if varies(self):
             return  # checked as it is at each moment
         if self.word is not None and (not isinstance(self.word, str) or not self.word.strip()):
             raise OperatorError(f"word is {self.word!r:.80}; it has to be a word or phrase of the prompt.")
@@ -67,7 +67,9 @@ class Rows:
     def __str__(self) -> str:
         parts = [f"'{self.word}'"] if self.word is not None else []
         told = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
-        return ", ".join([*parts, *(f"{name} {said(value)}" for name, value in told.items() if value is not None)])
+        return ", ".join(
+            [*parts, *(f"{name} {format_selector(value)}" for name, value in told.items() if value is not None)]
+        )
 
 
 def _whole(value: Any) -> bool:
@@ -96,22 +98,22 @@ def rows_of(what: Any) -> tuple[Rows, ...]:
 
 def words_of(what: Any) -> tuple[str, ...]:
     """The words that a setting names, for scores and labels; of one that changes over time, all it ever names."""
-    if isinstance(what, Timed):
+    if isinstance(what, Schedule):
         return tuple(word for value in getattr(what, "values", ()) for word in words_of(value))
-    if isinstance(what, list | tuple) and timed(what):
+    if isinstance(what, list | tuple) and varies(what):
         return tuple(word for part in what for word in words_of(part))
     named = [rows.word for rows in rows_of(what) if rows.word is not None]
-    return tuple(word for name in named for word in (words_of(name) if isinstance(name, Timed) else (name,)))
+    return tuple(word for name in named for word in (words_of(name) if isinstance(name, Schedule) else (name,)))
 
 
-def said(what: Any) -> str:
+def format_selector(what: Any) -> str:
     """A selector in a label."""
-    if isinstance(what, str | int | Timed):
+    if isinstance(what, str | int | Schedule):
         return str(what)
     if isinstance(what, tuple) and all(isinstance(w, int) for w in what):
         return " ".join(map(str, what))
     if isinstance(what, list | tuple):
-        return " + ".join(said(part) for part in what)
+        return " + ".join(format_selector(part) for part in what)
     return " + ".join(str(rows) for rows in rows_of(what)) if what is not None else "None"
 
 

@@ -10,7 +10,7 @@ from embedlab import Interpolate, Replace, edit, embed, embed_all, encode
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError, OperatorError, PromptError
 from embedlab.operators import lerp, slerp
-from embedlab.operators.base import fit
+from embedlab.operators.base import match_length
 
 PROMPT = "A picture of a puppy and a rocket"
 
@@ -170,10 +170,10 @@ def test_unequal_token_counts_name_both_unless_a_policy_is_chosen(sd1):
 def test_policies_keep_what_already_fits():
     rows = torch.randn(3, 4)
     for policy in ("error", "repeat", "resample", "zero"):
-        assert torch.equal(fit(rows, 3, policy, "a", "b"), rows)
-    assert fit(rows, 5, "repeat", "a", "b").equal(rows[[0, 1, 2, 0, 1]])
-    assert fit(rows, 4, "zero", "a", "b")[3].eq(0).all()
-    assert fit(rows, 5, "resample", "a", "b")[[0, 2, 4]].equal(rows)
+        assert torch.equal(match_length(rows, 3, policy, "a", "b"), rows)
+    assert match_length(rows, 5, "repeat", "a", "b").equal(rows[[0, 1, 2, 0, 1]])
+    assert match_length(rows, 4, "zero", "a", "b")[3].eq(0).all()
+    assert match_length(rows, 5, "resample", "a", "b")[[0, 2, 4]].equal(rows)
 
 
 def test_vectors_and_ids_are_targets_too(sd1):

@@ -12,9 +12,9 @@ from torch import Tensor
 from embedlab.embeddings import Embeddings, Lookup, finite
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import OnRows, Stage, Value, direction, over, shown, where
-from embedlab.schedule import figure
-from embedlab.select import Spans, said
+from embedlab.operators.base import OnRows, Stage, Value, direction, edit_rows, format_setting, stage_label
+from embedlab.schedule import format_number
+from embedlab.select import Spans, format_selector
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ class Add(OnRows):
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} + {figure(self.weight)} ({shown(self.direction)}){where(self.stage)}"
+        added = f"{format_number(self.weight)} ({format_setting(self.direction)})"
+        return f"{format_selector(self.rows)} + {added}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             return rows + self.weight * direction(self.direction, table, prompt, lookup, self.rows).to(rows)
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Subtract(OnRows):
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} - {figure(self.weight)} ({shown(self.direction)}){where(self.stage)}"
+        subtracted = f"{format_number(self.weight)} ({format_setting(self.direction)})"
+        return f"{format_selector(self.rows)} - {subtracted}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         return Add(self.rows, self.direction, -self.weight, self.stage)(prompt, lookup)
@@ -108,8 +110,8 @@ class ProjectOut(OnRows):
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        much = "" if self.weight == 1 else f"{figure(self.weight)} of "
-        return f"{said(self.rows)} without {much}({shown(self.direction)}){where(self.stage)}"
+        much = "" if self.weight == 1 else f"{format_number(self.weight)} of "
+        return f"{format_selector(self.rows)} without {much}({format_setting(self.direction)}){stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
@@ -117,7 +119,7 @@ class ProjectOut(OnRows):
             unit = vector / vector.norm()
             return rows - self.weight * (rows @ unit)[..., None] * unit
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,10 @@ class Scale(OnRows):
         finite(self.by, "by")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} × {figure(self.by)}{where(self.stage)}"
+        return f"{format_selector(self.rows)} × {format_number(self.by)}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        return over(prompt, self.rows, self.stage, lambda rows, table, spans: rows * self.by)
+        return edit_rows(prompt, self.rows, self.stage, lambda rows, table, spans: rows * self.by)
 
 
 @dataclass(frozen=True)
@@ -174,17 +176,18 @@ class Normalise(OnRows):
             raise OperatorError(f"to is {self.to}; it has to be above 0, 1 is the mean length of the table's rows.")
 
     def __str__(self) -> str:
-        return f"|{said(self.rows)}| → {figure(self.to)}, {figure(self.weight)}{where(self.stage)}"
+        target = f"{format_number(self.to)}, {format_number(self.weight)}"
+        return f"|{format_selector(self.rows)}| → {target}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             lengths = rows.norm(dim=-1, keepdim=True)
             if not bool((lengths.detach() > 0).all()):
-                raise OperatorError(f"a row of '{said(self.rows)}' has no length to be changed.")
+                raise OperatorError(f"a row of '{format_selector(self.rows)}' has no length to be changed.")
             factor = self.to * lookup.mean_length(table, prompt) / lengths  # type: ignore[arg-type]
             return rows * torch.lerp(torch.ones_like(factor), factor, self.weight)
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -213,13 +216,13 @@ class Average(OnRows):
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        return f"{figure(self.weight)} mean of {said(self.rows)}{where(self.stage)}"
+        return f"{format_number(self.weight)} mean of {format_selector(self.rows)}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Float[Tensor, "span row dim"], table: str, spans: Spans) -> Tensor:
             return torch.lerp(rows, rows.mean(dim=1, keepdim=True).expand_as(rows), self.weight)
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,8 @@ class Drop(OnRows):
         super().check()
 
     def __str__(self) -> str:
-        return f"no {said(self.rows)}"
+        return f"no {format_selector(self.rows)}"
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         padding = lookup(int(lookup.tokenizer.pad_token_id))
-        return over(prompt, self.rows, "token", lambda rows, table, spans: padding)
+        return edit_rows(prompt, self.rows, "token", lambda rows, table, spans: padding)

@@ -21,8 +21,8 @@ from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, PromptError, brief, contained, listed
-from embedlab.schedule import Switch, Timed, figure, timed, within
-from embedlab.select import Role, Rows, Spans, said, words_of
+from embedlab.schedule import Schedule, Switch, format_number, varies, within
+from embedlab.select import Role, Rows, Spans, format_selector, words_of
 
 Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
 STAGES: dict[str, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ class Edit:
             value = getattr(self, setting.name)
             if any(isinstance(part, np.number) for part in within(value)):
                 object.__setattr__(self, setting.name, of_numpy(value))
-        if not timed(self):
+        if not varies(self):
             self.check()
 
     def check(self) -> None:
@@ -100,7 +100,7 @@ class OnRows(Edit):
     @property
     def words(self) -> tuple[str, ...]:
         """The words that this edit is about, for scores."""
-        others = () if is_late(self) else self.named
+        others = () if is_post_encoder(self) else self.named
         return (*words_of(self.rows), *(word for setting in others for word in names(getattr(self, setting))))
 
 
@@ -129,7 +129,7 @@ def edit_with(
     prompt: Sequence[Embeddings], operators: Iterable[Operator], lookups: Sequence[Lookup]
 ) -> tuple[Embeddings, ...]:
     """`edit` with tables that are at hand already."""
-    early = [operator for operator in check_operators(operators) if not is_late(operator)]
+    early = [operator for operator in check_operators(operators) if not is_post_encoder(operator)]
     return tuple(applied(part, early, lookup) for part, lookup in zip(prompt, lookups, strict=True))
 
 
@@ -150,7 +150,7 @@ def edit_encoded(told: Conditioning, operators: Iterable[Operator], texts: Texts
             f"a Conditioning and Texts were expected; {brief(told)} and {brief(texts)} came. "
             "encode(...) gives the one, texts_of(towers) the other."
         )
-    return applied(told, [operator for operator in check_operators(operators) if is_late(operator)], texts)
+    return applied(told, [operator for operator in check_operators(operators) if is_post_encoder(operator)], texts)
 
 
 def check_operators(operators: Any) -> list[Operator]:
@@ -162,13 +162,13 @@ def check_operators(operators: Any) -> list[Operator]:
     return list(operators)
 
 
-def is_late(operator: Any) -> bool:
+def is_post_encoder(operator: Any) -> bool:
     """Whether an operator works on what comes out of the encoder."""
     try:
         stage = getattr(operator, "stage", "token")
     except Exception as error:
         raise OperatorError(f"the stage of the operator '{named(operator)}' cannot be had: {error}") from error
-    if isinstance(stage, Timed):
+    if isinstance(stage, Schedule):
         raise OperatorError(f"stage is {stage}; it is the one setting that cannot change over time.")
     tables(stage)
     return stage not in BEFORE
@@ -177,8 +177,8 @@ def is_late(operator: Any) -> bool:
 def applied(value: Value, operators: Iterable[Operator], lookup: Lookup | Texts) -> Value:
     """Operators in order; one that answers with something else is refused."""
     for operator in operators:
-        if timed(operator):
-            raise OperatorError(f"'{operator}' changes over time; a cell takes it, or `at(operator, moment)`.")
+        if varies(operator):
+            raise OperatorError(f"'{operator}' changes over time; a cell takes it, or `resolve(operator, moment)`.")
         old = value
         value = operator(value, lookup) if isinstance(operator, Edit) else theirs(operator, value, lookup)
         check_shapes(old, value, operator)
@@ -298,7 +298,7 @@ def tables(stage: str) -> tuple[str, ...]:
     return STAGES[stage]
 
 
-def over(
+def edit_rows(
     prompt: Value,
     rows: Any,
     stage: Stage,
@@ -337,7 +337,7 @@ def source(
         if not terms:
             raise OperatorError("an empty sum names no rows.")
         longest, there = max((len(rows), str(name)) for name, rows, _ in terms)
-        parts = [weight * fit(rows, longest, lengths, there, name) for name, rows, weight in terms]
+        parts = [weight * match_length(rows, longest, lengths, there, name) for name, rows, weight in terms]
         return torch.stack(parts).sum(0)
     return lookup.rows(what, table, prompt, like)  # type: ignore[arg-type]
 
@@ -346,7 +346,7 @@ def is_sum(what: Any) -> bool:
     """Whether a setting is a weighted sum, and not rows of another prompt."""
     if not isinstance(what, Mapping):
         return False
-    weights = (Real, Tensor, Timed)
+    weights = (Real, Tensor, Schedule)
     return not (
         isinstance(what.get("prompt"), str | Switch) or ("rows" in what and not isinstance(what["rows"], weights))
     )
@@ -367,13 +367,13 @@ def direction(what: Any, table: str, prompt: Value, lookup: Lookup | Texts, like
         most = float(vector.detach().norm())
     length = float(vector.detach().norm())
     if not math.isfinite(length):
-        raise OperatorError(f"the direction {shown(what)} is too long for its dtype.")
+        raise OperatorError(f"the direction {format_setting(what)} is too long for its dtype.")
     if length <= 1e-6 * most or length < 1e-12:  # what is left of terms that cancel out is rounding
-        raise OperatorError(f"the direction {shown(what)} has no length.")
+        raise OperatorError(f"the direction {format_setting(what)} has no length.")
     return vector
 
 
-def fit(
+def match_length(
     rows: Float[Tensor, "row dim"], count: int, lengths: Lengths, here: str, there: Any
 ) -> Float[Tensor, "count dim"]:
     """Make `rows` as many as the word they go to has.
@@ -381,14 +381,14 @@ def fit(
     error: refuse when the counts differ. repeat: start again from the first. resample: linear interpolation along the
     rows, ends on ends. zero: pad with zero vectors (embedding-merge) or cut.
 
-    >>> fit(torch.tensor([[0.0], [1.0]]), 3, "resample", "a", "b").flatten().tolist()
+    >>> match_length(torch.tensor([[0.0], [1.0]]), 3, "resample", "a", "b").flatten().tolist()
     [0.0, 0.5, 1.0]
     """
     have = len(rows)
     if have == count or (have == 1 and lengths != "zero"):
         return rows.expand(count, -1)
     if lengths == "error":
-        other = f"'{there}'" if isinstance(there, str) else shown(there)
+        other = f"'{there}'" if isinstance(there, str) else format_setting(there)
         raise OperatorError(
             f"'{here}' has {count} {plural(count)} and {other} has {have}; "
             f"choose words of one length, or lengths: {listed(LENGTHS[1:])}."
@@ -410,28 +410,28 @@ def plural(count: int) -> str:
     return "token" if count == 1 else "tokens"
 
 
-def shown(what: Any) -> str:
+def format_setting(what: Any) -> str:
     """A setting in a label: a word or number as it is, a vector by name, a sum as a sum."""
     if is_sum(what):
-        signed = {name: figure(weight) for name, weight in what.items()}
-        return " ".join(f"{'' if w[0] in '-(' else '+'}{w} {shown(name)}" for name, w in signed.items()).removeprefix(
-            "+"
-        )
+        signed = {name: format_number(weight) for name, weight in what.items()}
+        return " ".join(
+            f"{'' if w[0] in '-(' else '+'}{w} {format_setting(name)}" for name, w in signed.items()
+        ).removeprefix("+")
     if isinstance(what, Mapping):
-        return f"'{what.get('prompt', '?')}'" + (f" ({said(what['rows'])})" if "rows" in what else "")
+        return f"'{what.get('prompt', '?')}'" + (f" ({format_selector(what['rows'])})" if "rows" in what else "")
     return "a vector" if isinstance(what, Tensor | list | tuple) else str(what)
 
 
 def names(what: Any) -> tuple[str, ...]:
     """The words that a setting names, for scores."""
-    if isinstance(what, Timed):
+    if isinstance(what, Schedule):
         return tuple(word for value in getattr(what, "values", ()) for word in names(value))
     if isinstance(what, Mapping | list | tuple):
         return tuple(word for w in what for word in names(w)) if is_sum(what) or not isinstance(what, Mapping) else ()
     return (what,) if isinstance(what, str) else ()
 
 
-def where(stage: Stage) -> str:
+def stage_label(stage: Stage) -> str:
     """Which rows a label speaks of, where those are not token rows."""
     named = {"position": "position rows", "both": "token and position rows", "hidden": "hidden states"}
     named |= {"pooled": "pooled output", "conditioning": "hidden states and pooled output"}

@@ -14,7 +14,7 @@ from embedlab.embeddings import finite, is_whole, plain
 from embedlab.encoder import Conditioning, Texts, filled
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.base import Edit, Stage
-from embedlab.schedule import figure
+from embedlab.schedule import format_number
 
 
 def many(value: Any) -> tuple[Any, ...]:
@@ -65,7 +65,9 @@ class Blend(Edit):
         if self.own is not None:
             finite(self.own, "own")
         if abs(plain(sum(self.weights))) < 1e-8:
-            raise OperatorError(f"the weights {listed(figure(w) for w in self.weights)} sum to 0; there is no mean.")
+            raise OperatorError(
+                f"the weights {listed(format_number(w) for w in self.weights)} sum to 0; there is no mean."
+            )
 
     @property
     def weights(self) -> tuple[Any, ...]:
@@ -74,7 +76,9 @@ class Blend(Edit):
         return (1 - sum(others) if self.own is None else self.own, *others)
 
     def __str__(self) -> str:
-        return " + ".join(f"{figure(w)} '{p}'" for p, w in zip(many(self.prompts), many(self.weight), strict=False))
+        return " + ".join(
+            f"{format_number(w)} '{p}'" for p, w in zip(many(self.prompts), many(self.weight), strict=False)
+        )
 
     def __call__(self, prompt: Conditioning, lookup: Texts) -> Conditioning:
         total = sum(self.weights)
@@ -137,7 +141,7 @@ class Concatenate(Edit):
 
     def __str__(self) -> str:
         return "and " + " and ".join(
-            f"'{text}'" if weight == 1 else f"{figure(weight)} '{text}'"
+            f"'{text}'" if weight == 1 else f"{format_number(weight)} '{text}'"
             for text, weight in zip(many(self.prompts), self.weights, strict=False)
         )
 

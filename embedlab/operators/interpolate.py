@@ -13,9 +13,20 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, finite, plain
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError, listed
-from embedlab.operators.base import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
-from embedlab.schedule import figure, timed
-from embedlab.select import Spans, said
+from embedlab.operators.base import (
+    Lengths,
+    OnRows,
+    Stage,
+    Value,
+    check_lengths,
+    edit_rows,
+    format_setting,
+    match_length,
+    source,
+    stage_label,
+)
+from embedlab.schedule import format_number, varies
+from embedlab.select import Spans, format_selector
 
 
 def lerp(
@@ -128,12 +139,12 @@ class Interpolate(OnRows):
         return list(zip(self.toward, self.weight, strict=True))
 
     def __str__(self) -> str:
-        if timed(self.weight) or timed(self.toward):
-            mix = f"{figure(self.weight)} {shown(self.toward)}"
+        if varies(self.weight) or varies(self.toward):
+            mix = f"{format_number(self.weight)} {format_setting(self.toward)}"
         else:
-            mix = " + ".join(f"{figure(weight)} {shown(end)}" for end, weight in self.ends)
+            mix = " + ".join(f"{format_number(weight)} {format_setting(end)}" for end, weight in self.ends)
         path = "" if self.path == "lerp" else f", {self.path}"
-        return f"{said(self.rows)} → {mix}{path}{where(self.stage)}"
+        return f"{format_selector(self.rows)} → {mix}{path}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
@@ -141,7 +152,9 @@ class Interpolate(OnRows):
             kept = 1 - sum(weight for _, weight in ends)
             for end, weight in ends:
                 there = source(end, table, prompt, lookup, self.lengths, self.rows)
-                there = fit(there, rows.shape[1], self.lengths, said(self.rows), end).expand_as(rows)
+                there = match_length(there, rows.shape[1], self.lengths, format_selector(self.rows), end).expand_as(
+                    rows
+                )
                 kept = kept + weight  # not in place: it may be learned
                 if len(ends) == 1:
                     rows = PATHS[self.path](rows, there, weight)
@@ -149,4 +162,4 @@ class Interpolate(OnRows):
                     rows = PATHS[self.path](rows, there, weight / kept)
             return rows
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)

@@ -11,9 +11,19 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import Lengths, OnRows, Stage, Value, check_lengths, fit, over, tables, where
-from embedlab.schedule import timed
-from embedlab.select import Spans, said, words_of
+from embedlab.operators.base import (
+    Lengths,
+    OnRows,
+    Stage,
+    Value,
+    check_lengths,
+    edit_rows,
+    match_length,
+    stage_label,
+    tables,
+)
+from embedlab.schedule import varies
+from embedlab.select import Spans, format_selector, words_of
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,10 @@ class Reverse(OnRows):
         super().check()
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} reversed{where(self.stage)}"
+        return f"{format_selector(self.rows)} reversed{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        return over(prompt, self.rows, self.stage, lambda rows, table, spans: rows.flip(1))
+        return edit_rows(prompt, self.rows, self.stage, lambda rows, table, spans: rows.flip(1))
 
 
 @dataclass(frozen=True)
@@ -71,16 +81,18 @@ class Permute(OnRows):
         object.__setattr__(self, "order", order)
 
     def __str__(self) -> str:
-        order = self.order if timed(self.order) else " ".join(map(str, self.order))
-        return f"{said(self.rows)} in order {order}{where(self.stage)}"
+        order = self.order if varies(self.order) else " ".join(map(str, self.order))
+        return f"{format_selector(self.rows)} in order {order}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             if rows.shape[1] != len(self.order):
-                raise OperatorError(f"order names {len(self.order)} rows, '{said(self.rows)}' has {rows.shape[1]}.")
+                raise OperatorError(
+                    f"order names {len(self.order)} rows, '{format_selector(self.rows)}' has {rows.shape[1]}."
+                )
             return rows[:, list(self.order)]
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -114,23 +126,20 @@ class Swap(OnRows):
         return (*words_of(self.rows), *words_of(self.by))
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} ↔ {said(self.by)}{where(self.stage)}"
+        return f"{format_selector(self.rows)} ↔ {format_selector(self.by)}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
+        names = format_selector(self.rows), format_selector(self.by)
         for table in tables(self.stage):
             here, there = prompt.spans(self.rows, table), prompt.spans(self.by, table)
             if shared := {r for s in here for r in s} & {r for s in there for r in s}:
-                raise OperatorError(
-                    f"'{said(self.rows)}' and '{said(self.by)}' share row {min(shared)}; nothing to trade."
-                )
+                raise OperatorError(f"'{names[0]}' and '{names[1]}' share row {min(shared)}; nothing to trade.")
             if len(here) != len(there):
                 raise OperatorError(
-                    f"'{said(self.rows)}' stands {len(here)} times and '{said(self.by)}' {len(there)} times; "
-                    "say which by nth."
+                    f"'{names[0]}' stands {len(here)} times and '{names[1]}' {len(there)} times; say which by nth."
                 )
             a, b = prompt.take(table, here), prompt.take(table, there)
-            names = said(self.rows), said(self.by)
-            to_there = torch.stack([fit(rows, b.shape[1], self.lengths, names[1], names[0]) for rows in a])
-            to_here = torch.stack([fit(rows, a.shape[1], self.lengths, *names) for rows in b])
+            to_there = torch.stack([match_length(rows, b.shape[1], self.lengths, names[1], names[0]) for rows in a])
+            to_here = torch.stack([match_length(rows, a.shape[1], self.lengths, *names) for rows in b])
             prompt = prompt.put(table, here, to_here).put(table, there, to_there)
         return prompt

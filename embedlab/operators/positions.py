@@ -11,10 +11,10 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, between, finite, is_whole, stretched
 from embedlab.errors import OperatorError
-from embedlab.operators.base import OnRows, over
+from embedlab.operators.base import OnRows, edit_rows
 from embedlab.prompt import WINDOW
-from embedlab.schedule import figure
-from embedlab.select import Spans, said
+from embedlab.schedule import format_number
+from embedlab.select import Spans, format_selector
 
 
 def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*place dim"]:
@@ -59,13 +59,13 @@ class Shift(OnRows):
         finite(self.by, "by")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} shifted {figure(self.by)}"
+        return f"{format_selector(self.rows)} shifted {format_number(self.by)}"
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             return rows if self.by == 0 else at(places_of(spans, prompt) + self.by, prompt, str(self))
 
-        return over(prompt, self.rows, "position", change)
+        return edit_rows(prompt, self.rows, "position", change)
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Place(OnRows):
         check_place(self.at)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} at {self.at}"
+        return f"{format_selector(self.rows)} at {self.at}"
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             return at(self.at + torch.arange(rows.shape[1]), prompt, str(self))
 
-        return over(prompt, self.rows, "position", change)
+        return edit_rows(prompt, self.rows, "position", change)
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,15 @@ class Freeze(OnRows):
         finite(self.weight, "weight")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} frozen at {self.at}" + ("" if self.weight == 1 else f", {figure(self.weight)}")
+        return f"{format_selector(self.rows)} frozen at {self.at}" + (
+            "" if self.weight == 1 else f", {format_number(self.weight)}"
+        )
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             return torch.lerp(rows, at(torch.tensor([self.at]), prompt, str(self)).expand_as(rows), self.weight)
 
-        return over(prompt, self.rows, "position", change)
+        return edit_rows(prompt, self.rows, "position", change)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Stretch(OnRows):
             )
 
     def __str__(self) -> str:
-        return f"places stretched {figure(self.factor)} after {self.keep}"
+        return f"places stretched {format_number(self.factor)} after {self.keep}"
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
@@ -172,4 +174,4 @@ class Stretch(OnRows):
                 return rows
             return stretched(prompt.places, self.keep, self.factor)[places_of(spans, prompt)]
 
-        return over(prompt, self.rows, "position", change)
+        return edit_rows(prompt, self.rows, "position", change)

@@ -10,8 +10,19 @@ from torch import Tensor
 from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import Lengths, OnRows, Stage, Value, check_lengths, fit, over, shown, source, where
-from embedlab.select import Spans, said
+from embedlab.operators.base import (
+    Lengths,
+    OnRows,
+    Stage,
+    Value,
+    check_lengths,
+    edit_rows,
+    format_setting,
+    match_length,
+    source,
+    stage_label,
+)
+from embedlab.select import Spans, format_selector
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,11 @@ class Replace(OnRows):
             raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id is no place.")
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} → {shown(self.by)}{where(self.stage)}"
+        return f"{format_selector(self.rows)} → {format_setting(self.by)}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             there = source(self.by, table, prompt, lookup, self.lengths, self.rows)
-            return fit(there, rows.shape[1], self.lengths, said(self.rows), self.by)
+            return match_length(there, rows.shape[1], self.lengths, format_selector(self.rows), self.by)
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)

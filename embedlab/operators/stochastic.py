@@ -13,9 +13,9 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, finite, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import OnRows, Stage, Value, over, tables, where
-from embedlab.schedule import figure
-from embedlab.select import Spans, said
+from embedlab.operators.base import OnRows, Stage, Value, edit_rows, stage_label, tables
+from embedlab.schedule import format_number
+from embedlab.select import Spans, format_selector
 
 
 def generator(seed: int) -> torch.Generator:
@@ -64,7 +64,7 @@ class Noise(OnRows):
         check_seed(self.seed)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} + {figure(self.amount)} noise {self.seed}{where(self.stage)}"
+        return f"{format_selector(self.rows)} + {format_number(self.amount)} noise {self.seed}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
@@ -72,7 +72,7 @@ class Noise(OnRows):
             unit = torch.nn.functional.normalize(drawn, dim=-1).to(rows)
             return rows + self.amount * rows.norm(dim=-1, keepdim=True) * unit
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Rotate(OnRows):
         check_seed(self.seed)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} turned {figure(self.angle)}°{where(self.stage)}"
+        return f"{format_selector(self.rows)} turned {format_number(self.angle)}°{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         angle = torch.as_tensor(self.angle) * (math.pi / 180)
@@ -109,13 +109,13 @@ class Rotate(OnRows):
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             lengths = rows.norm(dim=-1, keepdim=True)
             if not bool((lengths.detach() > 0).all()):
-                raise OperatorError(f"a row of '{said(self.rows)}' has no length to be turned.")
+                raise OperatorError(f"a row of '{format_selector(self.rows)}' has no length to be turned.")
             unit = rows / lengths
             other = normal(self.seed, tuple(rows.shape), tables(self.stage).index(table)).to(rows)
             other = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
             return angle.cos().to(rows) * rows + angle.sin().to(rows) * lengths * other
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ class Shuffle(OnRows):
         check_seed(self.seed)
 
     def __str__(self) -> str:
-        return f"{said(self.rows)} shuffled {self.seed}{where(self.stage)}"
+        return f"{format_selector(self.rows)} shuffled {self.seed}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             order = torch.randperm(rows.shape[0] * rows.shape[1], generator=generator(self.seed))
             return rows.flatten(0, 1)[order].view_as(rows)
 
-        return over(prompt, self.rows, self.stage, change)
+        return edit_rows(prompt, self.rows, self.stage, change)

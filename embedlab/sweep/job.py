@@ -29,7 +29,7 @@ from embedlab.models import Model, Source
 from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, noise_of
 from embedlab.samples import Rendered
-from embedlab.schedule import timed
+from embedlab.schedule import varies
 from embedlab.sweep.axes import short_names
 from embedlab.sweep.identity import key_of, versions
 from embedlab.sweep.result import (
@@ -72,7 +72,7 @@ class Job:
             check_at_once(self.at_once)
         if not isinstance(self.export, bool):
             raise ConfigError(f"export is {self.export!r}; it has to be true or false.")
-        if self.export and timed(self.cell):
+        if self.export and varies(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
         check_tracker(self.tracker)
         if self.group is not None and not isinstance(self.group, str):
@@ -357,7 +357,7 @@ def explained(job: Job) -> str:
     about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
     if note := noise_of(times, job.cell.start):
         about += f"\nnotice: {note}."
-    if not timed(job.cell):
+    if not varies(job.cell):
         return f"{explain(cells[0], towers, words)}\n{about}"
     ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
     reports = [f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends]
