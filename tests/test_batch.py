@@ -12,32 +12,33 @@ from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler,
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sweep import run as batch
 from embedlab.sweep.job import load_result
-from embedlab.sweep.run import Pace, Quiet, plan
+from embedlab.sweep.observer import Observer
+from embedlab.sweep.run import BatchSizeSearch, plan
 from embedlab.tracker import Disk
 
 PROMPT = "A picture of a puppy"
 FAST = Sampler("ddim", 2)
 
 
-class Seen(Quiet):
+class Recorder(Observer):
     """Keeps what it was told."""
 
     def __init__(self):
         self.batches, self.reasons, self.notes, self.finished_at, self.copied = [], [], [], {}, 0
 
-    def drew(self, pictures, rows, seconds, outside):
+    def on_batch(self, pictures, rows, seconds, outside):
         if rows:
             self.batches.append((pictures, rows))
         else:
             self.copied += pictures
 
-    def finished(self, job, result):
+    def on_job(self, job, result):
         self.finished_at[job.number] = len(self.batches)
 
-    def failed(self, job, reason):
+    def on_failure(self, job, reason):
         self.reasons.append((job.number, reason))
 
-    def note(self, text):
+    def on_notice(self, text):
         self.notes.append(text)
 
 
@@ -78,7 +79,7 @@ def test_jobs_get_the_pictures_that_they_would_get_alone(jobs, store, sd1):
 
 
 def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
-    seen = Seen()
+    seen = Recorder()
     mine = jobs(cell(0), cell(0.5), cell(1), cell(0.5), at_once=16)
     assert len(plan(mine)) == 2 * 4
     run_jobs(mine, store, seen)
@@ -105,19 +106,19 @@ def test_each_text_is_encoded_once(jobs, store, monkeypatch):
 
 
 def test_a_job_is_finished_as_soon_as_its_pictures_are(jobs, store):
-    seen = Seen()
+    seen = Recorder()
     run_jobs(jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), store, seen)
     assert seen.finished_at == {0: 2, 1: 3, 2: 4}
 
 
 def test_what_is_there_is_not_made_again(jobs, store, tmp_path):
     run_jobs(jobs(cell(0.5), cell(1)), store)
-    seen = Seen()
+    seen = Recorder()
     run_jobs(jobs(cell(0.5), cell(1), cell(0.75)), Store(store.folder), seen)
     assert sum(pictures for pictures, _ in seen.batches) == 2
     first = jobs(cell(0.5))[0].pictures[0][1]
     store.path(first).write_bytes(store.path(first).read_bytes()[:-9])
-    seen = Seen()
+    seen = Recorder()
     run_jobs(jobs(cell(0.5)), Store(store.folder), seen)
     assert sum(pictures for pictures, _ in seen.batches) == 1, "a file cut short is made again"
 
@@ -152,7 +153,7 @@ def test_a_picture_that_is_not_as_it_was_kept_is_made_again(jobs, store, change)
             about["batch"] = [0, 1] if about["batch"] != [0, 1] else [0, 2]
     path.write_bytes(save(tensors, {"about": json.dumps(about)}))
     assert job.pictures[0][1] not in Store(store.folder)
-    seen = Seen()
+    seen = Recorder()
     (again,) = jobs(cell(0.5))
     assert not run_jobs([again], Store(store.folder), seen).failures
     assert sum(pictures for pictures, _ in seen.batches) == 1
@@ -175,7 +176,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store,
         return own(model, wanted, *rest)
 
     monkeypatch.setattr(batch, "sample_batch", small)
-    seen = Seen()
+    seen = Recorder()
     outcome = run_jobs(jobs(*(cell(w / 8) for w in range(1, 8)), at_once=8), store, seen)
     assert not outcome.failures
     assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2], "what did not fit is not tried again"
@@ -184,22 +185,22 @@ def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store,
 
 def test_the_fastest_size_of_a_batch_is_found_and_kept(tmp_path):
     file = tmp_path / "cache" / "batches.json"
-    pace = Pace(None, "cpu", "a model", file)
+    search = BatchSizeSearch(None, "cpu", "a model", file)
     seconds = {8: 8.0, 16: 24.0, 4: 6.0, 32: 64.0}
     sizes = []
     for _ in range(6):
-        sizes.append(pace.size)
-        pace.took(pace.size, 50 * pace.size, seconds[pace.size])
+        sizes.append(search.size)
+        search.took(search.size, 50 * search.size, seconds[search.size])
     assert sizes == [16, 32, 8, 4, 8, 8], "larger and smaller were slower a picture"
-    assert Pace(None, "cpu", "a model", file).size == 8
-    pace = Pace(None, "cpu", "a model", file)
-    pace.too_many(8)
-    assert pace.size == 4
-    assert Pace(None, "cpu", "a model", file).size == 4, "what did not fit is not tried again"
-    untried = Pace(None, "cpu", "another model", file)
+    assert BatchSizeSearch(None, "cpu", "a model", file).size == 8
+    search = BatchSizeSearch(None, "cpu", "a model", file)
+    search.too_many(8)
+    assert search.size == 4
+    assert BatchSizeSearch(None, "cpu", "a model", file).size == 4, "what did not fit is not tried again"
+    untried = BatchSizeSearch(None, "cpu", "another model", file)
     untried.too_many(16)
-    assert Pace(None, "cpu", "another model", file).size == 8, "also where nothing was measured yet"
-    assert Pace(5, "cpu", "a model", file).size == 5, "a number that was asked for"
+    assert BatchSizeSearch(None, "cpu", "another model", file).size == 8, "also where nothing was measured yet"
+    assert BatchSizeSearch(5, "cpu", "a model", file).size == 5, "a number that was asked for"
 
 
 def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
@@ -240,7 +241,7 @@ def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
     assert rows[1].file is None
     assert rows[1].error == reason
     monkeypatch.undo()
-    seen = Seen()
+    seen = Recorder()
     assert not run_jobs([job], store, seen).failures
     assert sum(pictures for pictures, _ in seen.batches) == 2, "seed 1 alone, as written and edited"
 
@@ -280,7 +281,7 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     assert (result.status, result.logged, result.log_error) == ("done", False, reason)
     assert (mine[1].folder / "log" / "scores.jsonl").is_file()
     assert load_result(mine[1]).logged
-    log = batch.Log(Quiet())
+    log = batch.TrackerQueue(Observer())
     log.put(replace(mine[0], tracker=Disk()), result)
     log.close()
     assert not log.outcome.failures
@@ -309,17 +310,17 @@ def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch)
         return [Sample(torch.zeros(3, 16, 16), torch.zeros(4, 8, 8)) for _ in requests]
 
     monkeypatch.setattr(batch, "sample_batch", sample_batch)
-    own = batch._Line._finish
+    own = batch.Pipeline._finish
 
     def finish(line, number):
         held.append((len(line.conditioning), len(line.store._recent), len(line.left)))
         own(line, number)
 
-    monkeypatch.setattr(batch._Line, "_finish", finish)
+    monkeypatch.setattr(batch.Pipeline, "_finish", finish)
     jobs = [Job(source, cell(n / 200), (0,), tmp_path / str(n), at_once=8, number=n) for n in range(1, 151)]
     run_jobs(jobs, Store(tmp_path / "cells"))
     assert len(held) == 150
-    assert max(told for told, _, _ in held) <= batch.TOLD_AT_ONCE + 2
+    assert max(told for told, _, _ in held) <= batch.TEXTS_AT_ONCE + 2
     assert max(kept for _, kept, _ in held) <= 64
     assert Memo(2)._known == {}
 

@@ -18,13 +18,13 @@ def a_job(number):
 
 
 def go_on(display):
-    display.planned(3, 8, 6)
-    display.stepped(4, 25, 25)
-    display.drew(4, 200, 2.0, 0.5)
-    display.finished(a_job(0), {})
-    display.note("notice: the prompt is long.")
-    display.note("notice: the prompt is long.")
-    display.failed(a_job(1), "RuntimeError: [on] purpose")
+    display.on_plan(3, 8, 6)
+    display.on_step(4, 25, 25)
+    display.on_batch(4, 200, 2.0, 0.5)
+    display.on_job(a_job(0), {})
+    display.on_notice("notice: the prompt is long.")
+    display.on_notice("notice: the prompt is long.")
+    display.on_failure(a_job(1), "RuntimeError: [on] purpose")
 
 
 def test_off_a_terminal_it_is_quiet_and_line_wise():
@@ -48,8 +48,8 @@ def test_off_a_terminal_a_line_comes_now_and_then_also_while_nothing_ends(monkey
     out = io.StringIO()
     display = Display(Console(file=out, force_terminal=False, soft_wrap=True))
     with display.shown():
-        display.planned(1, 4, 4)
-        display.stepped(4, 3, 25)
+        display.on_plan(1, 4, 4)
+        display.on_step(4, 3, 25)
         while out.getvalue().count("step 3 of 25") < 2:
             time.sleep(0.01)
     said = out.getvalue()
@@ -74,13 +74,13 @@ def test_on_a_terminal_it_is_one_display_with_all_of_it():
 
 def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
     display = Display(Console(file=io.StringIO()))
-    display.planned(1, 8, 8)
+    display.on_plan(1, 8, 8)
     seen = []
     for pictures, step in ((8, 1), (8, 2), (4, 1), (4, 4)):
-        display.stepped(pictures, step, 4)
+        display.on_step(pictures, step, 4)
         seen.append(display.bar.tasks[0].completed)
-    display.drew(4, 16, 1.0, 0.0)
-    display.stepped(4, 2, 4)
+    display.on_batch(4, 16, 1.0, 0.0)
+    display.on_step(4, 2, 4)
     seen.append(display.bar.tasks[0].completed)
     assert seen == [2, 4, 1, 4, 6]
     assert (display.drawn, display.left) == (4, 8)
@@ -88,17 +88,18 @@ def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
 
 def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
     from embedlab import Cell, Job, Sampler, Source
-    from embedlab.sweep.run import Quiet, run_jobs
+    from embedlab.sweep.observer import Observer
+    from embedlab.sweep.run import run_jobs
     from embedlab.sweep.store import Store
 
-    class Seen(Quiet):
+    class Recorder(Observer):
         def __init__(self):
             self.told = []
 
-        def stepped(self, pictures, step, of):
+        def on_step(self, pictures, step, of):
             self.told.append((pictures, step, of))
 
-    watch = Seen()
+    watch = Recorder()
     job = Job(Source("emoji"), Cell("a cat", sampler=Sampler("heun", steps=2)), (0, 1), tmp_path)
     run_jobs([job], Store(tmp_path / ".cells"), watch)
     assert watch.told == [(2, 1, 3), (2, 2, 3), (2, 3, 3)], "Heun asks twice a step, but for the last"

@@ -431,7 +431,7 @@ def classes() -> list[type]:
 def test_values_are_ours_and_what_does_something_when_made_is_not():
     mine = {kind.__name__ for kind in classes() if ours(kind)}
     assert {"ScoreGap", "Cell", "Replace", "Several", "Ramp", "Wandb", "Start", "Metrics"} <= mine
-    assert not {"Ray", "Slurm", "Crew", "Collect", "Parser", "Store", "Display", "Log"} & mine
+    assert not {"Ray", "Slurm", "Crew", "Collect", "Parser", "Store", "Display", "TrackerQueue"} & mine
     for name in mine & set(embedlab.__all__):
         kind = getattr(embedlab, name)
         assert true_name(f"{kind.__module__}.{name}") == f"embedlab.{name}", "by any name it has"

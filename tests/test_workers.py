@@ -15,26 +15,27 @@ import torch
 from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Source, Store, run_jobs
 from embedlab.errors import ModelError
 from embedlab.sweep import identity
-from embedlab.sweep.run import Log, Outcome, Quiet, plan
+from embedlab.sweep.observer import Observer
+from embedlab.sweep.run import Outcome, TrackerQueue, plan
 from embedlab.tracker import Disk
 from embedlab.workers import chunks, ray, slurm
 
 STEPS = Sampler("ddim", 2)
 
 
-class Watch(Quiet):
+class Recorder(Observer):
     """Writes down what it is told."""
 
     def __init__(self):
         self.notes, self.failures, self.done = [], {}, []
 
-    def note(self, text):
+    def on_notice(self, text):
         self.notes.append(text)
 
-    def failed(self, job, reason):
+    def on_failure(self, job, reason):
         self.failures[job.number] = reason
 
-    def finished(self, job, result):
+    def on_job(self, job, result):
         self.done.append(job.number)
 
 
@@ -121,14 +122,14 @@ def carried(tmp_path):
     """Jobs carried out by an engine."""
 
     def run(jobs, engine=None):
-        watch = Watch()
-        log = Log(watch, Outcome())
+        observer = Recorder()
+        log = TrackerQueue(observer, Outcome())
         (tmp_path / "out").mkdir(exist_ok=True)
         try:
-            chunks.Elsewhere(engine or Forks())(jobs, Store(tmp_path / "cells"), watch, log)
+            chunks.Elsewhere(engine or Forks())(jobs, Store(tmp_path / "cells"), observer, log)
         finally:
             log.close()
-        return log.outcome, watch
+        return log.outcome, observer
 
     return run
 
@@ -138,9 +139,9 @@ MIX = [Interpolate("puppy", "skunk", weight) for weight in (0.25, 0.5, 0.75)]
 
 def test_workers_make_what_carry_out_makes(jobs, carried, tmp_path):
     mine = [replace(job, tracker=Disk()) for job in jobs(*MIX)]
-    outcome, watch = carried(mine)
+    outcome, observer = carried(mine)
     ours = run_jobs([replace(job, folder=tmp_path / f"ours-{job.number}") for job in mine], Store(tmp_path / "ours"))
-    assert sorted(watch.done) == sorted(outcome.results) == sorted(ours.results) == [0, 1, 2]
+    assert sorted(observer.done) == sorted(outcome.results) == sorted(ours.results) == [0, 1, 2]
     for n in range(3):
         assert outcome.results[n].key == ours.results[n].key
         assert outcome.results[n].logged, "by this process"
@@ -150,15 +151,15 @@ def test_workers_make_what_carry_out_makes(jobs, carried, tmp_path):
 
 
 def test_a_job_that_kills_its_workers_is_given_up(jobs, carried):
-    outcome, watch = carried(jobs(MIX[0], Deadly(), MIX[1]))
-    assert watch.failures == {1: "3 workers died over it: exit code -9"}
+    outcome, observer = carried(jobs(MIX[0], Deadly(), MIX[1]))
+    assert observer.failures == {1: "3 workers died over it: exit code -9"}
     assert {n: result.status for n, result in outcome.results.items()} == {0: "done", 1: "failed", 2: "done"}
-    assert "a worker is gone (exit code -9); 1 unfinished job of its goes to another" in watch.notes
+    assert "a worker is gone (exit code -9); 1 unfinished job of its goes to another" in observer.notes
 
 
 def test_an_operator_that_workers_have_not_is_told(jobs, carried):
-    outcome, watch = carried(jobs(MIX[0], Foreign()))
-    assert "No module named 'theirs'" in watch.failures[1]
+    outcome, observer = carried(jobs(MIX[0], Foreign()))
+    assert "No module named 'theirs'" in observer.failures[1]
     assert {n: result.status for n, result in outcome.results.items()} == {0: "done", 1: "failed"}
 
 
@@ -182,10 +183,10 @@ def test_workers_that_end_at_once_are_told(jobs, carried):
 
 
 def test_what_a_chunk_that_begins_again_says_counts_once(jobs, tmp_path):
-    watch = Watch()
+    observer = Recorder()
     mine = jobs(MIX[0], Broken())
     parts = chunks.chunks_of(mine, tmp_path / "cells", pictures=64)
-    progress = chunks.Progress(mine, parts, watch, Log(watch, Outcome()))
+    progress = chunks.Progress(mine, parts, observer, TrackerQueue(observer, Outcome()))
     (number,) = progress.waiting
     events = []
     chunks.run_chunk(progress.data(number), "here", events.append)
@@ -196,7 +197,7 @@ def test_what_a_chunk_that_begins_again_says_counts_once(jobs, tmp_path):
     for event in events:
         progress.on_event(number, event)
     progress.on_death(number, "it ended and died")
-    assert (watch.done, list(watch.failures)) == ([0], [1])
+    assert (observer.done, list(observer.failures)) == ([0], [1])
     assert len(progress.log.outcome.failures) == 1
     assert sorted(progress.log.outcome.results) == [0, 1]
     assert not progress.left
@@ -211,17 +212,17 @@ class Broken:
 
 
 def test_a_dead_workers_files_count_though_its_last_words_are_lost(jobs, tmp_path):
-    watch = Watch()
+    observer = Recorder()
     mine = jobs(*MIX)
     progress = chunks.Progress(
-        mine, chunks.chunks_of(mine, tmp_path / "cells", pictures=64), watch, Log(watch, Outcome())
+        mine, chunks.chunks_of(mine, tmp_path / "cells", pictures=64), observer, TrackerQueue(observer, Outcome())
     )
     (number,) = progress.waiting
     progress.on_event(number, ("begun", "here", 1))
     run_jobs(mine[:2], Store(tmp_path / "cells"))
     progress.on_death(number, "killed")
-    assert watch.done == [0, 1]
-    assert watch.notes == ["a worker is gone (killed); 1 unfinished job of its goes to another"]
+    assert observer.done == [0, 1]
+    assert observer.notes == ["a worker is gone (killed); 1 unfinished job of its goes to another"]
     assert [job.number for job in pickle.loads(progress.data(number)).jobs] == [2]
 
 

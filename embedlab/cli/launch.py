@@ -35,7 +35,7 @@ from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepar
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.roles import OF_NO_RESULT
-from embedlab.sweep.run import Log, run_jobs
+from embedlab.sweep.run import TrackerQueue, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import make_ready
 
@@ -132,7 +132,7 @@ class Plan:
         session.display.jobs += len(self.there)
         session.display.done += len(self.there)
         with session.display.shown():
-            log = Log(session.display)
+            log = TrackerQueue(session.display)
             try:
                 for job in self.unlogged:
                     if job.number in self.there:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from embedlab.clean import drawn_on, one_line, redact
 from embedlab.errors import counted
+from embedlab.sweep.observer import Observer
 
 if TYPE_CHECKING:
     from embedlab.sweep.job import Job
@@ -36,7 +37,7 @@ def aside(text: str) -> None:
         print(f"{text} …", file=sys.stderr, flush=True)
 
 
-class Display:
+class Display(Observer):
     """Watches a plan: denoising steps, UNet evaluations a second, time left, memory, failures, the newest job."""
 
     def __init__(self, console: Console | None = None):
@@ -109,7 +110,7 @@ class Display:
                 markup=False,
             )
 
-    def planned(self, jobs: int, pictures: int, left: int) -> None:
+    def on_plan(self, jobs: int, pictures: int, left: int) -> None:
         """What is to be done."""
         self.jobs += jobs
         self.pictures += pictures
@@ -121,12 +122,12 @@ class Display:
         if pictures - left:
             self.console.print(f"{pictures - left} of {pictures} pictures are there already.", markup=False)
 
-    def stepped(self, pictures: int, step: int, of: int) -> None:
+    def on_step(self, pictures: int, step: int, of: int) -> None:
         """Part of a batch: the bar moves with every step, not with whole batches."""
         self.step = f"step {step} of {of}"
         self.bar.update(self.task, completed=self.drawn + pictures * step / of)
 
-    def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
+    def on_batch(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         """A batch."""
         self.rows += rows
         self.inside += seconds
@@ -135,17 +136,17 @@ class Display:
         self.step = ""
         self.bar.update(self.task, completed=self.drawn)
 
-    def finished(self, job: Job, result: Result) -> None:
+    def on_job(self, job: Job, result: Result) -> None:
         """A job."""
         self.done += 1
         self.newest = one_line(redact(str(job.folder)))
 
-    def failed(self, job: Job, reason: str) -> None:
+    def on_failure(self, job: Job, reason: str) -> None:
         """Said at once, and again at the end."""
         self.failures += 1
         self.console.print(one_line(redact(f"job {job.number} ({job.title}) failed: {reason}")), markup=False)
 
-    def note(self, text: str) -> None:
+    def on_notice(self, text: str) -> None:
         """Said once, however many jobs it is true of."""
         if text not in self._notes:
             self._notes.add(text)

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -27,56 +27,13 @@ from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
 from embedlab.sweep.job import Job, fail, failure, finish, log_to_tracker, prepare_folder, reason_of
+from embedlab.sweep.observer import Observer
 from embedlab.sweep.result import Result, write_result
 from embedlab.sweep.store import Store
 from embedlab.tracker import Silent
 
-TOLD_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
+TEXTS_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
 SIZES = {"cpu": (16, 32, 8, 4), "cuda": (16, 32, 64, 128)}  # batch sizes that are tried, in this order
-
-
-class Watch(Protocol):
-    """Whoever wants to know how a plan goes on."""
-
-    def planned(self, jobs: int, pictures: int, left: int) -> None:
-        """So many jobs, of so many distinct pictures, of which so many are still to be made."""
-
-    def stepped(self, pictures: int, step: int, of: int) -> None:
-        """So many pictures that are drawn together are so many of all their denoising steps on."""
-
-    def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
-        """Pictures came out after so many UNet evaluations (0: as others did), in seconds and `outside` beside them."""
-
-    def finished(self, job: Job, result: Result) -> None:
-        """A job has its files."""
-
-    def failed(self, job: Job, reason: str) -> None:
-        """A job, or what was to be logged of it, failed."""
-
-    def note(self, text: str) -> None:
-        """Something to mind."""
-
-
-class Quiet:
-    """Watches and says nothing."""
-
-    def planned(self, jobs: int, pictures: int, left: int) -> None:
-        """Nothing."""
-
-    def stepped(self, pictures: int, step: int, of: int) -> None:
-        """Nothing."""
-
-    def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
-        """Nothing."""
-
-    def finished(self, job: Job, result: Result) -> None:
-        """Nothing."""
-
-    def failed(self, job: Job, reason: str) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 # ── plan ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +72,7 @@ def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
 # ── how many at once ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Pace:
+class BatchSizeSearch:
     """How many pictures share a call of the UNet: a number that was asked for, or the fastest of those tried.
 
     What ran out of memory is never tried again. What was found is remembered between runs, by model and machine.
@@ -201,8 +158,8 @@ class Outcome:
 def run_jobs(
     jobs: Sequence[Job],
     store: Store,
-    watch: Watch | None = None,
-    log: Log | None = None,
+    observer: Observer | None = None,
+    log: TrackerQueue | None = None,
     later: Collection[str] = (),
 ) -> Outcome:
     """Make what is missing of all jobs' pictures, and finish each job as soon as it has all of its own.
@@ -213,13 +170,13 @@ def run_jobs(
     """
     check_list(jobs, Job, "jobs", "a Job names its source, cell, seeds and folder")
     check_kind(store, Store, "store", "Store(FOLDER)")
-    watch = watch or Quiet()
+    observer = observer or Observer()
     outcome = Outcome() if log is None else log.outcome
     wanted = plan(jobs)
     missing = {key: picture for key, picture in wanted.items() if key not in store}
-    watch.planned(len(jobs), len(wanted), len(missing))
+    observer.on_plan(len(jobs), len(wanted), len(missing))
     own = log is None
-    log = log or Log(watch, outcome)
+    log = log or TrackerQueue(observer, outcome)
     try:
         by_source: dict[Source, list[int]] = {}
         for n, job in enumerate(jobs):
@@ -232,28 +189,28 @@ def run_jobs(
                 if len(by_source) == 1:
                     raise
                 for n in numbers:
-                    _failed(jobs[n], str(error), outcome, watch)
+                    _failed(jobs[n], str(error), outcome, observer)
                 continue
-            line = _Line(model, jobs, numbers, store, watch, outcome, log)
+            pipeline = Pipeline(model, jobs, numbers, store, observer, outcome, log)
             pictures = [picture for picture in wanted.values() if mine & set(picture.jobs)]
-            line.run(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
+            pipeline.run(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
     finally:
         if own:
             log.close()
     return outcome
 
 
-def _failed(job: Job, reason: str, outcome: Outcome, watch: Watch) -> None:
+def _failed(job: Job, reason: str, outcome: Outcome, observer: Observer) -> None:
     outcome.failures.append((job, reason))
     try:
         outcome.results[job.number] = fail(job, reason)
     except OSError as error:  # a full disk cannot be told so either
         outcome.results[job.number] = failure(job, reason)
         reason = f"{reason} (and its result.json cannot be written: {error.strerror})"
-    watch.failed(job, reason)
+    observer.on_failure(job, reason)
 
 
-class _Line:
+class Pipeline:
     """The pictures of one model on their way: told, drawn, kept, handed to their jobs."""
 
     def __init__(
@@ -262,17 +219,24 @@ class _Line:
         jobs: Sequence[Job],
         numbers: Sequence[int],
         store: Store,
-        watch: Watch,
+        observer: Observer,
         outcome: Outcome,
-        log: Log,
+        log: TrackerQueue,
     ):
-        self.model, self.jobs, self.store, self.watch, self.outcome, self.log = model, jobs, store, watch, outcome, log
+        self.model, self.jobs, self.store, self.observer, self.outcome, self.log = (
+            model,
+            jobs,
+            store,
+            observer,
+            outcome,
+            log,
+        )
         self.features = FeatureCache(model)
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
         unet = model.unet
         name = f"{model.name} {unet.dtype} {unet.device} {torch.get_num_threads()} threads {os.uname().nodename}"
-        self.paces: dict[Any, Pace] = {}  # by size of the pictures: what fits of small ones need not of large ones
-        self._pace_of = partial(Pace, min(fixed, default=None), unet.device.type)
+        self.batch_sizes: dict[Any, BatchSizeSearch] = {}  # by size of the pictures
+        self._search_for = partial(BatchSizeSearch, min(fixed, default=None), unet.device.type)
         self._machine = name
         self.waits = {n: {key for keys in jobs[n].pictures.values() for key in keys} for n in numbers}
         self.left = {n: set(keys) for n, keys in self.waits.items()}
@@ -284,13 +248,13 @@ class _Line:
                 self.uses[name] += 1
         self.content: dict[str, str] = {}  # by fingerprint of a cell: a hash of what the UNet is told of it
         self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
-        self.twins: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
+        self.duplicates: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
         self.clock = time.perf_counter()
 
-    def _pace(self, size: Any) -> Pace:
-        if size not in self.paces:
-            self.paces[size] = self._pace_of(f"{self._machine} {size}", cache() / "batches.json")
-        return self.paces[size]
+    def _batch_size(self, size: Any) -> BatchSizeSearch:
+        if size not in self.batch_sizes:
+            self.batch_sizes[size] = self._search_for(f"{self._machine} {size}", cache() / "batches.json")
+        return self.batch_sizes[size]
 
     def _names(self, number: int) -> tuple[str, ...]:
         cell = self.jobs[number].cell
@@ -299,24 +263,24 @@ class _Line:
     def run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
         """Everything, in the order asked for; what can share a call waits for company, and no longer."""
         pools: dict[Any, list[tuple[Picture, Request]]] = {}
-        for part in (pictures[k : k + TOLD_AT_ONCE] for k in range(0, len(pictures), TOLD_AT_ONCE)):
-            self._tell(part)
+        for part in (pictures[k : k + TEXTS_AT_ONCE] for k in range(0, len(pictures), TEXTS_AT_ONCE)):
+            self._condition(part)
             for picture in part:
                 name = fingerprint(picture.cell)
                 if picture.key not in missing:
-                    self._made(picture)
-                elif name in self.conditioning and not self._is_twin(picture):
+                    self._deliver(picture)
+                elif name in self.conditioning and not self._is_duplicate(picture):
                     request = Request(self.conditioning[name], picture.seed)
                     key = batch_key(request.cell, self.model, request.conditioning)
                     pools.setdefault(key, []).append((picture, request))
             for (size, *_), pool in pools.items():
-                while len(pool) >= self._pace(size).size:
-                    self._draw([pool.pop(0) for _ in range(self._pace(size).size)])
+                while len(pool) >= self._batch_size(size).size:
+                    self._sample([pool.pop(0) for _ in range(self._batch_size(size).size)])
         for (size, *_), pool in pools.items():
             while pool:
-                self._draw([pool.pop(0) for _ in range(min(len(pool), self._pace(size).size))])
+                self._sample([pool.pop(0) for _ in range(min(len(pool), self._batch_size(size).size))])
 
-    def _is_twin(self, picture: Picture) -> bool:
+    def _is_duplicate(self, picture: Picture) -> bool:
         """Whether the UNet is told the very same of another picture: an edit at its neutral setting is no edit."""
         name = fingerprint(picture.cell)
         first = self.first.setdefault((self.content[name], picture.seed), picture)
@@ -324,15 +288,15 @@ class _Line:
             return False
         if (sample := self.store.get(first.key)) is not None:
             self._copy(picture, sample)
-            self._made(picture)
+            self._deliver(picture)
         elif first.key in self.faults:
             self.faults[picture.key] = self.faults[first.key]
-            self._made(picture)
+            self._deliver(picture)
         else:
-            self.twins.setdefault(first.key, []).append(picture)
+            self.duplicates.setdefault(first.key, []).append(picture)
         return True
 
-    def _tell(self, pictures: Sequence[Picture]) -> None:
+    def _condition(self, pictures: Sequence[Picture]) -> None:
         """Encode what is told of some pictures; a cell of which that cannot be done spoils its own jobs alone."""
         cells = {fingerprint(picture.cell): picture.cell for picture in pictures}
         new = {name: cell for name, cell in cells.items() if name not in self.conditioning and self.uses[name]}
@@ -346,58 +310,60 @@ class _Line:
                     self.conditioning[name] = condition_calls(self.model, [cell])[0]
                 except Exception as error:
                     for n in [n for n in self.left if name in self._names(n)]:
-                        self._spoil(n, reason_of(error))
+                        self._fail_job(n, reason_of(error))
         for name in new.keys() & self.conditioning.keys():
             self.content[name] = conditioning_hash(self.conditioning[name], self.model)
 
-    def _spoil(self, number: int, reason: str) -> None:
+    def _fail_job(self, number: int, reason: str) -> None:
         """Nothing of a job can be made."""
         del self.left[number]
-        _failed(self.jobs[number], reason, self.outcome, self.watch)
+        _failed(self.jobs[number], reason, self.outcome, self.observer)
         self._forget(number)
 
-    def _draw(self, part: list[tuple[Picture, Request]]) -> None:
+    def _sample(self, part: list[tuple[Picture, Request]]) -> None:
         """One batch; halved while it does not fit, and one by one when it fails otherwise."""
         part = [(picture, request) for picture, request in part if any(n in self.left for n in picture.jobs)]
         for picture, _ in (there := [pair for pair in part if pair[0].key in self.store]):
-            self._made(picture)  # somebody else made it meanwhile
+            self._deliver(picture)  # somebody else made it meanwhile
         part = [pair for pair in part if pair not in there]
         if not part:
             return
-        pace, start = self._pace(picture_size(part[0][0].cell, self.model)), time.perf_counter()
+        search, start = self._batch_size(picture_size(part[0][0].cell, self.model)), time.perf_counter()
         try:
             calls, step = len(part[0][1].conditioning), count(1)
             samples = sample_batch(
-                self.model, [request for _, request in part], lambda _: self.watch.stepped(len(part), next(step), calls)
+                self.model,
+                [request for _, request in part],
+                lambda _: self.observer.on_step(len(part), next(step), calls),
             )
         except Exception as error:
             if len(part) > 1:
                 if out_of_memory(error):
-                    pace.too_many(len(part))
-                    self.watch.note(f"{len(part)} pictures at once do not fit; going on with {pace.size}")
+                    search.too_many(len(part))
+                    self.observer.on_notice(f"{len(part)} pictures at once do not fit; going on with {search.size}")
                     gc.collect()
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
                 while part:
-                    size = pace.size if out_of_memory(error) else 1
-                    self._draw(part[:size])
+                    size = search.size if out_of_memory(error) else 1
+                    self._sample(part[:size])
                     part = part[size:]
                 return
             self.faults[part[0][0].key] = reason_of(error)
-            self._made(part[0][0])
+            self._deliver(part[0][0])
             return
         took = time.perf_counter() - start
         rows = sum(1 if c.cell.guidance.scale == 1 else 2 for _, request in part for c in request.conditioning)
-        pace.took(len(part), rows, took)
-        self.watch.drew(len(part), rows, took, start - self.clock)
+        search.took(len(part), rows, took)
+        self.observer.on_batch(len(part), rows, took, start - self.clock)
         self.clock = time.perf_counter()
         for (picture, _), one in zip(part, samples, strict=True):
             self._keep(picture, one)
-        self._look([picture.key for picture, _ in part if picture.key not in self.faults])
+        self._embed_pictures([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
-            self._made(picture)
+            self._deliver(picture)
 
-    def _look(self, keys: Sequence[str]) -> None:
+    def _embed_pictures(self, keys: Sequence[str]) -> None:
         """Let the scorer see a batch at once; the jobs' scores then find what it saw."""
         kept = [sample.picture for key in keys if (sample := self.store.get(key)) is not None]
         if kept and self.model.scorer is not None:
@@ -415,16 +381,16 @@ class _Line:
     def _copy(self, picture: Picture, sample: Sample) -> None:
         """Keep a picture that came out as another did."""
         self._keep(picture, sample)
-        self.watch.drew(1, 0, 0.0, 0.0)
+        self.observer.on_batch(1, 0, 0.0, 0.0)
 
-    def _made(self, picture: Picture) -> None:
+    def _deliver(self, picture: Picture) -> None:
         """Tell the jobs that waited for a picture; those that have all of theirs are finished."""
-        for twin in self.twins.pop(picture.key, ()):
+        for duplicate in self.duplicates.pop(picture.key, ()):
             if picture.key in self.faults:
-                self.faults[twin.key] = self.faults[picture.key]
+                self.faults[duplicate.key] = self.faults[picture.key]
             elif (sample := self.store.get(picture.key)) is not None:
-                self._copy(twin, sample)
-            self._made(twin)
+                self._copy(duplicate, sample)
+            self._deliver(duplicate)
         for n in picture.jobs:
             if n in self.left:
                 self.left[n].discard(picture.key)
@@ -453,15 +419,15 @@ class _Line:
                     stack_samples(cell, seeds, samples, self.conditioning[fingerprint(cell)])
                     for cell, samples in zip((job.cell.baseline(), job.cell), pairs, strict=True)
                 )
-            result = finish(job, self.model, self.features, before, after, faults, self.watch.note)
+            result = finish(job, self.model, self.features, before, after, faults, self.observer.on_notice)
         except Exception as error:
-            _failed(job, reason_of(error), self.outcome, self.watch)
+            _failed(job, reason_of(error), self.outcome, self.observer)
         else:
             self.outcome.results[job.number] = result
             if faults:
                 self.outcome.failures.append((job, result.error or ""))
-                self.watch.failed(job, result.error or "")
-            self.watch.finished(job, result)
+                self.observer.on_failure(job, result.error or "")
+            self.observer.on_job(job, result)
             if kept:
                 self.log.put(job, result)
         self._forget(number)
@@ -485,11 +451,11 @@ def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
     return fingerprint([[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)])
 
 
-class Log:
+class TrackerQueue:
     """Tells trackers of finished jobs, one after the other, beside the drawing: a slow one keeps nobody waiting."""
 
-    def __init__(self, watch: Watch, outcome: Outcome | None = None):
-        self.watch = watch
+    def __init__(self, observer: Observer, outcome: Outcome | None = None):
+        self.observer = observer
         self.outcome = outcome or Outcome()
         self._queue: SimpleQueue[tuple[Job, Result] | None] = SimpleQueue()
         self._thread: Thread | None = None
@@ -511,7 +477,7 @@ class Log:
             except BaseException as error:  # whatever a tracker raises, SystemExit too: the pictures are on disk
                 reason = f"its pictures are made, but were not logged: {reason_of(error)}"
                 self.outcome.failures.append((job, reason))
-                self.watch.failed(job, reason)
+                self.observer.on_failure(job, reason)
                 with suppress(OSError):  # a full disk: it is in the table of failures
                     write_result(job.folder, replace(result, log_error=reason))
 

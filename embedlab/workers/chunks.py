@@ -21,8 +21,9 @@ from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.job import Job, fail, load_finished, reason_of
+from embedlab.sweep.observer import Observer
 from embedlab.sweep.result import Result
-from embedlab.sweep.run import Log, Outcome, Quiet, Watch, plan, run_jobs
+from embedlab.sweep.run import Outcome, TrackerQueue, plan, run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import Silent
 
@@ -128,7 +129,7 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
     except Exception as error:  # such as an operator's package that is missing here
         send(("unreadable", f"it cannot be read on {node}: {reason_of(error)}"))
         return
-    log = _Unlogged(_Sender(send))
+    log = _NoTracker(_Sender(send))
     before = {job.number: result for job in chunk.jobs if (result := load_finished(job)) is not None}
     for number, result in before.items():
         send(("job", number, result))
@@ -136,36 +137,36 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
     if left := [job for job in chunk.jobs if job.number not in before]:
         try:
             with silence_libraries():
-                run_jobs(left, Store(chunk.store), log.watch, log, chunk.later)
+                run_jobs(left, Store(chunk.store), log.observer, log, chunk.later)
         except EmbedlabError as error:  # what keeps every job from being made, such as weights that cannot be read
             refused = str(error)
         except Exception as error:
             for job in [job for job in left if job.number not in log.outcome.results]:
                 log.outcome.results[job.number] = fail(job, reason_of(error))
-                log.watch.failed(job, reason_of(error))
+                log.observer.on_failure(job, reason_of(error))
     send(("ended", log.outcome.results, refused, models_read()))
 
 
-class _Sender(Quiet):
+class _Sender(Observer):
     """Sends what it is told to the process that was started."""
 
     def __init__(self, send: Callable[[Event], None]):
         self.send = send
 
-    def drew(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
+    def on_batch(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         self.send(("batch", pictures, rows, seconds, outside))
 
-    def finished(self, job: Job, result: Result) -> None:
+    def on_job(self, job: Job, result: Result) -> None:
         self.send(("job", job.number, result))
 
-    def failed(self, job: Job, reason: str) -> None:
+    def on_failure(self, job: Job, reason: str) -> None:
         self.send(("failure", job.number, reason))
 
-    def note(self, text: str) -> None:
+    def on_notice(self, text: str) -> None:
         self.send(("notice", text))
 
 
-class _Unlogged(Log):
+class _NoTracker(TrackerQueue):
     """A worker's: trackers are told by the process that was started, which reads the same files."""
 
     def put(self, job: Job, result: Result) -> None:
@@ -181,13 +182,13 @@ class Elsewhere:
 
     engine: Engine
 
-    def __call__(self, jobs: Sequence[Job], store: Store, watch: Watch, log: Log) -> Outcome:
+    def __call__(self, jobs: Sequence[Job], store: Store, observer: Observer, log: TrackerQueue) -> Outcome:
         """Raises ConfigError when no worker begins, and what keeps every job from being made."""
         try:
             wanted = plan(jobs)
-            watch.planned(len(jobs), len(wanted), sum(1 for key in wanted if key not in store))
+            observer.on_plan(len(jobs), len(wanted), sum(1 for key in wanted if key not in store))
             chunks = chunks_of(jobs, store.folder, self.engine.pictures, self.engine.workers)
-            progress = Progress(jobs, chunks, watch, log)
+            progress = Progress(jobs, chunks, observer, log)
             self.engine.run(progress)
         finally:
             self.engine.close()
@@ -198,8 +199,8 @@ class Elsewhere:
 class Progress:
     """What is known of a plan's chunks: what waits for a worker, what became of the others."""
 
-    def __init__(self, jobs: Sequence[Job], chunks: Sequence[Chunk], watch: Watch, log: Log):
-        self.watch, self.log = watch, log
+    def __init__(self, jobs: Sequence[Job], chunks: Sequence[Chunk], observer: Observer, log: TrackerQueue):
+        self.observer, self.log = observer, log
         self.jobs = {job.number: job for job in jobs}
         self.left = dict(enumerate(chunks))
         self.waiting = list(self.left)  # numbers of chunks that no worker has
@@ -228,9 +229,9 @@ class Progress:
                 self._places[number] = node, process
                 self._read.setdefault((node, process), 0)
             case "batch", *counts:
-                self.watch.drew(*counts)
+                self.observer.on_batch(*counts)
             case "notice", text:
-                self.watch.note(text)
+                self.observer.on_notice(text)
             case "job", job, result:
                 self._keep(job, result)
             case "failure", job, reason:
@@ -260,7 +261,9 @@ class Progress:
             del self.left[number]
         elif self._deaths[number] < TRIES:
             go = "goes" if len(left) == 1 else "go"
-            self.watch.note(f"a worker is gone ({why}); {counted(len(left), 'unfinished job')} of its {go} to another")
+            self.observer.on_notice(
+                f"a worker is gone ({why}); {counted(len(left), 'unfinished job')} of its {go} to another"
+            )
             self.waiting.append(number)
         else:
             del self.left[number]
@@ -269,7 +272,7 @@ class Progress:
     def conclude(self) -> None:
         """Say who did it."""
         if self._read:
-            self.watch.note(
+            self.observer.on_notice(
                 f"{counted(self._count, 'chunk')} by {counted(len(self._read), 'worker')} on "
                 f"{counted(len({node for node, _ in self._read}), 'node')}, weights read "
                 f"{counted(sum(self._read.values()), 'time')}."
@@ -288,7 +291,7 @@ class Progress:
             return
         self._known.add(("job", number))
         self.log.outcome.results[number] = result
-        self.watch.finished(self.jobs[number], result)
+        self.observer.on_job(self.jobs[number], result)
         if result.has_pictures:
             self.log.put(self.jobs[number], result)
 
@@ -297,7 +300,7 @@ class Progress:
             return
         self._known.add(("failure", number))
         self.log.outcome.failures.append((self.jobs[number], reason))
-        self.watch.failed(self.jobs[number], reason)
+        self.observer.on_failure(self.jobs[number], reason)
 
     def _give_up(self, jobs: Sequence[Job], reason: str) -> None:
         for job in jobs:

@@ -120,7 +120,7 @@ class Ray:
                     except ray.exceptions.RayError as error:
                         why = exit_reason(error)
                         if beginning or running or idle:
-                            progress.watch.note(f"a worker cannot begin: {why}")
+                            progress.observer.on_notice(f"a worker cannot begin: {why}")
                     else:
                         idle.append(actor)
                     continue
