@@ -165,10 +165,10 @@ def fingerprint(value: Any) -> str:
         with contained("its repr"):
             return hashlib.sha256(json.dumps(described(value), sort_keys=True).encode()).hexdigest()[:16]
     except RecursionError:
-        raise OperatorError("the settings of an operator are nested too deep to be told apart.") from None
+        raise OperatorError("the settings of an operator are nested too deep to be compared.") from None
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        raise OperatorError(f"what an operator is cannot be told from its settings and its repr: {why}") from error
+        raise OperatorError(f"an operator cannot be identified by its settings and its repr: {why}") from error
 
 
 def content_of(array: Any) -> str:

@@ -145,5 +145,5 @@ def check(tower: Tower) -> None:
     if not same:
         kind = type(tower.encoder).__name__
         raise ModelError(
-            f"this {kind} answers differently to its own embedding rows; embedlab cannot edit them faithfully."
+            f"this {kind} gives another output for its own embedding rows; embedlab cannot edit them faithfully."
         )

@@ -154,7 +154,7 @@ class Lookup:
             return places[[row % prompt.tokens.window for row in prompt.tokens.rows(what)[0]]]
         if is_whole(what):
             if not 0 <= what < len(places):
-                raise OperatorError(f"{what} is no place in a window; places are 0 to {len(places) - 1}.")
+                raise OperatorError(f"{what} is no position in a window; positions are 0 to {len(places) - 1}.")
             return places[[what]]
         return vectors(what, places)
 
@@ -258,7 +258,7 @@ def embed(
             f"tower is {brief(tower)}; it has to be a Tower, one of model.towers or of text_encoders_of(pipeline)."
         )
     if stretch is not None and not 1 <= finite(stretch, "stretch") <= 64:
-        raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64, and 4 makes 248 places.")
+        raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64; 4 makes 248 positions.")
     places = tower.position_table.detach()[:WINDOW]
     places = places if stretch is None else stretched(places, factor=stretch)
     tokens = prompt

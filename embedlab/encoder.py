@@ -171,7 +171,7 @@ class Encoder:
             except OperatorError as error:
                 raise SamplerError(str(error)) from None
             if not 1 <= self.stretch <= 64:
-                raise SamplerError(f"encoder.stretch is {self.stretch}; it goes from 1 to 64, and 4 makes 248 places.")
+                raise SamplerError(f"encoder.stretch is {self.stretch}; it goes from 1 to 64; 4 makes 248 positions.")
 
     @property
     def truncate(self) -> bool:

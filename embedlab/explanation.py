@@ -109,7 +109,7 @@ class Explanation:
             changed = token.near_after != token.near or token.norm_after != token.norm
             norm = f"{token.norm:.2f} → {token.norm_after:.2f}" if changed else f"{token.norm:.2f}"
             near = ", ".join(token.near) + (f" → {', '.join(token.near_after)}" if changed else "")
-            near += f" (place moved by {token.moved:.0%} of its length)" if token.moved else ""
+            near += f" (position moved by {token.moved:.0%} of its length)" if token.moved else ""
             piece = token.piece if token.role == "words" else f"{token.piece} ({token.role})"
             cells = [token.row, token.window, token.place, token.id, piece, f"{token.kept:.2f}", norm, near]
             table.append([str(c) for c in ([token.encoder, *cells] if several else cells)])

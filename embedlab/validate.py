@@ -84,12 +84,12 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
     if pooled and source.part("unet").get("addition_embed_type") != "text_time":
         raise OperatorError(
-            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' is told none; "
+            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
             "take stage hidden, or an SDXL model."
         )
     if cell.guidance.negative is not None and source.part("unet").get("time_cond_proj_dim"):
         raise SamplerError(
-            f"the UNet of '{source.name}' is told the guidance scale as a number and no negative prompt "
+            f"the UNet of '{source.name}' takes the guidance scale as a number and no negative prompt "
             "(time_cond_proj_dim); leave guidance.negative out."
         )
     seen = [part.tokens for part in parts]

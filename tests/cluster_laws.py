@@ -198,6 +198,6 @@ def test_workers_that_end_at_once_are_one_line(embedlab, gate, workers, broken, 
     Path(os.environ["PYTHONPATH"].split(os.pathsep)[0], "torch.py").write_text(broken)
     code, out, err = embedlab("-m", *gate.words, *PAIR, *workers)
     assert (code, err.count("\n")) == (2, 1), out + err
-    assert f"workers end before they take anything up: {why}" in err
+    assert f"the workers end before they start a job: {why}" in err
     assert not results("out")
     assert not list(Path("out").glob(".slurm/*.pkl"))

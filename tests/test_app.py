@@ -104,7 +104,7 @@ def test_a_sweep_over_prompts_is_told_of_each_job_and_all_at_once(embedlab, tmp_
     assert lines[1].endswith("word of the prompt (a, red, fox): operators.interpolate.rows=fox")
     assert lines[2].startswith("embedlab: 2 jobs, first job 6 (prompt=a\\ red\\ fox,operators=[swap],")
     assert lines[2].endswith("(a, red, fox): operators.swap.rows=red operators.swap.by=fox")
-    assert lines[3:] == ["embedlab: nothing was drawn; 6 of 8 jobs are wrong."]
+    assert lines[3:] == ["embedlab: nothing was generated; 6 of 8 jobs are wrong."]
     assert not (tmp_path / "sweep").exists()
 
 

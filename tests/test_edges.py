@@ -207,7 +207,7 @@ def test_calls_at_one_noise_level_are_one_step(emoji):
 
 
 BAD = [
-    (lambda: Cell(PROMPT, [Scale(ALL, 5, "pooled")]), "the UNet of 'emoji' is told none; take stage hidden"),
+    (lambda: Cell(PROMPT, [Scale(ALL, 5, "pooled")]), "the UNet of 'emoji' takes none; take stage hidden"),
     (lambda: Cell(PROMPT, [ProjectOut("puppy", {"cat": 1e20, "dog": 1e20})]), "is too long for its dtype"),
     (lambda: Cell(PROMPT, [ProjectOut("puppy", {"cat": 0.1, "CAT": 0.2, "Cat": -0.3})]), "has no length"),
     (lambda: Cell(PROMPT, [ProjectOut("puppy", {"cat": 1e-20})]), "has no length"),
@@ -234,8 +234,8 @@ BAD = [
     (lambda: Rows(tokens=(1, 1)), "it has to be row numbers, each once"),
     (lambda: Scale("puppy", 2, ["token"]), "choose one of token, position, both"),
     (lambda: Interpolate("puppy", "cat", 0.5, path=["lerp"]), "choose one of lerp, slerp, slerp_whole"),
-    (lambda: Place("puppy", 10**20), "it has to be a place, a whole number from 0"),
-    (lambda: Freeze("puppy", 10**20), "it has to be a place, a whole number from 0"),
+    (lambda: Place("puppy", 10**20), "it has to be a position, a whole number from 0"),
+    (lambda: Freeze("puppy", 10**20), "it has to be a position, a whole number from 0"),
     (lambda: Stretch(factor=1e12), "it has to be 1 or more, and 64 at most"),
     (lambda: Cell(PROMPT, [Replace("puppy", [T(5.0)])]), "a vector of shape (1,) does not fit rows of width 96"),
     (lambda: Cell(PROMPT, None), "operators is None; it has to be a list of operators"),
@@ -244,7 +244,7 @@ BAD = [
     (lambda: Cell(PROMPT, [type("Late", (Own,), {"stage": "late"})(2)]), "stage is 'late'; choose one of"),
     (
         lambda: Cell(PROMPT, [lambda p, _: p.put("token", [(5,)], p.take("token", [(5,)])) and None]),
-        "answered with a None",
+        "returned a None",
     ),
     (
         lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token.double(), p.position, p.places)]),
@@ -478,30 +478,30 @@ def raises(error):
 ODDITIES = [
     (
         odd(__str__=raises(RuntimeError("none\ntoday"))),
-        "the label of the operator Odd, its str, cannot be had: Runtime",
+        "the label of the operator Odd, its str, cannot be read: Runtime",
     ),
-    (odd(__str__=lambda _: None), "the label of the operator Odd, its str, cannot be had: TypeError"),
-    (odd(__str__=raises(SystemExit(7))), "cannot be had: RuntimeError: it raised SystemExit(7)"),
-    (odd(__repr__=raises(RuntimeError("none"))), "cannot be told from its settings and its repr: RuntimeError: none"),
+    (odd(__str__=lambda _: None), "the label of the operator Odd, its str, cannot be read: TypeError"),
+    (odd(__str__=raises(SystemExit(7))), "cannot be read: RuntimeError: it raised SystemExit(7)"),
+    (odd(__repr__=raises(RuntimeError("none"))), "its settings and its repr: RuntimeError: none"),
     (odd(__repr__=raises(SystemExit(7))), "its repr: RuntimeError: its repr raised SystemExit(7)"),
     (odd(words="puppy"), "the words of the operator 'Odd' are 'puppy', not a list of texts"),
-    (odd(words=5), "the words of the operator 'Odd' cannot be had: TypeError"),
+    (odd(words=5), "the words of the operator 'Odd' cannot be read: TypeError"),
     (odd(words=(None,)), "the words of the operator 'Odd' are (None,), not a list of texts"),
-    (odd(words=property(raises(SystemExit(7)))), "cannot be had: RuntimeError: it raised SystemExit(7)"),
-    (odd(stage=property(raises(RuntimeError("none")))), "the stage of the operator 'Odd' cannot be had: none"),
+    (odd(words=property(raises(SystemExit(7)))), "cannot be read: RuntimeError: it raised SystemExit(7)"),
+    (odd(stage=property(raises(RuntimeError("none")))), "the stage of the operator 'Odd' cannot be read: none"),
     (odd(stage=None), "stage is 'None'; choose one of token"),
     (
         Odd(lambda prompt, _: None),
-        "'Odd' answered with a NoneType; an operator of its stage answers with an Embeddings",
+        "'Odd' returned a NoneType; an operator of its stage returns an Embeddings",
     ),
-    (Odd(lambda prompt, _: (prompt,)), "'Odd' answered with a tuple"),
+    (Odd(lambda prompt, _: (prompt,)), "'Odd' returned a tuple"),
     (Odd(lambda prompt, _: replace(prompt, token=[[1]])), "'Odd' made token rows that are a list; they were torch.str"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to("meta"))), "are torch.strided on meta; they were"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to_sparse())), "are torch.sparse_coo on cpu; they were"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token[:, :5])), "made token rows of shape (1, 5, 96)"),
     (Odd(lambda prompt, _: replace(prompt, places=None)), "made places rows that are a NoneType"),
-    (Odd(lambda prompt, _: replace(prompt, tokens=None)), "answered with other tokens"),
-    (Odd(lambda prompt, _: prompt.tokens.ids.zero_() is None or prompt), "answered with other tokens"),
+    (Odd(lambda prompt, _: replace(prompt, tokens=None)), "returned other tokens"),
+    (Odd(lambda prompt, _: prompt.tokens.ids.zero_() is None or prompt), "returned other tokens"),
     (Odd(lambda prompt, lookup: lookup.token_table.mul_(2) is None or prompt), "'Odd' wrote into the vocabulary"),
     (
         type("Late", (Odd,), {"stage": "hidden"})(lambda told, _: replace(told, rows=(1,))),
@@ -571,7 +571,7 @@ def test_what_contains_itself_has_a_fingerprint(tmp_path):
     deep = Own([])
     for _ in range(5000):
         deep.by = [deep.by]
-    with pytest.raises(EmbedlabError, match="nested too deep to be told apart"):
+    with pytest.raises(EmbedlabError, match="nested too deep to be compared"):
         fingerprint(deep)
 
 

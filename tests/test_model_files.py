@@ -152,7 +152,7 @@ def test_a_config_of_the_original_form_beside_a_file_is_read(tmp_path):
 def test_nothing_is_guessed_where_a_file_tells_nothing_or_two_things(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({BLOCK: torch.zeros(320, 1024)}, path)
-    with pytest.raises(ModelError, match="does not tell what it predicts.*model.prediction_type=epsilon") as caught:
+    with pytest.raises(ModelError, match="does not say what it predicts.*model.prediction_type=epsilon") as caught:
         Source(str(path)).scheduler  # noqa: B018
     assert "\n" not in str(caught.value)
     assert Source(str(path), prediction_type="v_prediction").size == 768
@@ -238,7 +238,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     assert not torch.equal(together[0].pictures, together[1].pictures)
     for cell, one in zip(cells, together, strict=True):
         torch.testing.assert_close(render(source.load(), [cell], [0])[0].pictures, one.pictures, atol=1e-5, rtol=0)
-    with pytest.raises(SamplerError, match="is told the guidance scale as a number and no negative prompt"):
+    with pytest.raises(SamplerError, match="takes the guidance scale as a number and no negative prompt"):
         validate(Cell("a puppy", guidance=Guidance(4.0, negative="a cat")), source)
 
 
@@ -247,7 +247,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     [
         ("sd1", {"unet": {"in_channels": 9}}, "takes 9 channels where latents have 4: an inpainting model"),
         ("sd1", {"unet": {"in_channels": 8}}, "takes 8 channels where latents have 4: a model that edits pictures"),
-        ("sd1", {"unet": {"out_channels": 8}}, "answers with 8 channels for 4"),
+        ("sd1", {"unet": {"out_channels": 8}}, "returns 8 channels for 4"),
         ("sd1", {"unet": {"class_embed_type": "projection"}}, "asks for a class embedding of kind 'projection'"),
         ("sd1", {"unet": {"num_class_embeds": 1000}}, "one of 1000 classes or noise levels, as upscalers are"),
         ("sd1", {"unet": {"encoder_hid_dim_type": "text_proj"}}, "hidden states of kind 'text_proj'"),
@@ -256,7 +256,7 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
         ("sd1", {"unet": {"cross_attention_dim": 24}}, "asks for hidden states 24 wide, and its text encoders make 16"),
         ("sdxl", {"unet": {"cross_attention_dim": 64}}, r"64 wide, and its text encoders make 16 \+ 24"),
         ("sdxl", {"unet": {"projection_class_embeddings_input_dim": 44}}, "asks for 44 numbers of text and sizes"),
-        ("sdxl", {"index": {"text_encoder": [None, None]}}, "takes the two text encoders of SDXL"),
+        ("sdxl", {"index": {"text_encoder": [None, None]}}, "come from the two text encoders of SDXL"),
         ("sdxl", {"index": {"text_encoder": [None, None], "requires_aesthetics_score": True}}, "the refiner of SDXL"),
         ("sd1", {"unet": {"sample_size": [8, 16]}}, r"has the sample_size \[8, 16\]: embedlab needs one side"),
         ("sd1", {"vae": {"shift_factor": 0.1159}}, "has shift_factor 0.1159, as those of SD 3 and Flux"),
@@ -276,9 +276,9 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
             "says num_train_timesteps 1000000000, which no model has",
         ),
         ("sd1", {"index": {"text_encoder": ["transformers", "T5EncoderModel"]}}, "is a T5EncoderModel; embedlab edits"),
-        ("sd1", {"index": {"transformer": ["diffusers", "X"]}}, "it has no UNet told by CLIP alone"),
+        ("sd1", {"index": {"transformer": ["diffusers", "X"]}}, "it has no UNet conditioned on CLIP alone"),
         ("sd1", {"text_encoder": {"vocab_size": 100}}, "knows 49408 tokens, and the encoder has rows for 100"),
-        ("sd1", {"text_encoder": {"max_position_embeddings": 16}}, "has 16 places; a window has 77"),
+        ("sd1", {"text_encoder": {"max_position_embeddings": 16}}, "has 16 positions; a window has 77"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else None,
 )
@@ -713,7 +713,7 @@ def test_encoders_that_are_not_clips_are_refused_at_once(folders):
         ({"text_encoder_2": five, "tokenizer_2": pipe.tokenizer}, "the text encoder is a T5EncoderModel"),
         ({"tokenizer": object()}, "the tokenizer is a object; CLIP's text encoders take a CLIPTokenizer"),
         ({"tokenizer": short}, "knows 49409 tokens, and the encoder has rows for 49408"),
-        ({"transformer": None}, "has a transformer, which is told in another way than a UNet is"),
+        ({"transformer": None}, "has a transformer, which is conditioned in another way than a UNet"),
         ({"text_encoder_3": None}, "has a text_encoder_3"),
         ({"text_encoder": None}, "has no text_encoder with a tokenizer"),
     ):

@@ -206,7 +206,7 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
         (
             lambda: Replace("puppy", 77, stage="position"),
             OperatorError,
-            "77 is no place in a window; places are 0 to 76",
+            "77 is no position in a window; positions are 0 to 76",
         ),
         (lambda: Replace("puppy", "cat", stage="position"), PromptError, "'cat' is not in the prompt"),
         (
@@ -222,7 +222,7 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
             "stage is 'rows'; choose one of token, position, both",
         ),
         (lambda: Replace("puppy", "cat", lengths="pad"), OperatorError, "lengths is 'pad'; choose one of error"),
-        (lambda: Replace("puppy", 3, stage="both"), OperatorError, "an id is no place"),
+        (lambda: Replace("puppy", 3, stage="both"), OperatorError, "an id has no position"),
         (
             lambda: Interpolate("puppy", "cat", float("nan")),
             OperatorError,

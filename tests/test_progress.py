@@ -34,7 +34,7 @@ def test_off_a_terminal_it_is_quiet_and_line_wise():
         go_on(display)
     display.close()
     lines = out.getvalue().splitlines()
-    assert lines[:2] == ["drawing 6 of 8 pictures for 3 jobs …", "2 of 8 pictures are there already."]
+    assert lines[:2] == ["generating 6 of 8 pictures for 3 jobs …", "2 of 8 pictures are there already."]
     assert lines[2:4] == ["notice: the prompt is long.", "job 1 (weight=1) failed: RuntimeError: [on] purpose"]
     assert lines[4].startswith(
         "200 UNet evaluations in 2.0 s (100 a second); planning 0.0 s, other work between the calls 20%"

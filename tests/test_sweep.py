@@ -131,7 +131,7 @@ def test_resume_takes_up_a_sweep_with_its_own_plan(embedlab, drawn, tmp_path, mo
     code, _, err = embedlab(f"resume={tmp_path}/out", "guidance.scale=9", plain=True)
     assert (code, "goes on with the plan it had; leave out guidance.scale=9" in err) == (2, True)
     code, _, err = embedlab("resume=/nowhere", plain=True)
-    assert (code, "there is no sweep in '/nowhere' to be taken up" in err) == (2, True)
+    assert (code, "there is no sweep in '/nowhere' to resume" in err) == (2, True)
 
 
 def test_a_damaged_sweep_is_refused_in_one_line_or_mended(embedlab, drawn):
@@ -257,7 +257,7 @@ def test_all_mistakes_are_told_at_once_before_weights(embedlab, monkeypatch):
     assert any("weight is nan" in line for line in lines)
     assert any("'kitten' is not in the prompt" in line for line in lines)
     assert any("there is no sampler=dimm" in line for line in lines)
-    assert lines[-1] == "embedlab: nothing was drawn; 11 of 12 jobs are wrong."
+    assert lines[-1] == "embedlab: nothing was generated; 11 of 12 jobs are wrong."
     assert all(line.startswith("embedlab: ") for line in lines)
     assert not Path("out").exists()
     assert re.fullmatch("loading .+ …\n", out)
@@ -327,7 +327,7 @@ def test_a_search_for_a_score_that_is_not_there_is_refused_before_anything_is_dr
 
 
 def test_an_objective_that_fails_is_one_line():
-    with pytest.raises(ValueError, match="objective cannot be told from a result: KeyError: 'x'"):
+    with pytest.raises(ValueError, match="objective cannot be computed from a result: KeyError: 'x'"):
         objective.objective_value(lambda result: result["scores"]["x"], Result("done"))
 
 
@@ -384,7 +384,7 @@ def test_a_sweep_is_taken_up_from_a_folder_of_any_name(embedlab, drawn):
     for given in (name, f'"{name}"'):
         code, out, err = embedlab(f"resume={given}", plain=True)
         assert (code, err) == (0, "")
-        assert "Nothing had to be drawn: all pictures were there." in out
+        assert "Nothing had to be generated: all images exist already." in out
         assert Path(name, "0", "seed-0.png").is_file()
     assert drawn() == 0
 

@@ -178,7 +178,7 @@ def test_workers_that_end_at_once_are_told(jobs, carried):
     class Broken(Forks):
         target = staticmethod(lambda *_: os._exit(3))
 
-    with pytest.raises(EmbedlabError, match="workers end before they take anything up: exit code 3"):
+    with pytest.raises(EmbedlabError, match="the workers end before they start a job: exit code 3"):
         carried(jobs(*MIX), Broken())
 
 

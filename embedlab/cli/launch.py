@@ -297,7 +297,7 @@ def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
     if jobs > 1:
         count = sum(len(which) for which in wrong.values())
         print(
-            f"embedlab: nothing was drawn; {count} of {jobs} jobs {'is' if count == 1 else 'are'} wrong.",
+            f"embedlab: nothing was generated; {count} of {jobs} jobs {'is' if count == 1 else 'are'} wrong.",
             file=sys.stderr,
         )
     sys.exit(2)

@@ -216,7 +216,7 @@ def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: 
     if session.failed:
         fail(session.failed[0][2], 1)
     if not plan.left:
-        print("This was made already; nothing is drawn again.")
+        print("These images exist already; nothing is generated again.")
     print(table([result]))
     print(f"\nThe pictures are in {output_dir()}; begin with sheet.png; figures: results.csv, results.parquet.")
 

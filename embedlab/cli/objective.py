@@ -33,9 +33,9 @@ def objective_value(objective: Any, result: Result) -> float:
         except EmbedlabError:
             raise
         except Exception as error:
-            raise ConfigError(f"objective cannot be told from a result: {reason_of(error)}") from error
+            raise ConfigError(f"objective cannot be computed from a result: {reason_of(error)}") from error
     if (score := result.scores.get(objective)) is None:
-        raise ConfigError(f"objective cannot be told from a result: its {objective} was not measured.")
+        raise ConfigError(f"objective cannot be computed from a result: its {objective} was not measured.")
     return score
 
 

@@ -101,7 +101,7 @@ class Display(Observer):
     def close(self) -> None:
         """Say where the time went."""
         if self.jobs and not self.inside and not self.failures:
-            self.console.print("Nothing had to be drawn: all pictures were there.")
+            self.console.print("Nothing had to be generated: all images exist already.")
         if self.inside:
             spent = self.inside + self.outside
             self.console.print(
@@ -118,7 +118,7 @@ class Display(Observer):
         self.bar.update(self.task, total=self.left)
         if left:
             what = f"{left} of {pictures} pictures" if left < pictures else counted(left, "picture")
-            self.console.print(f"drawing {what} for {counted(jobs, 'job')} …", markup=False)
+            self.console.print(f"generating {what} for {counted(jobs, 'job')} …", markup=False)
         if pictures - left:
             self.console.print(f"{pictures - left} of {pictures} pictures are there already.", markup=False)
 

@@ -46,7 +46,7 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
     folder = Path(os.path.abspath(readers.path_of(path, "resume")))
     plan = read_plan(folder) if folder.is_dir() else None
     if plan is None:
-        raise ConfigError(f"there is no sweep in '{path}' to be taken up; a sweep's folder holds a {FILE}.")
+        raise ConfigError(f"there is no sweep in '{path}' to resume; a sweep's folder holds a {FILE}.")
     if not plan.command:
         raise ConfigError(f"'{folder / FILE}' does not say how the sweep was started.")
     if any("***" in word for word in plan.command):

@@ -148,7 +148,7 @@ def check_flags(words: Sequence[str]) -> argparse.Namespace:
         if unknown := re.match(r"unrecognized arguments: (-.*)", message):
             flag = re.split("[ =]", unknown[1])[0]
             raise ConfigError(f"there is no flag {flag}{_unflagged(words)}")
-        raise ConfigError(f"{message}; embedlab --help tells the flags.")
+        raise ConfigError(f"{message}; embedlab --help lists the flags.")
 
     parser.error = refuse
     return parser.parse_args(list(words))
@@ -165,7 +165,7 @@ def _unflagged(words: Sequence[str]) -> str:
         key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
         value = word.partition("=")[2] if sign else next(rest, "")
         if not value or (key not in {s.key for s in settings.known(said)} and settings.meant(key, value, said) is None):
-            return "; embedlab --help tells the flags."
+            return "; embedlab --help lists the flags."
         said.append(f"{key}={value}")
     return f"; settings are written without dashes: embedlab {shlex.join(settings.mended(said) or said)}"
 

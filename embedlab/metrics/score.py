@@ -87,7 +87,7 @@ def words_named(operator: Any) -> tuple[str, ...]:
             words = words if isinstance(words, str) else tuple(words)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        raise OperatorError(f"the words of the operator '{named(operator)}' cannot be had: {why}") from error
+        raise OperatorError(f"the words of the operator '{named(operator)}' cannot be read: {why}") from error
     if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
         raise OperatorError(f"the words of the operator '{named(operator)}' are {words!r:.80}, not a list of texts.")
     return words

@@ -60,7 +60,8 @@ def check_source(source: Source) -> None:
     if "transformer" in source.index or "text_encoder_3" in source.index:
         kind = str(source.index.get("_class_name", "pipeline"))[:80]
         raise ModelError(
-            f"'{name}' is a {kind}: it has no UNet told by CLIP alone; embedlab runs Stable Diffusion 1, 2 and XL."
+            f"'{name}' is a {kind}: it has no UNet conditioned on CLIP alone; embedlab runs "
+            "Stable Diffusion 1, 2 and XL."
         )
     unet, vae = source.part("unet"), source.part("vae")
     check_kinds(unet, "unet", kinds_of(UNet2DConditionModel), name)
@@ -208,7 +209,7 @@ def check_unet(unet: Mapping[str, Any], name: str) -> None:
             )
     if unet["out_channels"] != unet["in_channels"]:
         raise ModelError(
-            f"the UNet of '{name}' answers with {unet['out_channels']} channels for {unet['in_channels']}: it predicts "
+            f"the UNet of '{name}' returns {unet['out_channels']} channels for {unet['in_channels']}: it predicts "
             "more than noise, or takes a picture beside the latents; embedlab does not run it."
         )
     size = unet.get("sample_size")
@@ -271,8 +272,8 @@ def check_text(
     if (extra := unet.get("addition_embed_type") == "text_time") and len(encoders) < 2:
         what = "the refiner of SDXL, which finishes pictures of the base model" if refiner else "it has one"
         raise ModelError(
-            f"the UNet of '{name}' is told a pooled text and sizes, which takes the two text encoders of SDXL: {what}; "
-            "name the base model."
+            f"the UNet of '{name}' takes a pooled text embedding and sizes, which come from the two "
+            f"text encoders of SDXL: {what}; name the base model."
         )
     if told != {sum(widths)}:
         made = " + ".join(map(str, widths))
@@ -290,7 +291,8 @@ def check_text(
     for (part, encoder), length in zip(encoders.items(), words, strict=True):
         if encoder.get("max_position_embeddings", WINDOW) < WINDOW:
             raise ModelError(
-                f"the part '{part}' of '{name}' has {encoder['max_position_embeddings']} places; a window has {WINDOW}."
+                f"the part '{part}' of '{name}' has {encoder['max_position_embeddings']} positions; "
+                f"a window has {WINDOW}."
             )
         if length > encoder.get("vocab_size", 49408):
             raise ModelError(

@@ -34,7 +34,8 @@ def text_encoders_of(pipeline: Any) -> tuple[Tower, ...]:
     third = [name for name in ("transformer", "text_encoder_3", "tokenizer_3") if hasattr(pipeline, name)]
     if third:
         raise ModelError(
-            f"a {kind} has a {third[0]}, which is told in another way than a UNet is; take a pipeline of SD 1, 2 or XL."
+            f"a {kind} has a {third[0]}, which is conditioned in another way than a UNet; "
+            "take a pipeline of SD 1, 2 or XL."
         )
     for words, encoder in found:
         check_pair(words, encoder)
@@ -60,4 +61,4 @@ def check_pair(words: Any, encoder: Any) -> None:
     if words.bos_token_id is None or words.eos_token_id is None or words.pad_token_id is None:
         raise ModelError("the tokenizer has no start, end or padding token; CLIP's has all three.")
     if places < WINDOW:
-        raise ModelError(f"the text encoder has {places} places; a window has {WINDOW}.")
+        raise ModelError(f"the text encoder has {places} positions; a window has {WINDOW}.")

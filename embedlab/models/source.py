@@ -330,12 +330,12 @@ class Source:
             said["the scheduler's config"] = spelled
         if len(set(said.values())) > 1:
             both = " and ".join(f"{what} ({why})" for why, what in said.items())
-            raise ModelError(f"'{self.name}' is told to predict {both}; say which it is: model.prediction_type=….")
+            raise ModelError(f"'{self.name}' says that it predicts {both}; set which: model.prediction_type=….")
         if said:
             return next(iter(said.values())), " and ".join(said)
         if self.layout == "sd2":
             raise ModelError(
-                f"'{self.name}' does not tell what it predicts, and files of this layout are of both kinds; say it: "
+                f"'{self.name}' does not say what it predicts, and files of this layout are of both kinds; say it: "
                 "model.prediction_type=epsilon (2.0-base and 2.1-base, 512 px) or v_prediction (2.0 and 2.1, 768 px)."
             )
         if self.layout is not None:

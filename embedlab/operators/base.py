@@ -167,7 +167,7 @@ def is_post_encoder(operator: Any) -> bool:
     try:
         stage = getattr(operator, "stage", "token")
     except Exception as error:
-        raise OperatorError(f"the stage of the operator '{named(operator)}' cannot be had: {error}") from error
+        raise OperatorError(f"the stage of the operator '{named(operator)}' cannot be read: {error}") from error
     if isinstance(stage, Schedule):
         raise OperatorError(f"stage is {stage}; it is the one setting that cannot change over time.")
     tables(stage)
@@ -205,14 +205,14 @@ def theirs(operator: Any, value: Any, lookup: Any) -> Any:
         made = call(given, tables)
     if isinstance(tables, Lookup) and tables is not lookup and tables.token_table._version != version:
         spare.forget()
-        raise OperatorError(f"'{named(operator)}' wrote into the vocabulary; an operator answers with new rows.")
+        raise OperatorError(f"'{named(operator)}' wrote into the vocabulary; an operator returns new rows.")
     if not isinstance(made, type(value)):
         raise OperatorError(
-            f"'{named(operator)}' answered with a {type(made).__name__}; an operator of its stage answers with "
+            f"'{named(operator)}' returned a {type(made).__name__}; an operator of its stage returns "
             f"{'an Embeddings' if isinstance(value, Embeddings) else 'a Conditioning'}."
         )
     if made.tokens is not given.tokens or (given.tokens and not torch.equal(given.tokens.ids, value.tokens.ids)):
-        raise OperatorError(f"'{named(operator)}' answered with other tokens; an operator edits rows, not the text.")
+        raise OperatorError(f"'{named(operator)}' returned other tokens; an operator edits rows, not the text.")
     return replace(made, tokens=value.tokens)
 
 
@@ -263,7 +263,7 @@ def named(operator: Any) -> str:
             text = " ".join(str(operator).split())
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        raise OperatorError(f"the label of the operator {kind.__name__}, its str, cannot be had: {why}") from error
+        raise OperatorError(f"the label of the operator {kind.__name__}, its str, cannot be read: {why}") from error
     return text if len(text) <= 300 or isinstance(operator, Edit) else f"{text[:299]}…"
 
 
@@ -288,7 +288,7 @@ def check_shapes(old: Any, new: Any, operator: Any) -> None:
             f"'{named(operator)}' says which rows {len(new.rows)} hidden states stand for, and made {len(new.hidden)}."
         )
     if new.tokens is not old.tokens:
-        raise OperatorError(f"'{named(operator)}' answered with other tokens; an operator edits rows, not the text.")
+        raise OperatorError(f"'{named(operator)}' returned other tokens; an operator edits rows, not the text.")
 
 
 def tables(stage: str) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class Interpolate(OnRows):
         for _, weight in ends:
             finite(weight, "weight")
         if self.stage == "both" and not all(isinstance(end, str) for end, _ in ends):
-            raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id is no place.")
+            raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id has no position.")
         if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
             raise OperatorError(f"weights {listed(w for _, w in ends)} have to be 0 or more and sum to 1 at the most.")
 

@@ -22,7 +22,7 @@ def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*place d
     last = len(prompt.places) - 1
     outside = places[(places < 0) | (places > last)]
     if len(outside):
-        raise OperatorError(f"{what} asks for place {float(outside[0]):g}; the table has places 0 to {last}.")
+        raise OperatorError(f"{what} asks for position {float(outside[0]):g}; the table has positions 0 to {last}.")
     return between(prompt.places, places.to(prompt.places.device))
 
 
@@ -34,7 +34,7 @@ def places_of(spans: Spans, prompt: Embeddings) -> Tensor:
 def check_place(at: Any) -> None:
     """Refuse what is no place."""
     if not is_whole(at) or not 0 <= at < 10_000:
-        raise OperatorError(f"at is {at!r}; it has to be a place, a whole number from 0.")
+        raise OperatorError(f"at is {at!r}; it has to be a position, a whole number from 0.")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Stretch(OnRows):
             raise OperatorError(f"keep is {self.keep!r}; it has to be a whole number from 0 to {WINDOW - 1}.")
         if not 1 <= finite(self.factor, "factor") <= 64:
             raise OperatorError(
-                f"factor is {self.factor}; it has to be 1 or more, and 64 at most: 4 makes 248 of 77 places."
+                f"factor is {self.factor}; it has to be 1 or more, and 64 at most: 4 makes 248 positions of 77."
             )
 
     def __str__(self) -> str:

@@ -54,7 +54,7 @@ class Replace(OnRows):
         check_lengths(self.lengths)
         super().check()
         if self.stage == "both" and not isinstance(self.by, str):
-            raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id is no place.")
+            raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id has no position.")
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} → {format_setting(self.by)}{stage_label(self.stage)}"

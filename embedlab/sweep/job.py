@@ -296,7 +296,7 @@ def failure(job: Job, reason: str) -> Result:
 
 
 def fail(job: Job, reason: str) -> Result:
-    """Mark a job that could not be made at all; it is tried again when its sweep is taken up."""
+    """Mark a job that could not be made at all; it is tried again when its sweep is resumed."""
     result = failure(job, reason)
     write_result(job.folder, result)
     return result

@@ -62,7 +62,7 @@ class Wandb:
         if not named and not key_in_netrc(host):
             raise ConfigError(
                 f"wandb: there is no key for {host}: run `wandb login`, set WANDB_API_KEY, or use tracker.mode=offline "
-                "(`embedlab sync` brings its runs up later)."
+                "(`embedlab sync` uploads its runs later)."
             )
 
     @contextmanager
@@ -99,7 +99,7 @@ class Wandb:
     def _refused(self, error: Exception) -> ConfigError:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:240].rstrip(". ")
         way = "tracker.mode=offline or tracker=disk" if self.mode == "online" else "tracker=disk"
-        return ConfigError(f"wandb: {reason}. Mend that (or a WANDB_ variable), or use {way}.")
+        return ConfigError(f"wandb: {reason}. Correct that (or a WANDB_ variable), or use {way}.")
 
 
 class _WandbRun:

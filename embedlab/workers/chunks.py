@@ -252,7 +252,7 @@ class Progress:
             return
         self._deaths[number] += 1
         if not self.begun and self._deaths.total() >= TRIES:
-            raise ConfigError(f"workers end before they take anything up: {why}")
+            raise ConfigError(f"the workers end before they start a job: {why}")
         for job in chunk.jobs:  # the last words of a worker may be lost, its files are not
             if job.number not in self.log.outcome.results and (result := load_finished(job)) is not None:
                 self._keep(job.number, result)

@@ -111,7 +111,7 @@ class Ray:
                 events = actor.run.options(num_returns="streaming").remote(progress.data(number))
                 running[events] = actor, number
             if not beginning and not running:
-                raise ConfigError(f"workers end before they take anything up: {why}")
+                raise ConfigError(f"the workers end before they start a job: {why}")
             for ready in ray.wait([*beginning, *running])[0]:
                 if ready in beginning:
                     actor = beginning.pop(ready)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from embedlab.images import is_whole
 
-COUNT = re.compile(r"embedlab: nothing was drawn; \d+ of \d+ jobs (is|are) wrong\.")  # of a sweep, after the reasons
+COUNT = re.compile(r"embedlab: nothing was generated; \d+ of \d+ jobs (is|are) wrong\.")  # ends a sweep's reasons
 LONGEST = 20.0  # seconds; whatever takes longer hangs
 SECRET = "s3cr3t-value \"with' 7 \\ backslash é"
 OTHER = "plain-s3cr3t-0123456789"

@@ -135,7 +135,7 @@ const Details = (() => {
       of(row, "row"), of(row, "role") === "words" ? of(row, "piece") : `${of(row, "piece")} (${of(row, "role")})`,
       of(row, "id"), of(row, "kept") ?? of(row, "weight"), arrow(of(row, "norm"), of(row, "norm_after")),
       el("span", {}, say(of(row, "near")), String(of(row, "near")) !== String(of(row, "near_after")) && el("span", { class: "after" }, ` → ${say(of(row, "near_after"))}`),
-        of(row, "moved") > 0 && ` (place moved by ${Math.round(100 * of(row, "moved"))}%)`),
+        of(row, "moved") > 0 && ` (position moved by ${Math.round(100 * of(row, "moved"))}%)`),
     ]);
     return tableOf([...(several ? ["encoder"] : []), "token row", "token", "id", "kept", "length", "nearest words"], shown, (r) => (changed[r] ? "changed" : ""));
   }
