@@ -14,8 +14,9 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -25,8 +26,9 @@ from embedlab.errors import ConfigError
 NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL")
 LEAST = 8  # letters; a shorter value would be found in words
 LONG = 32  # letters of a value without spaces, from which on its first half is a secret, too
+RUNS = " \t\r\n\\'\""  # signs that quoting and folding multiply: a run of them is looked for as one
+ANY, SOME = r"\\{0,64}", r"\\{1,64}"  # backslashes: each quoting within another doubles them
 BLANK = "***"
-QUOTES = ("\\", "'", '"')
 JOINERS = "\u200c\u200d"  # of letters in Persian or Hindi, and of emoji
 
 
@@ -40,13 +42,17 @@ def redact(value: Any) -> Any:
     >>> redact({"a": "so it's a value", "b": ["it\\'s%20a+value", 1], "it's a value": "it's"})
     {'a': 'so ***', 'b': ['***', 1], '***': "it's"}
     """
-    found = pattern(secrets())
-    return value if found is None else _redacted(value, found)
+    found = searches(secrets())
+    return _redacted(value, found) if found else value
 
 
-def _redacted(value: Any, found: re.Pattern[str]) -> Any:
+def _redacted(value: Any, found: tuple[Search, ...]) -> Any:
     if isinstance(value, str):
-        return found.sub(BLANK, value)
+        kept, end = [], 0
+        for first, last in _spans(value, found):
+            kept += [value[end:first], BLANK]
+            end = last
+        return "".join(kept) + value[end:] if kept else value
     if isinstance(value, Mapping):
         return {_redacted(key, found): _redacted(inner, found) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -72,8 +78,18 @@ def secret_spans(text: str) -> list[tuple[int, int]]:
     >>> secret_spans("so it's a value")
     [(3, 15)]
     """
-    found = pattern(secrets())
-    return [] if found is None else [match.span() for match in found.finditer(text)]
+    return _spans(text, searches(secrets()))
+
+
+def _spans(text: str, found: tuple[Search, ...]) -> list[tuple[int, int]]:
+    """Where something is found, in order; what overlaps is one span."""
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted(span for search in found for span in search.spans(text)):
+        if spans and first < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
+        else:
+            spans.append((first, last))
+    return spans
 
 
 def _is_path(text: str) -> bool:
@@ -84,52 +100,92 @@ def _is_path(text: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def pattern(values: tuple[str, ...]) -> re.Pattern[str] | None:
+def searches(values: tuple[str, ...]) -> tuple[Search, ...]:
     """What finds some values in any form."""
-    return re.compile("|".join(f"(?:{_forms(value)})" for value in values)) if values else None
+    return tuple(Search.of(value) for value in values)
 
 
-def _forms(value: str) -> str:
-    found = re.findall(r"""[ \t\r\n+]*[ \t\r\n][ \t\r\n+]*|[\\'"]+|[^ \t\r\n\\'"]""", value)
-    parts = [_part(part, before[-1] in QUOTES) for before, part in pairwise(["x", *found])]
-    if len(value) >= LONG and re.fullmatch(r"[\w.+/=:~@-]+", value) and not value.startswith("/"):
-        size = max(8, len(parts) // 40)
-        begin, rest = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        told = ""
-        for k in reversed(range(0, len(rest), size)):
-            told = f"(?:{''.join(rest[k : k + size])}{told})?"
-        whole = "".join(begin) + told
-    else:
-        whole = "".join(parts)
-    return f"{whole}|{re.escape(base64.b64encode(value.encode(errors='surrogateescape')).decode().rstrip('='))}"
+@dataclass(frozen=True)
+class Sign:
+    """How one sign of a value, or one of a run of spaces or of quotes, may be written."""
+
+    forms: tuple[re.Pattern[str], ...]
+    repeats: bool
+
+    def ends(self, text: str, begins: Mapping[int, int]) -> dict[int, int]:
+        """Where it may end if it stands at some places, each with where the value begins that leads there."""
+        ends: dict[int, int] = {}
+        places = sorted(begins)
+        while places:
+            place = heappop(places)
+            begin = min(where[place] for where in (begins, ends) if place in where)
+            for end in {match.end() for form in self.forms if (match := form.match(text, place))}:
+                if self.repeats and end not in ends and end not in begins:
+                    heappush(places, end)
+                ends[end] = min(begin, ends.get(end, begin))
+        return ends
 
 
-def _part(text: str, after_quotes: bool = False) -> str:
-    """A sign, or a run of spaces or of quotes, in every form.
+@dataclass(frozen=True)
+class Search:
+    """Finds one value in every form, sign by sign.
 
-    No text can be read in two ways: what fails after n signs would be tried again in 2^n. So no form stands twice, and
-    backslashes after a run of quotes are the run's.
+    All places where a sign may end are followed at once, each only once: a large regular expression tries their
+    combinations, which double with every space. So the work grows with the length of the text, whatever is in it.
     """
+
+    first: re.Pattern[str]  # up to three signs, which tell quickly where it is not
+    signs: tuple[Sign, ...]
+    least: int  # as many of the signs as make it a secret
+    encoded: re.Pattern[str]  # base64
+
+    @classmethod
+    def of(cls, value: str) -> Search:
+        """What finds a value that begins and ends with neither a space nor a quote."""
+        texts = re.findall(r"""[ \t\r\n]+|[\\'"]+|[^ \t\r\n\\'"]""", value)
+        runs = [text[0] in RUNS for text in texts]
+        forms = [_forms(text, folds=not run) for text, run in zip(texts, [*runs[1:], True], strict=True)]
+        first = "".join(f"(?:{'|'.join(each)})" for each in forms[: max(1, min(3, (*runs, True).index(True)))])
+        signs = tuple(Sign(tuple(map(re.compile, each)), run) for each, run in zip(forms, runs, strict=True))
+        is_long = len(value) >= LONG and re.fullmatch(r"[\w.+/=:~@-]+", value) and not value.startswith("/")
+        encoded = base64.b64encode(value.encode(errors="surrogateescape")).decode().rstrip("=")
+        least = len(signs) // 2 if is_long else len(signs)
+        return cls(re.compile(first), signs, least, re.compile(re.escape(encoded)))
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where it stands in a text."""
+        yield from (found.span() for found in self.encoded.finditer(text))
+        places: dict[int, int] = {}
+        last = -1
+        while found := self.first.search(text, last + 1):
+            last = found.start()
+            places[last] = last
+        for number, sign in enumerate(self.signs, 1):
+            places = sign.ends(text, places)
+            if number >= self.least:
+                yield from ((begin, end) for end, begin in places.items())
+
+
+def _forms(text: str, folds: bool) -> tuple[str, ...]:
+    """A sign, or one of a run of spaces or of quotes, in every form; YAML folds after one that it escapes."""
     if text.isascii() and text.isalnum():
-        return text
-    if set(text) & set(" \t\r\n"):  # with the plus signs in it, as a space of a form may be one
-        return r"(?:\\*[\s+]|\\+[nrt]|%20|%2[bB]|%0[ADad]|%09|&#(?:10|13|9|32|43|xa|xA|x2[bB]);)+"
-    if text[0] in QUOTES:
+        return (text,)
+    if text[0] in " \t\r\n":
+        return (rf"{ANY}\s|{SOME}[nrt]|\+|%20|%0[ADad]|%09|&#(?:10|13|9|32|xa|xA);",)
+    if text[0] in "\\'\"":
         named = r"%27|%22|%5[cC]|&#0?39;|&#x27;|&#34;|&apos;|&quot;"
-        return rf"(?:[\\'\"]|(?<=\\)\n\s*|{named}|u00(?:22|27|5[cC])|x(?:22|27|5[cC]))+"
+        return (rf"[\\'\"]|(?<=\\)\n\s*|{named}|u00(?:22|27|5[cC])|x(?:22|27|5[cC])",)
     code = ord(text)
-    plain, any_, some = re.escape(text), "" if after_quotes else r"\\*", "" if after_quotes else r"\\+"
-    forms = [re.escape(quote(text, safe="", errors="replace")), f"&#{code};", f"&#[xX]0*{code:x};"]
-    forms += [re.escape(html.escape(text)), rf"{some}U{code:08x}"]
-    units = json.dumps(text)[1:-1].split("\\")[1:]  # two above U+FFFF
-    forms.append(some + r"\\+".join(units) if units else rf"{some}u{code:04x}")
+    other = [re.escape(quote(text, safe="", errors="replace")), f"&#{code};", f"&#[xX]0*{code:x};"]
+    other += [re.escape(html.escape(text)), rf"{SOME}U{code:08x}"]
+    escaped = json.dumps(text)[1:-1]  # two of them for a sign beyond the first 65,536
+    other.append(escaped.replace("\\u", rf"{SOME}u") if escaped.startswith("\\u") else rf"{SOME}u{code:04x}")
     if text.isspace():
-        plain = r"\s"
-        forms.append(rf"{some}_")  # a space that does not break is \_ in YAML
+        other += [r"\s", rf"{SOME}_"]  # a space that does not break is \_ in YAML
     if code < 256:
-        forms.append(rf"{some}x{code:02x}")
-    others = "|".join(form for form in dict.fromkeys(forms) if form != re.escape(text))
-    return rf"(?:{any_}{plain}|(?i:{others}))(?:\\\n\s*)?"  # YAML folds after an escape
+        other.append(rf"{SOME}x{code:02x}")
+    fold = r"(?:\\\n[ \t]*)?" if folds else ""
+    return rf"{ANY}{re.escape(text)}{fold}", rf"(?i:{'|'.join(dict.fromkeys(other))}){fold}"
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from contextlib import suppress
 from unittest.mock import patch
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trials import Trial, broken, fit, forms
 
-from embedlab.clean import one_line, printable, redact
+from embedlab.clean import one_line, printable, redact, searches
 from embedlab.readers import DEEPEST, JSONError, parsed
 
 KEYS = ("seeds", "size", "prompt", "sampler.steps", "guidance.scale", "guidance.negative", "encoder.skip", "+x")
@@ -80,6 +81,34 @@ def test_what_is_nearly_a_secret_is_left_alone_and_takes_no_longer(begin):
         for name, form in forms(core).items():
             text = form.decode()
             assert redact(text + "y") == text + "y", (name, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "near"),
+    [
+        ("é ", "é\\\n   "),
+        ('é" ', 'é\\"\\\n   '),
+        ("\u2003", "\\\n   "),
+        ("z '", "z' \\\n"),
+        ("+ ", "++"),
+        ("%", "%25"),
+        ("'\"", "\\u0022"),
+        ("é/", "\\"),
+    ],
+    ids=ascii,
+)
+def test_looking_for_a_secret_takes_steps_as_there_are_signs(value, near):
+    def steps(times: int) -> int:
+        (search,) = searches((f"a{value * 12}bcdefgz",))
+        text, calls = f"a{near * times}bcdefgy", []
+        sys.setprofile(lambda frame, event, called: calls.append(event) if event == "c_call" else None)
+        try:
+            assert list(search.spans(text)) == []
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    assert steps(400) < 2.5 * steps(200)
 
 
 @given(ANYTHING)
