@@ -28,7 +28,8 @@ def test_tables_hold_no_secret_in_names_of_columns_nor_in_cells(tmp_path):
     write_tables(tmp_path, [Row(0, SECRET, f"a {SECRET}", {SECRET: SECRET}, picture, {})])
     own = {"job": 0, "label": "***", "prompt": "a ***", "***": "***", "seed": 0}
     cells = {**own, "clip_score/***": 2.5, "closest": "***", "status": "done"}
-    assert pyarrow.parquet.read_table(tmp_path / "results.parquet").to_pylist() == [cells]
+    table = pyarrow.parquet.read_table(tmp_path / "results.parquet")
+    assert (table.to_pylist(), table.schema.metadata[b"embedlab.format"]) == ([cells], b"1")
     heads, line = (tmp_path / "results.csv").read_text().splitlines()
     assert (heads.split(","), line.split(",")) == ([*cells], [str(cell) for cell in cells.values()])
 
