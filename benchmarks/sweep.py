@@ -29,7 +29,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from embedlab import Cell, Interpolate, Job, Sampler, Source, embed_all, encode, load
 from embedlab.operators import edit
-from embedlab.sweep.run import plan
+from embedlab.sweep.plan import plan
 
 STEPS, PROMPT = 25, "A picture of a puppy"
 WEIGHTS = [f"{n / 15:.3f}" for n in range(16)]

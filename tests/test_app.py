@@ -515,13 +515,13 @@ FULL = """
         ([], "batch.Store.put = full(batch.Store.put)", "out/.cells"),
         (
             [],
-            "import embedlab.sweep.job; embedlab.sweep.job.images.save = full(embedlab.sweep.job.images.save)",
+            "from embedlab.sweep.artifacts import images; images.save = full(images.save)",
             "out/seed-0.png",
         ),
         (["tracker=disk"], "disk._DiskRun.table = full(disk._DiskRun.table)", "out/log/pictures_table.json"),
         (
             ["export=true"],
-            "import embedlab.sweep.job; embedlab.sweep.job.save_embeds = full(embedlab.sweep.job.save_embeds)",
+            "from embedlab.sweep import artifacts; artifacts.save_embeds = full(artifacts.save_embeds)",
             "conditioning.safetensors",
         ),
         (["-m", "guidance.scale=2,3"], "app.app = full(app.app)", "a file of this run"),

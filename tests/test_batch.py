@@ -11,9 +11,11 @@ from safetensors.torch import load, save
 from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, render, run_jobs
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sweep import run as batch
+from embedlab.sweep.batch_size import BatchSizeSearch
 from embedlab.sweep.job import load_result
 from embedlab.sweep.observer import Observer
-from embedlab.sweep.run import BatchSizeSearch, plan
+from embedlab.sweep.plan import plan
+from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import Disk
 
 PROMPT = "A picture of a puppy"
@@ -281,7 +283,7 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     assert (result.status, result.logged, result.log_error) == ("done", False, reason)
     assert (mine[1].folder / "log" / "scores.jsonl").is_file()
     assert load_result(mine[1]).logged
-    log = batch.TrackerQueue(Observer())
+    log = TrackerQueue(Observer())
     log.put(replace(mine[0], tracker=Disk()), result)
     log.close()
     assert not log.outcome.failures

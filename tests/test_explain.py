@@ -22,7 +22,7 @@ from embedlab import (
     explain,
 )
 from embedlab.errors import EmbedlabError
-from embedlab.sweep.job import explained
+from embedlab.sweep.explained import explained
 from embedlab.sweep.run import run_jobs
 from embedlab.sweep.store import Store
 from embedlab.tracker import Disk

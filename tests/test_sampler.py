@@ -23,7 +23,7 @@ from embedlab.sampler import (
     rehearsed,
     sample,
 )
-from embedlab.sweep.job import explained
+from embedlab.sweep.explained import explained
 
 LIBRARY = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),  # by default theirs clips, with a config that does not say

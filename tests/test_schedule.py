@@ -53,7 +53,7 @@ from embedlab.errors import EmbedlabError
 from embedlab.metrics.score import score_names
 from embedlab.sampler import SCHEDULERS, moments
 from embedlab.schedule import resolve
-from embedlab.sweep.job import explained
+from embedlab.sweep.explained import explained
 from embedlab.validate import validate
 
 PROMPT = "a picture of a puppy"

@@ -16,7 +16,8 @@ from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Source, Sto
 from embedlab.errors import ModelError
 from embedlab.sweep import identity
 from embedlab.sweep.observer import Observer
-from embedlab.sweep.run import Outcome, TrackerQueue, plan
+from embedlab.sweep.plan import Outcome, plan
+from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import Disk
 from embedlab.workers import chunks, ray, slurm
 

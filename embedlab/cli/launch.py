@@ -35,8 +35,9 @@ from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepar
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.roles import OF_NO_RESULT
-from embedlab.sweep.run import TrackerQueue, run_jobs
+from embedlab.sweep.run import run_jobs
 from embedlab.sweep.store import Store
+from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import make_ready
 
 Engine = Callable[[Path], Callable[..., Any]]  # from a sweep's folder to who runs its jobs on other machines

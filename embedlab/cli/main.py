@@ -195,7 +195,8 @@ def run_single(config: DictConfig, session: Session) -> None:
 def explain(job: Any) -> None:
     """Print what a cell becomes."""
     from embedlab.operators.base import Edit
-    from embedlab.sweep.job import explained, reason_of
+    from embedlab.sweep.explained import explained
+    from embedlab.sweep.job import reason_of
 
     try:
         print(explained(job))

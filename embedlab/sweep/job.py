@@ -1,47 +1,28 @@
-"""One job of a sweep: its folder, its files, its result, and what is logged of it.
-
-Files come first: a tracker is told afterwards, from the files, so that what it does cannot lose a picture.
-"""
+"""One job of a sweep: a cell with its seeds, checked before weights are read, and the result its folder may hold."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from embedlab import images, readers
-from embedlab.cell import Cell, cells_per_call, denoiser_calls, fingerprint
+from embedlab import images
+from embedlab.cell import Cell, denoiser_calls, fingerprint
 from embedlab.clean import redact
-from embedlab.condition import schedule_of
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
-from embedlab.explanation import Explanation, explain
-from embedlab.export import edited_rows, prompt_embeds, save_embeds
 from embedlab.files import make_folder, remove_temporaries
-from embedlab.images.infotext import infotext
-from embedlab.metrics.score import FeatureCache, Metrics, check_scored, score, score_names, scored_words
-from embedlab.models import Model, Source
+from embedlab.metrics.score import Metrics, check_scored, score_names, scored_words
+from embedlab.models import Source
 from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, noise_of
-from embedlab.samples import Rendered
 from embedlab.schedule import varies
-from embedlab.sweep.axes import short_names
 from embedlab.sweep.identity import key_of, versions
-from embedlab.sweep.result import (
-    FILE,
-    PictureResult,
-    Result,
-    WrongResultError,
-    read_result,
-    write_result,
-)
-from embedlab.sweep.versioned import FORMAT, DamagedFileError
-from embedlab.tracker import Run, Silent, Tracker, check_tracker, discard_log, opened
+from embedlab.sweep.result import FILE, Result, WrongResultError, read_result
+from embedlab.sweep.versioned import DamagedFileError
+from embedlab.tracker import Silent, Tracker, check_tracker
 from embedlab.validate import validate
 
 
@@ -190,193 +171,6 @@ def prepare_folder(job: Job) -> None:
     make_folder(job.folder)
     remove_temporaries(job.folder)
     remove_temporaries(job.folder / ".hydra")
-
-
-def finish(
-    job: Job,
-    model: Model,
-    features: FeatureCache,
-    before: Rendered | None,
-    after: Rendered | None,
-    faults: Mapping[int, str],
-    say: Callable[[str], None] = print,
-) -> Result:
-    """Score a job's pictures and write its files; `result.json` comes last, and a folder that has one is finished.
-
-    `before` and `after` hold the seeds that were made, `faults` says why the others were not.
-    """
-    notes = list(job.notes)
-    settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
-    settings["concluded"] = redact(job.source.concluded)
-    if (start := job.cell.start.about(job.folder)) is not None:
-        settings["start"] = redact(start)
-    rows: list[dict[str, Any]] = []
-    whole: dict[str, float] = {}
-    told: Explanation | None = None
-    schedule: list[dict[str, Any]] = []
-    if job.export:
-        embeds = prompt_embeds(job.cell, model.towers, model.zero_negative)
-        made_by = {"model": model.name, "cell": job.cell}
-        save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
-        save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
-    if before is not None and after is not None:
-        rows, whole = score(model, before, after, job.scoring, features)
-        schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
-        told = features.explain(before.conditioning[-1], after.conditioning[-1])
-        notes = list(dict.fromkeys([*notes, *told.notes]))
-        strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
-        if model.concepts and strange:
-            notes.append(
-                f"{listed(strange)}: none of the {len(model.concepts)} things that this model draws, so that its "
-                "pictures and scores of that mean nothing"
-            )
-        _write_pictures(job, before, after, rows, settings)
-    for note in notes:
-        say(f"notice: {note}.")
-    keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
-    by_seed = {row["seed"]: row for row in rows}
-    places = zip(after.seeds, after.batches, after.runtimes, strict=True) if after is not None else ()
-    made = {seed: {"batch": list(batch), "runtime": dict(runtime)} for seed, batch, runtime in places}
-    result = Result(
-        status="failed" if faults else "done",
-        error=listed(dict.fromkeys(faults.values()), 3) if faults else None,
-        **job.about(),
-        notes=tuple(notes),
-        explain=redact(told.as_dict()) if told else None,
-        schedule=tuple(redact(schedule)),
-        scores=whole,
-        pictures=tuple(
-            PictureResult.from_dict({**by_seed[seed], "key": keys[seed], **made[seed]})
-            if seed in by_seed
-            else PictureResult(seed, key=keys[seed], error=faults[seed])
-            for seed in job.seeds
-        ),
-        logged=False,
-        config=job.config,
-        versions=versions(),
-        concluded=settings["concluded"],
-        start=settings.get("start"),
-        folder=job.folder,
-    )
-    write_result(job.folder, result)
-    return result
-
-
-def _write_pictures(
-    job: Job, before: Rendered, after: Rendered, rows: Sequence[dict[str, Any]], settings: dict[str, Any]
-) -> None:
-    old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
-    for n, row in enumerate(rows):
-        row["file"] = f"seed-{row['seed']}.png"
-        made = {"edited": True, "batch": after.batches[n], "runtime": after.runtimes[n]}
-        mine = {**settings, "seed": row["seed"], **made, "scores": dict(row)}
-        images.save(new[n], job.folder / row["file"], mine, infotext(mine, new[n].size))
-        if job.cell.operators:
-            row["baseline"] = f"baseline-seed-{row['seed']}.png"
-            made = {"edited": False, "batch": before.batches[n], "runtime": before.runtimes[n]}
-            plain = {**settings, "seed": row["seed"], **made}
-            images.save(old[n], job.folder / row["baseline"], plain, infotext(plain, old[n].size))
-    names = [f"seed {row['seed']}" for row in rows]
-    columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
-    shown = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
-    images.save(images.sheet(shown, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
-    if after.steps:
-        images.save(steps_sheet(after), job.folder / "steps.png", settings)
-        for step in after.steps:
-            for kind in ("latents", "x0"):
-                for seed, picture in zip(after.seeds, images.to_pil(getattr(step, kind)), strict=True):
-                    images.save(picture, job.folder / "steps" / f"step-{step.step}-seed-{seed}-{kind}.png")
-
-
-def failure(job: Job, reason: str) -> Result:
-    """The result of a job that could not be made at all."""
-    pictures = tuple(PictureResult(seed, key=keys[1], error=reason) for seed, keys in job.pictures.items())
-    about = {"config": job.config, "versions": versions(), **job.about()}
-    return Result(status="failed", error=reason, pictures=pictures, logged=False, folder=job.folder, **about)
-
-
-def fail(job: Job, reason: str) -> Result:
-    """Mark a job that could not be made at all; it is tried again when its sweep is resumed."""
-    result = failure(job, reason)
-    write_result(job.folder, result)
-    return result
-
-
-def log(job: Job, result: Result, run: Run) -> None:
-    """Tell a tracker's run of a job, from its files."""
-    rows = [row for row in result.pictures if row.file]
-    lines = [{"seed": row.seed, **row.measured} for row in rows]
-    columns = list(dict.fromkeys(key for line in lines for key in line))
-    pictures = [_open(job.folder / row.file) for row in rows if row.file]
-    for step in sorted(job.cell.sampler.keep):
-        for kind in ("latents", "x0"):
-            files = [(row.seed, job.folder / "steps" / f"step-{step}-seed-{row.seed}-{kind}.png") for row in rows]
-            shots = [(_open(path), f"seed {seed}, step {step}") for seed, path in files if path.is_file()]
-            run.pictures(f"steps/{kind}", shots, step)
-    if rows:
-        run.pictures("pictures", [(p, caption(row, job.cell)) for p, row in zip(pictures, rows, strict=True)])
-        run.pictures("sheet", [(_open(job.folder / "sheet.png"), job.cell.label)])
-        table = [[p, *(line.get(key) for key in columns)] for p, line in zip(pictures, lines, strict=True)]
-        run.table("pictures_table", ["picture", *columns], table)
-    if result.explain:
-        tokens = result.explain["tokens"]
-        cells = [[", ".join(v) if isinstance(v, list | tuple) else v for v in token.values()] for token in tokens]
-        run.table("tokens", list(tokens[0]), cells)
-    if schedule := result.schedule:
-        run.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
-    for name in ("conditioning", "rows") if job.export else ():
-        if (file := job.folder / f"{name}.safetensors").is_file():
-            run.file(name, file)
-    told = {key for key in [*columns, *result.scores] if job.cell.operators or not key.startswith("change/")}
-    for line in lines:
-        run.scores({f"picture/{k}": v for k, v in line.items() if k in told and isinstance(v, int | float)})
-    run.scores({k: v for k, v in result.scores.items() if k in told and v is not None})
-
-
-def _open(path: Path) -> Image.Image:
-    return readers.open_picture(path).convert("RGB")
-
-
-def log_to_tracker(job: Job, result: Result) -> Result:
-    """Open a run, tell it everything, close it; the job's result, as it is written, says that the tracker knows."""
-    discard_log(job.folder)
-    axes = {name: job.overrides[key] for key, name in short_names(job.overrides).items()}  # what panels are drawn over
-    with opened(job.tracker, job.run_name or job.title, job.folder, {**job.config, "axes": axes}, job.group) as run:
-        log(job, result, run)
-    known = replace(result, logged=True, log_error=None)
-    write_result(job.folder, known)
-    return known
-
-
-def explained(job: Job) -> str:
-    """A job's cell, explained before its UNet is read; one that changes over time, at its first call and its last."""
-    validate(job.cell, job.source)
-    times = denoiser_calls(job.cell, job.source.scheduler)
-    cells = cells_per_call(job.cell, times)
-    towers, words = job.source.towers(), job.source.names("words")
-    about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
-    if note := noise_of(times, job.cell.start):
-        about += f"\nnotice: {note}."
-    if not varies(job.cell):
-        return f"{explain(cells[0], towers, words)}\n{about}"
-    ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
-    reports = [f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends]
-    return "\n\n".join([*reports, about])
-
-
-def steps_sheet(rendered: Rendered) -> Image.Image:
-    """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
-    rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
-    heads = [f"step {step.step}" for step in rendered.steps]
-    return images.sheet(rows, heads, ["latents", "predicted x0"], str(rendered.cell.prompt))
-
-
-def caption(row: PictureResult, cell: Cell) -> str:
-    """What stands under a picture in the tracker."""
-    scores = ", ".join(
-        f"{k.removeprefix('clip_score/')} {v:.0f}" for k, v in row.measured.items() if k.startswith("clip_score/")
-    )
-    return f"seed {row.seed}, {cell.label}" + (f" (CLIPScore: {scores})" if scores else "")
 
 
 def reason_of(error: BaseException) -> str:

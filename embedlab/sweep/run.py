@@ -3,156 +3,31 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
 
 import torch
 
-from embedlab.cell import Cell, fingerprint, picture_size
+from embedlab.cell import fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import EmbedlabError, check_kind, check_list
-from embedlab.files import write_json
 from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
-from embedlab.sweep.job import Job, fail, failure, finish, log_to_tracker, prepare_folder, reason_of
+from embedlab.sweep.artifacts import fail, failure, finish
+from embedlab.sweep.batch_size import BatchSizeSearch, cache, out_of_memory
+from embedlab.sweep.job import Job, prepare_folder, reason_of
 from embedlab.sweep.observer import Observer
-from embedlab.sweep.result import Result, write_result
+from embedlab.sweep.plan import Outcome, Picture, plan
 from embedlab.sweep.store import Store
-from embedlab.tracker import Silent
+from embedlab.sweep.tracking import TrackerQueue
 
 TEXTS_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
-SIZES = {"cpu": (16, 32, 8, 4), "cuda": (16, 32, 64, 128)}  # batch sizes that are tried, in this order
-
-
-# ── plan ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture to be made, and the jobs that wait for it."""
-
-    key: str
-    cell: Cell
-    seed: int
-    jobs: list[int] = field(default_factory=list)
-
-
-def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
-    """Every distinct picture of some jobs, in the order in which they are asked for; equal ones are one.
-
-    >>> from embedlab import Cell, Job, Replace, Source
-    >>> cat, owl = (Cell("a puppy", [Replace("puppy", by)]) for by in ("cat", "owl"))
-    >>> jobs = [Job(Source("emoji"), cell, (0, 1), folder=None) for cell in (cat, owl, cat)]
-    >>> len(plan(jobs)), [picture.jobs for picture in plan(jobs).values()]
-    (6, [[0, 1, 2], [0, 2], [0, 1, 2], [0, 2], [1], [1]])
-    """
-    wanted: dict[str, Picture] = {}
-    for n, job in enumerate(jobs):
-        plain = job.cell.baseline()
-        for seed, keys in job.pictures.items():
-            for key, cell in zip(keys, (plain, job.cell), strict=True):
-                picture = wanted.setdefault(key, Picture(key, cell, seed))
-                if not picture.jobs or picture.jobs[-1] != n:
-                    picture.jobs.append(n)
-    return wanted
-
-
-# ── how many at once ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class BatchSizeSearch:
-    """How many pictures share a call of the UNet: a number that was asked for, or the fastest of those tried.
-
-    What ran out of memory is never tried again. What was found is remembered between runs, by model and machine.
-    """
-
-    def __init__(self, fixed: int | None, device: str, name: str, memory: Path | None = None):
-        self.fixed, self.sizes, self.name, self.memory = fixed, SIZES.get(device, (8, 16)), name, memory
-        self.most = fixed or max(self.sizes)
-        self.seconds: dict[int, float] = {}  # a row of the UNet, by size of the batch
-        known = {} if fixed else self._read().get(name, {})
-        self.most = min(self.most, known.get("most", self.most))
-        self.best: int | None = known.get("best")
-
-    @property
-    def size(self) -> int:
-        """The size of the next batch."""
-        if self.fixed:
-            return self.most
-        if self.best:
-            return min(self.best, self.most)
-        untried = [size for size in self.sizes if size not in self.seconds and size <= self.most]
-        if untried and not self._settled():
-            return untried[0]
-        fits = {size: took for size, took in self.seconds.items() if size <= self.most}
-        return min(fits, key=lambda size: fits[size]) if fits else self.most
-
-    def _settled(self) -> bool:
-        """Larger is slower already: what is larger still need not be tried."""
-        tried = list(self.seconds)
-        return len(tried) > 2 and self.seconds[tried[-1]] > 1.05 * min(self.seconds.values())
-
-    def took(self, pictures: int, rows: int, seconds: float) -> None:
-        """A batch was made, with so many rows of the UNet: steps differ between batches, rows do not."""
-        if not self.fixed and not self.best and pictures in self.sizes and pictures not in self.seconds:
-            self.seconds[pictures] = seconds / rows
-            if self._settled() or len(self.seconds) == len(self.sizes):
-                self.best = self.size
-                self._write()
-
-    def too_many(self, pictures: int) -> None:
-        """A batch did not fit."""
-        self.most = max(1, pictures // 2)
-        self._write()
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return json.loads(self.memory.read_text()) if self.memory else {}
-        except (OSError, ValueError):
-            return {}
-
-    def _write(self) -> None:
-        if self.memory and not self.fixed:
-            try:
-                write_json(self.memory, {**self._read(), self.name: {"most": self.most, "best": self.best}})
-            except OSError:  # it is found again next time
-                self.memory = None
-
-
-def cache() -> Path:
-    """Where embedlab keeps what it found out about this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedlab"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a batch was too large for the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(sign in str(error) for sign in ("out of memory", "can't allocate memory"))
-    )
-
-
-# ── carry out ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass
-class Outcome:
-    """What became of a plan: results by the number of the job, and why what failed failed."""
-
-    results: dict[int, Result] = field(default_factory=dict)
-    failures: list[tuple[Job, str]] = field(default_factory=list)
 
 
 def run_jobs(
@@ -449,48 +324,3 @@ def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
             known[id(one)] = fingerprint([*tensors, float(one.cell.guidance.scale)])
     cell = calls[0].cell
     return fingerprint([[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)])
-
-
-class TrackerQueue:
-    """Tells trackers of finished jobs, one after the other, beside the drawing: a slow one keeps nobody waiting."""
-
-    def __init__(self, observer: Observer, outcome: Outcome | None = None):
-        self.observer = observer
-        self.outcome = outcome or Outcome()
-        self._queue: SimpleQueue[tuple[Job, Result] | None] = SimpleQueue()
-        self._thread: Thread | None = None
-
-    def put(self, job: Job, result: Result) -> None:
-        """A job that is to be logged; what logs nothing leaves that to a tracker that is named later."""
-        if isinstance(job.tracker, Silent):
-            return
-        if self._thread is None:
-            self._thread = Thread(target=self._work, name="embedlab-log", daemon=True)
-            self._thread.start()
-        self._queue.put((job, result))
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            job, result = item
-            try:
-                self.outcome.results[job.number] = log_to_tracker(job, result)
-            except BaseException as error:  # whatever a tracker raises, SystemExit too: the pictures are on disk
-                reason = f"its pictures are made, but were not logged: {reason_of(error)}"
-                self.outcome.failures.append((job, reason))
-                self.observer.on_failure(job, reason)
-                with suppress(OSError):  # a full disk: it is in the table of failures
-                    write_result(job.folder, replace(result, log_error=reason))
-
-    def close(self, drop: bool = False) -> None:
-        """Wait until everything is logged; with `drop`, until the run that is open is closed."""
-        if self._thread is None:
-            return
-        if drop:
-            try:
-                while True:
-                    self._queue.get_nowait()
-            except Empty:
-                pass
-        self._queue.put(None)
-        self._thread.join()
-        self._thread = None

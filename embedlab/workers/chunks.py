@@ -20,11 +20,14 @@ import cloudpickle
 from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
 from embedlab.models.silence import silence_libraries
-from embedlab.sweep.job import Job, fail, load_finished, reason_of
+from embedlab.sweep.artifacts import fail
+from embedlab.sweep.job import Job, load_finished, reason_of
 from embedlab.sweep.observer import Observer
+from embedlab.sweep.plan import Outcome, plan
 from embedlab.sweep.result import Result
-from embedlab.sweep.run import Outcome, TrackerQueue, plan, run_jobs
+from embedlab.sweep.run import run_jobs
 from embedlab.sweep.store import Store
+from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import Silent
 
 TRIES = 3  # workers that may die over a chunk before it is given up, or before any of them begins

@@ -1,0 +1,141 @@
+"""What a job leaves in its folder: pictures with their settings inside, tables, `result.json` last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from embedlab import images
+from embedlab.cell import denoiser_calls
+from embedlab.clean import redact
+from embedlab.condition import schedule_of
+from embedlab.errors import listed
+from embedlab.explanation import Explanation
+from embedlab.export import edited_rows, prompt_embeds, save_embeds
+from embedlab.images.infotext import infotext
+from embedlab.metrics.score import FeatureCache, score, scored_words
+from embedlab.models import Model
+from embedlab.samples import Rendered
+from embedlab.sweep.identity import versions
+from embedlab.sweep.job import Job
+from embedlab.sweep.result import PictureResult, Result, write_result
+from embedlab.sweep.versioned import FORMAT
+
+
+def finish(
+    job: Job,
+    model: Model,
+    features: FeatureCache,
+    before: Rendered | None,
+    after: Rendered | None,
+    faults: Mapping[int, str],
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Score a job's pictures and write its files; `result.json` comes last, and a folder that has one is finished.
+
+    `before` and `after` hold the seeds that were made, `faults` says why the others were not.
+    """
+    notes = list(job.notes)
+    settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
+    settings["concluded"] = redact(job.source.concluded)
+    if (start := job.cell.start.about(job.folder)) is not None:
+        settings["start"] = redact(start)
+    rows: list[dict[str, Any]] = []
+    whole: dict[str, float] = {}
+    told: Explanation | None = None
+    schedule: list[dict[str, Any]] = []
+    if job.export:
+        embeds = prompt_embeds(job.cell, model.towers, model.zero_negative)
+        made_by = {"model": model.name, "cell": job.cell}
+        save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
+        save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
+    if before is not None and after is not None:
+        rows, whole = score(model, before, after, job.scoring, features)
+        schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
+        told = features.explain(before.conditioning[-1], after.conditioning[-1])
+        notes = list(dict.fromkeys([*notes, *told.notes]))
+        strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
+        if model.concepts and strange:
+            notes.append(
+                f"{listed(strange)}: none of the {len(model.concepts)} things that this model draws, so that its "
+                "pictures and scores of that mean nothing"
+            )
+        _write_pictures(job, before, after, rows, settings)
+    for note in notes:
+        say(f"notice: {note}.")
+    keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
+    by_seed = {row["seed"]: row for row in rows}
+    places = zip(after.seeds, after.batches, after.runtimes, strict=True) if after is not None else ()
+    made = {seed: {"batch": list(batch), "runtime": dict(runtime)} for seed, batch, runtime in places}
+    result = Result(
+        status="failed" if faults else "done",
+        error=listed(dict.fromkeys(faults.values()), 3) if faults else None,
+        **job.about(),
+        notes=tuple(notes),
+        explain=redact(told.as_dict()) if told else None,
+        schedule=tuple(redact(schedule)),
+        scores=whole,
+        pictures=tuple(
+            PictureResult.from_dict({**by_seed[seed], "key": keys[seed], **made[seed]})
+            if seed in by_seed
+            else PictureResult(seed, key=keys[seed], error=faults[seed])
+            for seed in job.seeds
+        ),
+        logged=False,
+        config=job.config,
+        versions=versions(),
+        concluded=settings["concluded"],
+        start=settings.get("start"),
+        folder=job.folder,
+    )
+    write_result(job.folder, result)
+    return result
+
+
+def _write_pictures(
+    job: Job, before: Rendered, after: Rendered, rows: Sequence[dict[str, Any]], settings: dict[str, Any]
+) -> None:
+    old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
+    for n, row in enumerate(rows):
+        row["file"] = f"seed-{row['seed']}.png"
+        made = {"edited": True, "batch": after.batches[n], "runtime": after.runtimes[n]}
+        mine = {**settings, "seed": row["seed"], **made, "scores": dict(row)}
+        images.save(new[n], job.folder / row["file"], mine, infotext(mine, new[n].size))
+        if job.cell.operators:
+            row["baseline"] = f"baseline-seed-{row['seed']}.png"
+            made = {"edited": False, "batch": before.batches[n], "runtime": before.runtimes[n]}
+            plain = {**settings, "seed": row["seed"], **made}
+            images.save(old[n], job.folder / row["baseline"], plain, infotext(plain, old[n].size))
+    names = [f"seed {row['seed']}" for row in rows]
+    columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
+    shown = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
+    images.save(images.sheet(shown, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
+    if after.steps:
+        images.save(steps_sheet(after), job.folder / "steps.png", settings)
+        for step in after.steps:
+            for kind in ("latents", "x0"):
+                for seed, picture in zip(after.seeds, images.to_pil(getattr(step, kind)), strict=True):
+                    images.save(picture, job.folder / "steps" / f"step-{step.step}-seed-{seed}-{kind}.png")
+
+
+def failure(job: Job, reason: str) -> Result:
+    """The result of a job that could not be made at all."""
+    pictures = tuple(PictureResult(seed, key=keys[1], error=reason) for seed, keys in job.pictures.items())
+    about = {"config": job.config, "versions": versions(), **job.about()}
+    return Result(status="failed", error=reason, pictures=pictures, logged=False, folder=job.folder, **about)
+
+
+def fail(job: Job, reason: str) -> Result:
+    """Mark a job that could not be made at all; it is tried again when its sweep is resumed."""
+    result = failure(job, reason)
+    write_result(job.folder, result)
+    return result
+
+
+def steps_sheet(rendered: Rendered) -> Image.Image:
+    """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
+    rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
+    heads = [f"step {step.step}" for step in rendered.steps]
+    return images.sheet(rows, heads, ["latents", "predicted x0"], str(rendered.cell.prompt))
