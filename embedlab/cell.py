@@ -20,9 +20,9 @@ from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerErro
 from embedlab.guidance import Guidance
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
-from embedlab.operators.base import named
+from embedlab.operators.base import Operator, named
 from embedlab.sampler import Sampler, Start, check_size, rehearsed
-from embedlab.schedule import Moment, Schedule, curves, resolve, varies, within
+from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Cell:
     ('puppy → cat', 'as written')
     """
 
-    prompt: Any
-    operators: tuple[Any, ...] = ()
+    prompt: Setting[str]
+    operators: Sequence[Operator | Schedule[Any]] = ()
     encoder: Encoder = field(default_factory=Encoder)
     guidance: Guidance = field(default_factory=Guidance)
     sampler: Sampler = field(default_factory=Sampler)

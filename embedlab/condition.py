@@ -15,7 +15,7 @@ from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
 from embedlab.errors import OperatorError
 from embedlab.models import Model
 from embedlab.operators.base import edit, edit_encoded
-from embedlab.schedule import Moment, varies
+from embedlab.schedule import Moment, value_of, varies
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def _condition(
 ) -> list[CallConditioning]:
     names = [fingerprint([cell.prompt, cell.operators]) for cell in cells]
     distinct = dict(zip(names, cells, strict=True))
-    texts = {cell.prompt: encoder.embed(cell.prompt, towers) for cell in distinct.values()}
-    edited = {name: edit(texts[cell.prompt], cell.operators, towers) for name, cell in distinct.items()}
-    negatives = list(dict.fromkeys(cell.guidance.negative for cell in cells))
+    texts = {cell.text: encoder.embed(cell.text, towers) for cell in distinct.values()}
+    edited = {name: edit(texts[cell.text], cell.operators, towers) for name, cell in distinct.items()}
+    negatives = list(dict.fromkeys(value_of(cell.guidance.negative) for cell in cells))
     others = [encoder.embed(text or "", towers) for text in negatives]
     encoded = encoder.encode([*edited.values(), *others], towers)
     lookup = texts_of(towers, encoder)
@@ -88,7 +88,7 @@ def _condition(
                 "its settings are too large, or this dtype is too small (model.dtype=float32)."
             )
     return [
-        CallConditioning(cell, texts[cell.prompt], edited[name], cond[name], uncond[cell.guidance.negative])
+        CallConditioning(cell, texts[cell.text], edited[name], cond[name], uncond[value_of(cell.guidance.negative)])
         for name, cell in zip(names, cells, strict=True)
     ]
 

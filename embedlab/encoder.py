@@ -15,9 +15,10 @@ from embedlab.clip import States, Tower, check_towers, forward, read
 from embedlab.embeddings import Embeddings, embed, finite, is_whole, stretched_length, vectors
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
-from embedlab.schedule import varies
+from embedlab.schedule import Setting, value_of, varies
 from embedlab.select import Rows, Spans, format_selector, rows_of, select, words_of
 
+Skip = int | Mapping[int, Setting[float]] | Sequence[Sequence[Setting[float]]]  # layers, or a mix: {0: 0.5, 2: 0.5}
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
 
 
@@ -146,23 +147,24 @@ class Encoder:
     ((1,), (0, 2), 248)
     """
 
-    join: Join = "windows"
-    skip: Any = 0
-    stretch: float | None = None
+    join: Setting[Join] = "windows"
+    skip: Setting[Skip] = 0
+    stretch: Setting[float | None] = None
 
     def __post_init__(self) -> None:
         if varies(self):
             return
-        check_join(self.join)
-        skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip
+        check_join(value_of(self.join))
         if isinstance(self.skip, Mapping | list | tuple):
+            skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip
             pairs = [tuple(pair) if isinstance(pair, list | tuple) else (pair,) for pair in skips]
             layers = [pair[0] for pair in pairs if is_whole(pair[0])]
             if not pairs or any(len(pair) != 2 for pair in pairs) or len(set(layers)) < len(layers):
                 raise SamplerError(f"encoder.skip is {self.skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
-            object.__setattr__(self, "skip", tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in pairs))
-            if abs(sum(w for _, w in self.skip) - 1) > 1e-6:
-                raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in self.skip)}, do not sum to 1.")
+            mix = tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in pairs)
+            object.__setattr__(self, "skip", mix)
+            if abs(sum(w for _, w in mix) - 1) > 1e-6:
+                raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in mix)}, do not sum to 1.")
         if wrong := [k for k in self.skips if not is_whole(k) or k < 0]:
             raise SamplerError(f"encoder.skip is {wrong[0]!r}; it has to be a whole number, 0 or more.")
         if self.stretch is not None:
@@ -170,7 +172,7 @@ class Encoder:
                 object.__setattr__(self, "stretch", finite(self.stretch, "encoder.stretch"))
             except OperatorError as error:
                 raise SamplerError(str(error)) from None
-            if not 1 <= self.stretch <= 64:
+            if not 1 <= self.stretch <= 64:  # type: ignore[operator]
                 raise SamplerError(f"encoder.stretch is {self.stretch}; it goes from 1 to 64; 4 makes 248 positions.")
 
     @property
@@ -181,20 +183,27 @@ class Encoder:
     @property
     def skips(self) -> tuple[int, ...]:
         """The counts of skipped layers that are read."""
-        return tuple(k for k, _ in self.skip) if isinstance(self.skip, tuple) else (self.skip,)
+        return tuple(k for k, _ in self.mix)
+
+    @property
+    def mix(self) -> tuple[tuple[int, float], ...]:
+        """The counts of skipped layers with their weights, which sum to 1."""
+        skip: Any = value_of(self.skip)
+        return skip if isinstance(skip, tuple) else ((skip, 1.0),)
 
     @property
     def window(self) -> int:
         """How many places a window has."""
-        return WINDOW if self.stretch is None else stretched_length(WINDOW, factor=self.stretch)
+        factor = value_of(self.stretch)
+        return WINDOW if factor is None else stretched_length(WINDOW, factor=factor)
 
     def embed(self, text: str, towers: Sequence[Tower]) -> Prompt:
         """The rows of a text before every text encoder, by these settings (`embed_all`)."""
-        return embed_all(text, towers, self.truncate, self.stretch)
+        return embed_all(text, towers, self.truncate, value_of(self.stretch))
 
     def encode(self, prompts: Sequence[Prompt], towers: Sequence[Tower]) -> list[Conditioning]:
         """The conditionings of prompts, by these settings (`encode`)."""
-        return encode(prompts, towers, self.join, self.skip)
+        return encode(prompts, towers, value_of(self.join), self.mix)
 
 
 def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
@@ -234,7 +243,7 @@ def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
 
 
 def encode(
-    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: Any = 0, at_once: int = 1
+    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: Skip = 0, at_once: int = 1
 ) -> list[Conditioning]:
     """Encode prompts, edited or not, of any lengths together; `at_once` windows a call at the most.
 
@@ -265,8 +274,7 @@ def encode(
         check_prompt(prompt, towers)
     if not prompts:
         return []
-    skip = Encoder(skip=skip).skip
-    mix = skip if isinstance(skip, tuple) else ((skip, 1.0),)
+    mix = Encoder(skip=skip).mix
     hidden: list[list[Tensor]] = [[] for _ in prompts]
     if len({part.tokens.window for prompt in prompts for part in prompt}) > 1:
         raise SamplerError("prompts with windows of different lengths cannot be encoded in one call.")

@@ -18,7 +18,7 @@ from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
-from embedlab.schedule import varies
+from embedlab.schedule import value_of, varies
 from embedlab.select import ROLES, roles
 
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning
@@ -170,12 +170,12 @@ def described(
     if cell.operators and torch.equal(old.hidden, new.hidden) and torch.equal(old.pooled, new.pooled):
         notes.append("the edit changes nothing that reaches the UNet")
     return Explanation(
-        prompt=cell.prompt,
+        prompt=cell.text,
         edit=cell.label,
         tokens=tuple(tokens),
         layers=tuple(layers),
-        positive=side_of(cell.prompt, new),
-        negative=side_of(cell.guidance.negative or "", after.uncond),
+        positive=side_of(cell.text, new),
+        negative=side_of(value_of(cell.guidance.negative) or "", after.uncond),
         hidden=(*moments_of(old.hidden), *moments_of(new.hidden)),
         shifts=shifts_of(old, new),
         notes=tuple(dict.fromkeys(notes)),

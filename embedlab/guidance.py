@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from embedlab.embeddings import finite
 from embedlab.encoder import Conditioning
 from embedlab.errors import OperatorError, SamplerError
-from embedlab.schedule import varies
+from embedlab.schedule import Setting, value_of, varies
 
 Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h w"]]
 
@@ -33,8 +33,8 @@ class Guidance:
     7.5
     """
 
-    scale: Any = 4.0
-    negative: Any = None
+    scale: Setting[float] = 4.0
+    negative: Setting[str | None] = None
 
     def __post_init__(self) -> None:
         if varies(self):
@@ -43,7 +43,7 @@ class Guidance:
             object.__setattr__(self, "scale", finite(self.scale, "guidance.scale"))
         except OperatorError as error:
             raise SamplerError(str(error)) from None
-        if self.scale < 1:
+        if value_of(self.scale) < 1:
             raise SamplerError(
                 f"guidance.scale is {self.scale}; 1 is the prompt alone, larger values follow it closer."
             )

@@ -17,6 +17,7 @@ from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
 from embedlab.sampler import check_seeds, generators, noise, picture_latents, sample
 from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, stack_samples
+from embedlab.schedule import value_of
 
 
 @torch.inference_mode()
@@ -111,7 +112,7 @@ def _denoisers(model: Model, calls: Sequence[Sequence[CallConditioning]], size: 
                 model.unet,
                 [one.cond for one in call],
                 [one.uncond for one in call],
-                [one.cell.guidance.scale for one in call],
+                [value_of(one.cell.guidance.scale) for one in call],
                 size if model.size_conditioned else None,
             )
         yield denoise

@@ -15,9 +15,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from embedlab.errors import ConfigError, check_kind, listed
 
@@ -25,6 +25,8 @@ Clock = Literal["step", "fraction", "timestep", "sigma", "a1111"]
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
 FALLING = ("timestep", "sigma")
 SHAPES = ("linear", "cosine")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Moment:
         return self.call if clock == "a1111" else getattr(self, clock)
 
 
-class Schedule(ABC):
-    """What answers with another value at another moment."""
+class Schedule(ABC, Generic[T_co]):
+    """What answers with another value (a T, or a schedule of them) at another moment."""
 
     clock: Clock
 
@@ -67,15 +69,29 @@ class Schedule(ABC):
         return tuple(word for value in within for word in getattr(value, "words", ()))
 
     @abstractmethod
-    def __call__(self, moment: Moment) -> Any: ...
+    def __call__(self, moment: Moment) -> Setting[T_co]: ...
 
     @abstractmethod
     def out_of_range(self, moment: Moment) -> str | None:
         """Why this does not fit a schedule of so many steps; None when it does."""
 
 
+Setting: TypeAlias = T | Schedule[T]  # what a field takes that may change over time: a value, or a schedule of values
+
+
+def value_of(setting: Setting[T]) -> T:
+    """A setting in which nothing changes any more: `resolve` has put its value there. ConfigError for a schedule.
+
+    >>> value_of(0.5)
+    0.5
+    """
+    if isinstance(setting, Schedule):
+        raise ConfigError(f"{setting} changes over time; `resolve(…, moment)` gives the value of a moment.")
+    return setting
+
+
 @dataclass(frozen=True)
-class Switch(Schedule):
+class Switch(Schedule[T_co]):
     """One value after another: `values[k]` until the clock reaches `at[k]`, then the next; one `at` fewer than values.
 
     `at` 0 (of step or fraction) skips what comes before, the last step or fraction 1 is never reached: both ends of a
@@ -86,37 +102,42 @@ class Switch(Schedule):
     ['cat', 'cat', 'dog', 'dog']
     """
 
-    values: Sequence[Any]
-    at: Any
+    values: Sequence[Setting[T_co]]
+    at: float | Sequence[float]
     clock: Clock = "fraction"
 
     def __post_init__(self) -> None:
         settle(self)
-        if len(self.values) != len(self.at) + 1:
+        if len(self.values) != len(self.times) + 1:
             raise ConfigError(
-                f"a switch of {len(self.values)} values needs {len(self.values) - 1} times; at is {listed(self.at)}."
+                f"a switch of {len(self.values)} values needs {len(self.values) - 1} times; at is {listed(self.times)}."
             )
 
+    @property
+    def times(self) -> Sequence[float]:
+        """What the clock shows where a value gives way to the next."""
+        return self.at if isinstance(self.at, Sequence) else (self.at,)
+
     def __str__(self) -> str:
-        parts = [f"{format_number(v)} until {t:g}" for v, t in zip(self.values[:-1], self.at, strict=True)]
+        parts = [f"{format_number(v)} until {t:g}" for v, t in zip(self.values[:-1], self.times, strict=True)]
         return f"({', '.join(parts)}, then {format_number(self.values[-1])})"
 
-    def __call__(self, moment: Moment) -> Any:
+    def __call__(self, moment: Moment) -> Setting[T_co]:
         if self.clock == "a1111":
-            ends = [end_of(at, moment.calls) for at in self.at]
+            ends = [end_of(at, moment.calls) for at in self.times]
             passed = sum(moment.call > end or end < 1 for end in ends)
         elif self.clock in FALLING:
-            passed = sum(moment.tell(self.clock) <= at for at in self.at)
+            passed = sum(moment.tell(self.clock) <= at for at in self.times)
         else:
-            passed = sum(moment.tell(self.clock) >= at - 1e-9 for at in self.at)
+            passed = sum(moment.tell(self.clock) >= at - 1e-9 for at in self.times)
         return self.values[passed]
 
     def out_of_range(self, moment: Moment) -> str | None:
-        return beyond(self.at, self.clock, moment)
+        return beyond(self.times, self.clock, moment)
 
 
 @dataclass(frozen=True)
-class Ramp(Schedule):
+class Ramp(Schedule[float]):
     """Numbers between points: `values[k]` when the clock shows `at[k]`, between them a line (or half a cosine wave).
 
     Before the first point and after the last, their values hold.
@@ -127,7 +148,7 @@ class Ramp(Schedule):
     """
 
     values: Sequence[float]
-    at: Any = (0, 1)
+    at: Sequence[float] = (0, 1)
     clock: Clock = "fraction"
     shape: Literal["linear", "cosine"] = "linear"
 
@@ -168,7 +189,7 @@ class Ramp(Schedule):
 
 
 @dataclass(frozen=True)
-class Alternate(Schedule):
+class Alternate(Schedule[T_co]):
     """The values in turn, `every` so many steps; with clock `a1111`, as `[a|b]` does there: the first one twice.
 
     >>> turns = Alternate(["cat", "dog"])
@@ -176,7 +197,7 @@ class Alternate(Schedule):
     ['cat', 'dog', 'cat']
     """
 
-    values: Sequence[Any]
+    values: Sequence[Setting[T_co]]
     every: int = 1
     clock: Literal["step", "a1111"] = "step"
 
@@ -193,7 +214,7 @@ class Alternate(Schedule):
         turns = " | ".join(format_number(v) for v in self.values)
         return f"({turns})" if self.every == 1 else f"({turns}, {self.every} steps each)"
 
-    def __call__(self, moment: Moment) -> Any:
+    def __call__(self, moment: Moment) -> Setting[T_co]:
         turn = moment.step if self.clock == "step" else max(moment.call, 1) - 1
         return self.values[turn // self.every % len(self.values)]
 
@@ -202,7 +223,7 @@ class Alternate(Schedule):
 
 
 @dataclass(frozen=True)
-class During(Schedule):
+class During(Schedule[Any]):
     """An operator that works from `begin` on until before `end`, and not at all outside.
 
     >>> from embedlab import Scale
@@ -211,7 +232,7 @@ class During(Schedule):
     [False, True]
     """
 
-    operator: Any
+    operator: Callable[..., Any]
     begin: float | None = None
     end: float | None = None
     clock: Clock = "fraction"
@@ -242,7 +263,7 @@ class During(Schedule):
         return beyond(tuple(t for t in (self.begin, self.end) if t is not None), self.clock, moment)
 
 
-def settle(curve: Switch | Ramp) -> None:
+def settle(curve: Switch[Any] | Ramp) -> None:
     """Lists become tuples, one time a tuple of one; what is no list of values and no rising times is refused."""
     if isinstance(curve.values, str) or not isinstance(curve.values, Sequence) or len(curve.values) < 2:
         raise ConfigError(f"values is {curve.values!r}; it has to be a list of two or more.")
@@ -302,7 +323,7 @@ def varies(value: Any) -> bool:
     return any(isinstance(part, Schedule) for part in within(value))
 
 
-def curves(value: Any) -> list[Schedule]:
+def curves(value: Any) -> list[Schedule[Any]]:
     """Everything within a setting that changes over time, outermost first."""
     return [part for part in within(value) if isinstance(part, Schedule)]
 

@@ -6,7 +6,7 @@ selectors. Rows are counted through all windows: row `r` stands in window `r // 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedlab.errors import OperatorError, listed
 from embedlab.prompt import Tokens
-from embedlab.schedule import Schedule, varies
+from embedlab.schedule import Schedule, Setting, value_of, varies
 
 Role = Literal["words", "bos", "eos", "pad", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -38,12 +38,12 @@ class Rows:
     ([(5,)], [(2, 3, 5)])
     """
 
-    word: str | None = None
-    nth: int | None = None
-    tokens: tuple[int, ...] | int | None = None
-    role: Role | None = None
-    window: int | None = None
-    but: Any = None
+    word: Setting[str | None] = None
+    nth: Setting[int | None] = None
+    tokens: Setting[Sequence[int] | int | None] = None
+    role: Setting[Role | None] = None
+    window: Setting[int | None] = None
+    but: Setting[Selector | None] = None
 
     def __post_init__(self) -> None:
         if varies(self):
@@ -70,6 +70,10 @@ class Rows:
         return ", ".join(
             [*parts, *(f"{name} {format_selector(value)}" for name, value in told.items() if value is not None)]
         )
+
+
+OneSelector = str | int | Rows | Mapping[str, Any]
+Selector = OneSelector | Sequence[OneSelector | Schedule[OneSelector]]
 
 
 def _whole(value: Any) -> bool:
@@ -164,10 +168,10 @@ def _spans(rows: Rows, tokens: Tokens) -> Spans:
         kept = kept & _mask([_in_reach(rows, tokens)], tokens)
     if rows.role is not None:
         kept = kept & roles(tokens)[ROLES.index(rows.role)]
-    if rows.window is not None:
-        if not 0 <= rows.window < height:
-            raise OperatorError(f"there is no window {rows.window}; this prompt has windows 0 to {height - 1}.")
-        kept = kept & (torch.arange(height) == rows.window)[:, None]
+    if (window := value_of(rows.window)) is not None:
+        if not 0 <= window < height:
+            raise OperatorError(f"there is no window {window}; this prompt has windows 0 to {height - 1}.")
+        kept = kept & (torch.arange(height) == window)[:, None]
     if rows.but is not None:
         kept = kept & ~_mask(select(rows.but, tokens), tokens)
     if not kept.any():
@@ -188,13 +192,14 @@ def _in_reach(rows: Rows, tokens: Tokens) -> tuple[int, ...]:
 
 
 def _occurrences(rows: Rows, tokens: Tokens) -> Spans:
-    assert rows.word is not None
-    spans = tokens.rows(rows.word)
-    if rows.nth is None:
+    word, nth = value_of(rows.word), value_of(rows.nth)
+    assert word is not None
+    spans = tokens.rows(word)
+    if nth is None:
         return spans
-    if abs(rows.nth) > len(spans):
-        raise OperatorError(f"'{rows.word}' stands {len(spans)} times; there is no occurrence {rows.nth}.")
-    return [spans[rows.nth - (rows.nth > 0)]]
+    if abs(nth) > len(spans):
+        raise OperatorError(f"'{word}' stands {len(spans)} times; there is no occurrence {nth}.")
+    return [spans[nth - (nth > 0)]]
 
 
 def _mask(spans: Spans, tokens: Tokens) -> Bool[Tensor, "window place"]:

@@ -16,6 +16,7 @@ from embedlab.errors import OperatorError, SamplerError
 from embedlab.models import Source
 from embedlab.operators.base import edit_encoded, edit_with
 from embedlab.prompt import Tokens, concepts_of, joined, tokenize
+from embedlab.schedule import value_of
 
 
 def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
@@ -66,7 +67,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
 
     def conditioning_of(text: str) -> Conditioning:
         tokens, *_ = (tokenize(text, words, encoder.truncate, encoder.window, concepts) for words in source.tokenizers)
-        rows = tuple(joined(len(tokens.ids), encoder.join, encoder.window))
+        rows = tuple(joined(len(tokens.ids), value_of(encoder.join), encoder.window))
         width = (
             source.config_value(source.encoders[-1], "projection_dim")
             if len(source.encoders) > 1
@@ -78,25 +79,24 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         hidden = dummy_table(40_009, sum(source.widths))[[past[row] for row in rows]]
         return Conditioning(hidden, dummy_table(40_009, width)[past[len(ids[0]) - 1]], tokens, rows)
 
-    parts, lookups = zip(*rows_of(cell.prompt), strict=True)
+    parts, lookups = zip(*rows_of(cell.text), strict=True)
     edit_with(parts, cell.operators, lookups)
-    edit_encoded(conditioning_of(cell.prompt), cell.operators, Texts(conditioning_of))
+    edit_encoded(conditioning_of(cell.text), cell.operators, Texts(conditioning_of))
     pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
     if pooled and source.part("unet").get("addition_embed_type") != "text_time":
         raise OperatorError(
             f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
             "take stage hidden, or an SDXL model."
         )
-    if cell.guidance.negative is not None and source.part("unet").get("time_cond_proj_dim"):
+    negative = value_of(cell.guidance.negative)
+    if negative is not None and source.part("unet").get("time_cond_proj_dim"):
         raise SamplerError(
             f"the UNet of '{source.name}' takes the guidance scale as a number and no negative prompt "
             "(time_cond_proj_dim); leave guidance.negative out."
         )
     seen = [part.tokens for part in parts]
-    if cell.guidance.negative is not None:
-        for words in source.tokenizers:
-            negative = tokenize(cell.guidance.negative, words, encoder.truncate, encoder.window)
-        seen.append(negative)
+    if negative is not None:
+        seen.append([tokenize(negative, words, encoder.truncate, encoder.window) for words in source.tokenizers][-1])
     return seen
 
 

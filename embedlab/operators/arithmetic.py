@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,9 +11,20 @@ from torch import Tensor
 from embedlab.embeddings import Embeddings, Lookup, finite
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import OnRows, Stage, Value, direction, edit_rows, format_setting, stage_label
-from embedlab.schedule import format_number
-from embedlab.select import Spans, format_selector
+from embedlab.operators.base import (
+    Number,
+    OnRows,
+    RowSource,
+    Stage,
+    Value,
+    direction,
+    edit_rows,
+    format_setting,
+    number_of,
+    stage_label,
+)
+from embedlab.schedule import Setting, format_number
+from embedlab.select import Selector, Spans, format_selector
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,8 @@ class Add(OnRows):
 
     named = ("direction",)
 
-    direction: Any
-    weight: Any = 1.0
+    direction: Setting[RowSource]
+    weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -50,7 +60,7 @@ class Add(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            return rows + self.weight * direction(self.direction, table, prompt, lookup, self.rows).to(rows)
+            return rows + number_of(self.weight) * direction(self.direction, table, prompt, lookup, self.rows).to(rows)
 
         return edit_rows(prompt, self.rows, self.stage, change)
 
@@ -70,8 +80,8 @@ class Subtract(OnRows):
 
     named = ("direction",)
 
-    direction: Any
-    weight: Any = 1.0
+    direction: Setting[RowSource]
+    weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -83,7 +93,7 @@ class Subtract(OnRows):
         return f"{format_selector(self.rows)} - {subtracted}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        return Add(self.rows, self.direction, -self.weight, self.stage)(prompt, lookup)
+        return Add(self.rows, self.direction, -number_of(self.weight), self.stage)(prompt, lookup)
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,8 @@ class ProjectOut(OnRows):
     True
     """
 
-    direction: Any
-    weight: Any = 1.0
+    direction: Setting[RowSource]
+    weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -117,7 +127,7 @@ class ProjectOut(OnRows):
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             vector = direction(self.direction, table, prompt, lookup, self.rows).to(rows)
             unit = vector / vector.norm()
-            return rows - self.weight * (rows @ unit)[..., None] * unit
+            return rows - number_of(self.weight) * (rows @ unit)[..., None] * unit
 
         return edit_rows(prompt, self.rows, self.stage, change)
 
@@ -136,7 +146,7 @@ class Scale(OnRows):
     True
     """
 
-    by: Any = 1.0
+    by: Setting[Number] = 1.0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -147,7 +157,7 @@ class Scale(OnRows):
         return f"{format_selector(self.rows)} × {format_number(self.by)}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        return edit_rows(prompt, self.rows, self.stage, lambda rows, table, spans: rows * self.by)
+        return edit_rows(prompt, self.rows, self.stage, lambda rows, table, spans: rows * number_of(self.by))
 
 
 @dataclass(frozen=True)
@@ -165,8 +175,8 @@ class Normalise(OnRows):
     True
     """
 
-    to: Any = 1.0
-    weight: Any = 1.0
+    to: Setting[Number] = 1.0
+    weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -184,8 +194,8 @@ class Normalise(OnRows):
             lengths = rows.norm(dim=-1, keepdim=True)
             if not bool((lengths.detach() > 0).all()):
                 raise OperatorError(f"a row of '{format_selector(self.rows)}' has no length to be changed.")
-            factor = self.to * lookup.mean_length(table, prompt) / lengths  # type: ignore[arg-type]
-            return rows * torch.lerp(torch.ones_like(factor), factor, self.weight)
+            factor = number_of(self.to) * lookup.mean_length(table, prompt) / lengths  # type: ignore[arg-type]
+            return rows * torch.lerp(torch.ones_like(factor), factor, number_of(self.weight))
 
         return edit_rows(prompt, self.rows, self.stage, change)
 
@@ -207,8 +217,8 @@ class Average(OnRows):
 
     role = "words"
 
-    rows: Any = None
-    weight: Any = 1.0
+    rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
+    weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -220,7 +230,7 @@ class Average(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Float[Tensor, "span row dim"], table: str, spans: Spans) -> Tensor:
-            return torch.lerp(rows, rows.mean(dim=1, keepdim=True).expand_as(rows), self.weight)
+            return torch.lerp(rows, rows.mean(dim=1, keepdim=True).expand_as(rows), number_of(self.weight))
 
         return edit_rows(prompt, self.rows, self.stage, change)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from types import FunctionType
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, SupportsFloat, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, PromptError, brief, contained, listed
-from embedlab.schedule import Schedule, Switch, format_number, varies, within
-from embedlab.select import Role, Rows, Spans, format_selector, words_of
+from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
+from embedlab.select import Role, Rows, Selector, Spans, format_selector, words_of
 
 Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
 STAGES: dict[str, tuple[str, ...]] = {
@@ -37,6 +37,8 @@ BEFORE = ("token", "position", "both")  # the encoder; the other stages come aft
 Lengths = Literal["error", "repeat", "resample", "zero"]
 LENGTHS = ("error", "repeat", "resample", "zero")
 Value = TypeVar("Value", Embeddings, Conditioning)
+Number = SupportsFloat  # Python's, numpy's, or a tensor of one, which may be learned
+RowSource = str | int | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[Any, Any]  # word, id, vectors or a sum
 TENSORS: dict[type, tuple[str, ...]] = {
     Embeddings: ("token", "position", "places"),
     Conditioning: ("hidden", "pooled"),
@@ -73,6 +75,15 @@ class Edit:
         """Refuse settings that cannot be."""
 
 
+def number_of(setting: Setting[Number]) -> float:
+    """A number that an operator works with (a tensor stays one); ConfigError for a schedule.
+
+    >>> number_of(0.5)
+    0.5
+    """
+    return cast("float", value_of(setting))
+
+
 def of_numpy(value: Any) -> Any:
     """A setting with Python's numbers for numpy's, of which some wrap around: `1 - np.uint8(2)` is 255.
 
@@ -90,7 +101,7 @@ def of_numpy(value: Any) -> Any:
 class OnRows(Edit):
     """What an operator on selected rows has at least: its selector, and the words that pictures are scored with."""
 
-    rows: Any
+    rows: Setting[Selector]
     named: ClassVar[tuple[str, ...]] = ()  # the settings that name words, where the stage is before the encoder
 
     def check(self) -> None:
@@ -105,7 +116,7 @@ class OnRows(Edit):
 
 
 def edit(
-    prompt: Sequence[Embeddings], operators: Iterable[Operator], towers: Sequence[Tower]
+    prompt: Sequence[Embeddings], operators: Iterable[Operator | Schedule[Any]], towers: Sequence[Tower]
 ) -> tuple[Embeddings, ...]:
     """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder.
 
@@ -126,14 +137,14 @@ def edit(
 
 
 def edit_with(
-    prompt: Sequence[Embeddings], operators: Iterable[Operator], lookups: Sequence[Lookup]
+    prompt: Sequence[Embeddings], operators: Iterable[Operator | Schedule[Any]], lookups: Sequence[Lookup]
 ) -> tuple[Embeddings, ...]:
     """`edit` with tables that are at hand already."""
     early = [operator for operator in check_operators(operators) if not is_post_encoder(operator)]
     return tuple(applied(part, early, lookup) for part, lookup in zip(prompt, lookups, strict=True))
 
 
-def edit_encoded(told: Conditioning, operators: Iterable[Operator], texts: Texts) -> Conditioning:
+def edit_encoded(told: Conditioning, operators: Iterable[Operator | Schedule[Any]], texts: Texts) -> Conditioning:
     """Apply the operators of the stages after the encoder, in order, to a conditioning.
 
     Raises OperatorError for what is no conditioning, no operators or no Texts.

@@ -13,8 +13,8 @@ from torch import Tensor
 from embedlab.embeddings import finite, is_whole, plain
 from embedlab.encoder import Conditioning, Texts, filled
 from embedlab.errors import OperatorError, listed
-from embedlab.operators.base import Edit, Stage
-from embedlab.schedule import format_number
+from embedlab.operators.base import Edit, Number, Stage
+from embedlab.schedule import Setting, format_number, value_of
 
 
 def many(value: Any) -> tuple[Any, ...]:
@@ -53,10 +53,10 @@ class Blend(Edit):
 
     stage: ClassVar[Stage] = "conditioning"
 
-    prompts: Any
-    weight: Any = 0.5
-    own: Any = None
-    lengths: Literal["empty", "own"] = "empty"
+    prompts: Setting[str | Sequence[Setting[str]]]
+    weight: Setting[Number | Sequence[Setting[Number]]] = 0.5
+    own: Setting[Number] | None = None
+    lengths: Setting[Literal["empty", "own"]] = "empty"
 
     def check(self) -> None:
         check_prompts(many(self.prompts), many(self.weight))
@@ -128,8 +128,8 @@ class Concatenate(Edit):
 
     stage: ClassVar[Stage] = "conditioning"
 
-    prompts: Any
-    weight: Any = 1.0
+    prompts: Setting[str | Sequence[Setting[str]]]
+    weight: Setting[Number | Sequence[Setting[Number]]] = 1.0
 
     def check(self) -> None:
         check_prompts(many(self.prompts), self.weights)
@@ -174,7 +174,7 @@ class Truncate(Edit):
 
     stage: ClassVar[Stage] = "hidden"
 
-    to: int
+    to: Setting[int]
 
     def check(self) -> None:
         if not is_whole(self.to) or self.to == 0:
@@ -186,6 +186,7 @@ class Truncate(Edit):
         return f"first {self.to} rows" if self.to > 0 else f"without the last {-self.to} rows"
 
     def __call__(self, prompt: Conditioning, lookup: Texts) -> Conditioning:
-        if abs(self.to) > len(prompt.hidden) or not len(prompt.hidden[: self.to]):
-            raise OperatorError(f"to is {self.to}; {len(prompt.hidden)} rows reach the UNet.")
-        return replace(prompt, hidden=prompt.hidden[: self.to], rows=prompt.rows[: self.to])
+        to = value_of(self.to)
+        if abs(to) > len(prompt.hidden) or not len(prompt.hidden[:to]):
+            raise OperatorError(f"to is {to}; {len(prompt.hidden)} rows reach the UNet.")
+        return replace(prompt, hidden=prompt.hidden[:to], rows=prompt.rows[:to])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ from embedlab.encoder import Texts
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.base import (
     Lengths,
+    Number,
     OnRows,
+    RowSource,
     Stage,
     Value,
     check_lengths,
@@ -25,7 +27,7 @@ from embedlab.operators.base import (
     source,
     stage_label,
 )
-from embedlab.schedule import format_number, varies
+from embedlab.schedule import Setting, format_number, value_of, varies
 from embedlab.select import Spans, format_selector
 
 
@@ -103,14 +105,14 @@ class Interpolate(OnRows):
 
     named = ("toward",)
 
-    toward: Any
-    weight: Any = 0.5
+    toward: Setting[RowSource]
+    weight: Setting[Number | Sequence[Setting[Number]]] = 0.5
     stage: Stage = "token"
-    path: Literal["lerp", "slerp", "slerp_whole"] = "lerp"
-    lengths: Lengths = "error"
+    path: Setting[Literal["lerp", "slerp", "slerp_whole"]] = "lerp"
+    lengths: Setting[Lengths] = "error"
 
     def check(self) -> None:
-        check_lengths(self.lengths)
+        check_lengths(value_of(self.lengths))
         super().check()
         if not isinstance(self.path, str) or self.path not in PATHS:
             raise OperatorError(f"path is '{self.path}'; choose one of {listed(PATHS)}.")
@@ -148,18 +150,17 @@ class Interpolate(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            ends = self.ends
+            ends, path = self.ends, PATHS[value_of(self.path)]
+            lengths: Lengths = value_of(self.lengths)
             kept = 1 - sum(weight for _, weight in ends)
             for end, weight in ends:
-                there = source(end, table, prompt, lookup, self.lengths, self.rows)
-                there = match_length(there, rows.shape[1], self.lengths, format_selector(self.rows), end).expand_as(
-                    rows
-                )
+                there = source(end, table, prompt, lookup, lengths, self.rows)
+                there = match_length(there, rows.shape[1], lengths, format_selector(self.rows), end).expand_as(rows)
                 kept = kept + weight  # not in place: it may be learned
                 if len(ends) == 1:
-                    rows = PATHS[self.path](rows, there, weight)
+                    rows = path(rows, there, weight)
                 elif plain(kept):  # else nothing of the rows is left and this end has no weight
-                    rows = PATHS[self.path](rows, there, weight / kept)
+                    rows = path(rows, there, weight / kept)
             return rows
 
         return edit_rows(prompt, self.rows, self.stage, change)

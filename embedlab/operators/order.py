@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from embedlab.operators.base import (
     stage_label,
     tables,
 )
-from embedlab.schedule import varies
-from embedlab.select import Spans, format_selector, words_of
+from embedlab.schedule import Setting, value_of, varies
+from embedlab.select import Selector, Spans, format_selector, words_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Reverse(OnRows):
 
     role = "words"
 
-    rows: Any = None
+    rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
     stage: Stage = "position"
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class Permute(OnRows):
     True
     """
 
-    order: Any
+    order: Setting[Sequence[int]]
     stage: Stage = "position"
 
     def check(self) -> None:
@@ -81,16 +81,16 @@ class Permute(OnRows):
         object.__setattr__(self, "order", order)
 
     def __str__(self) -> str:
-        order = self.order if varies(self.order) else " ".join(map(str, self.order))
+        order = self.order if varies(self.order) else " ".join(map(str, value_of(self.order)))
         return f"{format_selector(self.rows)} in order {order}{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            if rows.shape[1] != len(self.order):
+            if rows.shape[1] != len(value_of(self.order)):
                 raise OperatorError(
-                    f"order names {len(self.order)} rows, '{format_selector(self.rows)}' has {rows.shape[1]}."
+                    f"order names {len(value_of(self.order))} rows, '{format_selector(self.rows)}' has {rows.shape[1]}."
                 )
-            return rows[:, list(self.order)]
+            return rows[:, list(value_of(self.order))]
 
         return edit_rows(prompt, self.rows, self.stage, change)
 
@@ -111,14 +111,14 @@ class Swap(OnRows):
     True
     """
 
-    by: Any
+    by: Setting[Selector]
     stage: Stage = "position"
-    lengths: Lengths = "error"
+    lengths: Setting[Lengths] = "error"
 
     def check(self) -> None:
         super().check()
         words_of(self.by)
-        check_lengths(self.lengths)
+        check_lengths(value_of(self.lengths))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -130,6 +130,7 @@ class Swap(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         names = format_selector(self.rows), format_selector(self.by)
+        lengths: Lengths = value_of(self.lengths)
         for table in tables(self.stage):
             here, there = prompt.spans(self.rows, table), prompt.spans(self.by, table)
             if shared := {r for s in here for r in s} & {r for s in there for r in s}:
@@ -139,7 +140,7 @@ class Swap(OnRows):
                     f"'{names[0]}' stands {len(here)} times and '{names[1]}' {len(there)} times; say which by nth."
                 )
             a, b = prompt.take(table, here), prompt.take(table, there)
-            to_there = torch.stack([match_length(rows, b.shape[1], self.lengths, names[1], names[0]) for rows in a])
-            to_here = torch.stack([match_length(rows, a.shape[1], self.lengths, *names) for rows in b])
+            to_there = torch.stack([match_length(rows, b.shape[1], lengths, names[1], names[0]) for rows in a])
+            to_here = torch.stack([match_length(rows, a.shape[1], lengths, *names) for rows in b])
             prompt = prompt.put(table, here, to_here).put(table, there, to_there)
         return prompt

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from embedlab.embeddings import Embeddings, Lookup, between, finite, is_whole, stretched
 from embedlab.errors import OperatorError
-from embedlab.operators.base import OnRows, edit_rows
+from embedlab.operators.base import Number, OnRows, edit_rows, number_of
 from embedlab.prompt import WINDOW
-from embedlab.schedule import format_number
-from embedlab.select import Spans, format_selector
+from embedlab.schedule import Setting, format_number, value_of
+from embedlab.select import Selector, Spans, format_selector
 
 
 def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*place dim"]:
@@ -52,7 +52,7 @@ class Shift(OnRows):
     True
     """
 
-    by: Any = 1
+    by: Setting[Number] = 1
 
     def check(self) -> None:
         super().check()
@@ -63,7 +63,7 @@ class Shift(OnRows):
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            return rows if self.by == 0 else at(places_of(spans, prompt) + self.by, prompt, str(self))
+            return rows if self.by == 0 else at(places_of(spans, prompt) + number_of(self.by), prompt, str(self))
 
         return edit_rows(prompt, self.rows, "position", change)
 
@@ -83,7 +83,7 @@ class Place(OnRows):
     True
     """
 
-    at: int
+    at: Setting[int]
 
     def check(self) -> None:
         super().check()
@@ -94,7 +94,7 @@ class Place(OnRows):
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            return at(self.at + torch.arange(rows.shape[1]), prompt, str(self))
+            return at(value_of(self.at) + torch.arange(rows.shape[1]), prompt, str(self))
 
         return edit_rows(prompt, self.rows, "position", change)
 
@@ -115,9 +115,9 @@ class Freeze(OnRows):
 
     role = "all"
 
-    rows: Any = None
-    at: int = 1
-    weight: Any = 1.0
+    rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
+    at: Setting[int] = 1
+    weight: Setting[Number] = 1.0
 
     def check(self) -> None:
         super().check()
@@ -131,7 +131,8 @@ class Freeze(OnRows):
 
     def __call__(self, prompt: Embeddings, lookup: Lookup) -> Embeddings:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            return torch.lerp(rows, at(torch.tensor([self.at]), prompt, str(self)).expand_as(rows), self.weight)
+            there = at(torch.tensor([value_of(self.at)]), prompt, str(self))
+            return torch.lerp(rows, there.expand_as(rows), number_of(self.weight))
 
         return edit_rows(prompt, self.rows, "position", change)
 
@@ -152,9 +153,9 @@ class Stretch(OnRows):
 
     role = "all"
 
-    rows: Any = None
-    keep: int = 20
-    factor: Any = 4.0
+    rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
+    keep: Setting[int] = 20
+    factor: Setting[Number] = 4.0
 
     def check(self) -> None:
         super().check()
@@ -172,6 +173,6 @@ class Stretch(OnRows):
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             if self.factor == 1:
                 return rows
-            return stretched(prompt.places, self.keep, self.factor)[places_of(spans, prompt)]
+            return stretched(prompt.places, value_of(self.keep), number_of(self.factor))[places_of(spans, prompt)]
 
         return edit_rows(prompt, self.rows, "position", change)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from embedlab.errors import OperatorError
 from embedlab.operators.base import (
     Lengths,
     OnRows,
+    RowSource,
     Stage,
     Value,
     check_lengths,
@@ -22,6 +22,7 @@ from embedlab.operators.base import (
     source,
     stage_label,
 )
+from embedlab.schedule import Setting, value_of
 from embedlab.select import Spans, format_selector
 
 
@@ -46,12 +47,12 @@ class Replace(OnRows):
 
     named = ("by",)
 
-    by: Any
+    by: Setting[RowSource]
     stage: Stage = "token"
-    lengths: Lengths = "error"
+    lengths: Setting[Lengths] = "error"
 
     def check(self) -> None:
-        check_lengths(self.lengths)
+        check_lengths(value_of(self.lengths))
         super().check()
         if self.stage == "both" and not isinstance(self.by, str):
             raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id has no position.")
@@ -61,7 +62,7 @@ class Replace(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            there = source(self.by, table, prompt, lookup, self.lengths, self.rows)
-            return match_length(there, rows.shape[1], self.lengths, format_selector(self.rows), self.by)
+            there = source(self.by, table, prompt, lookup, value_of(self.lengths), self.rows)
+            return match_length(there, rows.shape[1], value_of(self.lengths), format_selector(self.rows), self.by)
 
         return edit_rows(prompt, self.rows, self.stage, change)

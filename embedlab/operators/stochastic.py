@@ -13,9 +13,9 @@ from torch import Tensor
 from embedlab.embeddings import Lookup, finite, is_whole
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import OnRows, Stage, Value, edit_rows, stage_label, tables
-from embedlab.schedule import format_number
-from embedlab.select import Spans, format_selector
+from embedlab.operators.base import Number, OnRows, Stage, Value, edit_rows, number_of, stage_label, tables
+from embedlab.schedule import Setting, format_number, value_of
+from embedlab.select import Selector, Spans, format_selector
 
 
 def generator(seed: int) -> torch.Generator:
@@ -54,8 +54,8 @@ class Noise(OnRows):
     True
     """
 
-    amount: Any = 0.5
-    seed: int = 0
+    amount: Setting[Number] = 0.5
+    seed: Setting[int] = 0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -68,9 +68,9 @@ class Noise(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            drawn = normal(self.seed, tuple(rows.shape), tables(self.stage).index(table))
+            drawn = normal(value_of(self.seed), tuple(rows.shape), tables(self.stage).index(table))
             unit = torch.nn.functional.normalize(drawn, dim=-1).to(rows)
-            return rows + self.amount * rows.norm(dim=-1, keepdim=True) * unit
+            return rows + number_of(self.amount) * rows.norm(dim=-1, keepdim=True) * unit
 
         return edit_rows(prompt, self.rows, self.stage, change)
 
@@ -91,8 +91,8 @@ class Rotate(OnRows):
     0.5
     """
 
-    angle: Any = 45.0
-    seed: int = 0
+    angle: Setting[Number] = 45.0
+    seed: Setting[int] = 0
     stage: Stage = "token"
 
     def check(self) -> None:
@@ -104,14 +104,14 @@ class Rotate(OnRows):
         return f"{format_selector(self.rows)} turned {format_number(self.angle)}°{stage_label(self.stage)}"
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
-        angle = torch.as_tensor(self.angle) * (math.pi / 180)
+        angle = torch.as_tensor(number_of(self.angle)) * (math.pi / 180)
 
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             lengths = rows.norm(dim=-1, keepdim=True)
             if not bool((lengths.detach() > 0).all()):
                 raise OperatorError(f"a row of '{format_selector(self.rows)}' has no length to be turned.")
             unit = rows / lengths
-            other = normal(self.seed, tuple(rows.shape), tables(self.stage).index(table)).to(rows)
+            other = normal(value_of(self.seed), tuple(rows.shape), tables(self.stage).index(table)).to(rows)
             other = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
             return angle.cos().to(rows) * rows + angle.sin().to(rows) * lengths * other
 
@@ -135,8 +135,8 @@ class Shuffle(OnRows):
 
     role = "words"
 
-    rows: Any = None
-    seed: int = 0
+    rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
+    seed: Setting[int] = 0
     stage: Stage = "position"
 
     def check(self) -> None:
@@ -148,7 +148,7 @@ class Shuffle(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            order = torch.randperm(rows.shape[0] * rows.shape[1], generator=generator(self.seed))
+            order = torch.randperm(rows.shape[0] * rows.shape[1], generator=generator(value_of(self.seed)))
             return rows.flatten(0, 1)[order].view_as(rows)
 
         return edit_rows(prompt, self.rows, self.stage, change)

@@ -19,6 +19,7 @@ from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
+from embedlab.schedule import value_of
 from embedlab.sweep.artifacts import fail, failure, finish
 from embedlab.sweep.batch_size import BatchSizeSearch, cache, out_of_memory
 from embedlab.sweep.job import Job, prepare_folder, reason_of
@@ -321,6 +322,6 @@ def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
     for one in calls:
         if id(one) not in known:
             tensors = (one.cond.hidden, one.cond.pooled, one.uncond.hidden, one.uncond.pooled)
-            known[id(one)] = fingerprint([*tensors, float(one.cell.guidance.scale)])
+            known[id(one)] = fingerprint([*tensors, float(value_of(one.cell.guidance.scale))])
     cell = calls[0].cell
     return fingerprint([[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import embedlab as lab
@@ -42,6 +43,26 @@ OPERATORS: tuple[lab.Operator, ...] = (
     *(lab.Reverse(), lab.Place("puppy", 20), lab.Shift({"role": "words"}, by=1), lab.Stretch(factor=2.0)),
     *(lab.Blend("A cat", 0.5), lab.Concatenate("A cat"), lab.Truncate(10), Louder("puppy"), Quieter()),
 )
+HALF = lab.Switch([0.0, 1.0], at=0.5)
+VARYING: tuple[lab.Operator | lab.Switch[lab.Operator], ...] = (  # values of every kind, and settings that vary
+    *(lab.Scale("puppy", lab.Ramp([0, 1])), lab.Scale("puppy", torch.tensor(2.0)), lab.Scale("puppy", np.float32(2))),
+    lab.Scale(lab.Switch(["puppy", "picture"], at=0.5), 2),
+    lab.Scale(["puppy", {"word": "of"}, 5, lab.Rows(word="A", nth=1)]),
+    lab.Interpolate("puppy", ["cat", "skunk"], weight=[0.25, lab.Alternate([0.0, lab.Ramp([0, 0.5])])]),
+    lab.Interpolate("puppy", lab.Switch(["cat", "dog"], at=3, clock="step"), path=lab.Alternate(["lerp", "slerp"])),
+    *(lab.Replace("puppy", {"cat": 1, 5: HALF}), lab.Replace("puppy", torch.ones(96)), lab.Replace("of", 5)),
+    *(lab.Replace("puppy", np.ones(96)), lab.Replace("puppy", {"prompt": "A cat", "rows": "cat"}, stage="hidden")),
+    *(lab.Noise("puppy", 0.1, seed=lab.Alternate([0, 1])), lab.Place("puppy", at=lab.Switch([1, 2], at=0.5))),
+    *(lab.Permute("A picture", lab.Switch([[0, 1], [1, 0]], at=0.5)), lab.Truncate(lab.Switch([8, 77], at=0.5))),
+    *(lab.Blend(["A cat", "A dog"], [0.5, 0.25]), lab.Blend(lab.Switch(["A cat", "A dog"], at=0.5), own=HALF)),
+    lab.Switch[lab.Operator]([lab.Scale("puppy", 2), lab.Shift("puppy", 1)], at=0.5),
+)
+READ = (
+    *(lab.Encoder(skip={0: 0.5, 2: 0.5}), lab.Encoder(skip=[(0, 0.5), (2, 0.5)]), lab.Encoder(stretch=4)),
+    *(lab.Encoder(skip={0: HALF, 2: lab.Ramp([1, 0])}), lab.Encoder(skip=lab.Switch([0, 2], at=0.5))),
+    lab.Encoder(join=lab.Switch(["run", "windows"], at=0.5)),
+)
+GUIDED = (lab.Guidance(lab.Ramp([1, 4])), lab.Guidance(4, negative=lab.Switch([None, "a cat"], at=0.5)))
 
 
 def cells() -> list[lab.Cell]:
