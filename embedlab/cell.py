@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedlab.encoder import Encoder
-from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, public_name
+from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, not_a_prompt, public_name
 from embedlab.guidance import Guidance
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
@@ -53,9 +52,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str | Schedule):
-            typed = "null" if self.prompt is None else str(self.prompt)
-            as_text = shlex.quote('prompt="' + typed.replace('"', '\\"') + '"')
-            raise PromptError(f"a prompt is a text; {typed} is none, but {as_text} is.")
+            raise PromptError(not_a_prompt("null" if self.prompt is None else str(self.prompt)))
         if callable(self.operators) or isinstance(self.operators, str):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         if not isinstance(self.operators, list | tuple):

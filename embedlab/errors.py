@@ -11,6 +11,7 @@ EmbedlabError
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,16 @@ def public_name(kind: type) -> str:
     """
     house, inside, _ = kind.__module__.partition(".")
     return f"{house if inside and house == 'embedlab' else kind.__module__}.{kind.__qualname__}"
+
+
+def not_a_prompt(typed: str) -> str:
+    r"""What to say of a prompt that is no text, by what was typed.
+
+    >>> not_a_prompt("1e999")
+    'a prompt is a text; 1e999 is none, but \'prompt="1e999"\' is.'
+    """
+    as_text = shlex.quote('prompt="' + typed.replace('"', '\\"') + '"')
+    return f"a prompt is a text; {typed} is none, but {as_text} is."
 
 
 def first_line(error: Exception) -> str:

@@ -21,6 +21,7 @@ from embedlab.memo import once_per_table
 from embedlab.schedule import value_of, varies
 from embedlab.select import ROLES, roles
 
+UNCHANGED = "the edit changes nothing that reaches the UNet"  # a note
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning
 
 
@@ -168,7 +169,7 @@ def described(
     words = after.original[0].tokens
     notes = [*words.notes(), *notes_of(tokens, towers), *strangers(words.words, known), *faults(old, new)]
     if cell.operators and torch.equal(old.hidden, new.hidden) and torch.equal(old.pooled, new.pooled):
-        notes.append("the edit changes nothing that reaches the UNet")
+        notes.append(UNCHANGED)
     return Explanation(
         prompt=cell.text,
         edit=cell.label,

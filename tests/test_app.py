@@ -38,6 +38,16 @@ QUICK = [  # and the exit code of each
     (["sampler.stepz=3"], 2),
     (["guidance=5"], 2),
     (["explain", "steps=5"], 2),
+    (["explain", "foo="], 2),
+    (["prompt=1e999"], 2),
+    (["prompt=a", "dog"], 2),
+    (["seeds=[0],[1]"], 2),
+    (["sampler=eulr"], 2),
+    (["-m", "seeds=[0],[1]", "seeds=[2],[3]"], 2),
+    (["-m", "resume=nowhere"], 2),
+    (["-m", "explain", "seeds=[0],[1]"], 2),
+    *(([command, "--help"], 0) for command in ("explain", "film", "gallery", "replay", "sheet", "sync")),
+    *(([command], 2) for command in ("film", "gallery", "replay", "sheet", "sync")),
 ]
 
 
@@ -57,6 +67,31 @@ def test_help_and_complaints_about_words_come_before_anything_heavy_is_imported(
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == sum(code == 2 for _, code in QUICK), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_imports_no_library_that_it_does_not_need(tmp_path):
+    """Each would cost tenths of a second and more: trackers, clusters, films, diffusers' pipelines."""
+    code = (
+        "import sys\n"
+        "from embedlab.cli.main import run\n"
+        "idle = 'wandb trackio ray submitit av optuna IPython torchvision diffusers.pipelines'.split()\n"
+        "for words in (['explain'], ['seeds=[0]', 'sampler.steps=1', 'tracker=silent', 'hydra.run.dir=out']):\n"
+        "    run(words)\n"
+        "    assert 'torch' in sys.modules\n"
+        "    found = [name for name in idle if name in sys.modules]\n"
+        "    assert not found, (words, found)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "results.parquet").is_file()
+
+
+def test_a_prompt_that_is_a_number_is_quoted_as_it_was_typed(capsys):
+    from embedlab.cli import main as app
+
+    with pytest.raises(SystemExit):
+        app.run(["prompt=1e999"])
+    assert capsys.readouterr().err == """embedlab: a prompt is a text; 1e999 is none, but 'prompt="1e999"' is.\n"""
 
 
 def test_rows_that_are_not_set_are_told_at_once(tmp_path):

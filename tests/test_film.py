@@ -241,12 +241,19 @@ def read_gif(path: Path) -> tuple[int, tuple[int, int], list[int]]:
 
 def test_the_pictures_of_a_sweep_become_a_film(swept, tmp_path, capsys):
     command.main([str(swept), "--seconds", "2", "--to", str(tmp_path)])
-    assert capsys.readouterr().out.split() == [str(tmp_path / f"film-weight.{end}") for end in ("gif", "mp4")]
+    out, err = capsys.readouterr()
+    assert out.split() == [str(tmp_path / f"film-weight.{end}") for end in ("gif", "mp4")]
+    assert not err
     count, (width, height), times = read_gif(tmp_path / "film-weight.gif")
     assert count == 3
     assert times == [330, 670, 1000], "for 0.25, 0.5 and 0.75 of the way, of two seconds"
     assert width % 2 == height % 2 == 0
     assert width < height, "one picture, and its weight under it"
+    command.main([str(swept), "--seconds", "1", "--to", str(tmp_path)])
+    assert capsys.readouterr().err == (
+        "embedlab: notice: film-weight.gif, film-weight.mp4 of an earlier film were written over; "
+        "--to PATH keeps both.\n"
+    )
 
 
 def test_all_seeds_stand_side_by_side(swept, tmp_path):

@@ -9,20 +9,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedlab import readers
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, listed
 from embedlab.files import redact_files, remove_temporaries
-from embedlab.sweep.identity import versions
-from embedlab.sweep.job import Job
 from embedlab.sweep.roles import RESUMING
 from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan, write_plan
 from embedlab.sweep.trust import check_command
 
+if TYPE_CHECKING:
+    from embedlab.sweep.job import Job
+
 
 def plan_jobs(folder: Path, jobs: Sequence[Job]) -> None:
     """Write down the plan: the very command, and what every job of it is."""
+    from embedlab.sweep.identity import versions
+
     remove_temporaries(folder)
     redact_files(folder.glob("multirun.yaml"))  # Hydra's own
     known = read_plan(folder) or SweepPlan()

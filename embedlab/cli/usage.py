@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 
 import embedlab
 from embedlab.cli import settings
-from embedlab.errors import ConfigError, listed
+from embedlab.errors import ConfigError, listed, not_a_prompt
 from embedlab.sweep.roles import PARTS
 
 # the commands: the module that has each, and what it does
@@ -225,6 +225,8 @@ def _check_override(override: Override, words: Sequence[str], sweep: bool) -> No
         raise ConfigError(f"'{said}' has no name before the =; a setting is KEY=VALUE.")
     if key in ("hydra.run.dir", "hydra.sweep.dir") and value in ("", None):
         raise ConfigError(f"{key} is empty; it has to be a folder, or be left out.")
+    if key == "prompt" and isinstance(value, int | float) and not isinstance(value, bool):
+        raise ConfigError(not_a_prompt(said.partition("=")[2]))  # a cell would know the number: inf of 1e999
     if isinstance(value, RangeSweep) and not value.step:
         raise ConfigError(f"the step of {said} is 0; it has to be another number, such as 1.")
     if sweep and override.is_sweep_override() and override.is_discrete_sweep() and not isinstance(value, ChoiceSweep):

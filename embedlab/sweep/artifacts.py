@@ -12,7 +12,7 @@ from embedlab.cell import denoiser_calls
 from embedlab.clean import redact
 from embedlab.condition import schedule_of
 from embedlab.errors import listed
-from embedlab.explanation import Explanation
+from embedlab.explanation import UNCHANGED, Explanation
 from embedlab.export import edited_rows, prompt_embeds, save_embeds
 from embedlab.images.infotext import infotext
 from embedlab.metrics.score import FeatureCache, score, scored_words
@@ -64,7 +64,8 @@ def finish(
             )
         _write_pictures(job, before, after, rows, settings)
     for note in notes:
-        say(f"notice: {note}.")
+        which = f"job {job.number} ({job.title}): " if note == UNCHANGED and job.overrides else ""
+        say(f"notice: {which}{note}.")
     keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
     by_seed = {row["seed"]: row for row in rows}
     places = zip(after.seeds, after.batches, after.runtimes, strict=True) if after is not None else ()

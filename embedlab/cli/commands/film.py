@@ -7,7 +7,9 @@ import sys
 from embedlab import readers
 from embedlab.clean import drawn_on, one_line
 from embedlab.cli.commands import report_unread
+from embedlab.cli.messages import say
 from embedlab.cli.parser import Parser
+from embedlab.cli.progress import aside
 from embedlab.errors import ConfigError, listed
 
 LONGEST = 600  # seconds; a GIF shows a picture 655 of them at the most
@@ -50,6 +52,7 @@ def main(argv: list[str]) -> None:
     tracks = read_tracks(
         words.sweep, words.along, int(words.seed) if words.seed and words.seed != "all" else words.seed
     )
+    aside(f"filming {one_line(tracks.key)}")
 
     from tqdm import tqdm
 
@@ -76,5 +79,12 @@ def main(argv: list[str]) -> None:
     for pace, film in films.items():
         if film.steps:
             print(f"{pace}: {film}")
-    for path in write_films(films, tracks, words.to or words.sweep, words.seconds):
-        print(path)
+    to = words.to or words.sweep
+    there = {*to.iterdir()} if to.is_dir() else {to} if to.is_file() else set()
+    made = []
+    for path in write_films(films, tracks, to, words.seconds):
+        print(path, flush=True)
+        made.append(path)
+    if over := [path.name for path in made if path in there]:
+        were = "was" if len(over) == 1 else "were"
+        say(f"notice: {listed(over)} of an earlier film {were} written over; --to PATH keeps both.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from embedlab import readers
 from embedlab.cli.commands import report_unread
 from embedlab.cli.parser import Parser
+from embedlab.cli.progress import aside
 
 
 def main(argv: list[str]) -> None:
@@ -20,5 +21,6 @@ def main(argv: list[str]) -> None:
 
     report_unread(words.sweep)
     results = results_of(words.sweep)
+    aside(f"drawing the sheet of {words.sweep}")
     for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to):
         print(path)
