@@ -28,6 +28,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+sys.path.append(str(Path(__file__).with_name("hostile")))
+from trials import Forks
+
 from embedlab import models
 from embedlab.cli import main as app
 
@@ -156,9 +159,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def forks(folders):
-    """The process that runs hostile trials, with the small model in memory."""
-    from trials import Forks
-
+    """The process that runs hostile trials and other programs, with all imported and the small model in memory."""
     made = Forks(folders["sd1"])
     yield made
     made.close()

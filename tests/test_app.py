@@ -1,13 +1,11 @@
 """The command line as a user meets it: a process, its lines, its exit code, its files."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,13 +13,6 @@ from PIL import Image
 from embedlab import images
 
 FAST = ["sampler.steps=2", "tracker=silent", "seeds=[0,1]"]
-
-
-def embedlab(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Run the command in a folder that is not the checkout."""
-    return subprocess.run(
-        [sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=cwd, timeout=240, env=env
-    )
 
 
 QUICK = [  # and the exit code of each
@@ -172,7 +163,8 @@ def test_help_lists_commands_choices_and_settings_with_their_comments(monkeypatc
 
 
 def test_one_job_writes_pictures_result_and_sheet(tmp_path):
-    done = embedlab("operators=[replace]", *FAST, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
+    words = ["operators=[replace]", *FAST, f"hydra.run.dir={tmp_path}/out"]
+    done = subprocess.run([sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "puppy → cat" in done.stdout
     out = tmp_path / "out"
@@ -189,7 +181,7 @@ def test_one_job_writes_pictures_result_and_sheet(tmp_path):
     assert [path.name for path in out.glob(".*")] == [".hydra"], "no temporary file is left"
 
 
-def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(tmp_path):
+def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(forks, tmp_path):
     code = (
         "import sys\n"
         "sys.argv = ['embedlab', '-m', 'operators=[interpolate]', 'operators.interpolate.weight=0,0.5,1', "
@@ -201,7 +193,7 @@ def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(tmp_path):
         "main()\n"
         "assert len(loads) == 1, loads"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = forks.python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / "sweep"
     results = [json.loads((sweep / str(n) / "result.json").read_text()) for n in range(3)]
@@ -303,59 +295,57 @@ def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, m
     assert not (tmp_path / "out").exists(), "nothing stays of a job that was refused"
 
 
-def test_explain_prints_the_table_and_writes_nothing(tmp_path):
-    done = embedlab("explain", "experiment=puppy_and_skunk", "operators.interpolate.weight=0.5", cwd=tmp_path)
+def test_explain_prints_the_table_and_writes_nothing(forks, tmp_path):
+    done = forks.embedlab("explain", "experiment=puppy_and_skunk", "operators.interpolate.weight=0.5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "puppy → 0.5 skunk" in done.stdout
     assert "6829" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_tracker_refuses_is_known_before_anything_is_drawn(tmp_path):
+def test_what_a_tracker_refuses_is_known_before_anything_is_drawn(forks, tmp_path):
     words = ["tracker=wandb", *(word for word in FAST if not word.startswith("tracker"))]
-    done = embedlab(*words, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path, env={**os.environ, "WANDB_MODE": "bananas"})
+    done = forks.embedlab(*words, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path, env={"WANDB_MODE": "bananas"})
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "bananas" in done.stderr
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_refused_job_of_a_sweep_is_named_and_another_result_is_not_overwritten(tmp_path):
-    done = embedlab(*FAST, "-m", "guidance.scale=nan,2", f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
+def test_a_refused_job_of_a_sweep_is_named_and_another_result_is_not_overwritten(forks, tmp_path):
+    done = forks.embedlab(*FAST, "-m", "guidance.scale=nan,2", f"hydra.sweep.dir={tmp_path}/sweep", cwd=tmp_path)
     assert done.returncode == 2
     assert "embedlab: job 0 (guidance.scale=nan" in done.stderr
-    first = embedlab(*FAST, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
+    first = forks.embedlab(*FAST, f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     kept = (tmp_path / "out" / "result.json").read_text()
-    other = embedlab(*FAST, "guidance.scale=2", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
+    other = forks.embedlab(*FAST, "guidance.scale=2", f"hydra.run.dir={tmp_path}/out", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds another result (other settings: " in other.stderr
     assert (tmp_path / "out" / "result.json").read_text() == kept
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(forks, tmp_path):
     (tmp_path / "file").write_text("")
-    done = embedlab(*FAST, f"hydra.run.dir={tmp_path}/file/out", cwd=tmp_path)
+    done = forks.embedlab(*FAST, f"hydra.run.dir={tmp_path}/file/out", cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "cannot be written" in done.stderr
 
 
-def test_an_empty_prompt_and_one_of_ten_thousand_words_are_fine(tmp_path):
-    done = embedlab("prompt=''", *FAST, cwd=tmp_path)
+def test_an_empty_prompt_and_one_of_ten_thousand_words_are_fine(forks, tmp_path):
+    done = forks.embedlab("prompt=''", *FAST, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     long = "prompt=" + "cat " * 10_000
-    done = embedlab(long, "sampler.steps=1", "tracker=silent", "seeds=[0]", cwd=tmp_path)
+    done = forks.embedlab(long, "sampler.steps=1", "tracker=silent", "seeds=[0]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "notice: the prompt has 10000 tokens and runs in 134 windows of 75." in done.stdout
 
 
-def test_secrets_of_the_environment_are_not_logged(tmp_path):
-    environment = {**os.environ, "MY_API_KEY": "s3cret-value-0"}
+def test_secrets_of_the_environment_are_not_logged(forks, tmp_path):
+    environment = {"MY_API_KEY": "s3cret-value-0"}
     words = ["group=${oc.env:MY_API_KEY}", "prompt=a s3cret-value-0", *FAST, f"hydra.run.dir={tmp_path}/out"]
-    done = subprocess.run(
-        [sys.executable, "-m", "embedlab", *words], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+    done = forks.embedlab(*words, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     made = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"result.json", "seed-0.png", "config.yaml", "overrides.yaml", "hydra.yaml"} <= made.keys()
@@ -562,12 +552,12 @@ FULL = """
         (["-m", "guidance.scale=2,3"], "app.app = full(app.app)", "a file of this run"),
     ],
 )
-def test_a_full_disk_names_the_file_that_it_hit(tmp_path, words, patch, named):
+def test_a_full_disk_names_the_file_that_it_hit(forks, tmp_path, words, patch, named):
     """A limit on the size of files gives the error of a full disk: a reason, and no name."""
     where = "hydra.sweep.dir=out" if "-m" in words else "hydra.run.dir=out"
     given = ["embedlab", *words, where, *(word for word in FAST if word.split("=")[0] not in str(words))]
     code = FULL.format(words=given, patch=patch, most=100)
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path)
+    done = forks.python(textwrap.dedent(code), cwd=tmp_path)
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
     assert "standard output" not in done.stderr

@@ -95,16 +95,9 @@ def test_an_installed_operator_is_swept_over(theirs, tmp_path):
     assert len({(tmp_path / str(n) / "seed-0.png").read_bytes() for n in range(3)}) == 3
 
 
-def test_what_their_operator_lacks_is_one_line(theirs, tmp_path):
+def test_what_their_operator_lacks_is_one_line(forks, theirs, tmp_path):
     words = ["+operators.fade._target_=their_operators.Fade", "+operators.fade.word=kitten", "+operators.fade.share=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "embedlab", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(theirs)},
-        cwd=tmp_path,
-    )
+    done = forks.embedlab(*words, cwd=tmp_path, env={"PYTHONPATH": str(theirs)})
     assert done.returncode == 2
     assert done.stderr.strip() == "embedlab: 'kitten' is not in the prompt; its words are A, picture, of, a, puppy."
 

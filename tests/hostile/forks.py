@@ -1,7 +1,8 @@
 """Imports embedlab once, draws a small sweep, then runs every trial that comes in as a forked child.
 
 A trial comes as a line of JSON: its number in the table (or its words), the folder to run it in. The answer is a line:
-exit code (None where it hung) and what was printed.
+exit code (None where it hung) and what was printed. Other tests send a program instead, with its words, folder and
+environment: a process of their own would spend its time on imports.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,64 +67,79 @@ def whole(words: list[str]) -> list[str]:
     return [*(word for word in more if word.split("=")[0] not in given), *words]
 
 
+def redirect(out: Path, err: Path) -> None:
+    """Nothing is typed; what is printed goes into files."""
+    for number, path in ((0, os.devnull), (1, out), (2, err)):
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(file, number)
+        os.close(file)
+
+
+def streams(encoding: str = "utf-8") -> None:
+    """Python's own streams over the files."""
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
 def child(trial: Trial, folder: Path, out: Path, err: Path) -> int:
     """Become the trial."""
     os.chdir(folder)
     sys.path.insert(0, str(folder / "given"))
     os.environ.update(SECRETS)
     os.environ.update(trial.environment)
-    for number, path in ((0, os.devnull), (1, out), (2, err)):
-        file = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.dup2(file, number)
-        os.close(file)
+    redirect(out, err)
     if trial.closed:
         unread, written = os.pipe()
         os.close(unread)
         os.dup2(written, 1)
-    encoding = "utf-8"
     if trial.locale:
         locale.setlocale(locale.LC_ALL, trial.locale)
-        encoding = "ascii"
-    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    streams("ascii" if trial.locale else "utf-8")
     sys.argv = ["embedlab", *whole(list(trial.words))]
-    code = 0
     try:
         if trial.call is not None:
             trial.call(embedlab)
         else:
             app.main()
-    except SystemExit as error:
-        code = int(error.code or 0)
     except EmbedlabError as error:
         if trial.call is None:
             raise
         print(f"embedlab: {one_line(error)}", file=sys.stderr)
-        code = 2
-    return code
+        return 2
+    return 0
 
 
-def run(trial: Trial, folder: Path, template: Path) -> dict[str, object]:
-    """Run a trial in a folder that holds a copy of the finished sweep; what was printed comes back."""
-    shutil.copytree(template, folder, symlinks=True)
-    if trial.before is not None:
-        trial.before(folder)
-    given = seen(folder)
+def program(out: Path, err: Path, code: str, words: list[str], folder: str, environment: dict[str, str]) -> int:
+    """Become `python -c code words` in a folder."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    redirect(out, err)
+    streams()
+    sys.argv = ["-c", *words]
+    exec(code, {"__name__": "__main__"})
+    return 0
+
+
+def forked(become: Callable[[Path, Path], int], longest: float, failed: int) -> dict[str, object]:
+    """Do something in a child, with the files that it prints into: exit code (None where it hung), what was printed."""
     with tempfile.TemporaryDirectory() as printed:
         out, err = Path(printed, "out"), Path(printed, "err")
         pid = os.fork()
         if pid == 0:
-            code = 70
+            code = failed
             try:
                 os.setsid()
-                code = child(trial, folder, out, err)
+                code = become(out, err)
+            except SystemExit as error:
+                code = int(error.code or 0)
             except BaseException:
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        end, status = time.monotonic() + LONGEST, None
+        end, status = time.monotonic() + longest, None
         while time.monotonic() < end:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
@@ -132,9 +150,17 @@ def run(trial: Trial, folder: Path, template: Path) -> dict[str, object]:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         text = [base64.b64encode(path.read_bytes() if path.is_file() else b"").decode() for path in (out, err)]
-    code = None if status is None else os.waitstatus_to_exitcode(status)
-    kept = [name for name, _ in given & seen(folder)]
-    return {"code": code, "out": text[0], "err": text[1], "given": kept}
+    return {"code": None if status is None else os.waitstatus_to_exitcode(status), "out": text[0], "err": text[1]}
+
+
+def run(trial: Trial, folder: Path, template: Path) -> dict[str, object]:
+    """Run a trial in a folder that holds a copy of the finished sweep; what was printed comes back."""
+    shutil.copytree(template, folder, symlinks=True)
+    if trial.before is not None:
+        trial.before(folder)
+    given = seen(folder)
+    answer = forked(lambda out, err: child(trial, folder, out, err), LONGEST, 70)
+    return {**answer, "given": [name for name, _ in given & seen(folder)]}
 
 
 def seen(folder: Path) -> set[tuple[str, tuple[int, int]]]:
@@ -168,6 +194,9 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
+        if "code" in order:
+            print(json.dumps(forked(partial(program, **order), 240, 1)), flush=True)
+            continue
         trial = TABLE[order["number"]] if "number" in order else Trial("generated", tuple(order["words"]))
         print(json.dumps(run(trial, Path(order["folder"]), place / "made")), flush=True)
     shutil.rmtree(place)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from PIL import Image
 from embedlab.images import is_whole
 
 COUNT = re.compile(r"embedlab: nothing was generated; \d+ of \d+ jobs (is|are) wrong\.")  # ends a sweep's reasons
+COMMAND = "import sys; from embedlab.cli.main import main; sys.argv[0] = 'embedlab'; main()"
 LONGEST = 20.0  # seconds; whatever takes longer hangs
 SECRET = "s3cr3t-value \"with' 7 \\ backslash é"
 OTHER = "plain-s3cr3t-0123456789"
@@ -194,13 +195,27 @@ class Forks:
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(self, folder: Path, **order: object) -> Outcome:
+        answer = self._ask({"folder": str(folder), **order})
+        return Outcome(answer["code"], answer["out"], answer["err"], frozenset(answer["given"]))
+
+    def embedlab(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+        """As a process `embedlab words` would end."""
+        return self.python(COMMAND, *words, cwd=cwd, env=env)
+
+    def python(self, code: str, *words: str, cwd: Path, env: Mapping[str, str] | None = None):
+        """As a process `python -c code words` would end, in which embedlab is imported already."""
+        order = {"code": code, "words": words, "folder": str(cwd), "environment": dict(env or {})}
+        answer = self._ask(order)
+        printed = (answer[name].decode() for name in ("out", "err"))
+        return subprocess.CompletedProcess([code, *words], answer["code"], *printed)
+
+    def _ask(self, order: Mapping[str, object]) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"folder": str(folder), **order}) + "\n")
+        self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
-        printed = (base64.b64decode(answer[name]) for name in ("out", "err"))
-        return Outcome(answer["code"], *printed, frozenset(answer["given"]))
+        return {**answer, **{name: base64.b64decode(answer[name]) for name in ("out", "err")}}
 
     def close(self) -> None:
         """End it."""
