@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.memo import once_per_table
@@ -159,50 +158,6 @@ class Lookup:
         return vectors(what, places)
 
 
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a setting is a whole number; YAML's true and false are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def plain(value: Any) -> float:
-    """A number, or a tensor of one that may be learned, as a float."""
-    return float(value.detach() if isinstance(value, Tensor) else value)
-
-
-LARGEST = 3.4e38  # float32's
-EXACT = 2**53  # the largest whole number up to which floats have all; torch's own whole numbers end at 2^63
-
-
-def finite(value: Any, name: str) -> Any:
-    """A setting that has to be a finite number: Python's, numpy's, or a tensor of one, which may be learned.
-
-    >>> finite(0.5, "weight")
-    0.5
-    >>> finite(10**30, "weight")
-    Traceback (most recent call last):
-    ...
-    embedlab.errors.OperatorError: weight is a whole number beyond 2^53; write it with a point, such as 1e+30.
-    """
-    if isinstance(value, Tensor):
-        number = value.numel() == 1 and value.ndim < 2 and not value.is_complex() and value.dtype != torch.bool
-        size = abs(value.detach()) if number else math.inf
-    elif isinstance(value, np.number):
-        number = value.dtype.kind in "fiu" and value.dtype.itemsize <= 8
-        size = abs(value.item()) if number else math.inf
-    else:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        size = abs(value) if number else math.inf  # an int may be beyond all floats
-    if number and LARGEST < size < math.inf:
-        raise OperatorError(
-            f"{name} is {repr(value)[:80]}; it has to be a finite number of float32, up to {LARGEST:g}."
-        )
-    if not number or not size <= LARGEST:
-        raise OperatorError(f"{name} is {repr(value)[:80]}; it has to be a finite number.")
-    if isinstance(value, int | np.integer) and size > EXACT:
-        raise OperatorError(f"{name} is a whole number beyond 2^53; write it with a point, such as {float(value):g}.")
-    return value.item() if isinstance(value, np.number) else value
-
-
 def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim"]:
     """A vector, or several, as rows beside a table. Of several, those of its width are taken (one an encoder)."""
     width = like.shape[1]
@@ -257,7 +212,7 @@ def embed(
         raise ModelError(
             f"tower is {brief(tower)}; it has to be a Tower, one of model.towers or of text_encoders_of(pipeline)."
         )
-    if stretch is not None and not 1 <= finite(stretch, "stretch") <= 64:
+    if stretch is not None and not 1 <= finite_number(stretch, "stretch", SamplerError) <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64; 4 makes 248 positions.")
     places = tower.position_table.detach()[:WINDOW]
     places = places if stretch is None else stretched(places, factor=stretch)

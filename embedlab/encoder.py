@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.checks import finite_number, is_whole, whole_number
 from embedlab.clip import States, Tower, check_towers, forward, read
-from embedlab.embeddings import Embeddings, embed, finite, is_whole, stretched_length, vectors
+from embedlab.embeddings import Embeddings, embed, stretched_length, vectors
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
 from embedlab.schedule import Setting, value_of, varies
@@ -161,18 +162,16 @@ class Encoder:
             layers = [pair[0] for pair in pairs if is_whole(pair[0])]
             if not pairs or any(len(pair) != 2 for pair in pairs) or len(set(layers)) < len(layers):
                 raise SamplerError(f"encoder.skip is {self.skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
-            mix = tuple((k, float(finite(w, f"weight of layer {k}"))) for k, w in pairs)
+            mix = tuple((k, float(finite_number(w, f"weight of layer {k}", SamplerError))) for k, w in pairs)
             object.__setattr__(self, "skip", mix)
             if abs(sum(w for _, w in mix) - 1) > 1e-6:
                 raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in mix)}, do not sum to 1.")
-        if wrong := [k for k in self.skips if not is_whole(k) or k < 0]:
-            raise SamplerError(f"encoder.skip is {wrong[0]!r}; it has to be a whole number, 0 or more.")
+        for count in self.skips:
+            whole_number(count, "encoder.skip", SamplerError)
         if self.stretch is not None:
-            try:
-                object.__setattr__(self, "stretch", finite(self.stretch, "encoder.stretch"))
-            except OperatorError as error:
-                raise SamplerError(str(error)) from None
-            if not 1 <= self.stretch <= 64:  # type: ignore[operator]
+            factor = finite_number(self.stretch, "encoder.stretch", SamplerError)
+            object.__setattr__(self, "stretch", factor)
+            if not 1 <= factor <= 64:
                 raise SamplerError(f"encoder.stretch is {self.stretch}; it goes from 1 to 64; 4 makes 248 positions.")
 
     @property
@@ -265,8 +264,7 @@ def encode(
     (torch.Size([77, 96]), torch.Size([96]))
     """
     check_join(join)
-    if not is_whole(at_once) or at_once < 1:
-        raise SamplerError(f"at_once is {at_once!r}; it has to be a whole number of windows, 1 or more.")
+    whole_number(at_once, "at_once", SamplerError, least=1, of=" of windows")
     check_towers(towers)
     if not isinstance(prompts, list | tuple):
         raise PromptError(f"prompts is {brief(prompts)}; it has to be a list of what embed_all gives.")

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedlab.embeddings import finite
+from embedlab.checks import finite_number
 from embedlab.encoder import Conditioning
-from embedlab.errors import OperatorError, SamplerError
+from embedlab.errors import SamplerError
 from embedlab.schedule import Setting, value_of, varies
 
 Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h w"]]
@@ -39,10 +39,7 @@ class Guidance:
     def __post_init__(self) -> None:
         if varies(self):
             return
-        try:
-            object.__setattr__(self, "scale", finite(self.scale, "guidance.scale"))
-        except OperatorError as error:
-            raise SamplerError(str(error)) from None
+        object.__setattr__(self, "scale", finite_number(self.scale, "guidance.scale", SamplerError))
         if value_of(self.scale) < 1:
             raise SamplerError(
                 f"guidance.scale is {self.scale}; 1 is the prompt alone, larger values follow it closer."

@@ -9,8 +9,8 @@ import torch
 
 from embedlab import images
 from embedlab.cell import Cell, picture_size
+from embedlab.checks import whole_number
 from embedlab.condition import CallConditioning, condition_calls
-from embedlab.embeddings import is_whole
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, check_list, listed
 from embedlab.guidance import Denoiser, guided, in_turn
 from embedlab.models import Model, Source
@@ -120,5 +120,4 @@ def _denoisers(model: Model, calls: Sequence[Sequence[CallConditioning]], size: 
 
 def check_at_once(at_once: int | None) -> None:
     """Refuse a batch size that is none."""
-    if not is_whole(at_once) or at_once < 1:
-        raise ConfigError(f"at_once is {at_once!r}; it has to be a whole number of pictures, 1 or more.")
+    whole_number(at_once, "at_once", ConfigError, least=1, of=" of pictures")

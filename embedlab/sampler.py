@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images
-from embedlab.embeddings import is_whole
+from embedlab.checks import in_choices, is_number, is_whole, whole_number
 from embedlab.errors import EmbedlabError, PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
 from embedlab.schedule import Moment
@@ -56,8 +56,7 @@ class Sampler:
         if not isinstance(self.scheduler, str) or self.scheduler not in SCHEDULERS:
             given = str(self.scheduler)[:80]
             raise SamplerError(f"there is no scheduler '{given}'; choose one of {listed(SCHEDULERS)}.")
-        if not is_whole(self.steps) or not 1 <= self.steps <= 1000:
-            raise SamplerError(f"sampler.steps is {repr(self.steps)[:80]}; it has to be a whole number from 1 to 1000.")
+        whole_number(self.steps, "sampler.steps", SamplerError, least=1, most=1000)
         if isinstance(self.keep, str) or not isinstance(self.keep, Sequence):
             raise SamplerError(f"sampler.keep is {self.keep!r}; it has to be a list of steps: sampler.keep=[0,5].")
         object.__setattr__(self, "keep", tuple(self.keep))
@@ -174,8 +173,7 @@ class Start:
     warmup: Literal["history", "diffusers"] = "history"
 
     def __post_init__(self) -> None:
-        if self.warmup not in WARMUPS:
-            raise SamplerError(f"start.warmup is {self.warmup!r}; choose one of {listed(WARMUPS)}.")
+        in_choices(self.warmup, "start.warmup", WARMUPS, SamplerError)
         if self.picture is None:
             if self.step is not None or self.strength is not None or self.warmup != "history":
                 raise SamplerError(
@@ -186,10 +184,9 @@ class Start:
             raise SamplerError("a picture to start from needs one of start.step and start.strength.")
         if self.step is not None and self.strength is not None:
             raise SamplerError(f"start.step ({self.step}) and start.strength ({self.strength}) say the same; give one.")
-        if self.step is not None and (not is_whole(self.step) or self.step < 0):
-            raise SamplerError(f"start.step is {repr(self.step)[:80]}; it has to be a whole number, 0 or more.")
-        number = isinstance(self.strength, int | float) and not isinstance(self.strength, bool)
-        if self.strength is not None and not (number and 0 < self.strength <= 1):
+        if self.step is not None:
+            whole_number(self.step, "start.step", SamplerError)
+        if self.strength is not None and not (is_number(self.strength) and 0 < self.strength <= 1):
             raise SamplerError(f"start.strength is {repr(self.strength)[:80]}; it has to be above 0 and at most 1.")
         if isinstance(self.picture, Image.Image | Tensor):
             object.__setattr__(self, "picture", images.pixels_of(self.picture))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
+from embedlab.checks import in_choices, is_number, whole_number
 from embedlab.errors import ConfigError, check_kind, listed
 
 Clock = Literal["step", "fraction", "timestep", "sigma", "a1111"]
@@ -158,12 +159,11 @@ class Ramp(Schedule[float]):
             raise ConfigError(
                 f"a ramp needs a time for each value, two or more: {len(self.values)} values, at {listed(self.at)}."
             )
-        if wrong := [v for v in self.values if not number(v)]:
+        if wrong := [v for v in self.values if not is_number(v)]:
             raise ConfigError(f"a ramp runs between numbers; {wrong[0]!r} is none (use a Switch).")
         if self.clock == "a1111":
             raise ConfigError("A1111 has no ramps; choose the clock step, fraction, timestep or sigma.")
-        if self.shape not in SHAPES:
-            raise ConfigError(f"shape is '{self.shape}'; choose one of {listed(SHAPES)}.")
+        in_choices(self.shape, "shape", SHAPES, ConfigError)
 
     def __str__(self) -> str:
         values = " to ".join(format_number(value) for value in self.values)
@@ -205,8 +205,7 @@ class Alternate(Schedule[T_co]):
         if isinstance(self.values, str) or not isinstance(self.values, Sequence) or len(self.values) < 2:
             raise ConfigError(f"values is {self.values!r}; to alternate, it has to be a list of two or more.")
         object.__setattr__(self, "values", tuple(self.values))
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise ConfigError(f"every is {self.every!r}; it has to be a whole number of steps, 1 or more.")
+        whole_number(self.every, "every", ConfigError, least=1, of=" of steps")
         if self.clock not in ("step", "a1111"):
             raise ConfigError(f"to alternate, the clock is step or a1111, not '{self.clock}'.")
 
@@ -277,17 +276,12 @@ def check_times(times: Sequence[Any], clock: str) -> None:
     """Refuse an unknown clock, and times that are no numbers, below 0 or out of order."""
     if clock not in CLOCKS:
         raise ConfigError(f"there is no clock '{clock}'; choose one of {listed(CLOCKS)}.")
-    if wrong := [t for t in times if not number(t) or t < 0]:
+    if wrong := [t for t in times if not is_number(t) or t < 0]:
         raise ConfigError(f"{wrong[0]!r} is no time; on the clock {clock} it has to be a number, 0 or more.")
     order = sorted(set(times), reverse=clock in FALLING)
     if list(times) != order:
         way = "fall" if clock in FALLING else "rise"
         raise ConfigError(f"the times {listed(times)} are out of order; on the clock {clock} they have to {way}.")
-
-
-def number(value: Any) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 3.4e38
 
 
 def end_of(at: float, calls: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from embedlab.checks import is_whole
 from embedlab.errors import OperatorError, listed
 from embedlab.prompt import Tokens
 from embedlab.schedule import Schedule, Setting, value_of, varies
@@ -52,13 +53,13 @@ class Rows:
             raise OperatorError(f"word is {self.word!r:.80}; it has to be a word or phrase of the prompt.")
         if self.role is not None and self.role not in ROLES:
             raise OperatorError(f"there is no role '{self.role}'; choose one of {listed(ROLES)}.")
-        if self.nth is not None and (self.word is None or not _whole(self.nth) or self.nth == 0):
+        if self.nth is not None and (self.word is None or not is_whole(self.nth) or self.nth == 0):
             raise OperatorError(f"nth is {self.nth!r}; it counts the occurrences of a `word` from 1, -1 is the last.")
-        if self.window is not None and not _whole(self.window):
+        if self.window is not None and not is_whole(self.window):
             raise OperatorError(f"window is {self.window!r}; it has to be a whole number, 0 is the first.")
         if self.tokens is not None:
             many = tuple(self.tokens) if isinstance(self.tokens, list | tuple) else (self.tokens,)
-            if not many or not all(_whole(r) for r in many) or len(set(many)) < len(many):
+            if not many or not all(is_whole(r) for r in many) or len(set(many)) < len(many):
                 raise OperatorError(f"tokens is {self.tokens!r}; it has to be row numbers, each once.")
             object.__setattr__(self, "tokens", many)
         if all(getattr(self, f.name) is None for f in fields(self)):
@@ -76,17 +77,13 @@ OneSelector = str | int | Rows | Mapping[str, Any]
 Selector = OneSelector | Sequence[OneSelector | Schedule[OneSelector]]
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def rows_of(what: Any) -> tuple[Rows, ...]:
     """A setting as selectors to be joined; raises OperatorError for what is none."""
     if isinstance(what, Rows):
         return (what,)
     if isinstance(what, str):
         return (Rows(word=what),)
-    if _whole(what):
+    if is_whole(what):
         return (Rows(tokens=(what,)),)
     if isinstance(what, Mapping):
         known = [f.name for f in fields(Rows)]

@@ -16,7 +16,7 @@ ARROW = (
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (
-    ("errors", "files", "clean", "readers", "memo"),
+    ("errors", "checks", "files", "clean", "readers", "memo"),
     ARROW,
     ("tracker",),
     ("sweep",),

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, finite
+from embedlab.checks import finite_number
+from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
 from embedlab.operators.base import (
@@ -52,7 +53,7 @@ class Add(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.weight, "weight")
+        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         added = f"{format_number(self.weight)} ({format_setting(self.direction)})"
@@ -86,7 +87,7 @@ class Subtract(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.weight, "weight")
+        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         subtracted = f"{format_number(self.weight)} ({format_setting(self.direction)})"
@@ -117,7 +118,7 @@ class ProjectOut(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.weight, "weight")
+        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         much = "" if self.weight == 1 else f"{format_number(self.weight)} of "
@@ -151,7 +152,7 @@ class Scale(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.by, "by")
+        finite_number(self.by, "by", OperatorError)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} × {format_number(self.by)}{stage_label(self.stage)}"
@@ -181,8 +182,8 @@ class Normalise(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.weight, "weight")
-        if finite(self.to, "to") <= 0:
+        finite_number(self.weight, "weight", OperatorError)
+        if finite_number(self.to, "to", OperatorError) <= 0:
             raise OperatorError(f"to is {self.to}; it has to be above 0, 1 is the mean length of the table's rows.")
 
     def __str__(self) -> str:
@@ -223,7 +224,7 @@ class Average(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.weight, "weight")
+        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         return f"{format_number(self.weight)} mean of {format_selector(self.rows)}{stage_label(self.stage)}"

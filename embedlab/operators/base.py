@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.checks import finite_number, in_choices
 from embedlab.clip import Tower, check_towers
-from embedlab.embeddings import Embeddings, Lookup, between, finite, lookup_of
+from embedlab.embeddings import Embeddings, Lookup, between, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, PromptError, brief, contained, listed
 from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
@@ -304,8 +305,7 @@ def check_shapes(old: Any, new: Any, operator: Any) -> None:
 
 def tables(stage: str) -> tuple[str, ...]:
     """The tables that a stage names."""
-    if not isinstance(stage, str) or stage not in STAGES:
-        raise OperatorError(f"stage is '{stage}'; choose one of {listed(STAGES)}.")
+    in_choices(stage, "stage", STAGES, OperatorError)
     return STAGES[stage]
 
 
@@ -327,8 +327,7 @@ def edit_rows(
 
 def check_lengths(lengths: str) -> None:
     """Refuse an unknown policy for unequal token counts."""
-    if lengths not in LENGTHS:
-        raise OperatorError(f"lengths is '{lengths}'; choose one of {listed(LENGTHS)}.")
+    in_choices(lengths, "lengths", LENGTHS, OperatorError)
 
 
 def source(
@@ -342,7 +341,7 @@ def source(
     """
     if is_sum(what):
         terms = [
-            (name, source(name, table, prompt, lookup, like=like), finite(w, f"weight of {name}"))
+            (name, source(name, table, prompt, lookup, like=like), finite_number(w, f"weight of {name}", OperatorError))
             for name, w in what.items()
         ]
         if not terms:
@@ -369,7 +368,10 @@ def direction(what: Any, table: str, prompt: Value, lookup: Lookup | Texts, like
     Raises OperatorError for a direction of zero length.
     """
     if is_sum(what):
-        terms = [finite(w, f"weight of {n}") * direction(n, table, prompt, lookup, like) for n, w in what.items()]
+        terms = [
+            finite_number(w, f"weight of {n}", OperatorError) * direction(n, table, prompt, lookup, like)
+            for n, w in what.items()
+        ]
         if not terms:
             raise OperatorError("an empty sum is no direction.")
         vector, most = torch.stack(terms).sum(0), max(float(term.detach().norm()) for term in terms)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import finite, is_whole, plain
+from embedlab.checks import finite_number, float_of, in_choices, is_whole
 from embedlab.encoder import Conditioning, Texts, filled
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.base import Edit, Number, Stage
@@ -31,7 +31,7 @@ def check_prompts(prompts: Sequence[Any], weights: Sequence[Any]) -> None:
     if len(weights) != len(prompts):
         raise OperatorError(f"there are {len(weights)} weights for {len(prompts)} prompts; each needs its own.")
     for weight in weights:
-        finite(weight, "weight")
+        finite_number(weight, "weight", OperatorError)
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,10 @@ class Blend(Edit):
 
     def check(self) -> None:
         check_prompts(many(self.prompts), many(self.weight))
-        if self.lengths not in ("empty", "own"):
-            raise OperatorError(f"lengths is '{self.lengths}'; choose one of empty, own.")
+        in_choices(self.lengths, "lengths", ("empty", "own"), OperatorError)
         if self.own is not None:
-            finite(self.own, "own")
-        if abs(plain(sum(self.weights))) < 1e-8:
+            finite_number(self.own, "own", OperatorError)
+        if abs(float_of(sum(self.weights))) < 1e-8:
             raise OperatorError(
                 f"the weights {listed(format_number(w) for w in self.weights)} sum to 0; there is no mean."
             )
@@ -83,7 +82,7 @@ class Blend(Edit):
     def __call__(self, prompt: Conditioning, lookup: Texts) -> Conditioning:
         total = sum(self.weights)
         own, *others = (weight / total for weight in self.weights)
-        if not any(isinstance(w, Tensor) and w.requires_grad for w in others) and not any(map(plain, others)):
+        if not any(isinstance(w, Tensor) and w.requires_grad for w in others) and not any(map(float_of, others)):
             return prompt
         parts = [prompt, *(lookup(text) for text in many(self.prompts))]
         length = len(prompt.hidden) if self.lengths == "own" else max(len(part.hidden) for part in parts)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Lookup, finite, plain
+from embedlab.checks import finite_number, float_of, in_choices
+from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError, listed
 from embedlab.operators.base import (
@@ -75,8 +76,8 @@ def slerp_whole(
 def _arc(here: Tensor, there: Tensor, weight: float, cosine: Tensor) -> Tensor:
     there = there.to(here)
     learned = isinstance(weight, Tensor) and weight.requires_grad  # its gradient is wanted at the ends, too
-    if not learned and plain(weight) in (0, 1):
-        return there if plain(weight) else here
+    if not learned and float_of(weight) in (0, 1):
+        return there if float_of(weight) else here
     a, b = here.float(), there.float()
     angle = cosine.clamp(-0.9995, 0.9995).arccos()
     arc = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(angle)
@@ -114,11 +115,10 @@ class Interpolate(OnRows):
     def check(self) -> None:
         check_lengths(value_of(self.lengths))
         super().check()
-        if not isinstance(self.path, str) or self.path not in PATHS:
-            raise OperatorError(f"path is '{self.path}'; choose one of {listed(PATHS)}.")
+        in_choices(self.path, "path", PATHS, OperatorError)
         ends = self.ends
         for _, weight in ends:
-            finite(weight, "weight")
+            finite_number(weight, "weight", OperatorError)
         if self.stage == "both" and not all(isinstance(end, str) for end, _ in ends):
             raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id has no position.")
         if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
@@ -159,7 +159,7 @@ class Interpolate(OnRows):
                 kept = kept + weight  # not in place: it may be learned
                 if len(ends) == 1:
                     rows = path(rows, there, weight)
-                elif plain(kept):  # else nothing of the rows is left and this end has no weight
+                elif float_of(kept):  # else nothing of the rows is left and this end has no weight
                     rows = path(rows, there, weight / kept)
             return rows
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedlab.embeddings import Lookup, is_whole
+from embedlab.checks import is_whole
+from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
 from embedlab.operators.base import (

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.embeddings import Embeddings, Lookup, between, finite, is_whole, stretched
+from embedlab.checks import finite_number, is_whole, whole_number
+from embedlab.embeddings import Embeddings, Lookup, between, stretched
 from embedlab.errors import OperatorError
 from embedlab.operators.base import Number, OnRows, edit_rows, number_of
 from embedlab.prompt import WINDOW
@@ -56,7 +57,7 @@ class Shift(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.by, "by")
+        finite_number(self.by, "by", OperatorError)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} shifted {format_number(self.by)}"
@@ -122,7 +123,7 @@ class Freeze(OnRows):
     def check(self) -> None:
         super().check()
         check_place(self.at)
-        finite(self.weight, "weight")
+        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} frozen at {self.at}" + (
@@ -159,9 +160,8 @@ class Stretch(OnRows):
 
     def check(self) -> None:
         super().check()
-        if not is_whole(self.keep) or not 0 <= self.keep < WINDOW:
-            raise OperatorError(f"keep is {self.keep!r}; it has to be a whole number from 0 to {WINDOW - 1}.")
-        if not 1 <= finite(self.factor, "factor") <= 64:
+        whole_number(self.keep, "keep", OperatorError, most=WINDOW - 1)
+        if not 1 <= finite_number(self.factor, "factor", OperatorError) <= 64:
             raise OperatorError(
                 f"factor is {self.factor}; it has to be 1 or more, and 64 at most: 4 makes 248 positions of 77."
             )

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedlab.embeddings import Lookup, finite, is_whole
+from embedlab.checks import finite_number, whole_number
+from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
 from embedlab.operators.base import Number, OnRows, Stage, Value, edit_rows, number_of, stage_label, tables
@@ -34,8 +35,7 @@ def normal(seed: int, shape: tuple[int, ...], table: int = 0) -> Tensor:
 
 def check_seed(seed: Any) -> None:
     """Refuse a seed that is no whole number in reach of torch's generator."""
-    if not is_whole(seed) or not 0 <= seed < 2**63:
-        raise OperatorError(f"seed is {seed!r}; it has to be a whole number from 0 to 2^63 - 1.")
+    whole_number(seed, "seed", OperatorError, most=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Noise(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.amount, "amount")
+        finite_number(self.amount, "amount", OperatorError)
         check_seed(self.seed)
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class Rotate(OnRows):
 
     def check(self) -> None:
         super().check()
-        finite(self.angle, "angle")
+        finite_number(self.angle, "angle", OperatorError)
         check_seed(self.seed)
 
     def __str__(self) -> str:

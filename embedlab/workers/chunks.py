@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
+from embedlab.checks import whole_number
 from embedlab.errors import ConfigError, EmbedlabError, counted
 from embedlab.models import models_read
 from embedlab.models.silence import silence_libraries
@@ -313,5 +314,4 @@ class Progress:
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
     """Refuse a setting of a launcher that is no whole number."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"hydra.launcher.{name} is {value!r}; it has to be a whole number, {least} or more.")
+    whole_number(value, f"hydra.launcher.{name}", ConfigError, least)

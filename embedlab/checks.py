@@ -1,0 +1,103 @@
+"""Settings checked: one answer that the value fits, or the error that is asked for, in one line.
+
+No import of torch or numpy here: the command line refuses what is wrong before they are loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any, TypeGuard
+
+from embedlab.errors import EmbedlabError, listed
+
+LARGEST = 3.4e38  # float32's
+EXACT = 2**53  # the largest whole number up to which floats have all; torch's own whole numbers end at 2^63
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a setting is a whole number; YAML's true and false are not.
+
+    >>> is_whole(3), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a setting is a finite number, whole or not.
+
+    >>> is_number(0.5), is_number(float("nan")), is_number(True)
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def whole_number(
+    value: Any, name: str, error: type[EmbedlabError], least: int = 0, most: int | None = None, of: str = ""
+) -> int:
+    """A setting that has to be a whole number within bounds.
+
+    >>> from embedlab.errors import ConfigError
+    >>> whole_number(0, "every", ConfigError, least=1, of=" of steps")
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.ConfigError: every is 0; it has to be a whole number of steps, 1 or more.
+    """
+    if is_whole(value) and least <= value and (most is None or value <= most):
+        return value
+    bounds = f", {least} or more" if most is None else f" from {least} to {most if most < EXACT else '2^63 - 1'}"
+    raise error(f"{name} is {repr(value)[:80]}; it has to be a whole number{of}{bounds}.")
+
+
+def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
+    """A setting that has to be a finite number: Python's, numpy's, or a tensor of one, which may be learned.
+
+    >>> from embedlab.errors import OperatorError
+    >>> finite_number(0.5, "weight", OperatorError)
+    0.5
+    >>> finite_number(10**30, "weight", OperatorError)
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.OperatorError: weight is a whole number beyond 2^53; write it with a point, such as 1e+30.
+    """
+    of_numpy = isinstance(value, Real) and hasattr(value, "dtype")
+    if hasattr(value, "detach"):  # a tensor
+        number = value.numel() == 1 and value.ndim < 2 and not value.is_complex() and str(value.dtype) != "torch.bool"
+        size = abs(value.detach()) if number else math.inf
+    elif of_numpy:
+        number = value.dtype.itemsize <= 8
+        size = abs(value.item()) if number else math.inf
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        size = abs(value) if number else math.inf  # an int may be beyond all floats
+    if number and LARGEST < size < math.inf:
+        raise error(f"{name} is {repr(value)[:80]}; it has to be a finite number of float32, up to {LARGEST:g}.")
+    if not number or not size <= LARGEST:
+        raise error(f"{name} is {repr(value)[:80]}; it has to be a finite number.")
+    if isinstance(value, Integral) and size > EXACT:
+        raise error(f"{name} is a whole number beyond 2^53; write it with a point, such as {float(value):g}.")
+    return value.item() if of_numpy else value
+
+
+def float_of(value: Any) -> float:
+    """A number, or a tensor of one that may be learned, as a float.
+
+    >>> float_of(2)
+    2.0
+    """
+    return float(value.detach() if hasattr(value, "detach") else value)
+
+
+def in_choices(value: Any, name: str, choices: Iterable[str], error: type[EmbedlabError]) -> None:
+    """Refuse a setting that is none of some words.
+
+    >>> from embedlab.errors import OperatorError
+    >>> in_choices("bezier", "path", ("lerp", "slerp"), OperatorError)
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.OperatorError: path is 'bezier'; choose one of lerp, slerp.
+    """
+    if not isinstance(value, str) or value not in tuple(choices):
+        raise error(f"{name} is '{str(value)[:80]}'; choose one of {listed(choices)}.")
