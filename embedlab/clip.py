@@ -50,7 +50,7 @@ class Tower:
         return self.core.embeddings.token_embedding.weight
 
     @property
-    def position_table(self) -> Float[Tensor, "place dim"]:
+    def position_table(self) -> Float[Tensor, "position dim"]:
         """One row a place in the window, 77 of them."""
         return self.core.embeddings.position_embedding.weight
 
@@ -77,8 +77,8 @@ class States:
     which is wrong once tokens were added) and goes through the text projection where the encoder has one.
     """
 
-    hidden: tuple[Float[Tensor, "batch place dim"], ...]
-    last: Float[Tensor, "batch place dim"]
+    hidden: tuple[Float[Tensor, "batch position dim"], ...]
+    last: Float[Tensor, "batch position dim"]
     pooled: Float[Tensor, "batch joint"]
 
 
@@ -97,7 +97,7 @@ _one_at_a_time = threading.RLock()
 
 
 @contextmanager
-def injected(core: CLIPTextModel, rows: Float[Tensor, "batch place dim"]) -> Iterator[None]:
+def injected(core: CLIPTextModel, rows: Float[Tensor, "batch position dim"]) -> Iterator[None]:
     """Let the encoder meet `rows` in place of its embeddings; its own module is put back, also after an exception."""
     with _one_at_a_time:
         own = core.embeddings
@@ -108,7 +108,7 @@ def injected(core: CLIPTextModel, rows: Float[Tensor, "batch place dim"]) -> Ite
             core.embeddings = own
 
 
-def forward(tower: Tower, ids: Int[Tensor, "batch place"], rows: Float[Tensor, "batch place dim"]) -> States:
+def forward(tower: Tower, ids: Int[Tensor, "batch position"], rows: Float[Tensor, "batch position dim"]) -> States:
     """Run the library's own causal forward on edited rows; `ids` only says where each text ends."""
     core = tower.core
     with injected(core, rows):
@@ -120,7 +120,7 @@ def forward(tower: Tower, ids: Int[Tensor, "batch place"], rows: Float[Tensor, "
     return States(out.hidden_states, out.last_hidden_state, pooled)
 
 
-def read(tower: Tower, states: States, skip: int = 0) -> Float[Tensor, "batch place dim"]:
+def read(tower: Tower, states: States, skip: int = 0) -> Float[Tensor, "batch position dim"]:
     """The hidden state that conditions the UNet, `skip` layers earlier than usual (clip skip)."""
     depth, layer = len(states.hidden) - 1, tower.layer + skip
     if not 0 <= layer <= depth:

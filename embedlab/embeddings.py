@@ -31,8 +31,8 @@ class Embeddings:
     """
 
     tokens: Tokens
-    token: Float[Tensor, "window place dim"]
-    position: Float[Tensor, "window place dim"]
+    token: Float[Tensor, "window position dim"]
+    position: Float[Tensor, "window position dim"]
     places: Float[Tensor, "entry dim"]  # the position table that the prompt is read with
 
     def spans(self, rows: Any, table: str = "token") -> Spans:
@@ -51,7 +51,7 @@ class Embeddings:
         return replace(self, **{table: new.view_as(old)})
 
     @property
-    def summed(self) -> Float[Tensor, "window place dim"]:
+    def summed(self) -> Float[Tensor, "window position dim"]:
         """What enters the encoder."""
         return self.token + self.position
 
@@ -231,7 +231,7 @@ def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Floa
     return torch.lerp(rows[low], rows[high], (at - low)[..., None].to(rows))
 
 
-def stretched(table: Float[Tensor, "place dim"], keep: int = 20, factor: float = 4.0) -> Float[Tensor, "longer dim"]:
+def stretched(table: Float[Tensor, "position dim"], keep: int = 20, factor: float = 4.0) -> Float[Tensor, "longer dim"]:
     """A position table with the rows after the first `keep` drawn out `factor` times (Long-CLIP, Zhang et al. 2024).
 
     New row `keep + factor·i + k` is `(1 - k/factor) · old[keep + i] + (k/factor) · old[keep + i + 1]`; past the last

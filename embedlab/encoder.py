@@ -296,7 +296,7 @@ def encode(
     return answers
 
 
-def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Float[Tensor, "batch place dim"]:
+def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Float[Tensor, "batch position dim"]:
     """A weighted sum of hidden states, each read with so many layers skipped; one alone is itself to the bit."""
     if len(mix) == 1 and mix[0][1] == 1:
         return read(tower, states, mix[0][0])

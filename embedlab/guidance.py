@@ -19,7 +19,7 @@ from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError
 from embedlab.schedule import Setting, value_of, varies
 
-Denoiser = Callable[[Float[Tensor, "row c h w"], Tensor], Float[Tensor, "row c h w"]]
+Denoiser = Callable[[Float[Tensor, "image c h w"], Tensor], Float[Tensor, "image c h w"]]
 
 
 @dataclass(frozen=True)

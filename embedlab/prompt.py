@@ -53,7 +53,7 @@ class Tokens:
     """
 
     text: str
-    ids: Int[Tensor, "window place"]
+    ids: Int[Tensor, "window position"]
     words: tuple[Word, ...]
     tokenizer: CLIPTokenizer = field(repr=False, compare=False)
     dropped: tuple[str, ...] = ()

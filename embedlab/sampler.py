@@ -255,15 +255,15 @@ class Kept:
 
     step: int
     timestep: float
-    latents: Float[Tensor, "row c h w"]
-    x0: Float[Tensor, "row c h w"]
+    latents: Float[Tensor, "image c h w"]
+    x0: Float[Tensor, "image c h w"]
 
 
 @dataclass(frozen=True)
 class Sampled:
     """Final latents (scaled, as the UNet works on them) and the steps that were kept."""
 
-    latents: Float[Tensor, "row c h w"]
+    latents: Float[Tensor, "image c h w"]
     kept: tuple[Kept, ...] = ()
 
 
@@ -291,7 +291,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
+def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
     """Standard normal noise, each row from its own generator: the noise of diffusers' pipelines for the same seeds.
 
     >>> both, alone = noise((4, 8, 8), generators([0, 1])), noise((4, 8, 8), generators([1]))
@@ -302,7 +302,7 @@ def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Flo
 
 
 @torch.inference_mode()
-def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "row c h w"]:
+def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
     """Scaled latents of one picture (3, h, w) in [-1, 1], sampled anew for each generator as diffusers does.
 
     >>> from embedlab import models
@@ -400,10 +400,10 @@ def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None =
 
 def sample(
     denoise: Denoiser,
-    noise: Float[Tensor, "row c h w"],
+    noise: Float[Tensor, "image c h w"],
     scheduler: Any,
     random: Sequence[torch.Generator] | None = None,
-    start: Float[Tensor, "row c h w"] | None = None,
+    start: Float[Tensor, "image c h w"] | None = None,
     first: int = 0,
     keep: Sequence[int] = (),
     on_step: Callable[[int], None] | None = None,

@@ -118,7 +118,7 @@ def format_selector(what: Any) -> str:
     return " + ".join(str(rows) for rows in rows_of(what)) if what is not None else "None"
 
 
-def roles(tokens: Tokens) -> Bool[Tensor, "role window place"]:
+def roles(tokens: Tokens) -> Bool[Tensor, "role window position"]:
     """One mask a role, in the order of `ROLES`."""
     places = torch.arange(tokens.ids.shape[1])
     bos = (places == 0).expand(tokens.ids.shape)
@@ -199,7 +199,7 @@ def _occurrences(rows: Rows, tokens: Tokens) -> Spans:
     return [spans[nth - (nth > 0)]]
 
 
-def _mask(spans: Spans, tokens: Tokens) -> Bool[Tensor, "window place"]:
+def _mask(spans: Spans, tokens: Tokens) -> Bool[Tensor, "window position"]:
     mask = torch.zeros(tokens.ids.shape, dtype=torch.bool)
     mask.view(-1)[[row for span in spans for row in span]] = True
     return mask

@@ -101,7 +101,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
 
 
 @lru_cache(maxsize=64)
-def dummy_table(height: int, width: int) -> Float[Tensor, "height width"]:
+def dummy_table(height: int, width: int) -> Float[Tensor, "row width"]:
     """A table of rows that all differ and have a length, in the memory of one vector: row r begins at its entry r."""
     vector = torch.randn(height + width, generator=torch.Generator().manual_seed(0))
     return vector.as_strided((height, width), (1, 1))

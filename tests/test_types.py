@@ -77,3 +77,19 @@ def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
     unconditional = lab.encode([lab.embed_all("", sd1.towers)], sd1.towers)[0]
     assert study.by_hand(sd1, conditional, unconditional).shape == (2, 4, 8, 8)
     assert study.sweep(lab.Source(str(folders["sd1"]), device="cpu"), tmp_path / "sweep") == 2
+
+
+def test_the_names_of_axes_are_the_same_in_every_file():
+    """Images are `image`, latents have sides h and w, pixels height and width; a window has positions."""
+    found = {
+        (path.name, axes)
+        for path in Path(lab.__file__).parent.rglob("*.py")
+        for axes in re.findall(r'(?:Float|Bool|Int|UInt8)\[Tensor, "([^"]*)"', path.read_text())
+    }
+    assert len(found) > 60
+    for place, axes in found:
+        words = axes.split()
+        assert not {"place", "n", "seed", "picture"} & set(words), (place, axes)
+        assert ("h" in words) == ("w" in words) == (words[-3:-2] == ["c"]), (place, axes)
+        assert ("height" in words) == ("3" in words), (place, axes)
+        assert len(words) < 4 or words[0] in ("image", "1"), (place, axes)

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def to_unet(latents: Float[Tensor, "row c h w"], vae: Any) -> Float[Tensor, "row c h w"]:
+def to_unet(latents: Float[Tensor, "image c h w"], vae: Any) -> Float[Tensor, "image c h w"]:
     """Latents as a VAE makes them → scaled, as its UNet works on them."""
     mean, std = _moments(vae, latents)
     return latents * vae.config.scaling_factor if mean is None else (latents - mean) * vae.config.scaling_factor / std
 
 
-def to_vae(latents: Float[Tensor, "row c h w"], vae: Any) -> Float[Tensor, "row c h w"]:
+def to_vae(latents: Float[Tensor, "image c h w"], vae: Any) -> Float[Tensor, "image c h w"]:
     """Scaled latents → as their VAE decodes them."""
     mean, std = _moments(vae, latents)
     return latents / vae.config.scaling_factor if mean is None else latents * std / vae.config.scaling_factor + mean
@@ -30,7 +30,7 @@ def _moments(vae: Any, like: Tensor) -> tuple[Any, Any]:
     return mean, std
 
 
-def decode(latents: Float[Tensor, "row c h w"], vae: Any, at_once: int = 4) -> Float[Tensor, "row 3 height width"]:
+def decode(latents: Float[Tensor, "image c h w"], vae: Any, at_once: int = 4) -> Float[Tensor, "image 3 height width"]:
     """Scaled latents → pictures in [0, 1], float32 on the CPU.
 
     >>> from embedlab import models

@@ -16,7 +16,7 @@ from embedlab import readers
 from embedlab.errors import PictureError
 
 
-def to_pil(pictures: Float[Tensor, "row 3 height width"]) -> list[Image.Image]:
+def to_pil(pictures: Float[Tensor, "image 3 height width"]) -> list[Image.Image]:
     """Pictures in [0, 1] as 8-bit images.
 
     >>> to_pil(torch.ones(1, 3, 8, 16))[0].size

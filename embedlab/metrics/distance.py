@@ -14,12 +14,14 @@ from embedlab.encoder import Conditioning
 DISTANCES = ("rows/edited", "rows/distance", "conditioning/distance", "conditioning/pooled_distance")
 
 
-def image_cosine(a: Float[Tensor, "n joint"], b: Float[Tensor, "n joint"]) -> Float[Tensor, " n"]:
+def image_cosine(a: Float[Tensor, "image joint"], b: Float[Tensor, "image joint"]) -> Float[Tensor, " image"]:
     """Cosine between the features of pictures, pair by pair."""
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).float()
 
 
-def pixel_distance(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+def pixel_distance(
+    a: Float[Tensor, "image 3 height width"], b: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, " image"]:
     """Root mean square of the differences between pictures, pair by pair.
 
     >>> pixel_distance(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)).item()
@@ -28,7 +30,9 @@ def pixel_distance(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> 
     return torch.stack([(x.double() - y.double()).square().mean().sqrt() for x, y in zip(a, b, strict=True)]).float()
 
 
-def latent_distance(before: Float[Tensor, "n c h w"], after: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+def latent_distance(
+    before: Float[Tensor, "image c h w"], after: Float[Tensor, "image c h w"]
+) -> Float[Tensor, " image"]:
     """Euclidean distance between latents, relative to the length of those before, pair by pair.
 
     >>> latent_distance(torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)).item()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # it is kept, and a caller may want gradients
-def sliding(side: int) -> Float[Tensor, "place side"]:
+def sliding(side: int) -> Float[Tensor, "output side"]:
     """The window at each of its places along a side, as the rows of a matrix: two products are a convolution."""
     x = torch.arange(11, dtype=torch.float64) - 5
     line = torch.exp(-x.square() / (2 * 1.5**2))
@@ -21,7 +21,7 @@ def sliding(side: int) -> Float[Tensor, "place side"]:
     return rows
 
 
-def ssim(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+def ssim(a: Float[Tensor, "image 3 height width"], b: Float[Tensor, "image 3 height width"]) -> Float[Tensor, " image"]:
     """SSIM of pictures in [0, 1], pair by pair: 1 for the same, near 0 for strangers (Wang et al. 2004).
 
     A Gaussian window of 11 pixels, σ = 1.5, K = (0.01, 0.03), borders left out; mean over colours and places.

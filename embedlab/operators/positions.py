@@ -18,7 +18,7 @@ from embedlab.schedule import Setting, format_number, value_of
 from embedlab.select import Selector, Spans, format_selector
 
 
-def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*place dim"]:
+def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*position dim"]:
     """Position rows at places, which need not be whole; OperatorError for one past the table."""
     last = len(prompt.places) - 1
     outside = places[(places < 0) | (places > last)]
