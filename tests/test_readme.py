@@ -44,13 +44,8 @@ for n, block in enumerate(json.loads(sys.stdin.read())):
 """
 
 
-def run(words, cwd, **more):
-    """A process in a folder, which has to end well."""
-    done = subprocess.run(
-        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, encoding="utf-8", check=False, **more
-    )
-    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+def ended_well(done):
+    assert done.returncode == 0, f"{' '.join(done.args)}\n{done.stdout}\n{done.stderr}"
 
 
 def shortened(command):
@@ -62,14 +57,14 @@ def shortened(command):
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
+def session(forks, tmp_path_factory):
     """A folder in which the pages' sweeps have been run where the pages say."""
     folder = tmp_path_factory.mktemp("session")
     for command in RUNS:
         words = shortened(command)
         if "-m" in words:
             where = [] if "hydra.sweep.dir=" in command else ["hydra.sweep.dir=multirun/DATE/TIME"]
-            run(["-m", "embedlab", *words, *where], folder)
+            ended_well(forks.embedlab(*words, *where, cwd=folder))
     return folder
 
 
@@ -80,28 +75,28 @@ def test_there_is_nothing_in_them_that_this_file_does_not_run():
     assert len(PAGES[0].read_text().splitlines()) <= 150, "the README is for a first look; the rest has pages"
 
 
-@pytest.mark.timeout(600)
 def test_python_blocks_run(session):
-    run(["-c", SESSION], session, input=json.dumps([block for _, block in PYTHON]))
+    blocks, words = json.dumps([block for _, block in PYTHON]), [sys.executable, "-c", SESSION]
+    ended_well(subprocess.run(words, cwd=session, input=blocks, capture_output=True, encoding="utf-8", check=False))
     assert {"half-a-skunk.png", "louder.png", "cat-1.png", "from-puppy-to-cat.png"} <= {
         path.name for path in session.iterdir()
     }
 
 
 @pytest.mark.parametrize("command", [c for c in RUNS if "-m" not in c.split()])
-def test_commands_run(command, tmp_path):
-    run(["-m", "embedlab", *shortened(command)], tmp_path)
+def test_commands_run(command, forks, tmp_path):
+    ended_well(forks.embedlab(*shortened(command), cwd=tmp_path))
     if "--help" not in command and "explain" not in command:
         assert list(tmp_path.rglob("sheet.png"))
         assert len(list(tmp_path.rglob("gallery/index.html"))) == ("experiment=puppy_and_skunk" in command)
 
 
-def test_sweeps_leave_a_page_and_commands_on_a_finished_sweep_run(session):
+def test_sweeps_leave_a_page_and_commands_on_a_finished_sweep_run(forks, session):
     sweeps = [c for c in RUNS if "-m" in c.split()]
     assert len(list(session.rglob("gallery/index.html"))) == len(sweeps)
     made = {path: path.stat().st_mtime_ns for path in session.rglob("seed-*.png")}
     for command in AFTERWARDS:
-        run(["-m", "embedlab", *shlex.split(command)[1:]], session)
+        ended_well(forks.embedlab(*shlex.split(command)[1:], cwd=session))
     assert len(AFTERWARDS) >= 4
     assert {path: path.stat().st_mtime_ns for path in session.rglob("seed-*.png")} == made, "nothing was missing"
     assert list(session.rglob("film-weight.gif"))
