@@ -22,7 +22,7 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/python tests/browser.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-hostile: $(STAMP)
 	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile

@@ -152,6 +152,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to wh
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST_FILES = ("test_app", "test_sweep", "test_workers", "test_ray", "test_readme", "test_crash", "test_hostile")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun first, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
+
+
 def pytest_report_header() -> str:
     """Which of the hostile trials are run."""
     return f"hostile trials: turn {os.environ['EMBEDLAB_TURN']} of 0, 1, 2 (by the day; EMBEDLAB_TURN=all runs all)"

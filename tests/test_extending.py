@@ -46,7 +46,6 @@ def checkout(tmp_path):
     return copy
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_is_followed_literally(page, checkout):
     assert {kind for kind, _ in blocks(page)} <= {"python", "yaml", "diff", "bash"}

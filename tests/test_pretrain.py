@@ -114,7 +114,6 @@ def test_a_first_word_stands_on_the_side_that_the_relation_says():
         assert (where["cat"] < where["dog"]) == (order == 1), relation
 
 
-@pytest.mark.timeout(600)
 def test_all_stages_end_in_a_model_that_loads(tmp_path):
     """From end to end on drawings that are discs, with two steps a stage; then once more, where it does nothing."""
     import json

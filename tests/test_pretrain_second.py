@@ -203,7 +203,6 @@ def discs(folder):
             disc.save(folder / "sprites" / style / f"{word}.png")
 
 
-@pytest.mark.timeout(900)
 def test_all_stages_end_in_a_model_that_loads(tmp_path, monkeypatch):
     """From end to end on drawings that are discs, with two steps a stage; then once more, where it does nothing."""
     folder = tmp_path / "run"

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import embedlab as lab
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +38,6 @@ WRONG = {  # a line of code each, and what mypy says of it
 }
 
 
-@pytest.mark.timeout(600)
 def test_a_users_package_and_every_written_block_pass_mypy_strict(tmp_path):
     theirs = tmp_path / "theirs"
     theirs.mkdir()
