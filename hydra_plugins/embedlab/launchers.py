@@ -20,12 +20,13 @@ class Batch(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from embedlab.cli.compose import check_shared, name_of_model
-        from embedlab.cli.progress import stage
+        from embedlab.cli.progress import importing, stage
         from embedlab.cli.session import Session
 
         check_shared(config)  # at once; what follows imports torch
         stage(f"loading {name_of_model(config)}")
-        from embedlab.cli.launch import prepare
+        with importing():
+            from embedlab.cli.launch import prepare
 
         self.config, self.session = config, Session.of(task_function)
         self.composer = prepare(hydra_context, config, self.session)
