@@ -25,14 +25,14 @@ SWEEP = [
 SWEEP += ["seeds=[0],[1],[2]", "sampler.steps=12", "tracker=disk", "at_once=1", "model=custom", "model.device=cpu"]
 
 
-class Nursery:
-    """A process that gives birth to sweeps, and what is known of each."""
+class ForkServer:
+    """A process that forks itself for each sweep, and what is known of them."""
 
     def __init__(self, ledger: Path):
         self.ledger = ledger
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,8 +62,8 @@ class Nursery:
 
 
 @pytest.fixture
-def nursery(tmp_path):
-    one = Nursery(tmp_path / "ledger")
+def server(tmp_path):
+    one = ForkServer(tmp_path / "ledger")
     yield one
     one.process.stdin.close()
     one.process.wait(timeout=60)
@@ -74,19 +74,19 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
+def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, server, folders):
     chance = random.Random(4)
     words = [*SWEEP, f"model.name={folders['sd1']}"]
-    code, whole = nursery.run([*words, f"hydra.sweep.dir={tmp_path}/calm"])
-    assert code == 0, nursery.said()
-    assert len(nursery.made()) == 33, "30 edited, and 3 as written"
-    nursery.ledger.unlink()
+    code, whole = server.run([*words, f"hydra.sweep.dir={tmp_path}/calm"])
+    assert code == 0, server.said()
+    assert len(server.made()) == 33, "30 edited, and 3 as written"
+    server.ledger.unlink()
 
     storm, kills, finished = tmp_path / "storm", 0, {}
     words = [*words, f"hydra.sweep.dir={storm}"]
     while kills < KILLS:
         how = chance.choice([signal.SIGKILL, signal.SIGTERM])
-        code, _ = nursery.run(words, how, chance.uniform(0, whole / 2))
+        code, _ = server.run(words, how, chance.uniform(0, whole / 2))
         assert code in (-how, 128 + how, 0)  # SIGTERM kills while Python starts, and is heard later
         kills += 1
         for path in storm.glob("*/result.json"):
@@ -102,10 +102,10 @@ def test_twenty_kills_of_a_sweep_of_thirty_cells(tmp_path, nursery, folders):
                 for file in path.parent.glob("*.*"):
                     file.unlink() if file.is_file() else None
                 del finished[path]
-    assert nursery.made(), "the kills hit pictures, too"
-    code, _ = nursery.run([f"resume={storm}"])
-    assert code == 0, nursery.said()
-    made = nursery.made()
+    assert server.made(), "the kills hit pictures, too"
+    code, _ = server.run([f"resume={storm}"])
+    assert code == 0, server.said()
+    made = server.made()
     assert len(made) == len(set(made)) == 33, "no finished picture was made again"
     assert not [path for path in storm.rglob(".*.[0-9]*") if path.is_file()], "no half file is left"
     assert table(storm) == table(tmp_path / "calm"), "one picture a batch, so that all digits are the same"
