@@ -145,7 +145,9 @@ def edit_with(
     return tuple(applied(part, early, lookup) for part, lookup in zip(prompt, lookups, strict=True))
 
 
-def edit_encoded(told: Conditioning, operators: Iterable[Operator | Schedule[Any]], texts: Texts) -> Conditioning:
+def edit_encoded(
+    conditioning: Conditioning, operators: Iterable[Operator | Schedule[Any]], texts: Texts
+) -> Conditioning:
     """Apply the operators of the stages after the encoder, in order, to a conditioning.
 
     Raises OperatorError for what is no conditioning, no operators or no Texts.
@@ -157,12 +159,14 @@ def edit_encoded(told: Conditioning, operators: Iterable[Operator | Schedule[Any
     >>> torch.equal(louder.hidden[2], 2 * puppy.hidden[2]), torch.equal(louder.hidden[:2], puppy.hidden[:2])
     (True, True)
     """
-    if not isinstance(told, Conditioning) or not isinstance(texts, Texts):
+    if not isinstance(conditioning, Conditioning) or not isinstance(texts, Texts):
         raise OperatorError(
-            f"a Conditioning and Texts were expected; {brief(told)} and {brief(texts)} came. "
+            f"a Conditioning and Texts were expected; {brief(conditioning)} and {brief(texts)} came. "
             "encode(...) gives the one, texts_of(towers) the other."
         )
-    return applied(told, [operator for operator in check_operators(operators) if is_post_encoder(operator)], texts)
+    return applied(
+        conditioning, [operator for operator in check_operators(operators) if is_post_encoder(operator)], texts
+    )
 
 
 def check_operators(operators: Any) -> list[Operator]:
@@ -228,9 +232,9 @@ def theirs(operator: Any, value: Any, lookup: Any) -> Any:
     return replace(made, tokens=value.tokens)
 
 
-def copied(told: Conditioning) -> Conditioning:
+def copied(conditioning: Conditioning) -> Conditioning:
     """A conditioning that may be written into."""
-    return replace(told, hidden=told.hidden.clone(), pooled=told.pooled.clone())
+    return replace(conditioning, hidden=conditioning.hidden.clone(), pooled=conditioning.pooled.clone())
 
 
 class Spare:
