@@ -2,6 +2,8 @@
 
 import errno
 import json
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load, save
 from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, render, run_jobs
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sweep import run as batch
+from embedlab.sweep.background import Background
 from embedlab.sweep.batch_size import BatchSizeSearch
 from embedlab.sweep.job import load_result
 from embedlab.sweep.observer import Observer
@@ -107,10 +110,55 @@ def test_each_text_is_encoded_once(jobs, store, monkeypatch):
     assert texts.count("") == 1
 
 
-def test_a_job_is_finished_as_soon_as_its_pictures_are(jobs, store):
+def test_a_job_is_finished_as_soon_as_its_pictures_are_while_the_next_are_sampled(jobs, store, monkeypatch):
+    mine, own, sizes = jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), batch.sample_batch, []
+
+    def sample_batch(model, requests, *rest):
+        """The files of the jobs that have all of their pictures come without the end of this call."""
+        sizes.append(len(requests))
+        until = time.monotonic() + 60
+        while not all((job.folder / "result.json").is_file() for job in mine[: max(0, len(sizes) - 2)]):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return own(model, requests, *rest)
+
+    monkeypatch.setattr(batch, "sample_batch", sample_batch)
     seen = Recorder()
-    run_jobs(jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), store, seen)
-    assert seen.finished_at == {0: 2, 1: 3, 2: 4}
+    assert not run_jobs(mine, store, seen).failures
+    assert sizes == [2, 2, 2, 2]
+    assert list(seen.finished_at) == [0, 1, 2]
+
+
+def test_an_interrupted_plan_leaves_no_thread_behind(jobs, store, monkeypatch):
+    own, sizes = batch.sample_batch, []
+
+    def sample_batch(model, requests, *rest):
+        sizes.append(len(requests))
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return own(model, requests, *rest)
+
+    monkeypatch.setattr(batch, "sample_batch", sample_batch)
+    mine = jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(mine, store)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("embedlab")]
+    monkeypatch.undo()
+    seen = Recorder()
+    assert not run_jobs(mine, store, seen).failures
+    assert sum(pictures for pictures, _ in seen.batches) == 4, "what was sampled is kept"
+
+
+def test_what_a_task_in_the_background_raises_is_raised_and_nothing_after_it_is_done():
+    done, background = [], Background("embedlab-test", most=1)
+    background.put(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        for n in range(1000):
+            background.put(lambda n=n: done.append(n))
+            time.sleep(0.01)
+    with pytest.raises(ZeroDivisionError):
+        background.close()
+    assert done == []
 
 
 def test_what_is_there_is_not_made_again(jobs, store, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
+from threading import Lock
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from embedlab.cell import fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
@@ -21,6 +23,7 @@ from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
 from embedlab.schedule import value_of
 from embedlab.sweep.artifacts import fail, failure, finish
+from embedlab.sweep.background import Background
 from embedlab.sweep.batch_size import BatchSizeSearch, cache, out_of_memory
 from embedlab.sweep.job import Job, prepare_folder, reason_of
 from embedlab.sweep.observer import Observer
@@ -69,7 +72,7 @@ def run_jobs(
                 continue
             pipeline = Pipeline(model, jobs, numbers, store, observer, outcome, log)
             pictures = [picture for picture in wanted.values() if mine & set(picture.jobs)]
-            pipeline.run(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
+            pipeline(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
     finally:
         if own:
             log.close()
@@ -108,6 +111,8 @@ class Pipeline:
             log,
         )
         self.features = FeatureCache(model)
+        self.background = Background("embedlab-files", most=8)
+        self.encoding = Lock()  # text encoders are written to while they encode, tokenizers are not made for threads
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
         unet = model.unet
         name = f"{model.name} {unet.dtype} {unet.device} {torch.get_num_threads()} threads {os.uname().nodename}"
@@ -136,7 +141,17 @@ class Pipeline:
         cell = self.jobs[number].cell
         return tuple(dict.fromkeys(fingerprint(c) for c in (cell.baseline(), cell)))
 
-    def run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
+    def __call__(self, pictures: Sequence[Picture], missing: set[str]) -> None:
+        """Everything: pictures on this thread, scores and files on one beside it; returns when both are done."""
+        try:
+            self._run(pictures, missing)
+        except BaseException:
+            self.background.close(drop=True)
+            raise
+        self.background.close()
+        self.observer.on_batch(0, 0, 0.0, time.perf_counter() - self.clock)
+
+    def _run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
         """Everything, in the order asked for; what can share a call waits for company, and no longer."""
         pools: dict[Any, list[tuple[Picture, Request]]] = {}
         for part in (pictures[k : k + TEXTS_AT_ONCE] for k in range(0, len(pictures), TEXTS_AT_ONCE)):
@@ -179,11 +194,13 @@ class Pipeline:
         if not new:
             return
         try:
-            self.conditioning |= zip(new, condition_calls(self.model, list(new.values())), strict=True)
+            with self.encoding:
+                self.conditioning |= zip(new, condition_calls(self.model, list(new.values())), strict=True)
         except Exception:  # one of them: which?
             for name, cell in new.items():
                 try:
-                    self.conditioning[name] = condition_calls(self.model, [cell])[0]
+                    with self.encoding:
+                        self.conditioning[name] = condition_calls(self.model, [cell])[0]
                 except Exception as error:
                     for n in [n for n in self.left if name in self._names(n)]:
                         self._fail_job(n, reason_of(error))
@@ -243,7 +260,11 @@ class Pipeline:
         """Let the scorer see a batch at once; the jobs' scores then find what it saw."""
         kept = [sample.picture for key in keys if (sample := self.store.get(key)) is not None]
         if kept and self.model.scorer is not None:
-            self.features.pictures(torch.stack(kept))
+            self.background.put(partial(self._embed, torch.stack(kept)))
+
+    def _embed(self, pictures: Tensor) -> None:
+        with self.encoding:
+            self.features.pictures(pictures)
 
     def _keep(self, picture: Picture, sample: Sample) -> None:
         if not sample.finite:
@@ -275,38 +296,51 @@ class Pipeline:
                     self._finish(n)
 
     def _finish(self, number: int) -> None:
+        """Hand a job that has all of its pictures to the thread that scores them and writes its files."""
         job = self.jobs[number]
+        faults: dict[int, str] = {}
+        kept: dict[int, tuple[Sample, Sample]] = {}
+        for seed, keys in job.pictures.items():
+            pair = tuple(self.store.get(key) for key in keys)
+            if bad := [self.faults[key] for key in keys if key in self.faults]:
+                faults[seed] = bad[-1]
+            elif pair[0] is None or pair[1] is None:
+                faults[seed] = f"its file in '{self.store.folder}' cannot be read back"
+            else:
+                kept[seed] = (pair[0], pair[1])
+        calls = {name: self.conditioning[name] for name in self._names(number) if kept}
+        self.background.put(partial(self._write, job, kept, faults, calls))
+        self._forget(number)
+
+    def _write(
+        self,
+        job: Job,
+        kept: Mapping[int, tuple[Sample, Sample]],
+        faults: Mapping[int, str],
+        calls: Mapping[str, tuple[CallConditioning, ...]],
+    ) -> None:
         try:
             prepare_folder(job)
-            faults: dict[int, str] = {}
-            kept: dict[int, tuple[Sample, Sample]] = {}
-            for seed, keys in job.pictures.items():
-                pair = tuple(self.store.get(key) for key in keys)
-                if bad := [self.faults[key] for key in keys if key in self.faults]:
-                    faults[seed] = bad[-1]
-                elif pair[0] is None or pair[1] is None:
-                    faults[seed] = f"its file in '{self.store.folder}' cannot be read back"
-                else:
-                    kept[seed] = (pair[0], pair[1])
             before = after = None
             if kept:
                 seeds, pairs = list(kept), list(zip(*kept.values(), strict=True))
                 before, after = (
-                    stack_samples(cell, seeds, samples, self.conditioning[fingerprint(cell)])
+                    stack_samples(cell, seeds, samples, calls[fingerprint(cell)])
                     for cell, samples in zip((job.cell.baseline(), job.cell), pairs, strict=True)
                 )
-            result = finish(job, self.model, self.features, before, after, faults, self.observer.on_notice)
+            with self.encoding:
+                result = finish(job, self.model, self.features, before, after, faults, self.observer.on_notice)
         except Exception as error:
             _failed(job, reason_of(error), self.outcome, self.observer)
-        else:
-            self.outcome.results[job.number] = result
-            if faults:
-                self.outcome.failures.append((job, result.error or ""))
-                self.observer.on_failure(job, result.error or "")
-            self.observer.on_job(job, result)
-            if kept:
-                self.log.put(job, result)
-        self._forget(number)
+            return
+        self.outcome.results[job.number] = result
+        if faults:
+            assert result.error is not None
+            self.outcome.failures.append((job, result.error))
+            self.observer.on_failure(job, result.error)
+        self.observer.on_job(job, result)
+        if kept:
+            self.log.put(job, result)
 
     def _forget(self, number: int) -> None:
         """What nobody is going to ask for any more need not be held."""

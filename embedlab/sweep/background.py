@@ -1,0 +1,58 @@
+"""A thread beside the caller's, for what need not be waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import Queue
+from threading import Thread
+
+
+class Background:
+    """Does tasks on a thread of its own, one after the other; with `most` of them waiting, `put` waits.
+
+    What a task raises is raised by the next `put`, or by `close`; the tasks after it are not done.
+
+    >>> done = []
+    >>> background = Background("embedlab-files", most=2)
+    >>> for n in range(4):
+    ...     background.put(lambda n=n: done.append(n))
+    >>> background.close()
+    >>> done
+    [0, 1, 2, 3]
+    """
+
+    def __init__(self, name: str, most: int):
+        self.name = name
+        self._tasks: Queue[Callable[[], object] | None] = Queue(most)
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+        self._drop = False
+
+    def put(self, task: Callable[[], object]) -> None:
+        """A task to be done after those that wait."""
+        if self._error is not None:
+            raise self._error
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name=self.name, daemon=True)
+            self._thread.start()
+        self._tasks.put(task)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if self._drop or self._error is not None:
+                continue  # taken all the same, so that nobody waits for room
+            try:
+                task()
+            except BaseException as error:
+                self._error = error
+
+    def close(self, drop: bool = False) -> None:
+        """Wait until all tasks are done; with `drop`, for the one that is being done alone."""
+        if self._thread is None:
+            return
+        self._drop = drop
+        self._tasks.put(None)
+        self._thread.join()
+        self._thread = None
+        if self._error is not None and not drop:
+            raise self._error
