@@ -321,6 +321,7 @@ def test_workers_that_fit_are_counted_by_node(gpus, memory, node, count):
 
 
 def stop(*_):
+    time.sleep(1)  # what is raised while a process is being forked is lost
     os.kill(os.getppid(), signal.SIGINT)
     time.sleep(600)
 
