@@ -33,6 +33,7 @@ from trials import Forks
 
 from embedlab import models
 from embedlab.cli import main as app
+from embedlab.models import loading
 
 os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not the user's
 atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
@@ -228,6 +229,19 @@ def open_pipeline(folder: Path):
 def pipeline_sd1(folders):
     """diffusers' pipeline of the small SD 1."""
     return open_pipeline(folders["sd1"])
+
+
+@pytest.fixture
+def unread():
+    """Nobody reads the weights of a whole model, nor asks for those that were read, while the test runs."""
+
+    def asked():
+        known = loading.read_model.cache_info()
+        return known.hits, known.misses
+
+    before = asked()
+    yield
+    assert asked() == before, "weights were read"
 
 
 @pytest.fixture

@@ -91,12 +91,7 @@ def test_a_very_long_prompt_is_explained_without_a_table_of_everything(emoji):
     assert told.positive.tokens == 6000
 
 
-def test_nothing_but_the_text_encoder_is_read(emoji, monkeypatch):
-
-    def never(*_):
-        raise AssertionError("the UNet was read")
-
-    monkeypatch.setattr("embedlab.models.loading.read_model", never)
+def test_nothing_but_the_text_encoder_is_read(emoji, unread):
     source = Source("emoji")
     timed = Cell(PROMPT, [Interpolate("puppy", "skunk", Ramp([0, 1]))])
     report = explained(Job(source, timed, (0,), folder=None))

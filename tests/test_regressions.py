@@ -641,8 +641,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("where", UNREAD)
-def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, where, monkeypatch):
-    monkeypatch.setattr("embedlab.models.loading.read_parts", raises(AssertionError("weights were read")))
+def test_a_text_that_cannot_be_tokenised_is_refused_before_weights(tmp_path, where, unread):
     cell, metrics, message = UNREAD[where]
     with pytest.raises(EmbedlabError, match=re.escape("text|>'")) as caught:
         validate_job(Job(Source("emoji"), cell, (0,), tmp_path, metrics=metrics))
