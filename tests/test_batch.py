@@ -4,13 +4,13 @@ import errno
 import json
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, render, run_jobs
+from embedlab import Cell, During, Guidance, Interpolate, Job, Sampler, Source, Store, render, run_jobs
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sweep import run as batch
 from embedlab.sweep.background import Background
@@ -26,10 +26,15 @@ FAST = Sampler("ddim", 2)
 
 
 class Recorder(Observer):
-    """Keeps what it was told."""
+    """Keeps what it is called with; `at_first` sees the size of each batch after its first step."""
 
-    def __init__(self):
+    def __init__(self, at_first=lambda pictures: None):
+        self.at_first = at_first
         self.batches, self.reasons, self.notes, self.finished_at, self.copied = [], [], [], {}, 0
+
+    def on_step(self, pictures, step, steps):
+        if step == 1:
+            self.at_first(pictures)
 
     def on_batch(self, pictures, rows, seconds, outside):
         if rows:
@@ -110,40 +115,35 @@ def test_each_text_is_encoded_once(jobs, store, monkeypatch):
     assert texts.count("") == 1
 
 
-def test_a_job_is_finished_as_soon_as_its_pictures_are_while_the_next_are_sampled(jobs, store, monkeypatch):
-    mine, own, sizes = jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), batch.sample_batch, []
+def test_a_job_is_finished_as_soon_as_its_pictures_are_while_the_next_are_sampled(jobs, store):
+    mine, sizes = jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2), []
 
-    def sample_batch(model, requests, *rest):
-        """The files of the jobs that have all of their pictures come without the end of this call."""
-        sizes.append(len(requests))
+    def wait(pictures):
+        """The files of the jobs that have all of their pictures come without the end of this batch."""
+        sizes.append(pictures)
         until = time.monotonic() + 60
         while not all((job.folder / "result.json").is_file() for job in mine[: max(0, len(sizes) - 2)]):
             assert time.monotonic() < until
             time.sleep(0.01)
-        return own(model, requests, *rest)
 
-    monkeypatch.setattr(batch, "sample_batch", sample_batch)
-    seen = Recorder()
+    seen = Recorder(wait)
     assert not run_jobs(mine, store, seen).failures
     assert sizes == [2, 2, 2, 2]
     assert list(seen.finished_at) == [0, 1, 2]
 
 
-def test_an_interrupted_plan_leaves_no_thread_behind(jobs, store, monkeypatch):
-    own, sizes = batch.sample_batch, []
+def test_an_interrupted_plan_leaves_no_thread_behind(jobs, store):
+    sizes = []
 
-    def sample_batch(model, requests, *rest):
-        sizes.append(len(requests))
+    def interrupt(pictures):
+        sizes.append(pictures)
         if len(sizes) == 3:
             raise KeyboardInterrupt
-        return own(model, requests, *rest)
 
-    monkeypatch.setattr(batch, "sample_batch", sample_batch)
     mine = jobs(cell(0.25), cell(0.5), cell(0.75), at_once=2)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(mine, store)
+        run_jobs(mine, store, Recorder(interrupt))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("embedlab")]
-    monkeypatch.undo()
     seen = Recorder()
     assert not run_jobs(mine, store, seen).failures
     assert sum(pictures for pictures, _ in seen.batches) == 4, "what was sampled is kept"
@@ -216,17 +216,15 @@ def about_of(data):
     return json.loads(header["__metadata__"]["about"])
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store, monkeypatch):
-    own, tried = batch.sample_batch, []
+def test_a_batch_that_does_not_fit_is_halved_and_that_is_remembered(jobs, store):
+    tried = []
 
-    def small(model, wanted, *rest):
-        tried.append(len(wanted))
-        if len(wanted) > 3:
+    def small(pictures):
+        tried.append(pictures)
+        if pictures > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(model, wanted, *rest)
 
-    monkeypatch.setattr(batch, "sample_batch", small)
-    seen = Recorder()
+    seen = Recorder(small)
     outcome = run_jobs(jobs(*(cell(w / 8) for w in range(1, 8)), at_once=8), store, seen)
     assert not outcome.failures
     assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2], "what did not fit is not tried again"
@@ -253,16 +251,16 @@ def test_the_fastest_size_of_a_batch_is_found_and_kept(tmp_path):
     assert BatchSizeSearch(5, "cpu", "a model", file).size == 5, "a number that was asked for"
 
 
-def test_one_that_fails_leaves_the_others_be(jobs, store, monkeypatch):
-    own = batch.condition_calls
+@dataclass(frozen=True)
+class Fails:
+    """An operator of the user's that fails."""
 
-    def condition_calls(model, cells):
-        if any("owl" in str(cell.operators) for cell in cells):
-            raise RuntimeError("on purpose")
-        return own(model, cells)
+    def __call__(self, prompt, lookup):
+        raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(batch, "condition_calls", condition_calls)
-    bad = Cell(PROMPT, (Replace("puppy", "owl"),), sampler=FAST)
+
+def test_one_that_fails_leaves_the_others_be(jobs, store):
+    bad = Cell(PROMPT, (Fails(),), sampler=FAST)
     mine = jobs(cell(0.5), bad, cell(1))
     outcome = run_jobs(mine, store)
     assert [(job.number, reason) for job, reason in outcome.failures] == [(1, "RuntimeError: on purpose")]

@@ -233,23 +233,19 @@ def test_it_is_the_loop_that_a_reader_would_write(small, emoji):
     assert same(picture(cell([During(CAT, begin=0.5)]))[0], x)
 
 
-def counted(module, monkeypatch):
-    rows = []
-    forward = module.forward
-
-    def counting(x, *args, **kwargs):
-        rows.append(len(x))
-        return forward(x, *args, **kwargs)
-
-    monkeypatch.setattr(module, "forward", counting)
-    return rows
+@pytest.fixture
+def rows(emoji):
+    """How many rows each call of the UNet had."""
+    seen = []
+    handle = emoji.unet.register_forward_pre_hook(lambda unet, given: seen.append(len(given[0])))
+    yield seen
+    handle.remove()
 
 
-def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small, emoji, monkeypatch):
+def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small, rows, monkeypatch):
     from embedlab import encoder
 
     cell, picture = small
-    rows = counted(emoji.unet, monkeypatch)
     texts = []
     forward = encoder.forward
     monkeypatch.setattr(
