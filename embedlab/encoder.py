@@ -17,7 +17,7 @@ from embedlab.embeddings import Embeddings, embed, stretched_length, vectors
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
 from embedlab.schedule import Setting, value_of, varies
-from embedlab.select import Rows, Spans, format_selector, rows_of, select, words_of
+from embedlab.select import ROLES, Rows, Spans, format_selector, roles, rows_of, select, words_of
 
 Skip = int | Mapping[int, Setting[float]] | Sequence[Sequence[Setting[float]]]  # layers, or a mix: {0: 0.5, 2: 0.5}
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
@@ -28,7 +28,8 @@ class Conditioning:
     """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output.
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
-    another prompt.
+    another prompt. `layers` holds, for each encoder, the mean and the standard deviation of the word rows at every
+    hidden state (0 is what enters), as they were when it was encoded.
 
     >>> from embedlab import embed_all, encode, models
     >>> towers = models.load("emoji").towers
@@ -41,6 +42,7 @@ class Conditioning:
     pooled: Float[Tensor, " joint"]
     tokens: Tokens | None = None
     rows: tuple[int, ...] = ()
+    layers: tuple[Float[Tensor, "layer moment"], ...] = ()
 
     def zeros(self) -> Conditioning:
         """Nothing at all: SDXL's unconditional half when no negative prompt is given."""
@@ -274,6 +276,7 @@ def encode(
         return []
     mix = Encoder(skip=skip).mix
     hidden: list[list[Tensor]] = [[] for _ in prompts]
+    layers: list[list[Tensor]] = [[] for _ in prompts]
     if len({part.tokens.window for prompt in prompts for part in prompt}) > 1:
         raise SamplerError("prompts with windows of different lengths cannot be encoded in one call.")
     for t, tower in enumerate(towers):
@@ -287,13 +290,32 @@ def encode(
         counts = [len(part.tokens.ids) for part in parts]
         for mine, block in zip(hidden, windows.split(counts), strict=True):
             mine.append(block.flatten(0, 1)[joined(len(block), join, block.shape[1])])
+        for kept, moments in zip(layers, word_moments(parts, states, many), strict=True):
+            kept.append(moments)
         firsts = torch.tensor([0, *counts[:-1]]).cumsum(0)
     answers = []
-    for mine, first, prompt in zip(hidden, firsts.tolist(), prompts, strict=True):
+    for mine, kept, first, prompt in zip(hidden, layers, firsts.tolist(), prompts, strict=True):
         tokens = prompt[0].tokens
         rows_read = tuple(joined(len(tokens.ids), join, tokens.window))
-        answers.append(Conditioning(torch.cat(mine, dim=-1), pooled[first], tokens, rows_read))
+        answers.append(Conditioning(torch.cat(mine, dim=-1), pooled[first], tokens, rows_read, tuple(kept)))
     return answers
+
+
+@torch.no_grad()
+def word_moments(
+    parts: Sequence[Embeddings], states: Sequence[States], many: int
+) -> list[Float[Tensor, "layer moment"]]:
+    """Mean and standard deviation of each prompt's word rows at every hidden state; (0, 2) where it has no words."""
+    masks = [roles(part.tokens)[ROLES.index("words")] for part in parts]
+    words = [
+        torch.stack([hidden[mask.to(hidden.device)] for hidden in state.hidden])
+        for state, mask in zip(states, torch.cat(masks).split(many), strict=True)
+    ]
+    of_prompts = torch.cat(words, dim=1).float().split([int(mask.sum()) for mask in masks], dim=1)
+    return [
+        torch.stack([rows.mean((1, 2)), rows.flatten(1).std(1)], dim=1) if rows.numel() else rows.new_zeros(0, 2)
+        for rows in of_prompts
+    ]
 
 
 def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Float[Tensor, "batch position dim"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.clean import BLANK, redact
-from embedlab.clip import Tower, forward
+from embedlab.clip import Tower
 from embedlab.condition import CallConditioning, condition
 from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
@@ -165,7 +165,8 @@ def described(
     layers: list[Layer] = []
     for n, (tower, a, b) in enumerate(zip(towers, after.original, after.edited, strict=True)):
         tokens += blanked(tokens_of(n, tower, a, b, most), a, cell)
-        layers += layers_of(n, tower, a, b)
+        if old.layers and new.layers:
+            layers += layers_of(n, old.layers[n], new.layers[n])
     words = after.original[0].tokens
     notes = [*words.notes(), *notes_of(tokens, towers), *strangers(words.words, known), *faults(old, new)]
     if cell.operators and torch.equal(old.hidden, new.hidden) and torch.equal(old.pooled, new.pooled):
@@ -252,17 +253,10 @@ def names_near(rows: Float[Tensor, "row dim"], lookup: Lookup, most: int) -> lis
     return [near[next(named)] if good else () for good in whole.tolist()]  # NaN is near nothing
 
 
-def layers_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings) -> list[Layer]:
-    """Mean and standard deviation of the word rows at every hidden state."""
-    words = roles(old.tokens)[ROLES.index("words")]
-    if not words.any():
-        return []
-    states = forward(tower, torch.cat([old.tokens.ids] * 2), torch.cat([old.summed, new.summed])).hidden
-    made = []
-    for n, state in enumerate(states):
-        a, b = (half[words.to(half.device)] for half in state.chunk(2))
-        made.append(Layer(encoder, n, *moments_of(a), *moments_of(b)))
-    return made
+def layers_of(encoder: int, old: Float[Tensor, "layer moment"], new: Float[Tensor, "layer moment"]) -> list[Layer]:
+    """Mean and standard deviation of the word rows at every hidden state; none of a prompt without words."""
+    pairs = enumerate(zip(old.tolist(), new.tolist(), strict=True))
+    return [Layer(encoder, n, *(round(figure, 5) for figure in (*a, *b))) for n, (a, b) in pairs]
 
 
 def shifts_of(old: Conditioning, new: Conditioning) -> dict[str, float]:

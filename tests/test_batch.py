@@ -99,20 +99,18 @@ def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
     assert torch.equal(zero, plain)
 
 
-def test_each_text_is_encoded_once(jobs, store, monkeypatch):
-    from embedlab import encoder
-
-    texts, own = [], encoder.encode
-
-    def counted(prompts, *rest):
-        texts.extend(prompt[0].tokens.text for prompt in prompts)
-        return own(prompts, *rest)
-
-    monkeypatch.setattr(encoder, "encode", counted)
-    run_jobs(jobs(cell(0.5), cell(1), cell(0.5), cell(1, guidance=Guidance(7)), at_once=2), store)
-    # as written, half, whole, and the negative prompt; nothing once more for other seeds, scales or jobs
-    assert len(texts) <= 2 * len({"plain", "half", "whole"}) + 1
-    assert texts.count("") == 1
+def test_each_text_is_encoded_once(jobs, store):
+    mine = jobs(cell(0.5), cell(1), cell(0.5), cell(1, guidance=Guidance(7)), at_once=2)
+    core, windows = mine[0].source.load().towers[0].core, []
+    hook = core.register_forward_pre_hook(
+        lambda _, words, given: windows.append(len(given["input_ids"])), with_kwargs=True
+    )
+    try:
+        run_jobs(mine, store)
+    finally:
+        hook.remove()
+    # as written, half, whole and the negative prompt: nothing once more for other seeds, scales, jobs or their tables
+    assert windows == [1] * 4
 
 
 def test_a_job_is_finished_as_soon_as_its_pictures_are_while_the_next_are_sampled(jobs, store):
