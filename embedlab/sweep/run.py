@@ -111,7 +111,7 @@ class Pipeline:
             log,
         )
         self.features = FeatureCache(model)
-        self.background = Background("embedlab-files", most=8)
+        self.background = Background("embedlab-files", most=32)
         self.encoding = Lock()  # text encoders are written to while they encode, tokenizers are not made for threads
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
         unet = model.unet
