@@ -1,9 +1,15 @@
 """The training loop, on a line fitted to points: killed and taken up, it ends where an uninterrupted run ends."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from torch import nn
 
+from embedlab import Cell, Sampler, load, models, render
 from embedlab.pretrain import scenes
 from embedlab.pretrain.loop import Schedule, fit
 
@@ -114,18 +120,14 @@ def test_a_first_word_stands_on_the_side_that_the_relation_says():
         assert (where["cat"] < where["dog"]) == (order == 1), relation
 
 
-def test_all_stages_end_in_a_model_that_loads(tmp_path):
+PRETRAIN = f"""
+import runpy
+runpy.run_path({str(Path(__file__).parent.parent / "experiments" / "pretrain.py")!r}, run_name="__main__")
+"""
+
+
+def test_all_stages_end_in_a_model_that_loads(forks, tmp_path):
     """From end to end on drawings that are discs, with two steps a stage; then once more, where it does nothing."""
-    import json
-    import shutil
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    from PIL import Image, ImageDraw
-
-    from embedlab import Cell, Sampler, load, models, render
-
     folder = tmp_path / "run"
     for style in scenes.STYLES:
         (folder / "sprites" / style).mkdir(parents=True)
@@ -137,22 +139,22 @@ def test_all_stages_end_in_a_model_that_loads(tmp_path):
     trained = ("vae", "whole", "decoder", "clip", "vision", "unet")
     small = [f"{stage}.{key}" for stage in trained for key in ("steps=2", "batch=4")]
     words = [
-        *(sys.executable, str(Path(__file__).parent.parent / "experiments" / "pretrain.py"), f"folder={folder}"),
+        f"folder={folder}",
         *("data={count: 70, held_out: 70, long: 40}", f"stages=[data,{','.join(trained)},export]", *small),
     ]
-    first = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    first = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "unet: step 2/2" in first.stdout
     assert (folder / "unet" / "log" / "pictures.jsonl").exists(), "sample sheets go through the tracker"
-    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    again = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "step" not in again.stdout, "what is done is not done again"
 
     # another machine, the shipped weights, one more step of the UNet alone
     for name in ("unet.pt", "clip.pt", "vision.pt", "vae.pt", "whole.pt", "decoder.pt", "train.latents.pt", "text.pt"):
         (folder / name).unlink()
-    more = [*words[:4], "stages=[unet,export]", "unet.steps=0", "warm_start=true"]
-    done = subprocess.run(more, cwd=tmp_path, capture_output=True, text=True)
+    more = [*words[:2], "stages=[unet,export]", "unet.steps=0", "warm_start=true"]
+    done = forks.python(PRETRAIN, *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shipped, ours = load("emoji", device="cpu"), load(str(folder / "export"), device="cpu")
     assert all(torch.equal(a, b) for a, b in zip(shipped.unet.parameters(), ours.unet.parameters(), strict=True))

@@ -3,8 +3,6 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -203,23 +201,28 @@ def discs(folder):
             disc.save(folder / "sprites" / style / f"{word}.png")
 
 
-def test_all_stages_end_in_a_model_that_loads(tmp_path, monkeypatch):
+PRETRAIN = f"""
+import runpy
+runpy.run_path({str(Path(__file__).parent.parent / "experiments" / "pretrain.py")!r}, run_name="__main__")
+"""
+
+
+def test_all_stages_end_in_a_model_that_loads(forks, tmp_path, monkeypatch):
     """From end to end on drawings that are discs, with two steps a stage; then once more, where it does nothing."""
     folder = tmp_path / "run"
     discs(folder)
     shutil.copytree(models.SHIPPED["emoji"] / "tokenizer", folder / "tokenizer")
     trained = tuple(recipe.TRAINED)
     words = [
-        *(sys.executable, str(Path(__file__).parent.parent / "experiments" / "pretrain.py")),
         *("--config-name", "pretrain_second", f"folder={folder}", "scenes=48"),
         "stages=[drawings,vae,text,judge,latents,unet,eye,vision,export]",
         *[f"{stage}.{key}" for stage in trained for key in ("steps=2", "batch=4", "sheet_every=0")],
         "vae.sheet_every=2",
     ]
-    first = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    first = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert all(f"{stage}: step 2/2" in first.stdout for stage in trained)
-    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    again = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "step" not in again.stdout, "what is done is not done again"
 

@@ -413,7 +413,7 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
     """
     ready, target, told = folder / "vae.ready.pt", folder / "latents.npy", folder / "latents.json"
     if not ready.exists():
-        written(ready, partial(torch.save, trained_vae(folder).state_dict()))
+        written(ready, partial(torch.save, trained_vae(folder, min(count, 512)).state_dict()))
     done = json.loads(told.read_text(encoding="utf-8"))["done"] if told.exists() else 0
     if done >= count:
         return
@@ -664,8 +664,11 @@ def vision(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch
 # ── export ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def export(folder: Path, target: Path, held_out: int = 64) -> None:
-    """Write the stages' weights as a diffusers folder in fp16, with the image tower, the eye and held-out scenes."""
+def export(folder: Path, target: Path, held_out: int = 64, read: int = 20_000) -> None:
+    """Write the stages' weights as a diffusers folder in fp16, with the image tower, the eye and held-out scenes.
+
+    The words that the model knows are those of the captions of `read` scenes.
+    """
     sprites = drawings.load(folder / "sprites")
     denoiser, image = make_unet(), make_vision()
     denoiser.load_state_dict(averaged(folder / "unet.pt"))
@@ -674,7 +677,7 @@ def export(folder: Path, target: Path, held_out: int = 64) -> None:
     parts = {"vae": ready_vae(folder), "unet": denoiser, "text_encoder": trained_text(folder), "image_encoder": image}
     rng = np.random.default_rng(0)
     words = set(words_in(" ".join(captions.NEUTRAL)))
-    for number in range(20_000):
+    for number in range(read):
         words |= set(words_in(captions.caption(world.scene_of(number), rng).text))
     scenes = [world.scene_of(i, HELD_OUT, held_out=True) for i in range(held_out)]
     rows = [asdict(scene) | {"caption": captions.caption(scene, rng).text} for scene in scenes]

@@ -105,7 +105,7 @@ def second(config: DictConfig) -> None:
         elif stage == "latents":
             recipe.latents(folder, config.scenes)
         elif stage == "export":
-            recipe.export(folder, target)
+            recipe.export(folder, target, read=min(20_000, config.scenes))
         elif stage == "quality":
             print(quality.table([quality.column(name, folder) for name in (str(target), "emoji")]))
         else:
