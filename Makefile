@@ -7,6 +7,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+# one more than there are cores: tests wait for processes, browsers and clusters
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .PHONY: demo test test-hostile test-slurm lint clean
 .NOTPARALLEL:
@@ -22,7 +24,7 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/python tests/browser.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-hostile: $(STAMP)
 	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile
