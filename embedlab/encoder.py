@@ -308,7 +308,7 @@ def word_moments(
     """Mean and standard deviation of each prompt's word rows at every hidden state; (0, 2) where it has no words."""
     masks = [roles(part.tokens)[ROLES.index("words")] for part in parts]
     words = [
-        torch.stack([hidden[mask.to(hidden.device)] for hidden in state.hidden])
+        torch.stack([hidden[mask] for hidden in state.hidden])
         for state, mask in zip(states, torch.cat(masks).split(many), strict=True)
     ]
     of_prompts = torch.cat(words, dim=1).float().split([int(mask.sum()) for mask in masks], dim=1)

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -335,3 +336,18 @@ def test_workers_end_when_the_process_that_was_started_is_stopped(jobs, carried)
         carried(jobs(*MIX), engine)
     assert engine.processes
     assert not any(process.is_alive() for process in engine.processes)
+
+
+def test_events_of_two_threads_are_sent_one_at_a_time():
+    at_once, most = [], []
+
+    def send(event):
+        at_once.append(event)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(event)
+
+    sender = chunks._Sender(send)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(sender.on_notice, "abcdefgh"))
+    assert most == [1] * 8

@@ -41,11 +41,13 @@ def aside(text: str) -> None:
 @contextmanager
 def importing() -> Iterator[None]:
     """Import what is heavy in this block: the search for garbage among all that comes is a fifth of the time."""
+    before = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if before:
+            gc.enable()
 
 
 class Display(Observer):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 class Observer:
     """Hears of a sweep as it goes on, and ignores it; overrides what it wants to know.
 
+    Calls come from two threads: what becomes of a job's files from the one that writes them, all else from the one that
+    samples.
+
     >>> class Failures(Observer):
     ...     def on_failure(self, job, reason):
     ...         print(f"job {job.number}: {reason}")

@@ -90,7 +90,7 @@ def _failed(job: Job, reason: str, outcome: Outcome, observer: Observer) -> None
 
 
 class Pipeline:
-    """The pictures of one model on their way: told, drawn, kept, handed to their jobs."""
+    """The pictures of one model on their way: conditioned, sampled, kept, handed to their jobs."""
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import cloudpickle
@@ -152,10 +153,15 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
 
 
 class _Sender(Observer):
-    """Sends what it is told to the process that was started."""
+    """Sends events to the process that was started, one at a time: they come from two threads, and a pipe takes one."""
 
     def __init__(self, send: Callable[[Event], None]):
-        self.send = send
+        self._send, self._lock = send, Lock()
+
+    def send(self, event: Event) -> None:
+        """Send one event."""
+        with self._lock:
+            self._send(event)
 
     def on_batch(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
         self.send(("batch", pictures, rows, seconds, outside))
