@@ -232,6 +232,15 @@ def pipeline_sd1(folders):
 
 
 @pytest.fixture
+def unreadable(folders, tmp_path) -> Path:
+    """A small SD 1 whose small files are right and whose UNet lacks a tensor's last bytes."""
+    folder = shutil.copytree(folders["sd1"], tmp_path / "unreadable")
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return folder
+
+
+@pytest.fixture
 def unread():
     """Nobody reads the weights of a whole model, nor asks for those that were read, while the test runs."""
 

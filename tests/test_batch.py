@@ -1,18 +1,26 @@
 """Many jobs as one plan: shared calls, nothing twice, one failure is one failure."""
 
 import errno
+import importlib
+import io
 import json
+import sys
 import threading
 import time
+import weakref
 from dataclasses import dataclass, replace
+from typing import ClassVar
+from weakref import WeakSet
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load, save
 
-from embedlab import Cell, During, Guidance, Interpolate, Job, Sampler, Source, Store, render, run_jobs
+from embedlab import Cell, During, Guidance, Interpolate, Job, Sampler, Source, Store, noise, render, run_jobs
+from embedlab.cli.progress import Display
 from embedlab.errors import ConfigError, ModelError
-from embedlab.sweep import run as batch
+from embedlab.sampler import generators
 from embedlab.sweep.background import Background
 from embedlab.sweep.batch_size import BatchSizeSearch
 from embedlab.sweep.job import load_result
@@ -97,6 +105,13 @@ def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
     assert seen.copied == 2
     zero, plain = (store.get(mine[0].pictures[0][k]).latents for k in (1, 0))
     assert torch.equal(zero, plain)
+
+
+def test_the_bar_counts_pictures_that_came_out_as_others(jobs, store):
+    display = Display(Console(file=io.StringIO()))
+    run_jobs(jobs(cell(0), cell(0.5)), store, display)
+    (task,) = display.bar.tasks
+    assert (task.completed, task.total) == (6, 6)
 
 
 def test_each_text_is_encoded_once(jobs, store):
@@ -267,42 +282,44 @@ def test_one_that_fails_leaves_the_others_be(jobs, store):
     assert load_result(mine[1]).pictures[0].error == "RuntimeError: on purpose"
 
 
-def test_nan_is_marked_by_picture(jobs, store, monkeypatch):
-    from embedlab import rendering
-
-    own = rendering.noise
-
-    def spoilt(shape, random):
-        factors = [float("nan") if one.initial_seed() == 1 else 1.0 for one in random]
-        return own(shape, random) * torch.tensor(factors).view(-1, 1, 1, 1)
-
-    monkeypatch.setattr(rendering, "noise", spoilt)
-
+def test_nan_is_marked_by_picture(jobs, store, sd1):
     (job,) = jobs(cell(0.5))
-    outcome = run_jobs([job], store)
+    unet = job.source.load().unet
+    first = noise((4, 8, 8), generators([1]))[0]
+
+    def spoil(module, given, out):
+        for row, latents in enumerate(given[0]):
+            if torch.equal(latents, first):
+                out[0][row] = float("nan")
+
+    hook = unet.register_forward_hook(spoil)
+    try:
+        outcome = run_jobs([job], store)
+    finally:
+        hook.remove()
     (_, reason) = outcome.failures[0]
     assert reason.startswith("the latents of seed 1 hold NaN or infinite numbers; try float32")
     rows = load_result(job).pictures
     assert (job.folder / rows[0].file).is_file()
     assert rows[1].file is None
     assert rows[1].error == reason
-    monkeypatch.undo()
     seen = Recorder()
     assert not run_jobs([job], store, seen).failures
     assert sum(pictures for pictures, _ in seen.batches) == 2, "seed 1 alone, as written and edited"
 
 
-def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store, monkeypatch):
+def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store):
     mine = jobs(cell(0.5), cell(1), at_once=1)
-    full, own = mine[0].pictures[1][1], store.put
 
-    def put(key, drawn):
-        if key == full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return own(key, drawn)
+    class Full(Store):
+        """Has no room for one of the pictures."""
 
-    monkeypatch.setattr(store, "put", put)
-    outcome = run_jobs(mine, store)
+        def put(self, key, sample):
+            if key == mine[0].pictures[1][1]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().put(key, sample)
+
+    outcome = run_jobs(mine, Full(store.folder))
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert "No space left on device" in reason
@@ -335,40 +352,43 @@ def test_a_tracker_that_dies_loses_no_picture(jobs, store):
     assert load_result(mine[0]).log_error is None, "what was mended counts no more"
 
 
-def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, monkeypatch):
-    from embedlab import models
-
-    def broken(source):
-        raise ModelError("the part 'unet' cannot be read")
-
-    monkeypatch.setattr(models.Source, "load", broken)
+def test_weights_that_cannot_be_read_end_it_before_anything(jobs, store, unreadable):
+    (job,) = jobs(cell(0.5))
     with pytest.raises(ModelError, match="the part 'unet'"):
-        run_jobs(jobs(cell(0.5)), store)
+        run_jobs([replace(job, source=Source(str(unreadable), device="cpu"))], store)
 
 
-def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path, monkeypatch):
-    from embedlab.memo import Memo
-    from embedlab.samples import Sample
+@dataclass(frozen=True)
+class Weighed:
+    """Scales the rows after the encoder, and knows which of those it made are still held."""
 
-    held = []
+    by: float
+    stage: ClassVar[str] = "hidden"
+    held: ClassVar[WeakSet] = WeakSet()
 
-    def sample_batch(model, requests, on_step=None):
-        return [Sample(torch.zeros(3, 16, 16), torch.zeros(4, 8, 8)) for _ in requests]
+    def __call__(self, prompt, texts):
+        hidden = prompt.hidden * self.by
+        self.held.add(hidden)
+        return replace(prompt, hidden=hidden)
 
-    monkeypatch.setattr(batch, "sample_batch", sample_batch)
-    own = batch.Pipeline._finish
 
-    def finish(line, number):
-        held.append((len(line.conditioning), len(line.store._recent), len(line.left)))
-        own(line, number)
+def test_what_is_held_does_not_grow_with_the_plan(source, tmp_path):
+    samples, most = [], {"conditionings": 0, "pictures": 0}
 
-    monkeypatch.setattr(batch.Pipeline, "_finish", finish)
-    jobs = [Job(source, cell(n / 200), (0,), tmp_path / str(n), at_once=8, number=n) for n in range(1, 151)]
-    run_jobs(jobs, Store(tmp_path / "cells"))
-    assert len(held) == 150
-    assert max(told for told, _, _ in held) <= batch.TEXTS_AT_ONCE + 2
-    assert max(kept for _, kept, _ in held) <= 64
-    assert Memo(2)._known == {}
+    class Weighing(Store):
+        def put(self, key, sample):
+            kept = super().put(key, sample)
+            samples.append(weakref.ref(kept))
+            most["pictures"] = max(most["pictures"], sum(one() is not None for one in samples))
+            most["conditionings"] = max(most["conditionings"], len(Weighed.held))
+            return kept
+
+    cells = [Cell(PROMPT, [Weighed(n / 150)], sampler=Sampler("ddim", 1)) for n in range(1, 151)]
+    jobs = [Job(source, one, (0,), tmp_path / str(n), at_once=8, number=n) for n, one in enumerate(cells)]
+    assert not run_jobs(jobs, Weighing(tmp_path / "cells")).failures
+    assert len(samples) == 151
+    assert 60 <= most["conditionings"] <= 66 + 34
+    assert 60 <= most["pictures"] <= 64 + 34
 
 
 def test_a_result_of_other_settings_is_never_overwritten(jobs, store):
@@ -410,15 +430,28 @@ class Plain:
         return prompt
 
 
-def test_own_operators_are_known_by_settings_and_code(source, tmp_path, monkeypatch):
-    from embedlab.sweep import identity as module
+THEIRS = """
+class Theirs:
+    def __call__(self, prompt, lookup):
+        return prompt
+"""
 
+
+def test_own_operators_are_known_by_settings_and_code(source, tmp_path, monkeypatch):
     def key(*operators):
         return Job(source, Cell(PROMPT, operators, sampler=FAST), (0,), tmp_path).pictures[0][1]
 
     assert key(Plain(1)) == key(Plain(1)), "where it is in memory makes no difference"
     assert key(Plain(1)) != key(Plain(2))
-    alone, within = key(Plain(1)), key(During(Plain(1), 0.5))
-    monkeypatch.setattr(module, "source_of", lambda kind: "rewritten")
-    assert alone != key(Plain(1))
-    assert within != key(During(Plain(1), 0.5))
+    file = tmp_path / "theirs_by_code.py"
+    file.write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(file.stem)
+    monkeypatch.setitem(sys.modules, file.stem, module)  # and away at the end
+    alone, within = key(module.Theirs()), key(During(module.Theirs(), 0.5))
+    importlib.reload(module)
+    assert alone == key(module.Theirs())
+    file.write_text(THEIRS + "# rewritten\n")
+    importlib.reload(module)
+    assert alone != key(module.Theirs())
+    assert within != key(During(module.Theirs(), 0.5))

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
+from embedlab import Cell, Job, Sampler, Source, Store, run_jobs
 from embedlab.cli import progress
 from embedlab.cli.progress import Display
+from embedlab.sweep.observer import Observer
 
 
 def a_job(number):
@@ -43,10 +45,9 @@ def test_off_a_terminal_it_is_quiet_and_line_wise():
     assert "\x1b" not in out.getvalue()
 
 
-def test_off_a_terminal_a_line_comes_now_and_then_also_while_nothing_ends(monkeypatch):
-    monkeypatch.setattr(progress, "EVERY", 0.01)
+def test_off_a_terminal_a_line_comes_now_and_then_also_while_nothing_ends():
     out = io.StringIO()
-    display = Display(Console(file=out, force_terminal=False, soft_wrap=True))
+    display = Display(Console(file=out, force_terminal=False, soft_wrap=True), every=0.01)
     with display.shown():
         display.on_plan(1, 4, 4)
         display.on_step(4, 3, 25)
@@ -87,11 +88,6 @@ def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
 
 
 def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
-    from embedlab import Cell, Job, Sampler, Source
-    from embedlab.sweep.observer import Observer
-    from embedlab.sweep.run import run_jobs
-    from embedlab.sweep.store import Store
-
     class Recorder(Observer):
         def __init__(self):
             self.told = []
@@ -107,17 +103,12 @@ def test_every_denoising_step_of_a_plan_is_told(emoji, tmp_path):
 
 def test_what_begins_is_said_before_torch_is_imported(tmp_path):
     code = (
-        "import sys\n"
-        "from embedlab.cli import progress\n"
-        "own = progress.stage\n"
-        "def stage(text):\n"
-        "    assert 'torch' not in sys.modules, text\n"
-        "    own(text)\n"
-        "    sys.exit()\n"
-        "progress.stage = stage\n"
+        "import os, sys\n"
+        "sys.addaudithook(lambda event, about: event == 'import' and about[0] == 'torch' and os._exit(0))\n"
         "import embedlab.cli.main\n"
         "sys.argv = ['embedlab', *sys.argv[1:]]\n"
-        "embedlab.cli.main.main()"
+        "embedlab.cli.main.main()\n"
+        "os._exit(1)"
     )
     for words in (["seeds=[0]"], ["-m", "seeds=[0],[1]"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)

@@ -242,15 +242,20 @@ def rows(emoji):
     handle.remove()
 
 
-def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small, rows, monkeypatch):
-    from embedlab import encoder
-
-    cell, picture = small
-    texts = []
-    forward = encoder.forward
-    monkeypatch.setattr(
-        encoder, "forward", lambda tower, ids, rows: texts.append(len(ids)) or forward(tower, ids, rows)
+@pytest.fixture
+def texts(emoji):
+    """How many windows each call of the text encoder had."""
+    seen = []
+    (tower,) = emoji.towers
+    hook = tower.core.register_forward_pre_hook(
+        lambda core, words, given: seen.append(len(given["input_ids"])), with_kwargs=True
     )
+    yield seen
+    hook.remove()
+
+
+def test_a_schedule_costs_no_more_unet_rows_and_each_text_is_encoded_once(small, rows, texts):
+    cell, picture = small
     picture(cell([During(CAT, begin=0.5)]))
     assert rows == [2, 2, 2, 2]
     assert texts == [1, 1, 1]  # as written, edited, and the empty prompt, each alone

@@ -11,40 +11,59 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
 import pandas
 import pytest
+from diffusers import UNet2DConditionModel
+from diffusers.models.autoencoders.vae import Decoder
+from torch.nn.modules.module import register_module_forward_pre_hook, register_module_parameter_registration_hook
 
-from embedlab import images, models
-from embedlab.cli import objective, progress, resume
-from embedlab.errors import ModelError
-from embedlab.sweep import run as batch
+from embedlab import images
+from embedlab.cli import objective, resume
+from embedlab.samples import Sample
 from embedlab.sweep import tables
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect
+from embedlab.sweep.store import Store
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """How many pictures were made since the last look."""
-    counts, own = [0], batch.sample_batch
+def drawn():
+    """How many pictures were decoded since the last look."""
+    counts = [0]
 
-    def sample_batch(model, requests, on_step=None):
-        counts[0] += len(requests)
-        return own(model, requests, on_step)
-
-    monkeypatch.setattr(batch, "sample_batch", sample_batch)
+    def decoded(module, given):
+        if isinstance(module, Decoder):
+            counts[0] += len(given[0])
 
     def look():
         counts[0], seen = 0, counts[0]
         return seen
 
-    return look
+    hook = register_module_forward_pre_hook(decoded)
+    yield look
+    hook.remove()
+
+
+@contextmanager
+def at_each_call_of_a_unet(call):
+    """Do this before every UNet evaluation, until the block ends."""
+
+    def evaluated(module, given):
+        if isinstance(module, UNet2DConditionModel):
+            call()
+
+    hook = register_module_forward_pre_hook(evaluated)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def results(folder):
@@ -82,9 +101,6 @@ def test_the_command_of_a_job_makes_its_picture_again(embedlab):
 
 
 def test_hydras_own_launcher_makes_the_same_pictures(embedlab):
-    from embedlab.samples import Sample
-    from embedlab.sweep.store import Store
-
     words = ["-m", *MIX, "operators.interpolate.weight=0.5,1", "guidance.scale=3,4"]
     assert embedlab(*words, "hydra.sweep.dir=ours")[0] == 0
     assert embedlab(*words, "hydra.sweep.dir=theirs", "hydra/launcher=basic")[0] == 0
@@ -187,35 +203,35 @@ def test_what_was_logged_by_half_is_logged_anew(embedlab):
     assert not half.exists()
 
 
-def test_files_that_are_taken_away_while_it_runs_are_told(embedlab, monkeypatch):
-    own = batch.sample_batch
+def test_files_that_are_taken_away_while_it_runs_are_told(embedlab, drawn):
+    made = [0]
 
-    def sample_batch(model, requests, *rest):
-        if "0.5" in requests[0].cell.label:  # the other job has all of its pictures
+    def take():
+        made[0] += drawn()
+        if made[0] >= 4:  # the first job has all of its pictures
             until = time.monotonic() + 60
             while not Path("out/0/result.json").is_file() and Path("out/0").is_dir() and time.monotonic() < until:
                 time.sleep(0.01)
             shutil.rmtree("out/0", ignore_errors=True)
-        return own(model, requests, *rest)
 
-    monkeypatch.setattr(batch, "sample_batch", sample_batch)
     words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5", "hydra.sweep.dir=out", "at_once=1"]
-    code, out, _ = embedlab(*words)
+    with at_each_call_of_a_unet(take):
+        code, out, _ = embedlab(*words)
+    assert made[0] >= 4
     assert code == 1
     assert " failed:\n" in out
-    monkeypatch.setattr(batch, "sample_batch", own)
     assert embedlab(*words)[0] == 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_stopped_says_how_it_goes_on(embedlab, monkeypatch, tmp_path, how):
-    def interrupt(*words, **more):
+def test_what_is_stopped_says_how_it_goes_on(embedlab, tmp_path, how):
+    def interrupt():
         os.kill(os.getpid(), how)
         threading.Event().wait()
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.setattr(batch, "sample_batch", interrupt)
-    code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
+    with at_each_call_of_a_unet(interrupt):
+        code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
     assert code == 128 + how
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert err == (
@@ -224,16 +240,24 @@ def test_what_is_stopped_says_how_it_goes_on(embedlab, monkeypatch, tmp_path, ho
     )
 
 
-def test_what_a_library_makes_of_a_signal_is_still_the_signal(embedlab, monkeypatch, tmp_path):
-    def load(source):
+def test_what_a_library_makes_of_a_signal_is_still_the_signal(embedlab, folders, tmp_path):
+    came = []
+
+    def stopped(*_):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            threading.Event().wait()
+            threading.Event().wait(60)
         except BaseException:
-            raise ModelError("the weights cannot be read") from None
+            came.append("a signal")
+            raise OSError("the weights cannot be read") from None
 
-    monkeypatch.setattr(models.Source, "load", load)
-    code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
+    model = shutil.copytree(folders["sd1"], tmp_path / "model")  # one that no test has read
+    hook = register_module_parameter_registration_hook(stopped)
+    try:
+        code, _, err = embedlab(f"model.name={model}", "-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
+    finally:
+        hook.remove()
+    assert came == ["a signal"]
     assert code == 143
     assert err.startswith("embedlab: stopped; ")
     assert err.count("\n") == 1
@@ -334,16 +358,22 @@ def test_an_objective_that_fails_is_one_line():
         objective.objective_value(lambda result: result["scores"]["x"], Result("done"))
 
 
-def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monkeypatch):
-    own = batch.condition_calls
+@dataclass(frozen=True)
+class Fragile:
+    """Scales the token rows; one half is too much for it while there is a file `broken`."""
 
-    def condition_calls(model, cells):
-        if any("0.5" in str(cell.operators) for cell in cells):
+    by: float
+
+    def __call__(self, prompt, lookup):
+        if self.by == 0.5 and Path("broken").exists():
             raise RuntimeError("on purpose")
-        return own(model, cells)
+        return replace(prompt, token=prompt.token * self.by)
 
-    monkeypatch.setattr(batch, "condition_calls", condition_calls)
-    words = ["-m", *MIX, "operators.interpolate.weight=0.25,0.5,0.75", "hydra.sweep.dir=out"]
+
+def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn):
+    Path("broken").touch()
+    words = ["-m", "+operators.own._target_=test_sweep.Fragile", "+operators.own.by=0.25,0.5,0.75"]
+    words.append("hydra.sweep.dir=out")
     code, out, _ = embedlab(*words)
     assert code == 1
     assert "1 failed:\n  job 1 (" in out
@@ -351,7 +381,7 @@ def test_failures_are_told_in_a_table_and_by_the_exit_code(embedlab, drawn, monk
     assert {n: r["status"] for n, r in results("out").items()} == {0: "done", 1: "failed", 2: "done"}
     table = pandas.read_csv("out/results.csv")
     assert list(table.status) == ["done"] * 2 + ["failed"] * 2 + ["done"] * 2
-    monkeypatch.setattr(batch, "condition_calls", own)
+    Path("broken").unlink()
     drawn()
     assert embedlab(*words)[0] == 0
     assert drawn() == 2, "what failed, and nothing else"
@@ -392,14 +422,6 @@ def test_a_sweep_is_taken_up_from_a_folder_of_any_name(embedlab, drawn):
     assert drawn() == 0
 
 
-def test_the_bar_counts_pictures_that_came_out_as_others(embedlab, monkeypatch):
-    counts = []
-    monkeypatch.setattr(progress.Display, "close", lambda display: counts.append(display.bar.tasks[0]))
-    words = [*MIX, "operators.interpolate.weight=0,0.5", "seeds=[0,1]", "hydra.sweep.dir=out"]
-    assert embedlab("-m", *words)[0] == 0
-    assert [(task.completed, task.total) for task in counts] == [(6, 6)]
-
-
 def test_two_processes_in_one_folder(embedlab, tmp_path):
     code = (
         "from pathlib import Path\n"
@@ -423,10 +445,8 @@ def test_two_processes_in_one_folder(embedlab, tmp_path):
 
 
 def test_a_launcher_whose_package_is_missing_says_which_extra(embedlab, monkeypatch):
-    from embedlab.workers import ray, slurm
-
-    for name, module in (("ray", ray), ("slurm", slurm)):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    for name, package in (("ray", "ray"), ("slurm", "submitit")):
+        monkeypatch.setitem(sys.modules, package, None)
         code, _, err = embedlab("-m", "guidance.scale=3,4", f"hydra/launcher={name}", "hydra.sweep.dir=out")
         assert code == 2
         assert f"hydra/launcher={name} needs a package of its own: pip install 'embedlab[{name}]'" in err
@@ -654,12 +674,12 @@ def test_two_jobs_in_one_folder(embedlab, tmp_path):
     """The second is refused while the first works, and changes no file of its."""
     code = (
         "import sys; sys.argv = ['embedlab', *sys.argv[1:]]\n"
-        "from embedlab.cli import main as app\nfrom embedlab.sweep import run as batch\n"
-        "own = batch.sample_batch\n"
-        "def sample_batch(*words, **more):\n"
-        "    print('drawing', flush=True); input()\n"
-        "    return own(*words, **more)\n"
-        "batch.sample_batch = sample_batch\n"
+        "from embedlab.cli import main as app\n"
+        "from torch.nn.modules.module import register_module_forward_pre_hook\n"
+        "def decoded(module, given):\n"
+        "    if type(module).__name__ == 'Decoder':\n"
+        "        print('drawing', flush=True); input()\n"
+        "register_module_forward_pre_hook(decoded)\n"
         "app.main()"
     )
     words = ["sampler.steps=1", "seeds=[0]", "tracker=silent", "at_once=1", "hydra.run.dir=out"]

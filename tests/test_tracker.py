@@ -8,11 +8,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from embedlab.cli.commands import sync
 from embedlab.errors import ConfigError
 from embedlab.tracker import Disk, Several, Silent, Trackio, Wandb
 
@@ -198,24 +198,25 @@ def test_trackio_holds_the_same_and_is_read_back(tmp_path):
 
 
 def test_trackio_without_its_package_says_which_extra(monkeypatch):
-    monkeypatch.setattr("embedlab.tracker.trackio.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(ConfigError, match=r"pip install 'embedlab\[trackio\]'"):
         Trackio().ready()
 
 
 def test_sync_hands_every_offline_run_to_wandb(tmp_path, monkeypatch, capsys):
-    from embedlab.cli.commands import sync
-
     for job in "01":
         fill(Wandb(), tmp_path / job)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    asked = []
-    monkeypatch.setattr(
-        sync.subprocess, "run", lambda words, check: asked.append(words) or SimpleNamespace(returncode=0)
+    (tmp_path / "theirs").mkdir()
+    asked = tmp_path / "asked.json"
+    (tmp_path / "theirs" / "wandb.py").write_text(
+        f"import json, sys\nwith open({str(asked)!r}, 'w') as file:\n    json.dump(sys.argv[1:], file)\n"
     )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "theirs"))
     sync.main([str(tmp_path)])
-    assert asked[0][1:4] == ["-m", "wandb", "sync"]
-    assert [Path(path).parent.parent.name for path in asked[0][4:]] == ["0", "1"]
+    word, *runs = json.loads(asked.read_text())
+    assert word == "sync"
+    assert [Path(path).parent.parent.name for path in runs] == ["0", "1"]
     assert "On the server: 2 runs" in capsys.readouterr().out
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="holds no offline wandb runs"):

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from embedlab import Cell, EmbedlabError, Interpolate, Job, Sampler, Source, Store, run_jobs
-from embedlab.errors import ModelError
 from embedlab.sweep import identity
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome, plan
@@ -165,15 +164,10 @@ def test_an_operator_that_workers_have_not_is_told(jobs, carried):
     assert {n: result.status for n, result in outcome.results.items()} == {0: "done", 1: "failed"}
 
 
-def test_weights_that_cannot_be_read_end_it_as_they_do_here(jobs, carried, monkeypatch):
-    from embedlab import models
-
-    def broken(source):
-        raise ModelError("its unet is cut short")
-
-    monkeypatch.setattr(models.Source, "load", broken)
-    with pytest.raises(EmbedlabError, match="its unet is cut short"):
-        carried(jobs(*MIX))
+def test_weights_that_cannot_be_read_end_it_as_they_do_here(jobs, carried, unreadable):
+    mine = [replace(job, source=Source(str(unreadable), device="cpu")) for job in jobs(*MIX)]
+    with pytest.raises(EmbedlabError, match="the part 'unet'"):
+        carried(mine)
 
 
 def test_workers_that_end_at_once_are_told(jobs, carried):
@@ -266,16 +260,16 @@ def test_what_a_killed_process_left_to_slurm_is_named_where_it_cannot_be_ended(t
 
 
 def test_keys_travel_with_a_job(jobs, monkeypatch):
-    mine = [replace(job, tracker=Disk()) for job in jobs(*MIX)]
+    mine = [
+        replace(job, source=replace(job.source, device=None, dtype="float32"), tracker=Disk()) for job in jobs(*MIX)
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     keys = [job.pictures for job in mine]
     sent = pickle.dumps([chunk.jobs for chunk in chunks.chunks_of(mine, mine[0].folder, 4)])
-
-    def never(*_):
-        raise AssertionError("a worker's own device does not matter")
-
-    monkeypatch.setattr(identity, "pick_device", never)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     there = [job for part in pickle.loads(sent) for job in part]
-    assert [job.pictures for job in there] == keys
+    assert [job.pictures for job in there] == keys, "a worker's own device does not matter"
+    assert replace(there[0], seeds=there[0].seeds).pictures != keys[0], "it would"
     assert [job.key for job in there] == [job.key for job in mine]
     assert not any(isinstance(job.tracker, Disk) for job in there)
 

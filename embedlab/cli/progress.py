@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from embedlab.sweep.job import Job
     from embedlab.sweep.result import Result
 
-EVERY = 60.0  # seconds between lines where there is no terminal
-
 
 def stage(text: str) -> None:
     """Say what begins now; said before anything heavy is imported, so that nobody waits without a word."""
@@ -51,9 +49,13 @@ def importing() -> Iterator[None]:
 
 
 class Display(Observer):
-    """Watches a plan: denoising steps, UNet evaluations a second, time left, memory, failures, the newest job."""
+    """Watches a plan: denoising steps, UNet evaluations a second, time left, memory, failures, the newest job.
 
-    def __init__(self, console: Console | None = None):
+    Where there is no terminal a line is printed `every` so many seconds.
+    """
+
+    def __init__(self, console: Console | None = None, every: float = 60.0):
+        self.every = every
         self.console = console or Console(file=drawn_on(sys.stdout), soft_wrap=True, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -91,7 +93,7 @@ class Display(Observer):
         self._live = None
 
     def _tell(self, ended: Event) -> None:
-        while not ended.wait(EVERY):
+        while not ended.wait(self.every):
             self.console.print(f"{time.strftime('%H:%M:%S')} {self.line()}", markup=False)
 
     def _view(self) -> Group:
