@@ -164,6 +164,7 @@ def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, workers):
 def test_what_is_seen_moves_while_a_chunk_is_at_work(embedlab, workers, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal: the display is drawn anew all the time
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
     words = [*SLOW[:1], "sampler.steps=20", "at_once=1", "hydra.launcher.workers=1", "hydra.launcher.pictures=8"]
     code, out, err = embedlab("-m", *words, *workers, "hydra.sweep.dir=out")
     assert code == 0, out + err
