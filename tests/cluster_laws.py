@@ -169,7 +169,7 @@ def test_what_is_seen_moves_while_a_chunk_is_at_work(embedlab, workers, monkeypa
     code, out, err = embedlab("-m", *words, *workers, "hydra.sweep.dir=out")
     assert code == 0, out + err
     assert "1 chunk by 1 worker on 1 node" in out
-    seen = {tuple(map(int, found)) for found in re.findall(r" (\d) of 8 pictures, (\d) of 8 jobs", out)}
+    seen = {tuple(map(int, found)) for found in re.findall(r"\b(\d) of 8 pictures, (\d) of 8 jobs", out)}
     assert any(0 < pictures < 8 for pictures, _ in seen)
     assert any(0 < jobs < 8 for _, jobs in seen)
 

@@ -186,12 +186,11 @@ def test_a_sweep_loads_its_model_once_and_ends_in_one_sheet(forks, tmp_path):
         "import sys\n"
         "sys.argv = ['embedlab', '-m', 'operators=[interpolate]', 'operators.interpolate.weight=0,0.5,1', "
         f"'hydra.sweep.dir={tmp_path}/sweep', *{FAST!r}]\n"
-        "from embedlab.models import loading\n"
-        "loads, own = [], loading.read_parts\n"
-        "loading.read_parts = lambda *a: loads.append(1) or own(*a)\n"
+        "from embedlab.models.loading import models_read\n"
         "from embedlab.cli.main import main\n"
+        "before = models_read()\n"
         "main()\n"
-        "assert len(loads) == 1, loads"
+        "assert models_read() == before + 1"
     )
     done = forks.python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -506,48 +505,33 @@ def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, c
 
 
 FULL = """
-    import resource, signal, sys
+    import re, resource, sys
     from embedlab.cli import main as app
-    from embedlab.sweep import run as batch
-    from embedlab.tracker import disk
     sys.argv = {words!r}
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    def full(own):
-        def call(*words, **more):
-            resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, limit))
-            try:
-                return own(*words, **more)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        return call
-    {patch}
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    def full(event, given):
+        if event in ("open", "os.remove") and re.search({file!r}, str(given[0])):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100 if event == "open" else hard, hard))
+    sys.addaudithook(full)
     app.main()
 """
 
 
 @pytest.mark.parametrize(
-    ("words", "patch", "named"),
+    ("words", "file", "named"),
     [
-        ([], "batch.Store.put = full(batch.Store.put)", "out/.cells"),
-        (
-            [],
-            "from embedlab.sweep.artifacts import images; images.save = full(images.save)",
-            "out/seed-0.png",
-        ),
-        (["tracker=disk"], "disk._DiskRun.table = full(disk._DiskRun.table)", "out/log/pictures_table.json"),
-        (
-            ["export=true"],
-            "from embedlab.sweep import artifacts; artifacts.save_embeds = full(artifacts.save_embeds)",
-            "conditioning.safetensors",
-        ),
-        (["-m", "guidance.scale=2,3"], "app.app = full(app.app)", "a file of this run"),
+        ([], r"/\.cells/.*\.safetensors", "out/.cells"),
+        ([], r"/\.?seed-0\.png", "out/seed-0.png"),
+        (["tracker=disk"], r"/\.?pictures_table\.json", "out/log/pictures_table.json"),
+        (["export=true"], r"/\.?conditioning\.safetensors", "conditioning.safetensors"),
+        (["-m", "guidance.scale=2,3"], r"/\.?multirun\.yaml", "a file of this run"),
     ],
 )
-def test_a_full_disk_names_the_file_that_it_hit(forks, tmp_path, words, patch, named):
-    """A limit on the size of files gives the error of a full disk: a reason, and no name."""
+def test_a_full_disk_names_the_file_that_it_hit(forks, tmp_path, words, file, named):
+    """The disk is full from when the file is opened until it is removed: a limit on sizes gives a reason, no name."""
     where = "hydra.sweep.dir=out" if "-m" in words else "hydra.run.dir=out"
     given = ["embedlab", *words, where, *(word for word in FAST if word.split("=")[0] not in str(words))]
-    code = FULL.format(words=given, patch=patch, most=100)
+    code = FULL.format(words=given, file=file)
     done = forks.python(textwrap.dedent(code), cwd=tmp_path)
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
