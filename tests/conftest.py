@@ -21,6 +21,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiffusionPipeline,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -215,8 +216,6 @@ def pipeline(folders, kind):
 
 def open_pipeline(folder: Path):
     """diffusers' pipeline of a folder, weights laid out as ours: sums in another order differ in the fifth digit."""
-    from diffusers import DiffusionPipeline
-
     extra = {} if folder.name == "sdxl" else {"safety_checker": None}
     pipe = DiffusionPipeline.from_pretrained(folder, **extra)
     for part in (pipe.unet, pipe.vae):

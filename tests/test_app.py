@@ -8,9 +8,12 @@ import sys
 import textwrap
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from embedlab import images
+from embedlab.cli import main as app
+from embedlab.cli import usage
 
 FAST = ["sampler.steps=2", "tracker=silent", "seeds=[0,1]"]
 
@@ -78,8 +81,6 @@ def test_a_picture_imports_no_library_that_it_does_not_need(tmp_path):
 
 
 def test_a_prompt_that_is_a_number_is_quoted_as_it_was_typed(capsys):
-    from embedlab.cli import main as app
-
     with pytest.raises(SystemExit):
         app.run(["prompt=1e999"])
     assert capsys.readouterr().err == """embedlab: a prompt is a text; 1e999 is none, but 'prompt="1e999"' is.\n"""
@@ -135,9 +136,6 @@ def test_a_sweep_over_prompts_is_told_of_each_job_and_all_at_once(embedlab, tmp_
 
 
 def test_help_lists_commands_choices_and_settings_with_their_comments(monkeypatch, capsys):
-    from embedlab.cli import main as app
-    from embedlab.cli import usage
-
     def printed(*words):
         monkeypatch.setattr(sys, "argv", ["embedlab", *words])
         app.main()
@@ -273,8 +271,6 @@ BAD = {
 @pytest.mark.parametrize("words", BAD)
 def test_bad_input_is_one_line_and_exit_code_2_before_weights(words, tmp_path, monkeypatch, capsys, unread):
     """In this process, so that it is quick; weights must not be touched."""
-    from embedlab.cli import main as app
-
     monkeypatch.chdir(tmp_path)
     offline = [] if "tracker.mode" in words else ["tracker.mode=offline"]
     monkeypatch.setattr(sys, "argv", ["embedlab", *offline, f"hydra.run.dir={tmp_path}/out", *words.split()])
@@ -448,10 +444,6 @@ hydra/job_logging=nope
 
 @pytest.mark.parametrize("words", ODD)
 def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys, unread):
-    from hydra.core.global_hydra import GlobalHydra
-
-    from embedlab.cli import main as app
-
     monkeypatch.delenv("COMP_LINE", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["embedlab", *words.split()])
@@ -493,8 +485,6 @@ def test_an_empty_folder_is_refused_and_the_one_that_one_is_in_stays(embedlab, t
 
 @pytest.mark.parametrize("command", ["gallery", "sheet", "film", "replay", "sync"])
 def test_words_that_a_command_does_not_take_are_one_line(command, monkeypatch, capsys):
-    from embedlab.cli import main as app
-
     monkeypatch.setattr(sys, "argv", ["embedlab", command, "here", "--nope"])
     with pytest.raises(SystemExit) as caught:
         app.main()

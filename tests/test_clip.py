@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from embedlab import clip, embed, embed_all, encode
+from embedlab import clip, embed, embed_all, encode, models
 from embedlab.errors import SamplerError
 
 PROMPTS = ["A picture of a puppy", "", "a " * 75]
@@ -73,8 +73,6 @@ def test_threads_do_not_mix_their_edits(sd1):
 
 def test_pooled_is_read_at_the_first_end_of_text_even_with_added_tokens(folders):
     """`eos_token_id: 2` makes the library take the highest id, which an added token is."""
-    from embedlab import models
-
     tower = models.Source(str(folders["sd1"])).load().towers[0]
     rows = embed("a puppy and a cat", tower)
     ids = rows.tokens.ids.clone()

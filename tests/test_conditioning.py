@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from compel import Compel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,10 +16,12 @@ from embedlab import (
     Cell,
     Concatenate,
     Encoder,
+    Freeze,
     Interpolate,
     Noise,
     Normalise,
     Permute,
+    Place,
     ProjectOut,
     Replace,
     Reverse,
@@ -34,9 +37,11 @@ from embedlab import (
     edit_encoded,
     embed_all,
     encode,
+    operators,
     render,
     texts_of,
 )
+from embedlab.embeddings import stretched
 from embedlab.errors import EmbedlabError
 from embedlab.validate import validate
 
@@ -190,8 +195,6 @@ def test_an_edit_runs_in_the_loop_at_every_stage(model):
 
 def test_blend_is_compels(sd1, pipeline_sd1):
     """`("a", "b").blend(x, y)` of compel 2.5, live, and with its no_normalize; hidden states to 1e-5."""
-    from compel import Compel
-
     compel = Compel(tokenizer=pipeline_sd1.tokenizer, text_encoder=pipeline_sd1.text_encoder)
     texts = texts_of(sd1.towers)
     for x, y in ((1.0, 1.0), (0.25, 0.75), (0.9, 0.4), (1.4, -0.4)):
@@ -205,8 +208,6 @@ def test_blend_is_compels(sd1, pipeline_sd1):
 
 def test_blend_of_prompts_of_other_lengths_is_compels(sd1, pipeline_sd1):
     """The shorter one is filled up with the windows of the empty prompt."""
-    from compel import Compel
-
     long = ", ".join(["a red star"] * 30) + "."
     compel = Compel(
         tokenizer=pipeline_sd1.tokenizer,
@@ -223,8 +224,6 @@ def test_blend_of_prompts_of_other_lengths_is_compels(sd1, pipeline_sd1):
 
 def test_concatenate_is_compels_and(sd1, pipeline_sd1):
     """`("a", "b").and()` puts one after the other; a weight moves its part from the empty prompt."""
-    from compel import Compel
-
     compel = Compel(tokenizer=pipeline_sd1.tokenizer, text_encoder=pipeline_sd1.text_encoder)
     texts = texts_of(sd1.towers)
     for weight in (1.0, 0.5, 1.5):
@@ -275,8 +274,6 @@ def test_a_mix_of_layers_is_their_weighted_sum(model):
 
 def test_one_window_of_248_places_reads_what_three_windows_cut(model):
     """Long-CLIP's table: the library's own forward on it, in one causal window, pooled at the true end."""
-    from embedlab.embeddings import stretched
-
     text = "a red star, " * 60
     prompt = embed_all(text, model.towers, stretch=4)
     assert [part.tokens.ids.shape for part in prompt] == [(1, 248)] * len(model.towers)
@@ -301,8 +298,6 @@ def test_one_window_of_248_places_reads_what_three_windows_cut(model):
 
 
 def test_places_of_a_stretched_window_can_be_edited(sd1):
-    from embedlab import Freeze, Place
-
     prompt = embed_all("a red star, " * 60, sd1.towers, stretch=4)
     made = edit(prompt, [Place({"tokens": 200}, at=247), Freeze({"tokens": 1}, at=240)], sd1.towers)[0]
     assert torch.equal(made.position[0, 200], prompt[0].places[247])
@@ -374,8 +369,6 @@ def test_bad_readings_are_one_clear_line(make, message):
 
 
 def test_every_operator_is_frozen():
-    from embedlab import operators
-
     made = [getattr(operators, name) for name in operators.__all__]
     kinds = [kind for kind in made if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     assert len(kinds) > 20

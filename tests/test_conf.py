@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, Guidance, Metrics, Replace, Sampler, Source, Start
+from embedlab import Cell, Guidance, Metrics, Replace, Sampler, Source, Start, operators
 from embedlab.cli import settings
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError
@@ -52,8 +52,6 @@ def test_every_operator_is_a_named_slot_with_all_its_settings(operator):
 
 
 def test_every_operator_has_a_file_of_its_own_and_a_checked_example():
-    from embedlab import operators
-
     kinds = {kind for name in operators.__all__ if dataclasses.is_dataclass(kind := getattr(operators, name))}
     named = {
         OmegaConf.load(CONF / "operators" / f"{name}.yaml")[name]["_target_"].rsplit(".", 1)[1]

@@ -3,6 +3,7 @@
 import json
 
 import torch
+from diffusers import StableDiffusionPipeline
 
 from embedlab import Cell, Metrics, Replace, models, render, score
 from embedlab.pretrain import scenes
@@ -21,8 +22,6 @@ def test_it_is_at_most_30_mb_of_half_precision_safetensors():
 
 
 def test_it_is_the_library_s_own_pipeline_and_the_same_picture(emoji):
-    from diffusers import StableDiffusionPipeline
-
     pipe = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     cell = Cell("A picture of a puppy")

@@ -20,6 +20,7 @@ from embedlab import (
     Source,
     Switch,
     explain,
+    load,
 )
 from embedlab.errors import EmbedlabError
 from embedlab.sweep.explained import explained
@@ -115,8 +116,6 @@ def test_every_run_logs_its_tokens_and_its_schedule(tmp_path):
 
 
 def test_vectors_of_a_text_encoder_in_half_precision_are_explained(sd1, folders):
-    from embedlab import load
-
     half = load(str(folders["sd1"]), device="cpu", dtype="bfloat16")
     told = explain(Cell(PROMPT, [Interpolate("puppy", "cat", 0.5)]), half.towers)
     assert torch.isfinite(torch.tensor([t.norm_after for t in told.tokens])).all()

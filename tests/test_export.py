@@ -7,11 +7,13 @@ import pytest
 import torch
 from diffusers import (
     ControlNetModel,
+    DDIMScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
 )
+from PIL import Image
 from safetensors.torch import save_file
 
 from embedlab import (
@@ -19,9 +21,11 @@ from embedlab import (
     Cell,
     Guidance,
     Interpolate,
+    Job,
     Ramp,
     Sampler,
     Scale,
+    Source,
     edit,
     embed_all,
     encode,
@@ -35,6 +39,8 @@ from embedlab import (
 from embedlab.condition import condition
 from embedlab.errors import EmbedlabError, OperatorError
 from embedlab.export import recipe
+from embedlab.sweep.run import run_jobs
+from embedlab.sweep.store import Store
 
 PROMPT = "A picture of a puppy"
 EDIT = (Interpolate("puppy", "skunk", 0.5), Scale({"role": "pad"}, 0.5, "hidden"))
@@ -45,8 +51,6 @@ LONG = "a red star, " * 40
     ("prompt", "negative"), [(PROMPT, None), (PROMPT, "blurry"), (LONG + PROMPT, "blurry"), (PROMPT, LONG)]
 )
 def test_a_pipeline_that_is_handed_our_embeds_draws_our_picture(model, pipeline, prompt, negative):
-    from diffusers import DDIMScheduler
-
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     cell = Cell(prompt, EDIT, guidance=Guidance(3, negative), sampler=Sampler("ddim", steps=3))
     embeds = prompt_embeds(cell, text_encoders_of(pipeline))
@@ -122,8 +126,6 @@ def test_a_concept_of_several_vectors_is_read_as_its_pipeline_reads_it(pipeline,
 
 
 def test_img2img_and_controlnet_take_them_too(pipeline, kind):
-    from PIL import Image
-
     xl = kind == "sdxl"
     parts = pipeline.components
     cell = Cell(PROMPT, [*EDIT, Blend("a cat", 0.5)])
@@ -174,10 +176,6 @@ def test_what_cannot_leave_is_refused(sd1, tmp_path):
 
 
 def test_a_job_writes_them_when_asked(tmp_path):
-    from embedlab import Job, Source
-    from embedlab.sweep.run import run_jobs
-    from embedlab.sweep.store import Store
-
     cell = Cell(PROMPT, EDIT, sampler=Sampler("ddim", steps=1))
     job = Job(Source("emoji"), cell, (0,), tmp_path, export=True)
     assert not run_jobs([job], Store(tmp_path / ".cells")).failures

@@ -38,7 +38,7 @@ def place(checkout, kind, block):
 def checkout(tmp_path):
     """A copy of the checkout, without weights."""
     copy = tmp_path / "embedlab"
-    ignore = shutil.ignore_patterns("weights", "__pycache__", "fixtures", "consumer")
+    ignore = shutil.ignore_patterns("weights", "__pycache__", "fixtures")
     for folder in ("embedlab", "conf", "hydra_plugins", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
     (copy / "embedlab" / "weights").symlink_to(ROOT / "embedlab" / "weights")

@@ -7,6 +7,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -164,8 +165,6 @@ def test_a_gif_has_its_frames_times_and_size(tmp_path):
 
 
 def test_an_mp4_has_its_frames_time_and_even_sides(tmp_path):
-    import av
-
     times = [0.4, 0.2, 0.4]
     path = write_mp4(colours(3), tmp_path / "x.mp4", times)
     with av.open(str(path)) as read:
@@ -189,8 +188,6 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_the_other_encoder_will_do(tmp_path, monkeypatch):
-    import av
-
     own = av.Codec
 
     def lacking(name, mode):
@@ -263,8 +260,6 @@ def test_all_seeds_stand_side_by_side(swept, tmp_path):
 
 
 def test_frames_in_between_are_drawn_and_paced(swept, tmp_path, capsys):
-    import av
-
     command.main([str(swept), "--frames", "5", "--pace", "perceptual", "--seconds", "1", "--to", str(tmp_path)])
     assert "the largest step is" in capsys.readouterr().out
     for pace in ("weight", "perceptual"):

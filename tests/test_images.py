@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from embedlab import images
+from embedlab import Cell, Sampler, images, render
+from embedlab.cell import fingerprint
 from embedlab.errors import ConfigError, PictureError
 from embedlab.images.drawing import wrap
 from embedlab.sampler import Start
@@ -151,9 +154,6 @@ def test_numbers_that_are_no_colours_are_one_line(tmp_path):
 
 
 def test_a_start_takes_a_file_an_image_and_a_tensor_and_they_are_equal(tmp_path, sd1):
-    from embedlab import Cell, Sampler, render
-    from embedlab.cell import fingerprint
-
     picture = Image.effect_noise((16, 16), 90).convert("RGB")
     picture.save(tmp_path / "in.png")
     tensor = images.to_tensor(picture)
@@ -193,8 +193,6 @@ def test_a_start_takes_a_file_an_image_and_a_tensor_and_they_are_equal(tmp_path,
     ],
 )
 def test_what_is_no_picture_is_one_line(picture, said):
-    import re
-
     with pytest.raises(PictureError, match=re.escape(said)) as caught:
         Start(picture, strength=0.5)
     assert "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from sd_parsers import ParserManager
 
-from embedlab import Job, Store, images, run_jobs
+from embedlab import Cell, Job, Store, images, run_jobs
 from embedlab.images.infotext import SAMPLERS, infotext
 from embedlab.models import find
 from embedlab.operators import Replace
@@ -96,8 +96,6 @@ def test_sd_parsers_reads_a_picture_back(tmp_path, label):
 
 
 def test_pictures_of_a_job_carry_it(tmp_path, emoji):
-    from embedlab import Cell
-
     cell = Cell("A picture of a puppy", [Replace("puppy", "cat")], sampler=Sampler("ddim", steps=1))
     assert not run_jobs([Job(find("emoji"), cell, (3,), tmp_path, CONFIG)], Store(tmp_path / ".cells")).failures
     for name, edited in (("seed-3.png", True), ("baseline-seed-3.png", False)):

@@ -14,9 +14,13 @@ import diffusers
 import pytest
 import torch
 from conftest import noisy, open_pipeline, unet
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import constants
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from original_layout import original
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from embedlab import Cell, Guidance, Sampler, Source, Start, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
@@ -428,8 +432,6 @@ def test_other_single_files_are_named(folders, written, tmp_path):
 
 
 def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for name, inner in (("one/model", "vae"), ("one/vae", "")):
         cache = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
@@ -565,10 +567,6 @@ def test_loading_prints_nothing_and_leaves_the_libraries_as_they_were(scorer, be
 
 
 def test_what_one_has_set_oneself_is_given_back_after_an_error_too():
-    from diffusers.utils import logging as diffusers_logging
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
     mine, bars = [logging.getLogger(name) for name in ("transformers", "diffusers")], []
     with ExitStack() as back:
         for logger, level in zip(mine, (logging.DEBUG, logging.CRITICAL), strict=True):

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from conftest import open_pipeline
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from original_layout import original
 from safetensors.torch import load_file, save_file
 
@@ -62,8 +63,6 @@ def test_known_layouts_need_no_config(tmp_path, kind, width):
 
 def test_the_shipped_layouts_build_the_true_architectures():
     """Parameter counts that the papers and cards state: 860 M and 866 M and 2.57 B for the UNets, 84 M for the VAE."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
     millions = {}
     for kind in ("sd1", "sd2", "sdxl"):
         with torch.device("meta"):

@@ -1,9 +1,12 @@
 """The training loop, on a line fitted to points: killed and taken up, it ends where an uninterrupted run ends."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -43,9 +46,6 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights_to_the_bit(tmp_pa
 
 
 def test_a_run_that_is_asked_to_stop_saves_its_last_step_first(tmp_path):
-    import os
-    import signal
-
     model = nn.Linear(1, 1)
     seen = []
 
@@ -82,10 +82,6 @@ def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_whole(tmp_path)
 
 
 def test_captions_say_what_is_drawn():
-    import numpy as np
-
-    from embedlab import models
-
     rng = np.random.default_rng(0)
     words = models.tokenizer()
     assert all(len(words(word, add_special_tokens=False).input_ids) == 1 for word in scenes.WORDS)
@@ -103,9 +99,6 @@ def test_captions_say_what_is_drawn():
 
 
 def test_a_first_word_stands_on_the_side_that_the_relation_says():
-    import numpy as np
-    from PIL import Image
-
     red, blue = (Image.new("RGBA", (50, 50), colour) for colour in ("red", "blue"))
     sprites = {("noto", "cat"): red, ("noto", "dog"): blue}
     for relation, (axis, order) in scenes.RELATIONS.items():

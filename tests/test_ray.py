@@ -12,7 +12,7 @@ def cluster():
     """Two nodes of one CPU each."""
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster  # noqa: PLC0415  a second, which this file alone needs
 
     settings = {"num_cpus": 1, "object_store_memory": 80 << 20}
     nodes = Cluster(initialize_head=True, head_node_args={**settings, "include_dashboard": False})

@@ -63,6 +63,7 @@ from embedlab.condition import condition_calls
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError, PromptError
 from embedlab.export import recipe
+from embedlab.metrics.score import score, scored_words
 from embedlab.operators.base import edit_encoded
 from embedlab.rendering import check_at_once
 from embedlab.sampler import check_seeds, moments
@@ -186,8 +187,6 @@ LABELS = [
 
 @pytest.mark.parametrize("operator", LABELS, ids=lambda o: type(o).__name__)
 def test_every_setting_that_changes_over_time_has_a_label_and_renders(emoji, operator):
-    from embedlab.metrics.score import Metrics, score, scored_words
-
     cell = Cell(PROMPT, [operator], sampler=Sampler("ddim", steps=2))
     validate(cell, Source("emoji"))
     assert "embedlab" not in cell.label

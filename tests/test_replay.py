@@ -22,6 +22,7 @@ from test_conf import first_of
 import embedlab
 from embedlab import Interpolate, Job, Store, images, run_jobs
 from embedlab.cell import fingerprint
+from embedlab.cli import main as app
 from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.sampler import SHIPPED
@@ -219,8 +220,6 @@ def test_the_command_says_it_in_its_exit_code_and_writes_only_what_it_is_asked_f
 
 @pytest.mark.parametrize("command", ["replay", "sheet", "film"])
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, capsys):
-    from embedlab.cli import main as app
-
     monkeypatch.setattr(sys, "argv", ["embedlab", command, str(tmp_path / "gone")])
     with pytest.raises(SystemExit) as left:
         app.main()

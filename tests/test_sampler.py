@@ -3,12 +3,15 @@ import re
 import shutil
 from itertools import pairwise
 
+import diffusers
 import pytest
 import torch
 from conftest import NOISE, open_pipeline
+from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from embedlab import Cell, Guidance, Job, Sampler, Source, Start, embed_all, encode, render
+from embedlab import Cell, Guidance, Job, Sampler, Source, Start, embed_all, encode, render, rendering
+from embedlab.condition import condition_calls
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
 from embedlab.models import load
@@ -20,10 +23,13 @@ from embedlab.sampler import (
     moments,
     noise,
     noise_of,
+    predicted_x0,
     rehearsed,
     sample,
 )
+from embedlab.samples import Request
 from embedlab.sweep.explained import explained
+from embedlab.validate import validate
 
 LIBRARY = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),  # by default theirs clips, with a config that does not say
@@ -37,8 +43,6 @@ LIBRARY = {
 
 def library_latents(pipeline, cell: Cell, towers, seeds, **more):
     """Final latents of diffusers' own pipeline, given our conditionings."""
-    import diffusers
-
     name, settings = LIBRARY[cell.sampler.scheduler]
     pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **settings)
     told, plain = encode([embed_all(cell.prompt, towers), embed_all(cell.guidance.negative or "", towers)], towers)
@@ -79,8 +83,6 @@ def test_final_latents_are_those_of_the_pipeline(model, pipeline, scheduler, sca
 )
 def test_image_to_image_is_that_of_the_pipeline(folders, sd1, tmp_path, scheduler, warmup):
     """Multistep samplers that take their order from the place in the schedule do so only where that is asked for."""
-    from diffusers import StableDiffusionImg2ImgPipeline
-
     own = StableDiffusionImg2ImgPipeline(**open_pipeline(folders["sd1"]).components, requires_safety_checker=False)
     own.set_progress_bar_config(disable=True)
     file = tmp_path / "in.png"
@@ -156,8 +158,6 @@ def test_kept_steps_end_at_the_final_latents(sd1, scheduler):
 
 def test_predicted_x0_at_no_noise_is_the_picture(sd1):
     """Where the library does not tell x0, ours is its own formula: DDIM's, here asked of both."""
-    from embedlab.sampler import predicted_x0
-
     scheduler = Sampler("ddim", 5).make(sd1.scheduler | {"clip_sample": False})
     x, seen, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), scheduler.timesteps[2]
     sigma = moments(scheduler)[2].sigma
@@ -250,8 +250,6 @@ def test_noise_where_the_model_expects_a_picture_is_said(folders, tmp_path):
 
 
 def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weights(folders, tmp_path):
-    from embedlab.validate import validate
-
     for changed, scheduler, said in [
         (
             {"prediction_type": "sample"},
@@ -290,8 +288,6 @@ def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weigh
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc"])
 def test_zero_terminal_snr_is_drawn_as_the_pipeline_draws_it(folders, tmp_path, scheduler):
-    import diffusers
-
     folder = tmp_path / "sd2"
     shutil.copytree(folders["sd2"], folder)
     file = folder / "scheduler" / "scheduler_config.json"
@@ -428,10 +424,6 @@ def test_a_start_past_the_end_is_refused(tmp_path):
 
 
 def test_latents_with_nan_are_reported_and_spoil_no_neighbour(sd1):
-    from embedlab import Cell, rendering
-    from embedlab.condition import condition_calls
-    from embedlab.samples import Request
-
     cell, at_once = Cell("a puppy", sampler=Sampler("ddim", 2)), 4
     (good,) = rendering.render(sd1, [cell], [0, 1, 2], at_once)
     (calls,) = condition_calls(sd1, [cell])

@@ -43,6 +43,9 @@ from embedlab import (
     Swap,
     Switch,
     Truncate,
+    edit,
+    embed_all,
+    encode,
     operators,
     render,
     run_jobs,
@@ -50,8 +53,9 @@ from embedlab import (
 from embedlab.cell import cells_per_call, fingerprint
 from embedlab.condition import schedule_of
 from embedlab.errors import EmbedlabError
+from embedlab.guidance import guided, in_turn
 from embedlab.metrics.score import score_names
-from embedlab.sampler import SCHEDULERS, moments
+from embedlab.sampler import SCHEDULERS, generators, moments, noise, sample
 from embedlab.schedule import resolve
 from embedlab.sweep.explained import explained
 from embedlab.validate import validate
@@ -137,9 +141,6 @@ def test_a_ramp_goes_through_its_points():
 
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
 def test_every_call_of_every_scheduler_has_its_moment(emoji, scheduler):
-    from embedlab.guidance import in_turn
-    from embedlab.sampler import noise, sample
-
     sampler = Sampler(scheduler, steps=6)
     calls = moments(sampler.make(emoji.scheduler))
     met = []
@@ -218,10 +219,6 @@ def test_a_schedule_in_between_is_neither_end_and_each_axis_counts(small):
 
 def test_it_is_the_loop_that_a_reader_would_write(small, emoji):
     """Two steps as written, two with the edit, by hand."""
-    from embedlab import edit, embed_all, encode
-    from embedlab.guidance import guided
-    from embedlab.sampler import generators, noise
-
     cell, picture = small
     rows = embed_all(PROMPT, emoji.towers)
     told, cat, empty = encode([rows, edit(rows, [CAT], emoji.towers), embed_all("", emoji.towers)], emoji.towers)
@@ -336,8 +333,6 @@ def test_bad_schedules_are_one_clear_line(make, message):
 
 
 def test_an_operator_that_changes_is_refused_outside_a_cell(emoji):
-    from embedlab import edit, embed_all
-
     rows = embed_all(PROMPT, emoji.towers)
     louder = Scale("puppy", Ramp([1, 2]))
     with pytest.raises(EmbedlabError, match="changes over time; a cell takes it"):

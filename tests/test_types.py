@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from consumer import study
+
 import embedlab as lab
 
 ROOT = Path(__file__).parent.parent
@@ -60,8 +62,6 @@ def test_a_users_package_and_every_written_block_pass_mypy_strict(tmp_path):
 
 
 def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
-    from consumer import study
-
     tree = ast.parse(Path(study.__file__).read_text())
     used = {
         node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "lab"

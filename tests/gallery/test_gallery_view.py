@@ -1,7 +1,9 @@
 import json
 import re
+from io import BytesIO
 
 import synthetic
+from PIL import Image, ImageStat
 from playwright.sync_api import expect
 
 from embedlab.view.gallery import read, write
@@ -168,10 +170,6 @@ def test_two_are_compared_with_their_difference(opened, index):
 
 
 def mean_of(png: bytes) -> float:
-    from io import BytesIO
-
-    from PIL import Image, ImageStat
-
     picture = Image.open(BytesIO(png)).convert("RGB")
     middle = picture.crop((20, 20, picture.width - 20, picture.height - 20))  # its corners are round
     return sum(ImageStat.Stat(middle).mean)

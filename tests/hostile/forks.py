@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 import transformers.models.clip  # noqa: F401
 from hydra.core.plugins import Plugins
+from table import TABLE
 from trials import LONGEST, SECRETS, Trial
 
 import embedlab
@@ -174,8 +175,6 @@ def seen(folder: Path) -> set[tuple[str, tuple[int, int]]]:
 
 def main() -> None:
     """Draw the sweep, then take orders."""
-    from table import TABLE
-
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp())
     template = place / "template"

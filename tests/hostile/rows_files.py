@@ -2,7 +2,9 @@
 
 import io
 import json
+import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -219,8 +221,6 @@ EMBEDS: list[tuple[str, str | None, Callable[[Path], None]]] = [
 
 def model_with(name: str, text: str | bytes | None = None, by: str = "") -> Callable[[Path], None]:
     """A copy of the small model, with another file in one place."""
-    import shutil
-    import sys
 
     def write(folder: Path) -> None:
         shutil.copytree(Path(sys.argv[1]), folder / "given/model")

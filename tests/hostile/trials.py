@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import pyarrow.parquet
 from PIL import Image
 
 from embedlab.images import is_whole
@@ -173,8 +174,6 @@ def opened(path: Path, data: bytes) -> bytes:
     if path.suffix == ".js":
         parts += [zlib.decompress(base64.b64decode(text), 31) for text in re.findall(rb'"(H4sI[A-Za-z0-9+/=]+)"', data)]
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
         parts.append(str(pyarrow.parquet.read_table(path).to_pylist()).encode())
     return b"\n".join(parts)
 
