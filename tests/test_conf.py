@@ -13,7 +13,8 @@ from embedlab import Cell, Guidance, Metrics, Replace, Sampler, Source, Start, o
 from embedlab.cli import settings
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError
-from embedlab.sweep.config import cell_of, complete, conf_dir, lacking, part_of
+from embedlab.sweep.cells import cell_of
+from embedlab.sweep.config import complete, conf_dir, lacking, part_of
 from embedlab.sweep.job import Job
 from embedlab.sweep.roles import PARTS, ROLES, UNNAMED
 from embedlab.tracker import Disk

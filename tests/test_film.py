@@ -19,7 +19,8 @@ from PIL import Image
 from embedlab import Job, Store, images, run_jobs
 from embedlab.cli.commands import film as command
 from embedlab.errors import ConfigError, PictureError
-from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
+from embedlab.sweep.cells import cell_of
+from embedlab.sweep.config import complete, conf_dir, part_of
 from embedlab.view.contact_sheet import results_of
 from embedlab.view.film.pace import chord_lengths, durations, evenness, paced, perceptual_weights, ticks
 from embedlab.view.film.render import Film, Renderer, render_films

@@ -26,8 +26,10 @@ from embedlab.cli import main as app
 from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
 from embedlab.sampler import SHIPPED
-from embedlab.sweep.config import cell_of, complete, conf_dir, part_of
-from embedlab.sweep.trust import checked, instantiate_checked, ours, resolve_name, true_name
+from embedlab.sweep.cells import cell_of
+from embedlab.sweep.config import complete, conf_dir, part_of
+from embedlab.sweep.recorded_config import checked, instantiate_checked
+from embedlab.sweep.trust import ours, resolve_name, true_name
 from embedlab.view.replay import replay
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]

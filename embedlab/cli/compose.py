@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from embedlab.clean import redact
 from embedlab.cli.messages import typed_command, unknown_key
 from embedlab.errors import ConfigError
-from embedlab.sweep.config import Maker, cell_of, complete, lacking
+from embedlab.sweep.config import Maker, complete, lacking
 from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def command_of(overrides: Sequence[str]) -> str:
 
 def job_of(config: DictConfig, make: Any = None, **place: Any) -> Job:
     """Instantiate a config: every part is a callable's keyword list. `place` is what a config does not say of a job."""
+    from embedlab.sweep.cells import cell_of
     from embedlab.sweep.job import Job
 
     if unknown := [str(key) for key in config if key not in SETTINGS]:

@@ -15,9 +15,9 @@ from embedlab import readers
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, listed
 from embedlab.files import redact_files, remove_temporaries
+from embedlab.sweep.recorded_command import check_command
 from embedlab.sweep.roles import RESUMING
 from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan, write_plan
-from embedlab.sweep.trust import check_command
 
 if TYPE_CHECKING:
     from embedlab.sweep.job import Job

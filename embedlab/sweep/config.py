@@ -8,15 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.errors import ConfigError, contained, listed
-
-if TYPE_CHECKING:
-    from embedlab.cell import Cell
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -162,19 +159,3 @@ def quoted(word: str) -> str:
     """A word as a value of Hydra's syntax."""
     bare = re.fullmatch(r"[A-Za-z][A-Za-z ]*", word) and word.lower() not in ("null", "true", "false", "nan", "inf")
     return word if bare else f'"{word}"'
-
-
-def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:
-    """The cell that a config describes."""
-    from embedlab.cell import Cell  # noqa: PLC0415  the command line answers before torch is loaded
-
-    config = complete(config)
-    return Cell(
-        prompt=make(config, "prompt") if OmegaConf.is_dict(config.prompt) else config.prompt,
-        operators=tuple((make(config, "operators") or {}).values()),
-        encoder=make(config, "encoder"),
-        guidance=make(config, "guidance"),
-        sampler=make(config, "sampler"),
-        start=make(config, "start"),
-        size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
-    )

@@ -19,7 +19,7 @@ from embedlab.rendering import sample_batch
 from embedlab.sampler import check_seeds, found
 from embedlab.samples import Request
 from embedlab.sweep.identity import versions
-from embedlab.sweep.trust import instantiate_checked
+from embedlab.sweep.recorded_config import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.metadata import Metadata, read_metadata, short_texts
 
@@ -131,7 +131,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
 
 
 def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
-    """The model and the cell of a picture; nothing that it names is made before it was checked (`sweep.trust`)."""
+    """The model and the cell of a picture; nothing that it names is made before it was checked (`recorded_config`)."""
     config = metadata.config
     if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
         config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}

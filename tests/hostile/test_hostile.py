@@ -8,7 +8,7 @@ from table import TABLE
 from trials import broken
 
 from embedlab.errors import ConfigError
-from embedlab.sweep.trust import check_command
+from embedlab.sweep.recorded_command import check_command
 
 TURN = os.environ["EMBEDLAB_TURN"]
 MINE = [n for n in range(len(TABLE)) if TURN == "all" or n % 3 == int(TURN)]

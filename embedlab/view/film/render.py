@@ -20,7 +20,7 @@ from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.metrics.clip_score import image_features
 from embedlab.models import Source
 from embedlab.rendering import render
-from embedlab.sweep.trust import instantiate_checked
+from embedlab.sweep.recorded_config import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.film.pace import chord_lengths, even_values, evenness, paced
 from embedlab.view.film.tracks import Track, Tracks, check_alone, with_setting
