@@ -13,7 +13,8 @@ from embedlab.cli.commands.sheet import main
 from embedlab.errors import ConfigError
 from embedlab.images.drawing import place
 from embedlab.sweep.axes import find_axis, short_names
-from embedlab.view.contact_sheet import axes_of, layout, results_of, write_sheets
+from embedlab.view.contact_sheet import write_sheets
+from embedlab.view.layout import axes_of, layout, results_of
 
 SIDE = 112  # the smallest that a sheet shows
 WEIGHT, TOWARD, SCALE = "operators.interpolate.weight", "operators.interpolate.toward", "guidance.scale"

@@ -21,11 +21,11 @@ from embedlab.cli.commands import film as command
 from embedlab.errors import ConfigError, PictureError
 from embedlab.sweep.cells import cell_of
 from embedlab.sweep.config import complete, conf_dir, part_of
-from embedlab.view.contact_sheet import results_of
 from embedlab.view.film.pace import chord_lengths, durations, evenness, paced, perceptual_weights, ticks
 from embedlab.view.film.render import Film, Renderer, render_films
 from embedlab.view.film.tracks import axis_along, read_tracks, tracks_along
 from embedlab.view.film.video import write_gif, write_mp4
+from embedlab.view.layout import results_of
 
 WEIGHT = "operators.interpolate.weight"
 numbers = st.floats(0, 10, allow_subnormal=False)

@@ -17,10 +17,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--to", type=readers.word, metavar="FILE", help="the first page (SWEEP/sheet.png)")
     words = parser.parse_args(argv)
 
-    from embedlab.view.contact_sheet import results_of, write_sheets
+    from embedlab.view.layout import results_of
 
     report_unread(words.sweep)
     results = results_of(words.sweep)
     aside(f"drawing the sheet of {words.sweep}")
+
+    from embedlab.view.contact_sheet import write_sheets
+
     for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to):
         print(path)

@@ -13,7 +13,7 @@ from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, short_names, values_of
 from embedlab.sweep.result import Result
 from embedlab.sweep.roles import OF_EDITED
-from embedlab.view.contact_sheet import axes_of, results_of
+from embedlab.view.layout import axes_of, results_of
 
 MOST = 24  # pictures in a frame
 
