@@ -97,7 +97,7 @@ def picture_size(cell: Cell, model: Model | Source) -> tuple[int, int]:
     return check_size(cell.size, model.size, model.factor, model.levels)
 
 
-_CALLS = Memo(64)  # a sweep's cells mostly share their schedule
+_CALLS = Memo[str, tuple[Moment, ...]](64)  # a sweep's cells mostly share their schedule
 
 
 def denoiser_calls(cell: Cell, scheduler: Mapping[str, Any]) -> tuple[Moment, ...]:

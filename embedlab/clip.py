@@ -42,17 +42,20 @@ class Tower:
     @property
     def core(self) -> CLIPTextModel:
         """The encoder without head: transformers keeps it one level down where there is a projection."""
-        return getattr(self.encoder, "text_model", self.encoder)
+        core: CLIPTextModel = getattr(self.encoder, "text_model", self.encoder)
+        return core
 
     @property
     def token_table(self) -> Float[Tensor, "vocab dim"]:
         """One row a vocabulary entry."""
-        return self.core.embeddings.token_embedding.weight
+        weight: Tensor = self.core.embeddings.token_embedding.weight
+        return weight
 
     @property
     def position_table(self) -> Float[Tensor, "position dim"]:
         """One row a place in the window, 77 of them."""
-        return self.core.embeddings.position_embedding.weight
+        weight: Tensor = self.core.embeddings.position_embedding.weight
+        return weight
 
     @property
     def width(self) -> int:

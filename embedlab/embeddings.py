@@ -41,7 +41,8 @@ class Embeddings:
 
     def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
         """The vectors of `rows` in a table; all spans are of one length."""
-        return getattr(self, table).flatten(0, 1)[torch.tensor(rows)]
+        vectors: Tensor = getattr(self, table).flatten(0, 1)
+        return vectors[torch.tensor(rows)]
 
     def put(self, table: str, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Embeddings:
         """The prompt with other vectors at `rows` of a table; `values` broadcast over the spans."""

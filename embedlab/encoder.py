@@ -135,7 +135,8 @@ class Texts:
 
     def mean_length(self, table: str, prompt: Conditioning) -> Tensor:
         """The mean norm of the prompt's own hidden states, or the norm of its pooled output."""
-        return (prompt.pooled[None] if table == "pooled" else prompt.hidden).float().norm(dim=-1).mean()
+        norms: Tensor = (prompt.pooled[None] if table == "pooled" else prompt.hidden).float().norm(dim=-1)
+        return norms.mean()
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,10 @@ def guided(
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         x = x.to(unet.dtype)
+        predicted: Tensor = unet(x if free else torch.cat([x, x]), t, **kwargs)[0]
         if free:
-            return unet(x, t, **kwargs)[0]
-        without, with_prompt = unet(torch.cat([x, x]), t, **kwargs)[0].chunk(2)
+            return predicted
+        without, with_prompt = predicted.chunk(2)
         return without + scale * (with_prompt - without)
 
     return denoise

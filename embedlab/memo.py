@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+Key = TypeVar("Key", bound=Hashable)
+Answer = TypeVar("Answer")
 
-class Memo:
+
+class Memo(Generic[Key, Answer]):
     """The last `most` answers to a question that is asked of many things at once, by key.
 
     >>> memo = Memo(2)
@@ -21,9 +24,9 @@ class Memo:
 
     def __init__(self, most: int):
         self.most = most
-        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+        self._known: OrderedDict[Key, Answer] = OrderedDict()
 
-    def __call__(self, keys: Sequence[Any], ask: Callable[[list[Any]], Sequence[Any]]) -> list[Any]:
+    def __call__(self, keys: Sequence[Key], ask: Callable[[list[Key]], Sequence[Answer]]) -> list[Answer]:
         """The answer for each key; `ask` gets those that are new, each once, and gives their answers in order."""
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:
@@ -34,12 +37,12 @@ class Memo:
         return answers
 
 
-def once_per_table(measure: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+def once_per_table(measure: Callable[[Tensor], Answer]) -> Callable[[Tensor], Answer]:
     """Measure a table again only when it is another or has been written to; views of one are the same."""
-    known: OrderedDict[Any, tuple[Tensor, Any]] = OrderedDict()
+    known: OrderedDict[Any, tuple[Tensor, Answer]] = OrderedDict()
 
     @wraps(measure)
-    def measured(table: Tensor) -> Any:
+    def measured(table: Tensor) -> Answer:
         if table.is_inference() or table.requires_grad:  # nobody counts what is written to it; it has a gradient
             return measure(table)
         key = (table.data_ptr(), table.shape, table.stride(), table.dtype, table.device, table._version)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import regex
@@ -57,7 +57,9 @@ class Tokens:
     words: tuple[Word, ...]
     tokenizer: CLIPTokenizer = field(repr=False, compare=False)
     dropped: tuple[str, ...] = ()
-    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # selections made before
+    memo: dict[str, list[tuple[int, ...]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # selections made before
 
     @property
     def window(self) -> int:
@@ -140,7 +142,9 @@ def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:
     return _PIECES.setdefault(tokenizer, Memo(4096))([key], lambda _: [_pieces(tokenizer, *key)])[0]
 
 
-_PIECES: WeakKeyDictionary[CLIPTokenizer, Memo] = WeakKeyDictionary()  # a tokenizer has 25 MB: let it go with its model
+# a tokenizer has 25 MB: let it go with its model
+_PIECES: WeakKeyDictionary[CLIPTokenizer, Memo[tuple[str, frozenset[tuple[str, int]]], tuple[Piece, ...]]]
+_PIECES = WeakKeyDictionary()
 
 
 def _pieces(tokenizer: CLIPTokenizer, text: str, added: frozenset[tuple[str, int]]) -> tuple[Piece, ...]:

@@ -453,7 +453,7 @@ def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tens
 
     `x` is the sum of x0, weighted by 1/√(1 + σ²), and of noise, weighted by σ/√(1 + σ²).
     """
-    scale = (1 + sigma**2) ** 0.5
+    scale: float = (1 + sigma**2) ** 0.5
     if prediction == "v_prediction":
         return (x - sigma * seen) / scale
     return seen if prediction == "sample" else scale * x - sigma * seen

@@ -228,14 +228,14 @@ def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: 
 
 def output_dir() -> str:
     """The folder of this job."""
-    return HydraConfig.get().runtime.output_dir
+    return str(HydraConfig.get().runtime.output_dir)
 
 
 def in_sweep() -> bool:
     """Whether this is one of several jobs."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def name_of_job() -> str:
     """What was overridden, which is what tells jobs apart; empty when nothing was."""
-    return HydraConfig.get().job.override_dirname
+    return str(HydraConfig.get().job.override_dirname)

@@ -151,7 +151,8 @@ def check_flags(words: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"{message}; embedlab --help lists the flags.")
 
     parser.error = refuse
-    return parser.parse_args(list(words))
+    found: argparse.Namespace = parser.parse_args(list(words))
+    return found
 
 
 def _unflagged(words: Sequence[str]) -> str:

@@ -94,6 +94,8 @@ def strength(start: Mapping[str, Any], steps: Any) -> float | None:
     """The share of steps that was run from a picture; None from noise."""
     if start.get("picture") is None:
         return None
-    if start.get("strength") is not None:
-        return start["strength"]
-    return round((steps - start["step"]) / steps, 4)
+    share: float | None = start.get("strength")
+    if share is not None:
+        return share
+    left: int = steps - start["step"]
+    return round(left / int(steps), 4)

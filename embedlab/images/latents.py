@@ -11,22 +11,24 @@ from torch import Tensor
 
 def to_unet(latents: Float[Tensor, "image c h w"], vae: Any) -> Float[Tensor, "image c h w"]:
     """Latents as a VAE makes them → scaled, as its UNet works on them."""
-    mean, std = _moments(vae, latents)
-    return latents * vae.config.scaling_factor if mean is None else (latents - mean) * vae.config.scaling_factor / std
+    factor: float = vae.config.scaling_factor
+    moments = _moments(vae, latents)
+    return latents * factor if moments is None else (latents - moments[0]) * factor / moments[1]
 
 
 def to_vae(latents: Float[Tensor, "image c h w"], vae: Any) -> Float[Tensor, "image c h w"]:
     """Scaled latents → as their VAE decodes them."""
-    mean, std = _moments(vae, latents)
-    return latents / vae.config.scaling_factor if mean is None else latents * std / vae.config.scaling_factor + mean
+    factor: float = vae.config.scaling_factor
+    moments = _moments(vae, latents)
+    return latents / factor if moments is None else latents * moments[1] / factor + moments[0]
 
 
-def _moments(vae: Any, like: Tensor) -> tuple[Any, Any]:
-    """Mean and spread of the latents a channel, where a VAE's config says them."""
-    told = [vae.config.get(f"latents_{name}") for name in ("mean", "std")]
-    if None in told:
-        return None, None
-    mean, std = (torch.tensor(list(values)).view(-1, 1, 1).to(like) for values in told)
+def _moments(vae: Any, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of the latents a channel, where a VAE's config says them."""
+    configured = [vae.config.get(f"latents_{name}") for name in ("mean", "std")]
+    if None in configured:
+        return None
+    mean, std = (torch.tensor(list(values)).view(-1, 1, 1).to(like) for values in configured)
     return mean, std
 
 

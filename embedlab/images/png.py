@@ -49,4 +49,5 @@ def settings_of(path: Path) -> dict[str, Any]:
     text = getattr(readers.open_picture(path), "text", {}).get(KEY)
     if text is None:
         raise ConfigError(f"'{path}' holds no embedlab settings.")
-    return readers.parsed(text)
+    settings: dict[str, Any] = readers.parsed(text)
+    return settings

@@ -98,9 +98,9 @@ class FeatureCache:
 
     def __init__(self, model: Model, remember: int = 256):
         self.model = model
-        self._pictures = Memo(remember)
-        self._texts = Memo(remember)
-        self._explained = Memo(remember)
+        self._pictures = Memo[str, Tensor](remember)
+        self._texts = Memo[str, Tensor](remember)
+        self._explained = Memo[str, Explanation](remember)
 
     def pictures(self, pictures: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image joint"]:
         """CLIP features of pictures; those seen before are not looked at again."""

@@ -228,14 +228,14 @@ def _file_encoder(source: Source, state: dict[str, Tensor], name: str, dtype: to
     kind = CLIPTextModelWithProjection if source.encoder_kind(name) == "CLIPTextModelWithProjection" else CLIPTextModel
     place, inner = source.home(name)
     try:
-        made = create_diffusers_clip_model_from_ldm(
+        encoder: nn.Module = create_diffusers_clip_model_from_ldm(
             kind, state, subfolder=inner, config=str(place), local_files_only=True
         )
     except Exception as error:
         raise ModelError(f"the part '{name}' of '{source.name}' does not fit its layout: {first_line(error)}") from None
-    lacking = sorted(key for key, value in made.state_dict().items() if value.is_meta)
+    lacking = sorted(key for key, value in encoder.state_dict().items() if value.is_meta)
     if lacking:
         raise ModelError(
             f"the part '{name}' of the file '{source.name}' lacks {len(lacking)} weights: {listed(lacking, 3)}."
         )
-    return made.to(dtype)
+    return encoder.to(dtype)

@@ -48,17 +48,19 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.unet.device
+        device: torch.device = self.unet.device
+        return device
 
     @property
     def factor(self) -> int:
         """How many pixels a latent spans, a side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return 1 << (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def size(self) -> int:
         """The side of the pictures that it was trained on, in pixels."""
-        return self.unet.config.sample_size * self.factor
+        latents: int = self.unet.config.sample_size
+        return latents * self.factor
 
     @property
     def levels(self) -> int:
@@ -68,4 +70,4 @@ class Model:
     @property
     def size_conditioned(self) -> bool:
         """Whether the UNet is told picture sizes and a pooled text, as SDXL's is."""
-        return self.unet.config.addition_embed_type == "text_time"
+        return bool(self.unet.config.addition_embed_type == "text_time")

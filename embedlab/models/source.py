@@ -201,7 +201,8 @@ class Source:
             raise ModelError(
                 f"the model '{self.name}' lacks its part '{name}': there is no {path} {where}{hint.get(name, '')}."
             )
-        return checkpoint.read_json(found)
+        config: dict[str, Any] = checkpoint.read_json(found)
+        return config
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -276,7 +277,7 @@ class Source:
         """How many pixels a latent spans, a side."""
         vae = self.part("vae")
         blocks = vae.get("decoder_block_out_channels") if vae.get("_class_name") == "AutoencoderTiny" else None
-        return 2 ** (len(blocks or self.config_value("vae", "block_out_channels")) - 1)
+        return 1 << (len(blocks or self.config_value("vae", "block_out_channels")) - 1)
 
     @property
     def size(self) -> int:
@@ -291,14 +292,14 @@ class Source:
     @cached_property
     def sample_size(self) -> int:
         """The same in latents; of a file of a known layout, what its metadata says or what goes with its prediction."""
-        told = self.config_value("unet", "sample_size")
-        told = told[0] if isinstance(told, list) else told
+        configured = self.config_value("unet", "sample_size")
+        size: int = configured[0] if isinstance(configured, list) else configured
         if self.layout is None:
-            return told
+            return size
         side = checkpoint.side_of(self.header)
         if side and side % self.factor == 0:
             return side // self.factor
-        return 64 if self.layout == "sd2" and self.scheduler["prediction_type"] == "epsilon" else told
+        return 64 if self.layout == "sd2" and self.scheduler["prediction_type"] == "epsilon" else size
 
     @cached_property
     def scheduler(self) -> dict[str, Any]:

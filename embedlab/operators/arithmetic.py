@@ -127,7 +127,7 @@ class ProjectOut(OnRows):
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             vector = direction(self.direction, table, prompt, lookup, self.rows).to(rows)
-            unit = vector / vector.norm()
+            unit: Tensor = vector / vector.norm()
             return rows - number_of(self.weight) * (rows @ unit)[..., None] * unit
 
         return edit_rows(prompt, self.rows, self.stage, change)

@@ -70,7 +70,8 @@ class Noise(OnRows):
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             drawn = normal(value_of(self.seed), tuple(rows.shape), tables(self.stage).index(table))
             unit = torch.nn.functional.normalize(drawn, dim=-1).to(rows)
-            return rows + number_of(self.amount) * rows.norm(dim=-1, keepdim=True) * unit
+            lengths: Tensor = rows.norm(dim=-1, keepdim=True)
+            return rows + number_of(self.amount) * lengths * unit
 
         return edit_rows(prompt, self.rows, self.stage, change)
 
@@ -107,7 +108,7 @@ class Rotate(OnRows):
         angle = torch.as_tensor(number_of(self.angle)) * (math.pi / 180)
 
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            lengths = rows.norm(dim=-1, keepdim=True)
+            lengths: Tensor = rows.norm(dim=-1, keepdim=True)
             if not bool((lengths.detach() > 0).all()):
                 raise OperatorError(f"a row of '{format_selector(self.rows)}' has no length to be turned.")
             unit = rows / lengths

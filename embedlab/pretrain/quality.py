@@ -145,7 +145,8 @@ def sprite_judge(work: Path, steps: int = 500) -> nn.Module:
 @torch.inference_mode()
 def judge_of(judge: nn.Module, pictures: Tensor) -> Tensor:
     """The classifier's word for each picture, as its place in the list of words."""
-    return judge(interpolate(pictures, (64, 64), mode="area")).argmax(1)
+    logits: Tensor = judge(interpolate(pictures, (64, 64), mode="area"))
+    return logits.argmax(1)
 
 
 @dataclass(frozen=True)

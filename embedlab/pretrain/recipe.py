@@ -549,7 +549,8 @@ def again(folder: Path, count: int = 4000) -> np.ndarray:
             made = [model.decode(torch.from_numpy(table[i : i + 16]).float()).sample for i in range(0, len(table), 16)]
         bytes_ = torch.cat(made).float().add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
         written(target, partial(np.save, arr=bytes_))
-    return np.load(target, mmap_mode="r")
+    pictures: np.ndarray = np.load(target, mmap_mode="r")
+    return pictures
 
 
 def detector(

@@ -307,7 +307,8 @@ def drawn_again(folder: Path, count: int = 6_000) -> np.ndarray:
         made = torch.cat([model.decode(part.float()).sample for part in latents.split(8)])
         again = made.add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
         written(target, partial(np.save, arr=again))
-    return np.load(target, mmap_mode="r")
+    pictures: np.ndarray = np.load(target, mmap_mode="r")
+    return pictures
 
 
 def clip(
@@ -328,7 +329,8 @@ def clip(
     encode = tokenizer(folder)
 
     def ids_of(captions: list[str]) -> Tensor:
-        return encode(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids: Tensor = encode(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return ids
 
     ids = ids_of([row["caption"] for row in rows])
     held_ids = ids_of([row["caption"] for row in held_rows[:256]])

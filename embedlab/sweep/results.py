@@ -61,5 +61,5 @@ class ScoreGap:
         return self.first, self.second
 
     def __call__(self, result: Mapping[str, Any]) -> float:
-        scores = result["scores"]
+        scores: Mapping[str, float] = result["scores"]
         return abs(scores[self.first] - scores[self.second])

@@ -230,7 +230,8 @@ class Progress:
         """A chunk as it is sent: what is left of it."""
         chunk = self.left[number]
         jobs = [job for job in chunk.jobs if job.number not in self.log.outcome.results]
-        return cloudpickle.dumps(replace(chunk, jobs=jobs))
+        sent: bytes = cloudpickle.dumps(replace(chunk, jobs=jobs))
+        return sent
 
     def on_event(self, number: int, event: Event) -> None:
         """What a worker sent of a chunk."""

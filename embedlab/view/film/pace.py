@@ -57,7 +57,8 @@ def chord_lengths(steps: Sequence[float]) -> np.ndarray:
     >>> chord_lengths([0.0, 0.5, 2.0]).tolist()
     [0.0, 1.0, 2.0]
     """
-    return np.sqrt(2 * np.clip(np.asarray(steps, dtype=float), 0, None))
+    chords: np.ndarray = np.sqrt(2 * np.clip(np.asarray(steps, dtype=float), 0, None))
+    return chords
 
 
 def even_values(low: float, high: float, frames: int) -> list[float]:

@@ -161,7 +161,8 @@ class Renderer:
 
 def located_config(track: Track) -> dict[str, Any]:
     """The config of a track, with the start picture where that is found from here."""
-    return locate_start(track.config, track.start, next(iter(track.files.values())))
+    config: dict[str, Any] = locate_start(track.config, track.start, next(iter(track.files.values())))
+    return config
 
 
 def plain_number(value: float) -> int | float:
