@@ -41,8 +41,8 @@ class Embeddings:
 
     def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
         """The vectors of `rows` in a table; all spans are of one length."""
-        vectors: Tensor = getattr(self, table).flatten(0, 1)
-        return vectors[torch.tensor(rows)]
+        vectors: Tensor = getattr(self, table)
+        return vectors.flatten(0, 1)[torch.tensor(rows)]
 
     def put(self, table: str, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Embeddings:
         """The prompt with other vectors at `rows` of a table; `values` broadcast over the spans."""
@@ -70,7 +70,8 @@ class Neighbour:
 @once_per_table
 def mean_norm(table: Tensor) -> Tensor:
     """The mean norm of a table's rows."""
-    return table.float().norm(dim=1).mean()
+    norms: Tensor = table.float().norm(dim=1)
+    return norms.mean()
 
 
 @once_per_table
