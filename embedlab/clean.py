@@ -234,8 +234,8 @@ class CleanStream:
 
     def write(self, text: str) -> int:
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        shown = printable(redact(text)).encode(encoding, "backslashreplace").decode(encoding)
-        self._try(lambda: self.stream.write(shown))
+        printed = printable(redact(text)).encode(encoding, "backslashreplace").decode(encoding)
+        self._try(lambda: self.stream.write(printed))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

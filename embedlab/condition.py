@@ -58,8 +58,8 @@ def condition(
     found: dict[int, CallConditioning] = {}
     for encoder in dict.fromkeys(cell.encoder for cell in distinct.values()):
         mine = [cell for cell in distinct.values() if cell.encoder == encoder]
-        made = _condition(mine, encoder, towers, zero_negative, allow_nan)
-        found |= {id(cell): one for cell, one in zip(mine, made, strict=True)}
+        conditionings = _condition(mine, encoder, towers, zero_negative, allow_nan)
+        found |= {id(cell): one for cell, one in zip(mine, conditionings, strict=True)}
     return [found[id(cell)] for cell in cells]
 
 
@@ -96,8 +96,8 @@ def _condition(
 def condition_calls(model: Model, cells: Sequence[Cell]) -> list[tuple[CallConditioning, ...]]:
     """What each call of the UNet is conditioned on, for each of some cells that may change over time."""
     calls = [cells_per_call(cell, denoiser_calls(cell, model.scheduler)) for cell in cells]
-    made = iter(condition([cell for mine in calls for cell in mine], model.towers, model.zero_negative))
-    return [tuple(islice(made, len(mine))) for mine in calls]
+    conditionings = iter(condition([cell for mine in calls for cell in mine], model.towers, model.zero_negative))
+    return [tuple(islice(conditionings, len(mine))) for mine in calls]
 
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:

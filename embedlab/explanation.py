@@ -196,19 +196,19 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
     p, q = old.position.flatten(0, 1).float(), new.position.flatten(0, 1).float()
     kinds = roles(old.tokens)[:4].flatten(1).int().argmax(0)
     touched = ((a != b).any(-1) | (p != q).any(-1)).cpu()
-    shown = ((kinds != ROLES.index("pad")) | touched).nonzero().flatten()[:LONGEST]
-    ids = old.tokens.ids.flatten()[shown]
+    kept_rows = ((kinds != ROLES.index("pad")) | touched).nonzero().flatten()[:LONGEST]
+    ids = old.tokens.ids.flatten()[kept_rows]
     lookup = lookup_of(tower)
-    both = names_near(torch.cat([a[shown], b[shown]]), lookup, most)
-    near, near_after = both[: len(shown)], both[len(shown) :]
+    both = names_near(torch.cat([a[kept_rows], b[kept_rows]]), lookup, most)
+    near, near_after = both[: len(kept_rows)], both[len(kept_rows) :]
     unit = lookup.mean_length("token", old)
     kept = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
     moved = (p - q).norm(dim=-1) / p.norm(dim=-1).clamp_min(1e-12)
     pieces = tower.tokenizer.convert_ids_to_tokens(ids.tolist())
-    made = []
-    for i, row in enumerate(shown.tolist()):
+    tokens = []
+    for i, row in enumerate(kept_rows.tolist()):
         text = pieces[i].replace("</w>", " ").strip() or pieces[i]
-        made.append(
+        tokens.append(
             Token(
                 encoder=encoder,
                 row=row,
@@ -225,7 +225,7 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
                 near_after=near_after[i],
             )
         )
-    return made
+    return tokens
 
 
 def blanked(tokens: Sequence[Token], written: Embeddings, cell: Any) -> list[Token]:
@@ -265,7 +265,7 @@ def shifts_of(old: Conditioning, new: Conditioning) -> dict[str, float]:
     kinds = roles(old.tokens)[:4].flatten(1)
     there = {row: n for n, row in enumerate(new.rows) if row >= 0}
     pairs = [(row, n, there[row]) for n, row in enumerate(old.rows) if row in there]
-    made: dict[str, float] = {}
+    shifts: dict[str, float] = {}
     for role, mask in zip(ROLES, kinds, strict=False):
         mine = [(n, m) for row, n, m in pairs if mask[row]]
         if mine:
@@ -273,8 +273,8 @@ def shifts_of(old: Conditioning, new: Conditioning) -> dict[str, float]:
                 hidden.float()[list(rows)]
                 for hidden, rows in zip((old.hidden, new.hidden), zip(*mine, strict=True), strict=True)
             )
-            made[role] = round(float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean()), 5)
-    return made
+            shifts[role] = round(float(((a - b).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12)).mean()), 5)
+    return shifts
 
 
 def moments_of(rows: Float[Tensor, "row dim"]) -> tuple[float, float]:

@@ -32,19 +32,19 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
 
     >>> import torch
     >>> from embedlab import Cell, Replace, models
-    >>> cat, made = (
+    >>> cat, edited = (
     ...     edited_rows(Cell(*cell), models.load("emoji").towers)
     ...     for cell in (("a cat",), ("a puppy", [Replace("puppy", "cat")]))
     ... )
-    >>> torch.equal(made["token"], cat["token"]), torch.equal(made["ids"], cat["ids"]), made["token"].shape
+    >>> torch.equal(edited["token"], cat["token"]), torch.equal(edited["ids"], cat["ids"]), edited["token"].shape
     (True, False, torch.Size([1, 77, 96]))
     """
     (one,) = condition([cell], towers)
-    made: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
     for n, part in enumerate(one.edited, 1):
         end = f"_{n}" if n > 1 else ""
-        made |= {f"token{end}": part.token, f"position{end}": part.position, f"ids{end}": part.tokens.ids}
-    return made
+        rows |= {f"token{end}": part.token, f"position{end}": part.position, f"ids{end}": part.tokens.ids}
+    return rows
 
 
 def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
@@ -56,17 +56,17 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     prompt zeros, as SDXL's pipeline does (`force_zeros_for_empty_prompt`); left out, it does so with two encoders.
 
     >>> from embedlab import Cell, models
-    >>> made = prompt_embeds(Cell("a cat"), models.load("emoji").towers)
-    >>> {name: tuple(tensor.shape) for name, tensor in made.items()}
+    >>> edited = prompt_embeds(Cell("a cat"), models.load("emoji").towers)
+    >>> {name: tuple(tensor.shape) for name, tensor in edited.items()}
     {'prompt_embeds': (1, 77, 96), 'negative_prompt_embeds': (1, 77, 96)}
     """
     zero = len(towers) > 1 if zero_negative is None else zero_negative
     (one,) = condition([cell], towers, zero)
     cond, uncond = equal_lengths([one.cond, one.uncond])
-    made = {"prompt_embeds": cond.hidden[None], "negative_prompt_embeds": uncond.hidden[None]}
+    embeds = {"prompt_embeds": cond.hidden[None], "negative_prompt_embeds": uncond.hidden[None]}
     if len(towers) > 1:
-        made |= {"pooled_prompt_embeds": cond.pooled[None], "negative_pooled_prompt_embeds": uncond.pooled[None]}
-    return {name: tensor.clone() for name, tensor in made.items()}
+        embeds |= {"pooled_prompt_embeds": cond.pooled[None], "negative_pooled_prompt_embeds": uncond.pooled[None]}
+    return {name: tensor.clone() for name, tensor in embeds.items()}
 
 
 def recipe(value: Any) -> Any:
@@ -105,13 +105,13 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
         raise ConfigError(f"embeds is {brief(embeds)}; it has to be named tensors, as prompt_embeds gives.")
     if gone := [name for name, tensor in embeds.items() if tensor.is_meta]:
         raise ConfigError(f"the tensor '{gone[0]}' has no numbers (it is on the meta device).")
-    plain = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
+    tensors = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
     try:
         text = json.dumps(redact(recipe(made_by)), ensure_ascii=False, allow_nan=True)
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"the recipe of '{path}' cannot be written: {error}.") from None
     try:
-        write(path, save(plain, metadata={KEY: text}))
+        write(path, save(tensors, metadata={KEY: text}))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     return path

@@ -118,9 +118,9 @@ def parsed(text: str, repair: bool = False) -> Any:
         ]
         depth += 1
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        plain = json.dumps(value, ensure_ascii=False)
-        whole = plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if whole != plain and not repair:
+        again = json.dumps(value, ensure_ascii=False)
+        whole = again.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if whole != again and not repair:
             raise JSONError("it holds half of a pair of code units, which is no text")
         value = json.loads(whole)
     return value

@@ -37,8 +37,8 @@ def render(
     latents become NaN.
 
     >>> from embedlab import Sampler, models
-    >>> (made,) = render(models.load("emoji"), [Cell("a cat", sampler=Sampler(steps=2))], seeds=[0, 1])
-    >>> made.pictures.shape
+    >>> (rendered,) = render(models.load("emoji"), [Cell("a cat", sampler=Sampler(steps=2))], seeds=[0, 1])
+    >>> rendered.pictures.shape
     torch.Size([2, 3, 128, 128])
     """
     check_kind(model, Model, "model", "lab.load(NAME) gives one")

@@ -67,9 +67,9 @@ class Rows:
 
     def __str__(self) -> str:
         parts = [f"'{self.word}'"] if self.word is not None else []
-        told = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        settings = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
         return ", ".join(
-            [*parts, *(f"{name} {format_selector(value)}" for name, value in told.items() if value is not None)]
+            [*parts, *(f"{name} {format_selector(value)}" for name, value in settings.items() if value is not None)]
         )
 
 

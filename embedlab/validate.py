@@ -57,13 +57,13 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     concepts = concepts_of(source.tokenizers)
 
     def rows_of(text: str) -> list[tuple[Embeddings, Lookup]]:
-        made = []
+        rows = []
         for words, width in zip(source.tokenizers, source.widths, strict=True):
             tokens = tokenize(text, words, encoder.truncate, encoder.window, concepts)
             table, positions = dummy_table(len(words), width), dummy_table(encoder.window, width)
             position = positions.expand(len(tokens.ids), -1, -1)
-            made.append((Embeddings(tokens, table[tokens.ids], position, positions), Lookup(words, table)))
-        return made
+            rows.append((Embeddings(tokens, table[tokens.ids], position, positions), Lookup(words, table)))
+        return rows
 
     def conditioning_of(text: str) -> Conditioning:
         tokens, *_ = (tokenize(text, words, encoder.truncate, encoder.window, concepts) for words in source.tokenizers)

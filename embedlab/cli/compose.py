@@ -57,8 +57,8 @@ class Composer:
 
     def _is_structural(self, override: Override) -> bool:
         key = override.key_or_group
-        plain = override.type.name == "CHANGE" and override.package is None
-        return not plain or key.startswith("hydra") or self.loader.repository.group_exists(key)
+        is_value = override.type.name == "CHANGE" and override.package is None
+        return not is_value or key.startswith("hydra") or self.loader.repository.group_exists(key)
 
 
 @contextmanager

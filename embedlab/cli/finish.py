@@ -97,14 +97,14 @@ def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str) -
         heads = [
             key for key in dict.fromkeys(k for line in lines for k in line) if key not in ("baseline", "key", "prompt")
         ]
-        shown = []
+        cells = []
         for row, line in zip(rows, lines, strict=True):
             picture = None
             if row.picture.file:
                 picture = readers.open_picture(folder / row.picture.file).convert("RGB")
                 picture.thumbnail((256, 256))
-            shown.append([picture, *(plain_cell(line.get(key)) for key in heads)])
-        run.table("results", ["picture", *heads], shown)
+            cells.append([picture, *(plain_cell(line.get(key)) for key in heads)])
+        run.table("results", ["picture", *heads], cells)
         for axis, score, at, means in curves(rows, varied):
             run.curves(f"{score} over {axis}", axis, at, means)
         run.scores(

@@ -218,14 +218,14 @@ def joined(jobs: Sequence[Job], words: dict[str, None]) -> list[Job]:
     own = [scored_words(job.cell, job.metrics) if job.metrics.words is None else [] for job in jobs]
     words |= dict.fromkeys(word for mine in own for word in mine)
     named = [Result("planned", None, None, job.number, job.name, job.cell.label, job.overrides) for job in jobs]
-    made = []
+    renamed = []
     for job, mine, name in zip(jobs, own, labels(named), strict=True):
         more: dict[str, Any] = {"run_name": redact(name), "words": tuple(words)}
         if mine and set(mine) != set(words):
             line = f"metrics.words=[{','.join(quoted(word) for word in words)}]"
             more |= {"command": f"{job.command} {shlex.quote(line)}"}
-        made.append(of_sweep(job, **more))
-    return made
+        renamed.append(of_sweep(job, **more))
+    return renamed
 
 
 def check_distinct(

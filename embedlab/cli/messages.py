@@ -66,14 +66,14 @@ def user_message(error: Exception) -> str | None:
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT and error.filename is None:
             return "the folder that this was started in is gone."
-        made = traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
-        if error.errno in UNWRITABLE or (error.errno == errno.ENOENT and made):
+        of_a_folder = traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
+        if error.errno in UNWRITABLE or (error.errno == errno.ENOENT and of_a_folder):
             why = "it is a file" if error.errno == errno.EEXIST else error.strerror
             where = error.filename2 or error.filename  # of a move, where to
             return f"{repr(str(where)) if where else nameless()} cannot be written: {why}."
     if of_hydra_alone(error):
-        told = ": ".join(dict.fromkeys(plain(str(cause)) for cause in causes_of(error) if str(cause)))
-        return f"Hydra cannot take this: {told or type(error).__name__}"
+        reasons = ": ".join(dict.fromkeys(plain(str(cause)) for cause in causes_of(error) if str(cause)))
+        return f"Hydra cannot take this: {reasons or type(error).__name__}"
     return None
 
 
@@ -125,10 +125,10 @@ def plain(text: str) -> str:
     key = re.search(r"full_key: *(\S+)", text)
     lines = [line.strip() for line in text.splitlines()]
     skip = ("Set the env", "See https", "object_type", "reference_type", "full_key")
-    told = " ".join(line for line in lines if line and not line.startswith(skip))
-    told = told.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
-    where = f" (in {key[1]})" if key and key[1] not in told and not key[1].startswith("hydra.job.override") else ""
-    return told + where
+    message = " ".join(line for line in lines if line and not line.startswith(skip))
+    message = message.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
+    where = f" (in {key[1]})" if key and key[1] not in message and not key[1].startswith("hydra.job.override") else ""
+    return message + where
 
 
 def hydra_message(error: BaseException) -> str:

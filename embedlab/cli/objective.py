@@ -20,8 +20,8 @@ def job_return(objective: Any, result: Result | None, overrides: Sequence[str]) 
     if objective is not None and (result is None or result.status != "done"):
         why = ConfigError(result.error if result else "it was not made")
         return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=why)
-    told = None if objective is None or result is None else objective_value(objective, result)
-    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=told)
+    value = None if objective is None or result is None else objective_value(objective, result)
+    return JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=value)
 
 
 def objective_value(objective: Any, result: Result) -> float:
@@ -41,13 +41,13 @@ def objective_value(objective: Any, result: Result) -> float:
 
 def objective_of(config: DictConfig) -> Any:
     """What a search is told of a result; None where nobody asks."""
-    made = part_of(config, "objective") if OmegaConf.is_dict(config.get("objective")) else config.get("objective")
-    if not (made is None or isinstance(made, str) or callable(made)):
+    objective = part_of(config, "objective") if OmegaConf.is_dict(config.get("objective")) else config.get("objective")
+    if not (objective is None or isinstance(objective, str) or callable(objective)):
         raise ConfigError(
-            f"objective is {made!r}; it has to be the name of a score, such as clip_score/skunk, or a callable of a "
-            "result."
+            f"objective is {objective!r}; it has to be the name of a score, such as clip_score/skunk, or a callable of "
+            "a result."
         )
-    return made
+    return objective
 
 
 def is_search(config: DictConfig) -> bool:

@@ -84,18 +84,18 @@ def check_place(word: str, folder: Path) -> None:
     """
     key, _, value = word.partition("=")
     key, value = key.lstrip("+"), value.strip().strip("'\"").strip()
-    shown = f"'{word:.200}' in the command of '{folder / FILE}'"
+    setting = f"'{word:.200}' in the command of '{folder / FILE}'"
     if key == "hydra.sweep.subdir":
-        plain = re.sub(r"\$\{hydra[.:]job\.num\}", "", value)
-        if value.startswith(("/", "~")) or ".." in Path(value).parts or "${" in plain:
-            raise ConfigError(f"{shown} puts jobs outside of the sweep; leave it out of that file.")
+        rest = re.sub(r"\$\{hydra[.:]job\.num\}", "", value)
+        if value.startswith(("/", "~")) or ".." in Path(value).parts or "${" in rest:
+            raise ConfigError(f"{setting} puts jobs outside of the sweep; leave it out of that file.")
     if key == "store" and value not in ("", "null"):
         place = Path(value).expanduser() if "${" not in value else None
         if place is not None and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
             return
         if place is None or not any(place.glob("??/*.safetensors")):
             raise ConfigError(
-                f"{shown} names a folder outside of the sweep that holds no finished pictures; give {key}=PATH "
+                f"{setting} names a folder outside of the sweep that holds no finished pictures; give {key}=PATH "
                 "yourself, beside resume, where that is what you want."
             )
 

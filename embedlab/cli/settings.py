@@ -288,7 +288,7 @@ def mended(words: Sequence[str]) -> list[str] | None:
     (['operators=[interpolate]', 'operators.interpolate.weight=0.5'], None)
     """
     there = {s.key for s in known(words)}
-    made: list[str] = []
+    fitting: list[str] = []
     values: dict[str, dict[str, str]] = {}  # of settings that were meant, by the names that they were given
     changed = False
     for word in words:
@@ -296,22 +296,22 @@ def mended(words: Sequence[str]) -> list[str] | None:
         bare = word.lstrip("-") if word.startswith("--") else word
         key = bare.partition("=")[0]
         if not sign or _is_fine(key, value, there, words):
-            made.append(word)
+            fitting.append(word)
             continue
         found = meant(key, value, words)
         if found is None or isinstance(found, str):
-            made.append(found or word)
+            fitting.append(found or word)
             changed = changed or found is not None
             continue
         changed = True
-        made += [w for w in _before(found, words, made) if w not in made]
+        fitting += [w for w in _before(found, words, fitting) if w not in fitting]
         given = values.setdefault(found.key, {})
         given[key] = value
         order = ELSEWHERE.get(found.key, ())
         several = sorted(given, key=lambda k: order.index(k) if k in order else -1)
         joined = f"[{','.join(given[k] for k in several)}]" if len(several) > 1 else value
-        made = [w for w in made if w.partition("=")[0] != found.key] + [found.word(joined)]
-    return made if changed else None
+        fitting = [w for w in fitting if w.partition("=")[0] != found.key] + [found.word(joined)]
+    return fitting if changed else None
 
 
 def _is_fine(key: str, value: str, there: set[str], words: Sequence[str]) -> bool:
@@ -326,17 +326,17 @@ def _is_fine(key: str, value: str, there: set[str], words: Sequence[str]) -> boo
     return parts[0] == "operators" and len(parts) > 2 and parts[1] not in options("operators")
 
 
-def _before(setting: Setting, words: Sequence[str], made: list[str]) -> list[str]:
+def _before(setting: Setting, words: Sequence[str], fitting: list[str]) -> list[str]:
     """The choice that brings a setting that is not there yet, with all that this choice has to be told."""
     group, option = setting.group, setting.option
-    mine = chosen([*words, *made])
-    if not option or option in mine.get(group, []) or any(s.key == setting.key for s in known([*words, *made])):
+    mine = chosen([*words, *fitting])
+    if not option or option in mine.get(group, []) or any(s.key == setting.key for s in known([*words, *fitting])):
         return []
     if group != "operators":
         asked = [s for s in of_option(group, option) if s.default == "???" and s.key != setting.key]
         given = {word.partition("=")[0] for word in words}
         return [f"{group}={option}", *(f"{s.key}=…" for s in asked if s.key not in given)]
-    made[:] = [word for word in made if not word.startswith("operators=")]
+    fitting[:] = [word for word in fitting if not word.startswith("operators=")]
     return [f"operators=[{','.join([*mine.get('operators', []), option])}]"]
 
 

@@ -77,14 +77,14 @@ def about(words: Sequence[str] = ()) -> str:
 def about_explain(words: Sequence[str] = ()) -> str:
     """What `embedlab explain --help` prints."""
     usage = f"usage: embedlab explain [SETTINGS]\n\nexplain: {COMMANDS['explain'][1]}."
-    told = (
+    note = (
         "It reads the tokenizer and the text encoders alone. A cell that changes over time is told at its first call "
         "and at its last."
     )
     example = "  embedlab explain prompt='A photo of a cat' operators=[scale] operators.scale.rows=cat"
     drawing = ("seeds", "size", "at_once", "store", "objective", "export", "explain", "group")
     rest = "Whatever else a run can be told may stand there, too, and changes nothing here: embedlab --help lists it."
-    return "\n\n".join([usage, told, example, _settings(words, (*drawing, "start", "metrics", "tracker")), rest])
+    return "\n\n".join([usage, note, example, _settings(words, (*drawing, "start", "metrics", "tracker")), rest])
 
 
 def _choices() -> list[str]:
@@ -107,11 +107,11 @@ def _folded(start: str, text: str) -> list[str]:
 def _settings(words: Sequence[str], without: Sequence[str] = ()) -> str:
     """The settings of the options that words choose, with their defaults and what the YAML says of each."""
     left_out = ("hydra", *without)
-    shown = [s for s in settings.known(words) if s.key.split(".")[0] not in left_out]
-    told = [s.word(settings.as_text(s.default)) for s in shown]
-    wide = min(44, max(map(len, told)))
+    known = [s for s in settings.known(words) if s.key.split(".")[0] not in left_out]
+    defaults = [s.word(settings.as_text(s.default)) for s in known]
+    wide = min(44, max(map(len, defaults)))
     lines: list[str] = []
-    for word, setting in zip(told, shown, strict=True):
+    for word, setting in zip(defaults, known, strict=True):
         lines += _folded(f"  {word.ljust(wide)}  ", setting.comment) or [f"  {word}"]
     return "\n".join(["Settings (KEY=VALUE), as they are when left out (null: nothing; ???: has to be given):", *lines])
 

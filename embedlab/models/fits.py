@@ -150,12 +150,12 @@ def check_kinds(config: Mapping[str, Any], part: str, kinds: Mapping[str, Any], 
     for key, value in config.items():
         if key.startswith("_") or key not in kinds:
             continue
-        shown = f"the configuration of the part '{part}' of '{name}' says {key} {repr(value)[:60]}"
+        says = f"the configuration of the part '{part}' of '{name}' says {key} {repr(value)[:60]}"
         if not is_a(value, kinds[key]):
-            raise ModelError(f"{shown}; it has to be {_said(kinds[key])}.")
+            raise ModelError(f"{says}; it has to be {_said(kinds[key])}.")
         flat = value if isinstance(value, list | tuple) else [value]
         if len(flat) > 64 or any(type(v) is int and not -MOST <= v <= MOST for v in flat):
-            raise ModelError(f"{shown}, which no model has.")
+            raise ModelError(f"{says}, which no model has.")
 
 
 def _said(hint: Any) -> str:
@@ -165,15 +165,15 @@ def _said(hint: Any) -> str:
     return words.get(hint, "a list")
 
 
-def kinds_of(made: type) -> dict[str, Any]:
+def kinds_of(kind: type) -> dict[str, Any]:
     """What the settings of a class of diffusers are, by its annotations."""
-    return {key: hint for key, hint in typing.get_type_hints(made.__init__).items() if key != "return"}  # type: ignore[misc]
+    return {key: hint for key, hint in typing.get_type_hints(kind.__init__).items() if key != "return"}  # type: ignore[misc]
 
 
-def defaults_of(made: type) -> dict[str, Any]:
+def defaults_of(kind: type) -> dict[str, Any]:
     """What a class of diffusers takes for settings that a config leaves out."""
     empty = inspect.Parameter.empty
-    return {k: p.default for k, p in inspect.signature(made).parameters.items() if p.default is not empty}
+    return {k: p.default for k, p in inspect.signature(kind).parameters.items() if p.default is not empty}
 
 
 def check_scheduler(config: Mapping[str, Any], name: str) -> None:
@@ -267,7 +267,7 @@ def check_text(
     """Refuse text encoders that do not make what the UNet is told; `words` are the lengths of their vocabularies."""
     widths = [encoder["hidden_size"] for encoder in encoders.values()]
     asked = unet.get("cross_attention_dim", 1280)
-    told = set(asked) if isinstance(asked, list | tuple) else {asked}
+    wanted = set(asked) if isinstance(asked, list | tuple) else {asked}
     pooled = list(encoders.values())[-1].get("projection_dim", 512)
     if (extra := unet.get("addition_embed_type") == "text_time") and len(encoders) < 2:
         what = "the refiner of SDXL, which finishes pictures of the base model" if refiner else "it has one"
@@ -275,11 +275,11 @@ def check_text(
             f"the UNet of '{name}' takes a pooled text embedding and sizes, which come from the two "
             f"text encoders of SDXL: {what}; name the base model."
         )
-    if told != {sum(widths)}:
-        made = " + ".join(map(str, widths))
+    if wanted != {sum(widths)}:
+        sum_of = " + ".join(map(str, widths))
         raise ModelError(
-            f"the UNet of '{name}' asks for hidden states {listed(sorted(told))} wide, and its text encoders make "
-            f"{made}: a text encoder of another model; name its own: model.text_encoder=PATH."
+            f"the UNet of '{name}' asks for hidden states {listed(sorted(wanted))} wide, and its text encoders make "
+            f"{sum_of}: a text encoder of another model; name its own: model.text_encoder=PATH."
         )
     joint = unet.get("projection_class_embeddings_input_dim")
     each = unet.get("addition_time_embed_dim")

@@ -172,8 +172,8 @@ def _scorer(source: Source, towers: tuple[Tower, ...], device: torch.device) -> 
 def _normalisation(folder: Path) -> dict[str, tuple[float, ...]]:
     """The colour normalisation that an image encoder was trained with, where its folder tells."""
     file = folder / "preprocessor_config.json"
-    told = checkpoint.read_json(file) if file.is_file() else {}
-    colours = {k: told[f"image_{k}"] for k in ("mean", "std") if f"image_{k}" in told}
+    config = checkpoint.read_json(file) if file.is_file() else {}
+    colours = {k: config[f"image_{k}"] for k in ("mean", "std") if f"image_{k}" in config}
     for name, three in colours.items():
         if not (isinstance(three, list) and len(three) == 3 and fits.is_a(three, tuple[float, ...])):
             raise ModelError(f"'{file}' says image_{name} {repr(three)[:60]}; it has to be three numbers.")

@@ -106,8 +106,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 def header_of(path: Path) -> Header:
     """What a `.safetensors` or `.ckpt` file says of itself; its weights are not read."""
-    told = regular(path).stat()
-    return _header(path, told.st_size, told.st_mtime_ns)
+    stat = regular(path).stat()
+    return _header(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
@@ -186,10 +186,10 @@ def hash_of(path: Path) -> str:
     `XDG_CACHE_HOME` says), which may be deleted.
     """
     path = path.resolve()
-    told = path.stat()
-    if told.st_size < LARGE:
+    stat = path.stat()
+    if stat.st_size < LARGE:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    stamp = [str(path), told.st_size, told.st_mtime_ns, told.st_ino]
+    stamp = [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino]
     note = _notes() / f"{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:32]}.json"
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
@@ -232,9 +232,9 @@ SPELLINGS |= {"v-prediction": "v_prediction", "sample": "sample", "x0": "sample"
 
 def predictions(path: Path, header: Header, layout: str | None) -> dict[str, str]:
     """What a single file tells of what its UNet predicts: reason → prediction type."""
-    told: dict[str, str] = {}
+    found: dict[str, str] = {}
     if "v_pred" in header.shapes:
-        told["the file's key v_pred"] = "v_prediction"
+        found["the file's key v_pred"] = "v_prediction"
     spelled = header.metadata.get("modelspec.prediction_type")
     if spelled is not None:
         if spelled.lower() not in SPELLINGS:
@@ -242,16 +242,16 @@ def predictions(path: Path, header: Header, layout: str | None) -> dict[str, str
                 f"the metadata of '{path}' says modelspec.prediction_type '{spelled[:80]}', which is not known; "
                 f"say which it is: model.prediction_type, one of {listed(PREDICTIONS)}."
             )
-        told["its metadata modelspec.prediction_type"] = SPELLINGS[spelled.lower()]
+        found["its metadata modelspec.prediction_type"] = SPELLINGS[spelled.lower()]
     architecture = header.metadata.get("modelspec.architecture", "")
     if architecture.startswith("stable-diffusion-v2-"):
         kind = "v_prediction" if "-v" in architecture.removeprefix("stable-diffusion-v2") else "epsilon"
-        told["its metadata modelspec.architecture"] = kind
+        found["its metadata modelspec.architecture"] = kind
     if (spelled := parameterization(path)) is not None:
-        told[f"{path.with_suffix('.yaml').name} beside it"] = spelled
+        found[f"{path.with_suffix('.yaml').name} beside it"] = spelled
     if layout == "sd2" and header.step == 875_000:  # the only marker of 2.0-base, which diffusers reads, too
-        told["its global_step 875000, that of 2.0-base"] = "epsilon"
-    return told
+        found["its global_step 875000, that of 2.0-base"] = "epsilon"
+    return found
 
 
 def parameterization(path: Path) -> str | None:

@@ -306,12 +306,12 @@ class Source:
         """The scheduler's configuration, with what was concluded of the prediction and of the noise."""
         config = self.part("scheduler")
         prediction, zero = self._prediction[0], self._zero_snr[0]
-        told: dict[str, Any] = {"prediction_type": prediction}
+        concluded: dict[str, Any] = {"prediction_type": prediction}
         if zero != bool(config.get("rescale_betas_zero_snr")):
-            told["rescale_betas_zero_snr"] = zero
+            concluded["rescale_betas_zero_snr"] = zero
             if zero:  # without the last timestep, sampling would begin at a signal that the noise does not have
-                told["timestep_spacing"] = "trailing"
-        return config | told
+                concluded["timestep_spacing"] = "trailing"
+        return config | concluded
 
     @cached_property
     def _prediction(self) -> tuple[str, str]:
@@ -402,8 +402,8 @@ class Source:
         if self.config:
             names.append(Source(self.config).location)
         files = [line for place in (self.location, *names) for line in identity_of(place)]
-        made = {"size": self.sample_size, "variant": self.variant, "scheduler": json.loads(config)}
-        return [*files, hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]]
+        settings = {"size": self.sample_size, "variant": self.variant, "scheduler": json.loads(config)}
+        return [*files, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]]
 
     @cached_property
     def scorer_identity(self) -> list[str]:

@@ -74,8 +74,8 @@ class Subtract(OnRows):
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> prompt, lookup = embed("a king", tower), lookup_of(tower)
-    >>> made = Subtract("king", "man", 0.5)(prompt, lookup)
-    >>> torch.equal(made.token, Add("king", "man", -0.5)(prompt, lookup).token)
+    >>> edited = Subtract("king", "man", 0.5)(prompt, lookup)
+    >>> torch.equal(edited.token, Add("king", "man", -0.5)(prompt, lookup).token)
     True
     """
 
@@ -107,8 +107,8 @@ class ProjectOut(OnRows):
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> prompt, lookup = embed("a king", tower), lookup_of(tower)
-    >>> made = ProjectOut("king", {"man": 1, "woman": -1})(prompt, lookup)
-    >>> bool((made.token[0, 2] @ (lookup("man") - lookup("woman"))[0]).abs() < 1e-6)
+    >>> edited = ProjectOut("king", {"man": 1, "woman": -1})(prompt, lookup)
+    >>> bool((edited.token[0, 2] @ (lookup("man") - lookup("woman"))[0]).abs() < 1e-6)
     True
     """
 
@@ -171,8 +171,8 @@ class Normalise(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Normalise("cat")(embed("a cat", tower), lookup_of(tower)).token[0, 2]
-    >>> torch.allclose(made.norm(), tower.token_table.norm(dim=1).mean())
+    >>> edited = Normalise("cat")(embed("a cat", tower), lookup_of(tower)).token[0, 2]
+    >>> torch.allclose(edited.norm(), tower.token_table.norm(dim=1).mean())
     True
     """
 
@@ -211,8 +211,8 @@ class Average(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Average("a cat")(embed("a cat", tower), lookup_of(tower)).token[0]
-    >>> torch.equal(made[1], made[2])
+    >>> edited = Average("a cat")(embed("a cat", tower), lookup_of(tower)).token[0]
+    >>> torch.equal(edited[1], edited[2])
     True
     """
 
@@ -245,8 +245,8 @@ class Drop(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Drop("cat")(embed("a cat", tower), lookup_of(tower)).token[0]
-    >>> torch.equal(made[2], made[-1])
+    >>> edited = Drop("cat")(embed("a cat", tower), lookup_of(tower)).token[0]
+    >>> torch.equal(edited[2], edited[-1])
     True
     """
 

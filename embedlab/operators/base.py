@@ -218,18 +218,18 @@ def theirs(operator: Any, value: Any, lookup: Any) -> Any:
     with suppress(TypeError, AttributeError):  # what cannot be copied is called as it is
         call = copy.copy(operator)
     with contained(f"'{named(operator)}'"):
-        made = call(given, tables)
+        edited = call(given, tables)
     if isinstance(tables, Lookup) and tables is not lookup and tables.token_table._version != version:
         spare.forget()
         raise OperatorError(f"'{named(operator)}' wrote into the vocabulary; an operator returns new rows.")
-    if not isinstance(made, type(value)):
+    if not isinstance(edited, type(value)):
         raise OperatorError(
-            f"'{named(operator)}' returned a {type(made).__name__}; an operator of its stage returns "
+            f"'{named(operator)}' returned a {type(edited).__name__}; an operator of its stage returns "
             f"{'an Embeddings' if isinstance(value, Embeddings) else 'a Conditioning'}."
         )
-    if made.tokens is not given.tokens or (given.tokens and not torch.equal(given.tokens.ids, value.tokens.ids)):
+    if edited.tokens is not given.tokens or (given.tokens and not torch.equal(given.tokens.ids, value.tokens.ids)):
         raise OperatorError(f"'{named(operator)}' returned other tokens; an operator edits rows, not the text.")
-    return replace(made, tokens=value.tokens)
+    return replace(edited, tokens=value.tokens)
 
 
 def copied(conditioning: Conditioning) -> Conditioning:
@@ -288,9 +288,9 @@ def check_shapes(old: Any, new: Any, operator: Any) -> None:
     for name in TENSORS[type(old)]:
         a, b = getattr(old, name), getattr(new, name)
         if not isinstance(b, Tensor) or b.device != a.device or b.layout != a.layout:
-            made = f"{b.layout} on {b.device}" if isinstance(b, Tensor) else f"a {type(b).__name__}"
+            kind = f"{b.layout} on {b.device}" if isinstance(b, Tensor) else f"a {type(b).__name__}"
             raise OperatorError(
-                f"'{named(operator)}' made {name} rows that are {made}; they were {a.layout} on {a.device}."
+                f"'{named(operator)}' made {name} rows that are {kind}; they were {a.layout} on {a.device}."
             )
         if name == "hidden" and b.ndim == 2 and len(b):
             a, b = a[:1], b[:1]

@@ -66,8 +66,8 @@ class Permute(OnRows):
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> prompt = embed("red green blue", tower)
-    >>> made = Permute({"role": "words"}, order=(2, 0, 1), stage="token")(prompt, lookup_of(tower))
-    >>> torch.equal(made.token, embed("blue red green", tower).token)
+    >>> edited = Permute({"role": "words"}, order=(2, 0, 1), stage="token")(prompt, lookup_of(tower))
+    >>> torch.equal(edited.token, embed("blue red green", tower).token)
     True
     """
 
@@ -107,8 +107,8 @@ class Swap(OnRows):
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> prompt = embed("a cat above a dog", tower)
-    >>> made = Swap("cat", "dog", stage="token")(prompt, lookup_of(tower))
-    >>> torch.equal(made.token, embed("a dog above a cat", tower).token)
+    >>> edited = Swap("cat", "dog", stage="token")(prompt, lookup_of(tower))
+    >>> torch.equal(edited.token, embed("a dog above a cat", tower).token)
     True
     """
 

@@ -48,8 +48,8 @@ class Shift(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Shift("cat", by=3)(embed("a cat", tower), lookup_of(tower))
-    >>> torch.equal(made.position[0, 2], tower.position_table[5])
+    >>> edited = Shift("cat", by=3)(embed("a cat", tower), lookup_of(tower))
+    >>> torch.equal(edited.position[0, 2], tower.position_table[5])
     True
     """
 
@@ -79,8 +79,8 @@ class Place(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Place("cat", at=10)(embed("a cat", tower), lookup_of(tower))
-    >>> torch.equal(made.position[0, 2], tower.position_table[10])
+    >>> edited = Place("cat", at=10)(embed("a cat", tower), lookup_of(tower))
+    >>> torch.equal(edited.position[0, 2], tower.position_table[10])
     True
     """
 
@@ -109,8 +109,8 @@ class Freeze(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Freeze({"role": "all"}, at=1)(embed("a cat", tower), lookup_of(tower)).position[0]
-    >>> torch.equal(made, tower.position_table[[1]].expand(77, -1))
+    >>> edited = Freeze({"role": "all"}, at=1)(embed("a cat", tower), lookup_of(tower)).position[0]
+    >>> torch.equal(edited, tower.position_table[[1]].expand(77, -1))
     True
     """
 
@@ -147,8 +147,8 @@ class Stretch(OnRows):
     >>> from embedlab import embed, models
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
-    >>> made = Stretch(keep=1, factor=2)(embed("a cat", tower), lookup_of(tower)).position[0]
-    >>> torch.equal(made[1], tower.position_table[1]), torch.equal(made[3], tower.position_table[2])
+    >>> edited = Stretch(keep=1, factor=2)(embed("a cat", tower), lookup_of(tower)).position[0]
+    >>> torch.equal(edited[1], tower.position_table[1]), torch.equal(edited[3], tower.position_table[2])
     (True, True)
     """
 

@@ -87,8 +87,8 @@ class Rotate(OnRows):
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> prompt = embed("a cat", tower)
-    >>> made = Rotate("cat", angle=60)(prompt, lookup_of(tower)).token[0, 2]
-    >>> round(float(torch.nn.functional.cosine_similarity(made, prompt.token[0, 2], dim=0)), 4)
+    >>> edited = Rotate("cat", angle=60)(prompt, lookup_of(tower)).token[0, 2]
+    >>> round(float(torch.nn.functional.cosine_similarity(edited, prompt.token[0, 2], dim=0)), 4)
     0.5
     """
 
@@ -129,8 +129,8 @@ class Shuffle(OnRows):
     >>> from embedlab.embeddings import lookup_of
     >>> tower = models.load("emoji").towers[0]
     >>> prompt = embed("a cat above a dog", tower)
-    >>> made = Shuffle({"role": "words"}, seed=3)(prompt, lookup_of(tower))
-    >>> torch.equal(made.position.sort(dim=1).values, prompt.position.sort(dim=1).values)
+    >>> edited = Shuffle({"role": "words"}, seed=3)(prompt, lookup_of(tower))
+    >>> torch.equal(edited.position.sort(dim=1).values, prompt.position.sort(dim=1).values)
     True
     """
 

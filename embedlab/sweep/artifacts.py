@@ -44,7 +44,7 @@ def finish(
         settings["start"] = redact(start)
     rows: list[dict[str, Any]] = []
     whole: dict[str, float] = {}
-    told: Explanation | None = None
+    explanation: Explanation | None = None
     schedule: list[dict[str, Any]] = []
     if job.export:
         embeds = prompt_embeds(job.cell, model.towers, model.zero_negative)
@@ -54,8 +54,8 @@ def finish(
     if before is not None and after is not None:
         rows, whole = score(model, before, after, job.scoring, features)
         schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
-        told = features.explain(before.conditioning[-1], after.conditioning[-1])
-        notes = list(dict.fromkeys([*notes, *told.notes]))
+        explanation = features.explain(before.conditioning[-1], after.conditioning[-1])
+        notes = list(dict.fromkeys([*notes, *explanation.notes]))
         strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
         if model.concepts and strange:
             notes.append(
@@ -69,17 +69,17 @@ def finish(
     keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
     by_seed = {row["seed"]: row for row in rows}
     places = zip(after.seeds, after.batches, after.runtimes, strict=True) if after is not None else ()
-    made = {seed: {"batch": list(batch), "runtime": dict(runtime)} for seed, batch, runtime in places}
+    origins = {seed: {"batch": list(batch), "runtime": dict(runtime)} for seed, batch, runtime in places}
     result = Result(
         status="failed" if faults else "done",
         error=listed(dict.fromkeys(faults.values()), 3) if faults else None,
         **job.about(),
         notes=tuple(notes),
-        explain=redact(told.as_dict()) if told else None,
+        explain=redact(explanation.as_dict()) if explanation else None,
         schedule=tuple(redact(schedule)),
         scores=whole,
         pictures=tuple(
-            PictureResult.from_dict({**by_seed[seed], "key": keys[seed], **made[seed]})
+            PictureResult.from_dict({**by_seed[seed], "key": keys[seed], **origins[seed]})
             if seed in by_seed
             else PictureResult(seed, key=keys[seed], error=faults[seed])
             for seed in job.seeds
@@ -101,18 +101,18 @@ def _write_pictures(
     old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
     for n, row in enumerate(rows):
         row["file"] = f"seed-{row['seed']}.png"
-        made = {"edited": True, "batch": after.batches[n], "runtime": after.runtimes[n]}
-        mine = {**settings, "seed": row["seed"], **made, "scores": dict(row)}
-        images.save(new[n], job.folder / row["file"], mine, infotext(mine, new[n].size))
+        origin = {"edited": True, "batch": after.batches[n], "runtime": after.runtimes[n]}
+        edited = {**settings, "seed": row["seed"], **origin, "scores": dict(row)}
+        images.save(new[n], job.folder / row["file"], edited, infotext(edited, new[n].size))
         if job.cell.operators:
             row["baseline"] = f"baseline-seed-{row['seed']}.png"
-            made = {"edited": False, "batch": before.batches[n], "runtime": before.runtimes[n]}
-            plain = {**settings, "seed": row["seed"], **made}
-            images.save(old[n], job.folder / row["baseline"], plain, infotext(plain, old[n].size))
+            origin = {"edited": False, "batch": before.batches[n], "runtime": before.runtimes[n]}
+            original = {**settings, "seed": row["seed"], **origin}
+            images.save(old[n], job.folder / row["baseline"], original, infotext(original, old[n].size))
     names = [f"seed {row['seed']}" for row in rows]
     columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
-    shown = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
-    images.save(images.sheet(shown, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
+    grid = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
+    images.save(images.sheet(grid, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
     if after.steps:
         images.save(steps_sheet(after), job.folder / "steps.png", settings)
         for step in after.steps:

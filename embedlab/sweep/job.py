@@ -70,8 +70,8 @@ class Job:
     @cached_property
     def pictures(self) -> dict[int, tuple[str, str]]:
         """Seed → keys of the unedited and of the edited picture; the same one where nothing is edited."""
-        plain, mine = key_of(self.source, self.cell.baseline()), key_of(self.source, self.cell)
-        return {seed: (plain(seed), mine(seed)) for seed in self.seeds}
+        unedited, edited = key_of(self.source, self.cell.baseline()), key_of(self.source, self.cell)
+        return {seed: (unedited(seed), edited(seed)) for seed in self.seeds}
 
     @cached_property
     def key(self) -> str:

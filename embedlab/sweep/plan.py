@@ -31,9 +31,9 @@ def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
     """
     wanted: dict[str, Picture] = {}
     for n, job in enumerate(jobs):
-        plain = job.cell.baseline()
+        baseline = job.cell.baseline()
         for seed, keys in job.pictures.items():
-            for key, cell in zip(keys, (plain, job.cell), strict=True):
+            for key, cell in zip(keys, (baseline, job.cell), strict=True):
                 picture = wanted.setdefault(key, Picture(key, cell, seed))
                 if not picture.jobs or picture.jobs[-1] != n:
                     picture.jobs.append(n)

@@ -48,23 +48,23 @@ def check_command(words: Sequence[str], origin: str, trust: Sequence[str] = ()) 
     for word in words:
         if word in ("-m", "--multirun"):
             continue
-        shown = f"'{word:.200}' in the command of '{origin}'"
+        quoted = f"'{word:.200}' in the command of '{origin}'"
         if word.startswith("-"):
-            raise ConfigError(f"{shown} is a flag; {way}.")
+            raise ConfigError(f"{quoted} is a flag; {way}.")
         try:
             override = parser.parse_override(word)
             value = override.value()
         except (HydraException, OmegaConfBaseException):
-            raise ConfigError(f"{shown} is not in Hydra's syntax; {way}.") from None
+            raise ConfigError(f"{quoted} is not in Hydra's syntax; {way}.") from None
         key = override.key_or_group
         if override.package is not None:
-            raise ConfigError(f"{shown} puts a group somewhere else; {way}.")
+            raise ConfigError(f"{quoted} puts a group somewhere else; {way}.")
         chosen = CHOICES.get(key)
         if "/" in key or within(key, "hydra"):
             if chosen is not None and all(one in chosen for one in _texts(value)):
                 continue
             if not any(within(key, one) for one in HYDRA):
-                raise ConfigError(f"{shown} changes how Hydra works; {way}.")
+                raise ConfigError(f"{quoted} changes how Hydra works; {way}.")
         try:
             if not override.is_delete():
                 _check_value({key.rpartition(".")[2]: value}, trust, key)
@@ -75,7 +75,7 @@ def check_command(words: Sequence[str], origin: str, trust: Sequence[str] = ()) 
                 raise ConfigError(f"{key} chooses a file from elsewhere")
         except ConfigError as error:
             reason = str(error).replace("--trust ", "trust=").replace(" of its config", "").rstrip(".")
-            raise ConfigError(f"{shown} is refused: {reason}; {way}.") from None
+            raise ConfigError(f"{quoted} is refused: {reason}; {way}.") from None
 
 
 def _is_group(key: str) -> bool:

@@ -90,10 +90,10 @@ def log(job: Job, result: Result, run: Run) -> None:
     for name in ("conditioning", "rows") if job.export else ():
         if (file := job.folder / f"{name}.safetensors").is_file():
             run.file(name, file)
-    told = {key for key in [*columns, *result.scores] if job.cell.operators or not key.startswith("change/")}
+    logged = {key for key in [*columns, *result.scores] if job.cell.operators or not key.startswith("change/")}
     for line in lines:
-        run.scores({f"picture/{k}": v for k, v in line.items() if k in told and isinstance(v, int | float)})
-    run.scores({k: v for k, v in result.scores.items() if k in told and v is not None})
+        run.scores({f"picture/{k}": v for k, v in line.items() if k in logged and isinstance(v, int | float)})
+    run.scores({k: v for k, v in result.scores.items() if k in logged and v is not None})
 
 
 def _open(path: Path) -> Image.Image:

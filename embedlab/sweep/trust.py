@@ -42,10 +42,10 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
     ...
     embedlab.errors.ConfigError: _target_ of its config names 'embedlab.models.os.system', which is none of embedlab's.
     """
-    mine = isinstance(target, str) and within(target, "embedlab")
-    if not mine and not (isinstance(target, str) and any(within(target, package) for package in trust)):
+    own = isinstance(target, str) and within(target, "embedlab")
+    if not own and not (isinstance(target, str) and any(within(target, package) for package in trust)):
         package = str(target).partition(".")[0]
-        may = package.isidentifier() and package not in sys.stdlib_module_names and not mine
+        may = package.isidentifier() and package not in sys.stdlib_module_names and not own
         hint = f"; if you trust '{package}', say so: --trust {package}" if may else ""
         raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
     found = resolve_name(target)
@@ -81,7 +81,7 @@ def resolve_name(target: str) -> Any:
         return None
     if parts[0] == "embedlab" and parts[-1] in embedlab.__all__:
         return getattr(embedlab, parts[-1])
-    found, taken = None, 0
+    found, depth = None, 0
     for n in range(1, len(parts) + 1):
         name = ".".join(parts[:n])
         if name not in sys.modules:
@@ -93,8 +93,8 @@ def resolve_name(target: str) -> Any:
                 raise ConfigError(f"'{name}' cannot be imported: {error}.") from None
         if name not in sys.modules:
             break
-        found, taken = sys.modules[name], n
-    for part in parts[taken:]:
+        found, depth = sys.modules[name], n
+    for part in parts[depth:]:
         # the modules that ours import are theirs
         if isinstance(found, ModuleType) and not within(found.__name__, parts[0]):
             return None

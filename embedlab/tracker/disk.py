@@ -29,8 +29,8 @@ class Disk:
     @contextmanager
     def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
         run = _DiskRun(folder / "log")
-        told = {"name": name, "group": group, "config": config}
-        write(run.folder / "run.json", json.dumps(told, ensure_ascii=False, default=str).encode())
+        facts = {"name": name, "group": group, "config": config}
+        write(run.folder / "run.json", json.dumps(facts, ensure_ascii=False, default=str).encode())
         yield run
         write(run.folder / "summary.json", json.dumps(run.summary.numbers).encode())
 
@@ -55,8 +55,8 @@ class _DiskRun:
         append(self.folder / "pictures.jsonl", "".join(lines))
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        plain = [[None if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
-        text = json.dumps({"columns": list(columns), "rows": plain}, ensure_ascii=False)
+        values = [[None if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
+        text = json.dumps({"columns": list(columns), "rows": values}, ensure_ascii=False)
         write(self.folder / f"{safe(key)}.json", text.encode())
 
     def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:

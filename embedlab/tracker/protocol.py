@@ -77,5 +77,5 @@ def safe(name: str) -> str:
     >>> safe("clip/a cat?"), safe("long " * 20)[60:]
     ('clip-a-cat', 'long-long-ca75507b')
     """
-    made = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
-    return made if len(made) <= 80 else f"{made[:69]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    file = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
+    return file if len(file) <= 80 else f"{file[:69]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

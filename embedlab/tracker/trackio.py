@@ -39,9 +39,9 @@ class Trackio:
         with redirect_stdout(io.StringIO()):  # it greets
             import trackio
 
-            plain = json.loads(json.dumps(config, default=str))
+            data = json.loads(json.dumps(config, default=str))
             run = trackio.init(
-                project=self.project, name=name[:128], group=group, config=plain, auto_log_gpu=False, auto_log_cpu=False
+                project=self.project, name=name[:128], group=group, config=data, auto_log_gpu=False, auto_log_cpu=False
             )
         try:
             yield _TrackioRun(run)

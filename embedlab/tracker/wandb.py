@@ -114,8 +114,8 @@ class _WandbRun:
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
         import wandb
 
-        shown = [wandb.Image(picture, caption=caption) for picture, caption in pictures]
-        self.run.log({key: shown} if step is None else {key: shown, "steps/step": step})
+        images = [wandb.Image(picture, caption=caption) for picture, caption in pictures]
+        self.run.log({key: images} if step is None else {key: images, "steps/step": step})
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb

@@ -37,8 +37,8 @@ def write_sheets(
         title = f"{prompt}\n{', '.join(which)}"
         picture = images.sheet(cells, heads, names, title, None, marked_columns, marked_rows)
         path = first if n == 0 else first.with_name(f"{first.stem}-{n + 1}{first.suffix}")
-        shown = {"rows": down.key, "columns": across.key, "page": n + 1, "pages": len(pages)}
-        written.append(images.save(picture, path, {"sheet": shown}))
+        settings = {"rows": down.key, "columns": across.key, "page": n + 1, "pages": len(pages)}
+        written.append(images.save(picture, path, {"sheet": settings}))
     _remove_old_pages(first, len(pages) + 1)
     return written
 

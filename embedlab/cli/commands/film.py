@@ -81,10 +81,10 @@ def main(argv: list[str]) -> None:
             print(f"{pace}: {film}")
     to = words.to or words.sweep
     there = {*to.iterdir()} if to.is_dir() else {to} if to.is_file() else set()
-    made = []
+    paths = []
     for path in write_films(films, tracks, to, words.seconds):
         print(path, flush=True)
-        made.append(path)
-    if over := [path.name for path in made if path in there]:
+        paths.append(path)
+    if over := [path.name for path in paths if path in there]:
         were = "was" if len(over) == 1 else "were"
         say(f"notice: {listed(over)} of an earlier film {were} written over; --to PATH keeps both.")
