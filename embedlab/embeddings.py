@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -33,7 +34,7 @@ class Embeddings:
     tokens: Tokens
     token: Float[Tensor, "window position dim"]
     position: Float[Tensor, "window position dim"]
-    places: Float[Tensor, "entry dim"]  # the position table that the prompt is read with
+    position_table: Float[Tensor, "entry dim"]  # that the prompt is read with
 
     def spans(self, rows: Any, table: str = "token") -> Spans:
         """Where the rows that a selector names stand in a table."""
@@ -50,6 +51,12 @@ class Embeddings:
         new = old.flatten(0, 1).clone()
         new[torch.tensor(rows)] = values.to(new)
         return replace(self, **{table: new.view_as(old)})
+
+    @property
+    def places(self) -> Tensor:
+        """The position table by its old name."""
+        warnings.warn("Embeddings.places is now Embeddings.position_table.", DeprecationWarning, stacklevel=2)
+        return self.position_table
 
     @property
     def summed(self) -> Float[Tensor, "window position dim"]:
@@ -108,7 +115,7 @@ class Lookup:
 
     def mean_length(self, table: str, prompt: Embeddings) -> Tensor:
         """The mean norm of the rows of the vocabulary, or of the position table that a prompt is read with."""
-        return mean_norm(self.token_table if table == "token" else prompt.places)
+        return mean_norm(self.token_table if table == "token" else prompt.position_table)
 
     def nearest(
         self, rows: Float[Tensor, "*row dim"], most: int = 5, by: Literal["cosine", "distance"] = "cosine"
@@ -150,14 +157,14 @@ class Lookup:
             raise OperatorError("rows of another prompt ({prompt: …}) come after the encoder; set stage to hidden.")
         if table == "token":
             return self(what)
-        places = prompt.places
+        positions = prompt.position_table
         if isinstance(what, str):
-            return places[[row % prompt.tokens.window for row in prompt.tokens.rows(what)[0]]]
+            return positions[[row % prompt.tokens.window for row in prompt.tokens.rows(what)[0]]]
         if is_whole(what):
-            if not 0 <= what < len(places):
-                raise OperatorError(f"{what} is no position in a window; positions are 0 to {len(places) - 1}.")
-            return places[[what]]
-        return vectors(what, places)
+            if not 0 <= what < len(positions):
+                raise OperatorError(f"{what} is no position in a window; positions are 0 to {len(positions) - 1}.")
+            return positions[[what]]
+        return vectors(what, positions)
 
 
 def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim"]:
@@ -216,14 +223,14 @@ def embed(
         )
     if stretch is not None and not 1 <= finite_number(stretch, "stretch", SamplerError) <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64; 4 makes 248 positions.")
-    places = tower.position_table.detach()[:WINDOW]
-    places = places if stretch is None else stretched(places, factor=stretch)
+    position_table = tower.position_table.detach()[:WINDOW]
+    position_table = position_table if stretch is None else stretched(position_table, factor=stretch)
     tokens = prompt
     if not isinstance(tokens, Tokens):
-        tokens = tokenize(tokens, tower.tokenizer, truncate, len(places), concepts)
+        tokens = tokenize(tokens, tower.tokenizer, truncate, len(position_table), concepts)
     table = tower.token_table.detach()
-    position = places[: tokens.window].expand(len(tokens.ids), -1, -1)
-    return Embeddings(tokens, table[tokens.ids.to(table.device)], position, places)
+    position = position_table[: tokens.window].expand(len(tokens.ids), -1, -1)
+    return Embeddings(tokens, table[tokens.ids.to(table.device)], position, position_table)
 
 
 def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Float[Tensor, "count dim"]:

@@ -300,8 +300,14 @@ def test_one_window_of_248_places_reads_what_three_windows_cut(model):
 def test_places_of_a_stretched_window_can_be_edited(sd1):
     prompt = embed_all("a red star, " * 60, sd1.towers, stretch=4)
     made = edit(prompt, [Place({"tokens": 200}, at=247), Freeze({"tokens": 1}, at=240)], sd1.towers)[0]
-    assert torch.equal(made.position[0, 200], prompt[0].places[247])
-    assert torch.equal(made.position[0, 1], prompt[0].places[240])
+    assert torch.equal(made.position[0, 200], prompt[0].position_table[247])
+    assert torch.equal(made.position[0, 1], prompt[0].position_table[240])
+
+
+def test_the_position_table_of_a_prompt_is_found_by_its_old_name(sd1):
+    (prompt,) = embed_all("a cat", sd1.towers)
+    with pytest.warns(DeprecationWarning, match="Embeddings.places is now Embeddings.position_table"):
+        assert prompt.places is prompt.position_table
 
 
 BAD = [

@@ -248,11 +248,11 @@ BAD = [
         "returned a None",
     ),
     (
-        lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token.double(), p.position, p.places)]),
+        lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token.double(), p.position, p.position_table)]),
         "torch.float64; they were",
     ),
     (
-        lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token[..., :5], p.position, p.places)]),
+        lambda: Cell(PROMPT, [lambda p, _: Embeddings(p.tokens, p.token[..., :5], p.position, p.position_table)]),
         "made token rows of shape (1, 77, 5)",
     ),
 ]
@@ -500,7 +500,7 @@ ODDITIES = [
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to("meta"))), "are torch.strided on meta; they were"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to_sparse())), "are torch.sparse_coo on cpu; they were"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token[:, :5])), "made token rows of shape (1, 5, 96)"),
-    (Odd(lambda prompt, _: replace(prompt, places=None)), "made places rows that are a NoneType"),
+    (Odd(lambda prompt, _: replace(prompt, position_table=None)), "made position_table rows that are a NoneType"),
     (Odd(lambda prompt, _: replace(prompt, tokens=None)), "returned other tokens"),
     (Odd(lambda prompt, _: prompt.tokens.ids.zero_() is None or prompt), "returned other tokens"),
     (Odd(lambda prompt, lookup: lookup.token_table.mul_(2) is None or prompt), "'Odd' wrote into the vocabulary"),
@@ -580,7 +580,7 @@ def test_nothing_that_an_operator_writes_into_is_anybody_elses(sd1):
     kept = [tower.token_table.clone(), tower.position_table.clone()]
 
     def harsh(prompt, lookup):
-        for tensor in (prompt.token, prompt.position, prompt.places, lookup("cat")):
+        for tensor in (prompt.token, prompt.position, prompt.position_table, lookup("cat")):
             tensor.mul_(2)
         return prompt
 

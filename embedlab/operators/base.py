@@ -41,7 +41,7 @@ Value = TypeVar("Value", Embeddings, Conditioning)
 Number = SupportsFloat  # Python's, numpy's, or a tensor of one, which may be learned
 RowSource = str | int | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[Any, Any]  # word, id, vectors or a sum
 TENSORS: dict[type, tuple[str, ...]] = {
-    Embeddings: ("token", "position", "places"),
+    Embeddings: ("token", "position", "position_table"),
     Conditioning: ("hidden", "pooled"),
 }
 

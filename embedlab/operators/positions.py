@@ -20,11 +20,11 @@ from embedlab.select import Selector, Spans, format_selector
 
 def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*position dim"]:
     """Position rows at places, which need not be whole; OperatorError for one past the table."""
-    last = len(prompt.places) - 1
+    last = len(prompt.position_table) - 1
     outside = places[(places < 0) | (places > last)]
     if len(outside):
         raise OperatorError(f"{what} asks for position {float(outside[0]):g}; the table has positions 0 to {last}.")
-    return between(prompt.places, places.to(prompt.places.device))
+    return between(prompt.position_table, places.to(prompt.position_table.device))
 
 
 def places_of(spans: Spans, prompt: Embeddings) -> Tensor:
@@ -173,6 +173,7 @@ class Stretch(OnRows):
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
             if self.factor == 1:
                 return rows
-            return stretched(prompt.places, value_of(self.keep), number_of(self.factor))[places_of(spans, prompt)]
+            longer = stretched(prompt.position_table, value_of(self.keep), number_of(self.factor))
+            return longer[places_of(spans, prompt)]
 
         return edit_rows(prompt, self.rows, "position", change)
