@@ -14,14 +14,14 @@ from torch import nn
 
 from embedlab import Cell, Sampler, load, models, render
 from embedlab.pretrain import scenes
-from embedlab.pretrain.loop import Schedule, fit
+from embedlab.pretrain.loop import Training, fit
 
 
 class Stop(Exception):  # noqa: N818
     """As good as a kill."""
 
 
-def line(tmp_path, schedule, stop_at=None):
+def line(tmp_path, training, stop_at=None):
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
 
@@ -31,16 +31,16 @@ def line(tmp_path, schedule, stop_at=None):
         x = torch.randn(8, 3, generator=generator)
         return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
-    return fit(model, loss_of, schedule, tmp_path / "line.pt", lambda figures, step: None, say=lambda text: None)
+    return fit(model, loss_of, training, tmp_path / "line.pt", lambda figures, step: None, say=lambda text: None)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_run_that_was_interrupted_ends_with_the_same_weights_to_the_bit(tmp_path, ema):
-    schedule = Schedule(steps=60, lr=0.05, batch=8, warmup=5, save_every=10, ema=ema)
-    whole = line(tmp_path / "a", schedule)
+    training = Training(steps=60, lr=0.05, batch=8, warmup=5, save_every=10, ema=ema)
+    whole = line(tmp_path / "a", training)
     with pytest.raises(Stop):
-        line(tmp_path / "b", schedule, stop_at=37)
-    taken_up = line(tmp_path / "b", schedule)
+        line(tmp_path / "b", training, stop_at=37)
+    taken_up = line(tmp_path / "b", training)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), taken_up.parameters(), strict=True))
     assert not list((tmp_path / "b").glob(".*")), "no half-written checkpoint is left"
 
@@ -57,14 +57,14 @@ def test_a_run_that_is_asked_to_stop_saves_its_last_step_first(tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit, match="stopped after step 7"):
-        fit(model, loss_of, Schedule(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
+        fit(model, loss_of, Training(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
     assert signal.getsignal(signal.SIGTERM) is before
-    fit(model, loss_of, Schedule(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
+    fit(model, loss_of, Training(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
     assert seen == list(range(20))
 
 
 def test_it_learns(tmp_path):
-    model = line(tmp_path, Schedule(steps=300, lr=0.05, batch=8, warmup=5))
+    model = line(tmp_path, Training(steps=300, lr=0.05, batch=8, warmup=5))
     torch.testing.assert_close(model.weight, torch.ones(1, 3), atol=0.05, rtol=0)
 
 
@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_whole(tmp_path)
 
     with pytest.raises(FloatingPointError, match="at step 15"):
         fit(
-            model, loss_of, Schedule(20, 1e-2, 1, save_every=10), tmp_path / "x.pt", lambda *_: None, say=lambda _: None
+            model, loss_of, Training(20, 1e-2, 1, save_every=10), tmp_path / "x.pt", lambda *_: None, say=lambda _: None
         )
     assert torch.load(tmp_path / "x.pt", weights_only=True)["step"] == 10
 

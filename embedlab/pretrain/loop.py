@@ -23,7 +23,7 @@ from embedlab.files import written
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Training:
     """How long and how fast: linear warm-up, then a cosine from `lr` to `lr * floor` at `steps`; no sheets at 0."""
 
     steps: int
@@ -54,7 +54,7 @@ class Schedule:
     def rate(self, step: int) -> float:
         """The learning rate of a step.
 
-        >>> Schedule(steps=100, lr=1.0, batch=1, warmup=10).rate(100)
+        >>> Training(steps=100, lr=1.0, batch=1, warmup=10).rate(100)
         0.0
         """
         if step < self.warmup:
@@ -80,25 +80,25 @@ def asked_to_stop() -> Iterator[threading.Event]:
 def fit(
     model: nn.Module,
     loss_of: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]],
-    schedule: Schedule,
+    training: Training,
     checkpoint: Path,
     log: Callable[[dict[str, float], int], None],
     sheet: Callable[[nn.Module, int], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> nn.Module:
-    """Train `model` until `schedule.steps`; answers with the averaged weights (`ema` 0: the last ones).
+    """Train `model` until `training.steps`; answers with the averaged weights (`ema` 0: the last ones).
 
     `loss_of(step, generator)` gives the loss and figures worth logging. The generator is seeded by the step,
     so a run that was interrupted sees the batches it would have seen. SIGTERM ends it after the step, saved.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": training.weight_decay},
         {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=schedule.betas, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=training.betas, fused=True)
     average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.ema)
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(training.ema)
     )
     start = 0
     if checkpoint.exists():
@@ -120,34 +120,34 @@ def fit(
     began, mean = time.perf_counter(), None
     model.train()
     with asked_to_stop() as asked:
-        for step in range(start, schedule.steps):
+        for step in range(start, training.steps):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
+                group["lr"] = training.rate(step)
+            generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
             loss, figures = loss_of(step, generator)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step}; the last checkpoint is whole.")
             loss.backward()
-            nn.utils.clip_grad_norm_(params, schedule.clip)
+            nn.utils.clip_grad_norm_(params, training.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if step < 1 / (1 - schedule.ema):  # an average of almost nothing would only lag behind
+            if step < 1 / (1 - training.ema):  # an average of almost nothing would only lag behind
                 average.module.load_state_dict(model.state_dict())
             else:
                 average.update_parameters(model)
             mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
             done = step + 1
-            if done % 20 == 0 or done == schedule.steps:
+            if done % 20 == 0 or done == training.steps:
                 rate = (done - start) / (time.perf_counter() - began)
-                left = (schedule.steps - done) / rate
+                left = (training.steps - done) / rate
                 say(
-                    f"{checkpoint.stem}: step {done}/{schedule.steps}  loss {mean:.4f}  "
-                    f"{rate * schedule.batch:.1f} samples/s  {left / 60:.0f} min to go"
+                    f"{checkpoint.stem}: step {done}/{training.steps}  loss {mean:.4f}  "
+                    f"{rate * training.batch:.1f} samples/s  {left / 60:.0f} min to go"
                 )
-                log({"loss": mean, "samples_per_second": rate * schedule.batch, **figures}, done)
-            if done % schedule.save_every == 0 or done == schedule.steps or asked.is_set():
+                log({"loss": mean, "samples_per_second": rate * training.batch, **figures}, done)
+            if done % training.save_every == 0 or done == training.steps or asked.is_set():
                 save(done)
-            if sheet and schedule.sheet_every and (done % schedule.sheet_every == 0 or done == schedule.steps):
+            if sheet and training.sheet_every and (done % training.sheet_every == 0 or done == training.steps):
                 with torch.no_grad():
                     sheet(average.module.eval(), done)
             if asked.is_set():

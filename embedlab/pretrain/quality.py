@@ -31,7 +31,7 @@ from embedlab.errors import ConfigError
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Scorer, find, tokenizer
 from embedlab.pretrain import bars, captions, drawings, eye, recipe, scenes, world
-from embedlab.pretrain.loop import Schedule, fit
+from embedlab.pretrain.loop import Training, fit
 from embedlab.pretrain.stages import psnr
 from embedlab.rendering import render
 
@@ -138,8 +138,8 @@ def sprite_judge(work: Path, steps: int = 500) -> nn.Module:
         seen = seen + 0.05 * torch.randn(seen.shape, generator=generator)
         return cross_entropy(net(seen), labels[pick]), {}
 
-    schedule = Schedule(steps=steps, lr=1e-3, batch=64)
-    return fit(net, loss_of, schedule, work / "judge.pt", lambda figures, step: None, say=lambda line: None)
+    training = Training(steps=steps, lr=1e-3, batch=64)
+    return fit(net, loss_of, training, work / "judge.pt", lambda figures, step: None, say=lambda line: None)
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from embedlab.errors import ConfigError
 from embedlab.files import write, written
 from embedlab.pretrain import bars, captions, drawings, eye, world
-from embedlab.pretrain.loop import Schedule, asked_to_stop, fit
+from embedlab.pretrain.loop import Training, asked_to_stop, fit
 from embedlab.pretrain.stages import grid, picture_loss, pixels, psnr, tokenizer, words_in, write_model
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def vae(
-    folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU, kl: float = 1e-5
+    folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU, kl: float = 1e-5
 ) -> nn.Module:
     """Train the autoencoder on whole pictures."""
     sprites = drawings.load(folder / "sprites")
@@ -78,8 +78,8 @@ def vae(
         model.load_state_dict(torch.load(start, weights_only=True))
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        first = schedule.batch * step
-        wanted = painted(range(first, first + schedule.batch), sprites).to(device, memory_format=torch.channels_last)
+        first = training.batch * step
+        wanted = painted(range(first, first + training.batch), sprites).to(device, memory_format=torch.channels_last)
         with fast(device):
             posterior = model.encode(wanted).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
@@ -93,7 +93,7 @@ def vae(
         log({"psnr": psnr(made, held)}, step)
         show("vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(held[:16], made[:16], strict=True)]), 8), step)
 
-    return fit(model, loss_of, schedule, folder / "vae.pt", log, sheet)
+    return fit(model, loss_of, training, folder / "vae.pt", log, sheet)
 
 
 # ── text ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,20 +315,20 @@ def lesson(rng: np.random.Generator, relations: Sequence[str], ids: captions.Ids
     return Batch(tables, torch.arange(77).repeat(count, 1, 1), tuple(scenes))
 
 
-def text(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
+def text(folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
     """Train the text encoder by what a plan of the picture needs to know: `LESSONS` first, then every caption."""
     ids = captions.Ids(tokenizer(folder))
     model = nn.ModuleDict({"text": make_text(), "layout": Layout()}).to(device)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng((schedule.seed, step))
+        rng = np.random.default_rng((training.seed, step))
         relations = next((those for end, those in LESSONS.items() if step < end), None)
         if relations is not None:
-            batch = lesson(rng, relations, ids, schedule.batch)
+            batch = lesson(rng, relations, ids, training.batch)
         else:
             total = 1 if step % 8 else 2 + step // 8 % 2
-            first = 1_000_000 + schedule.batch * step
-            batch = batch_of([world.scene_of(first + i) for i in range(schedule.batch // total)], rng, ids, total)
+            first = 1_000_000 + training.batch * step
+            batch = batch_of([world.scene_of(first + i) for i in range(training.batch // total)], rng, ids, total)
         with fast(device):
             hidden, empty = hidden_of(model["text"], batch, device)
             if relations is None:
@@ -340,7 +340,7 @@ def text(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.d
     def sheet(model: Any, step: int) -> None:
         log(relations_read(model, ids), step)
 
-    return fit(model, loss_of, schedule, folder / "text.pt", log, sheet)
+    return fit(model, loss_of, training, folder / "text.pt", log, sheet)
 
 
 # ── unet ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -479,7 +479,7 @@ def read(text: Any, ids: captions.Ids, prompts: Sequence[str]) -> tuple[Tensor, 
 
 def unet(
     folder: Path,
-    schedule: Schedule,
+    training: Training,
     log: Log,
     show: Show,
     device: torch.device = CPU,
@@ -498,9 +498,9 @@ def unet(
     judge = eye.load(folder / "judge.pt", eye.JUDGE) if (folder / "judge.pt").exists() else None
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng((schedule.seed, step, 2))
+        rng = np.random.default_rng((training.seed, step, 2))
         total = 1 if step % long_every else 2 + step // long_every % 2
-        numbers = np.sort(rng.integers(len(table), size=schedule.batch // total))
+        numbers = np.sort(rng.integers(len(table), size=training.batch // total))
         batch = batch_of([world.scene_of(int(i)) for i in numbers], rng, ids, total)
         keep = some_roles(len(numbers), generator)
         keep[torch.rand(len(numbers), generator=generator) < empty_share, WORD:] = False
@@ -533,7 +533,7 @@ def unet(
         if judge is not None:
             log(bars.now(judge, drawn, WORDS), step)
 
-    return fit(model, loss_of, schedule, folder / "unet.pt", log, sheet)
+    return fit(model, loss_of, training, folder / "unet.pt", log, sheet)
 
 
 # ── eye and judge ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -555,7 +555,7 @@ def again(folder: Path, count: int = 4000) -> np.ndarray:
 
 def detector(
     folder: Path,
-    schedule: Schedule,
+    training: Training,
     log: Log,
     show: Show,
     device: torch.device = CPU,
@@ -571,10 +571,10 @@ def detector(
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if passed is not None and step % 2:
-            numbers = torch.randint(len(passed), (schedule.batch,), generator=generator).sort().values.tolist()
+            numbers = torch.randint(len(passed), (training.batch,), generator=generator).sort().values.tolist()
             wanted = pixels(passed[numbers])
         else:
-            numbers = [first + schedule.batch * step + i for i in range(schedule.batch)]
+            numbers = [first + training.batch * step + i for i in range(training.batch)]
             wanted = painted(numbers, sprites)
         with fast(device):
             made = model(eye.worn(wanted, generator).to(device, memory_format=torch.channels_last))
@@ -583,7 +583,7 @@ def detector(
     def sheet(model: Any, step: int) -> None:
         log(eye.marks(eye.look(model, pictures.to(device)), held), step)
 
-    return fit(model, loss_of, schedule, folder / f"{stage}.pt", log, sheet)
+    return fit(model, loss_of, training, folder / f"{stage}.pt", log, sheet)
 
 
 # ── vision ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -614,7 +614,7 @@ def pooled(text: Any, tables: Tensor, places: Tensor) -> Tensor:
     return functional.normalize(text(input_ids=tables, position_ids=places).pooler_output.float(), dim=-1)
 
 
-def vision(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
+def vision(folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
     """Train the image tower against the text encoder as it is, by InfoNCE.
 
     In every second batch each picture has one beside it that differs in order, colour or count alone; the others are of
@@ -638,12 +638,12 @@ def vision(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch
         return told, functional.normalize(seen.float(), dim=-1)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng((schedule.seed, step, 4))
+        rng = np.random.default_rng((training.seed, step, 4))
         if step % 2:
-            numbers = np.sort(rng.choice(len(passed), schedule.batch, replace=False))
+            numbers = np.sort(rng.choice(len(passed), training.batch, replace=False))
             scenes, pictures = [world.scene_of(int(i)) for i in numbers], pixels(passed[numbers])
         else:
-            pairs = with_near_ones(4_000_000 + schedule.batch * step, schedule.batch)
+            pairs = with_near_ones(4_000_000 + training.batch * step, training.batch)
             scenes, pictures = [scene for scene, _ in pairs], eye.worn(paint(pairs), generator)
         with fast(device):
             told, seen = features(scenes, pictures, rng, model)
@@ -659,7 +659,7 @@ def vision(folder: Path, schedule: Schedule, log: Log, show: Show, device: torch
             hits.append((seen @ told.T).argmax(1).cpu() == torch.arange(64))
         log({"found among 64": float(torch.cat(hits).float().mean())}, step)
 
-    return fit(model, loss_of, schedule, folder / "vision.pt", log, sheet)
+    return fit(model, loss_of, training, folder / "vision.pt", log, sheet)
 
 
 # ── export ────────────────────────────────────────────────────────────────────────────────────────────────────────

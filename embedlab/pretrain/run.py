@@ -61,7 +61,7 @@ def work(config: DictConfig) -> None:
     folder, target = Path(config.folder), Path(config.export_to)
     device = pick_device(config.device)
     trained = [stage for stage in STAGES if stage in config.stages and stage not in ("data", "export", "quality")]
-    schedules = {stage: hydra.utils.instantiate(config[stage], _convert_="all") for stage in trained}
+    trainings = {stage: hydra.utils.instantiate(config[stage], _convert_="all") for stage in trained}
     if "data" not in config.stages and (trained or "export" in config.stages) and not stages.has_data(folder):
         raise ConfigError(f"there is no data in '{folder}'; run the stage data first.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def work(config: DictConfig) -> None:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
                 train: Any = {"clip": stages.clip, "vision": stages.clip, "unet": stages.unet}.get(stage, stages.vae)
                 more = {} if stage == "unet" else {"stage": stage}
-                train(folder, schedules[stage], partial(_log, run), partial(_show, run), device, **more)
+                train(folder, trainings[stage], partial(_log, run), partial(_show, run), device, **more)
 
 
 def second(config: DictConfig) -> None:
@@ -90,7 +90,7 @@ def second(config: DictConfig) -> None:
     from embedlab.pretrain import drawings, quality, recipe, stages
 
     folder, target, device = Path(config.folder), Path(config.export_to), pick_device(config.device)
-    schedules = {
+    trainings = {
         stage: hydra.utils.instantiate(config[stage], _convert_="all")
         for stage in recipe.TRAINED
         if stage in config.stages
@@ -110,7 +110,7 @@ def second(config: DictConfig) -> None:
             print(quality.table([quality.column(name, folder) for name in (str(target), "emoji")]))
         else:
             with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
-                recipe.TRAINED[stage](folder, schedules[stage], partial(_log, run), partial(_show, run), device)
+                recipe.TRAINED[stage](folder, trainings[stage], partial(_log, run), partial(_show, run), device)
 
 
 def _log(run: Run, figures: dict[str, float], step: int) -> None:

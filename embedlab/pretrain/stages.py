@@ -36,7 +36,7 @@ from embedlab.encoder import embed_all, encode
 from embedlab.errors import ConfigError
 from embedlab.files import write, written
 from embedlab.pretrain import scenes
-from embedlab.pretrain.loop import Schedule, fit
+from embedlab.pretrain.loop import Training, fit
 
 CPU = torch.device("cpu")
 Log = Callable[[dict[str, float], int], None]
@@ -223,7 +223,7 @@ def vae_weights(folder: Path, upto: str = "decoder") -> dict[str, Tensor]:
 
 def vae(
     folder: Path,
-    schedule: Schedule,
+    training: Training,
     log: Log,
     show: Show,
     device: torch.device = CPU,
@@ -244,13 +244,13 @@ def vae(
         model.quant_conv.requires_grad_(False)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(len(train), (schedule.batch,), generator=generator)
+        rows = torch.randint(len(train), (training.batch,), generator=generator)
         wanted = pixels(train[np.sort(rows.numpy())])
         if stage == "vae":
             room = scenes.SIDE - crop + 1
             # corners from the middle outwards: the objects are there
             corners = (
-                (torch.randn(schedule.batch, 2, generator=generator) * room / 4 + room / 2).long().clamp(0, room - 1)
+                (torch.randn(training.batch, 2, generator=generator) * room / 4 + room / 2).long().clamp(0, room - 1)
             )
             wanted = torch.stack(
                 [w[:, y : y + crop, x : x + crop] for w, (y, x) in zip(wanted, corners.tolist(), strict=True)]
@@ -276,7 +276,7 @@ def vae(
             "vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(wanted[:16], made[:16], strict=True)]), 8), step
         )
 
-    return fit(model, loss_of, schedule, folder / f"{stage}.pt", log, sheet)
+    return fit(model, loss_of, training, folder / f"{stage}.pt", log, sheet)
 
 
 # ── clip ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,7 +313,7 @@ def drawn_again(folder: Path, count: int = 6_000) -> np.ndarray:
 
 def clip(
     folder: Path,
-    schedule: Schedule,
+    training: Training,
     log: Log,
     show: Show,
     device: torch.device = CPU,
@@ -349,10 +349,10 @@ def clip(
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if stage == "vision" and step % 2:
-            pick = torch.randint(len(again), (schedule.batch,), generator=generator).sort().values
+            pick = torch.randint(len(again), (training.batch,), generator=generator).sort().values
             wanted = pixels(again[pick.numpy()])
         else:
-            pick = torch.randint(len(train), (schedule.batch,), generator=generator).sort().values
+            pick = torch.randint(len(train), (training.batch,), generator=generator).sort().values
             wanted = pixels(train[pick.numpy()])
         # blur a third: generated pictures are softer than drawn ones, and have to be recognised too
         if torch.rand((), generator=generator) < 1 / 3:
@@ -375,7 +375,7 @@ def clip(
         figures = {"retrieval": float(hit.float().mean()), "word": float(np.mean(right))}
         log(figures, step)
 
-    return fit(model, loss_of, schedule, folder / f"{stage}.pt", log, sheet)
+    return fit(model, loss_of, training, folder / f"{stage}.pt", log, sheet)
 
 
 # ── unet ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -466,7 +466,7 @@ def sample(unet: nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, scale:
 
 def unet(
     folder: Path,
-    schedule: Schedule,
+    training: Training,
     log: Log,
     show: Show,
     device: torch.device = CPU,
@@ -499,10 +499,10 @@ def unet(
         if step % long_every == long_every - 1:
             size = 2 + step // long_every % 2
             fit_in = (windows == size).nonzero().flatten()
-            pick = fit_in[torch.randint(len(fit_in), (schedule.batch,), generator=generator)]
+            pick = fit_in[torch.randint(len(fit_in), (training.batch,), generator=generator)]
             hidden = torch.stack([long[i] for i in pick.tolist()]).float()
         else:
-            pick = torch.multinomial(shares, schedule.batch, replacement=True, generator=generator)
+            pick = torch.multinomial(shares, training.batch, replacement=True, generator=generator)
             hidden = short[pick].float()
             hidden[torch.rand(len(pick), generator=generator) < empty_share] = empty
         x0 = latents[pick].float() * factor
@@ -526,7 +526,7 @@ def unet(
         made = [decoder.decode(latents / factor).sample for latents in drawn]
         show("unet", grid(torch.cat(made), n), step)
 
-    return fit(model, loss_of, schedule, folder / "unet.pt", log, sheet)
+    return fit(model, loss_of, training, folder / "unet.pt", log, sheet)
 
 
 # ── export ────────────────────────────────────────────────────────────────────────────────────────────────────────
