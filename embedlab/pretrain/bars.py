@@ -74,7 +74,7 @@ def trials(words: Sequence[str], size: int = 32, seed: int = 0, ids: captions.Id
     rng = np.random.default_rng(seed)
     pairs = [(a, b) for a in words for b in words if a != b and world.held_out_pair(a, b)]
     grounds, relations = list(world.GROUNDS), list(world.RELATIONS)
-    made: list[Trial] = []
+    trials: list[Trial] = []
 
     def some(of: Sequence[Any]) -> list[Any]:
         """`size` of them, each as often as it comes out even; none of none."""
@@ -82,40 +82,42 @@ def trials(words: Sequence[str], size: int = 32, seed: int = 0, ids: captions.Id
 
     for n, word in enumerate(words):
         ground = grounds[n % len(grounds)]
-        made.append(Trial("single", f"a picture of {article(word)} on {ground}", _single(word, ground)))
-        made.append(Trial("plain", f"a picture of {article(word)}", _is(word, "plain")))
+        trials.append(Trial("single", f"a picture of {article(word)} on {ground}", _single(word, ground)))
+        trials.append(Trial("plain", f"a picture of {article(word)}", _is(word, "plain")))
         for role, name in (("words", "words"), ("eos", "end"), ("pad", "padding")):
-            made.append(Trial(name, f"a picture of {article(word)}", _is(word, name), (Only(role),)))
+            trials.append(Trial(name, f"a picture of {article(word)}", _is(word, name), (Only(role),)))
     for (a, b), relation in zip(some(pairs), relations * size, strict=False):
-        made.append(Trial("both", f"{article(a)} {relation} {article(b)}", _two(a, relation, b)))
+        trials.append(Trial("both", f"{article(a)} {relation} {article(b)}", _two(a, relation, b)))
     for (a, b), relation in zip(some(pairs), ["above", "below", "left of", "right of"] * size, strict=False):
         prompt, turned = f"{article(a)} {relation} {article(b)}", world.RELATIONS[relation]
-        made.append(
+        trials.append(
             Trial("tokens turned", prompt, _turned(a, turned, b, "tokens turned"), (Swap(a, b, stage="token"),))
         )
-        made.append(
+        trials.append(
             Trial(
                 "positions turned", prompt, _turned(a, turned, b, "positions turned"), (Swap(a, b, stage="position"),)
             )
         )
     coloured = [word for word in words if word in COLOURED]
     for word, colour in some([(w, c) for w in coloured for c in COLOURS if world.held_out_colour(w, c)]):
-        made.append(Trial("colour", f"a picture of {article(f'{colour} {word}')}", _colour(word, colour)))
+        trials.append(Trial("colour", f"a picture of {article(f'{colour} {word}')}", _colour(word, colour)))
     for a, b in some([(a, b) for a, b in pairs if a in coloured and b in coloured]):
         one, two = (str(c) for c in rng.choice(list(COLOURS), 2, replace=False))
-        made.append(Trial("colours", f"{article(f'{one} {a}')} and {article(f'{two} {b}')}", _colours(a, one, b, two)))
+        trials.append(
+            Trial("colours", f"{article(f'{one} {a}')} and {article(f'{two} {b}')}", _colours(a, one, b, two))
+        )
     for n, word in enumerate(some(words)):
         count = n % 4 + 1
         noun = word if count == 1 else plural(word)
-        made.append(Trial("count", f"a picture of {captions.NUMBERS[count]} {noun}", _count(word, count)))
+        trials.append(Trial("count", f"a picture of {captions.NUMBERS[count]} {noun}", _count(word, count)))
     for kind, members in KINDS.items():
-        made += [Trial("kind", f"a picture of {article(kind)}", _kind(members))] * max(1, size // len(KINDS))
+        trials += [Trial("kind", f"a picture of {article(kind)}", _kind(members))] * max(1, size // len(KINDS))
     if ids is not None:
         for n, word in enumerate(some(words)):
             said = f"a picture of {article(word)}"
-            made.append(Trial("early", ", ".join([said, _filler(2 + n % 2, ids, rng)]), _is(word, "early")))
-            made.append(Trial("late", ", ".join([_filler(1 + n % 2, ids, rng), said]), _is(word, "late")))
-    return made
+            trials.append(Trial("early", ", ".join([said, _filler(2 + n % 2, ids, rng)]), _is(word, "early")))
+            trials.append(Trial("late", ", ".join([_filler(1 + n % 2, ids, rng), said]), _is(word, "late")))
+    return trials
 
 
 def _filler(windows: int, ids: captions.Ids, rng: np.random.Generator) -> str:
@@ -215,10 +217,10 @@ def rates(marks: Sequence[Mapping[str, bool]]) -> dict[str, Rate]:
     for mark in marks:
         for name, right in mark.items():
             found[name].append(right)
-    made = {name: Rate(sum(rights), len(rights)) for name, rights in found.items()}
-    if words := [rate for name, rate in made.items() if name.startswith("word/")]:
-        made["worst word"] = min(words, key=lambda rate: rate.share)
-    return made
+    rates = {name: Rate(sum(rights), len(rights)) for name, rights in found.items()}
+    if words := [rate for name, rate in rates.items() if name.startswith("word/")]:
+        rates["worst word"] = min(words, key=lambda rate: rate.share)
+    return rates
 
 
 def now(

@@ -152,9 +152,9 @@ def look(detector: Any, pictures: Tensor, least: float = 0.3) -> list[Seen]:
 # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def loss(made: tuple[Tensor, Tensor, Tensor, Tensor], scenes: Sequence[world.Scene]) -> Tensor:
+def loss(predicted: tuple[Tensor, Tensor, Tensor, Tensor], scenes: Sequence[world.Scene]) -> Tensor:
     """CenterNet's focal loss of the words' maps; colour and box where the middle of an object is; the ground."""
-    words, colours, boxes, grounds = (part.float() for part in made)
+    words, colours, boxes, grounds = (part.float() for part in predicted)
     heat = torch.zeros(words.shape)
     y, x = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
     where, hues, places = [], [], []
@@ -199,7 +199,7 @@ def marks(seen: Sequence[Seen], scenes: Sequence[world.Scene]) -> dict[str, floa
     """How well scenes were seen: shares of objects found, of sights that are true, of places within 8 pixels, of
     colours, of scenes with exactly the right objects, and of grounds.
     """
-    found, places, hues, exact, told, true = [], [], [], [], 0, 0
+    found, places, hues, exact, claimed, true = [], [], [], [], 0, 0
     for sight, scene in zip(seen, scenes, strict=True):
         left = list(sight.things)
         for thing in scene.things:
@@ -211,7 +211,7 @@ def marks(seen: Sequence[Seen], scenes: Sequence[world.Scene]) -> dict[str, floa
                 places.append(math.hypot(best.x - thing.x, best.y - thing.y) < 8)
                 if thing.colour:
                     hues.append(best.colour == thing.colour)
-        told += len(sight.things)
+        claimed += len(sight.things)
         true += len(sight.things) - len(left)
         exact.append(sorted(s.word for s in sight.things) == sorted(t.word for t in scene.things))
 
@@ -219,7 +219,7 @@ def marks(seen: Sequence[Seen], scenes: Sequence[world.Scene]) -> dict[str, floa
         return sum(marks) / max(1, len(marks))
 
     grounds = [sight.ground == scene.ground for sight, scene in zip(seen, scenes, strict=True)]
-    figures = {"found": share(found), "true": true / max(1, told), "places": share(places), "colours": share(hues)}
+    figures = {"found": share(found), "true": true / max(1, claimed), "places": share(places), "colours": share(hues)}
     return figures | {"exact": share(exact), "grounds": share(grounds)}
 
 

@@ -52,8 +52,8 @@ def reconstruction(model: Model, pictures: Tensor) -> float:
     """PSNR of the autoencoder in dB, from the mean of its posterior."""
     wanted = pictures.mul(2).sub(1)
     parts = wanted.to(model.vae.device, model.vae.dtype).split(16)
-    made = torch.cat([model.vae.decode(model.vae.encode(p).latent_dist.mean).sample for p in parts])
-    return psnr(made.float().cpu(), wanted)
+    rebuilt = torch.cat([model.vae.decode(model.vae.encode(p).latent_dist.mean).sample for p in parts])
+    return psnr(rebuilt.float().cpu(), wanted)
 
 
 def ground_of(pictures: Tensor) -> list[str]:
@@ -84,12 +84,12 @@ def measure(name: str = "emoji", work: Path | None = None) -> dict[str, Any]:
     for w, word in enumerate(words):
         on = grounds[w % len(grounds)]
         cell = Cell(f"a picture of {scenes.article(word)} on {on}")
-        made = render(model, [cell], SEEDS)[0].pictures
-        guess = (image_features(model.scorer, made) @ named.T).argmax(1)
+        rendered = render(model, [cell], SEEDS)[0].pictures
+        guess = (image_features(model.scorer, rendered) @ named.T).argmax(1)
         hits[word] = (guess == w).int().tolist()
-        ground_hits += [g == on for g in ground_of(made)]
+        ground_hits += [g == on for g in ground_of(rendered)]
         if judge:
-            judge_hits += (judge_of(judge, made) == list(scenes.WORDS).index(word)).tolist()
+            judge_hits += (judge_of(judge, rendered) == list(scenes.WORDS).index(word)).tolist()
     return {
         "psnr": reconstruction(model, pictures),
         "retrieval": float(same[torch.arange(len(rows)), best].float().mean()),
@@ -178,9 +178,9 @@ def column(name: str, work: Path, seeds: Sequence[int] = SEEDS, size: int = 32, 
     marks: dict[str, list[Mapping[str, bool]]] = {kind: [] for kind in detectors}
     for i in range(0, len(trials), at_once):
         part = trials[i : i + at_once]
-        made = render(model, [Cell(trial.prompt, trial.operators) for trial in part], seeds)
+        rendered_cells = render(model, [Cell(trial.prompt, trial.operators) for trial in part], seeds)
         for kind, detector in detectors.items():
-            for trial, rendered in zip(part, made, strict=True):
+            for trial, rendered in zip(part, rendered_cells, strict=True):
                 seen = eye.look(detector, rendered.pictures.mul(2).sub(1))
                 marks[kind] += [trial.ask(one) for one in seen]
     sprites = drawings.load(work / "sprites")
@@ -233,11 +233,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, help="the folder of the second edition's stages: prints the table")
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--prompts", type=int, default=32, help="prompts a measure")
-    told = parser.parse_args(words)
-    if told.work is None:
-        print(report(measure(told.model[0])))
+    chosen = parser.parse_args(words)
+    if chosen.work is None:
+        print(report(measure(chosen.model[0])))
     else:
-        print(table([column(name, told.work, tuple(range(told.seeds)), told.prompts) for name in told.model]))
+        print(table([column(name, chosen.work, tuple(range(chosen.seeds)), chosen.prompts) for name in chosen.model]))
 
 
 if __name__ == "__main__":

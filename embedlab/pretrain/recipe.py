@@ -83,15 +83,17 @@ def vae(
         with fast(device):
             posterior = model.encode(wanted).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            made = model.decode(posterior.mean + posterior.std * noise).sample
-        loss = picture_loss(made.float(), wanted, in_decibels=True)
+            rebuilt = model.decode(posterior.mean + posterior.std * noise).sample
+        loss = picture_loss(rebuilt.float(), wanted, in_decibels=True)
         return loss + kl * posterior.kl().float().mean() / noise[0].numel(), {}
 
     def sheet(model: Any, step: int) -> None:
-        made = torch.cat([model.decode(model.encode(w.to(device)).latent_dist.mean).sample for w in held.split(16)])
-        made = made.float().cpu()
-        log({"psnr": psnr(made, held)}, step)
-        show("vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(held[:16], made[:16], strict=True)]), 8), step)
+        rebuilt = torch.cat([model.decode(model.encode(w.to(device)).latent_dist.mean).sample for w in held.split(16)])
+        rebuilt = rebuilt.float().cpu()
+        log({"psnr": psnr(rebuilt, held)}, step)
+        show(
+            "vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(held[:16], rebuilt[:16], strict=True)]), 8), step
+        )
 
     return fit(model, loss_of, training, folder / "vae.pt", log, sheet)
 
@@ -241,9 +243,9 @@ class Layout(nn.Module):
         return self.word(cells[:, 1:]), self.colour(cells[:, 1:]), self.rest(cells[:, 0])
 
 
-def layout_loss(made: tuple[Tensor, Tensor, Tensor], scenes: Sequence[world.Scene]) -> Tensor:
+def layout_loss(predicted: tuple[Tensor, Tensor, Tensor], scenes: Sequence[world.Scene]) -> Tensor:
     """Cross-entropy of the plans of scenes."""
-    word, colour, rest = (part.float() for part in made)
+    word, colour, rest = (part.float() for part in predicted)
     words, colours = (torch.stack(part).to(word.device) for part in zip(*map(layout_of, scenes), strict=True))
     ground = torch.tensor([GROUNDS.index(scene.ground) for scene in scenes], device=word.device)
     style = torch.tensor([STYLES.index(scene.style) for scene in scenes], device=word.device)
@@ -334,8 +336,8 @@ def text(folder: Path, training: Training, log: Log, show: Show, device: torch.d
             if relations is None:
                 keep = some_roles(len(batch.scenes), generator)
                 hidden = keep_some(hidden, empty, roles(batch.ids).flatten(1).to(device), keep.to(device))
-            made = model["layout"](hidden)
-        return layout_loss(made, batch.scenes), {}
+            predicted = model["layout"](hidden)
+        return layout_loss(predicted, batch.scenes), {}
 
     def sheet(model: Any, step: int) -> None:
         log(relations_read(model, ids), step)
@@ -411,10 +413,10 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
     """The scenes 0 to `count` as latents (`latents.npy`, fp16), a few hundred at a time; and `vae.ready.pt`, which made
     them and decodes them.
     """
-    ready, target, told = folder / "vae.ready.pt", folder / "latents.npy", folder / "latents.json"
+    ready, target, progress = folder / "vae.ready.pt", folder / "latents.npy", folder / "latents.json"
     if not ready.exists():
         written(ready, partial(torch.save, trained_vae(folder, min(count, 512)).state_dict()))
-    done = json.loads(told.read_text(encoding="utf-8"))["done"] if told.exists() else 0
+    done = json.loads(progress.read_text(encoding="utf-8"))["done"] if progress.exists() else 0
     if done >= count:
         return
     shape = (count, CHANNELS, world.SIDE // 8, world.SIDE // 8)
@@ -426,7 +428,7 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
             table[first:last] = model.encode(painted(range(first, last), sprites)).latent_dist.mean.half().numpy()
             if last % 800 == 0 or last == count or asked.is_set():
                 table.flush()
-                write(told, json.dumps({"done": last}).encode())
+                write(progress, json.dumps({"done": last}).encode())
                 say(f"latents: {last}/{count}")
             if asked.is_set():
                 raise SystemExit(f"latents: stopped after {last}, which are saved.")
@@ -461,14 +463,14 @@ def sample(unet: Any, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float
     scheduler.set_timesteps(25)
     n, side = len(hidden), world.SIDE // 8
     noise = torch.randn(n, CHANNELS, side, side, generator=torch.Generator().manual_seed(seed)).to(hidden.device)
-    made = []
-    for start, told in zip(noise.split(at_once), hidden.split(at_once), strict=True):
-        x, both = start, torch.cat([empty.expand(len(start), -1, -1), told])
+    samples = []
+    for start, text in zip(noise.split(at_once), hidden.split(at_once), strict=True):
+        x, both = start, torch.cat([empty.expand(len(start), -1, -1), text])
         for t in scheduler.timesteps:
-            plain, full = unet(torch.cat([x, x]), t, both).sample.chunk(2)
-            x = scheduler.step(plain + scale * (full - plain), t, x).prev_sample
-        made.append(x)
-    return torch.cat(made)
+            uncond, cond = unet(torch.cat([x, x]), t, both).sample.chunk(2)
+            x = scheduler.step(uncond + scale * (cond - uncond), t, x).prev_sample
+        samples.append(x)
+    return torch.cat(samples)
 
 
 def read(text: Any, ids: captions.Ids, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -526,8 +528,8 @@ def unet(
 
         def drawn(prompts: Sequence[str], seed: int) -> Tensor:
             hidden, empty = read(text_model, ids, prompts)
-            made = sample(model, hidden, empty, seed).cpu()
-            return torch.cat([decoder.decode(part).sample for part in made.split(8)])
+            latents = sample(model, hidden, empty, seed).cpu()
+            return torch.cat([decoder.decode(part).sample for part in latents.split(8)])
 
         show("unet", grid(torch.cat([drawn(PROBES, seed) for seed in range(4)]), len(PROBES)), step)
         if judge is not None:
@@ -546,8 +548,9 @@ def again(folder: Path, count: int = 4000) -> np.ndarray:
         table = np.load(folder / "latents.npy", mmap_mode="r")[:count]
         model = ready_vae(folder)
         with torch.inference_mode(), fast(CPU):
-            made = [model.decode(torch.from_numpy(table[i : i + 16]).float()).sample for i in range(0, len(table), 16)]
-        bytes_ = torch.cat(made).float().add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+            parts = [model.decode(torch.from_numpy(table[i : i + 16]).float()).sample for i in range(0, len(table), 16)]
+        levels = torch.cat(parts).float().add(1).mul(127.5).clamp(0, 255).byte()
+        bytes_ = levels.permute(0, 2, 3, 1).contiguous().numpy()
         written(target, partial(np.save, arr=bytes_))
     pictures: np.ndarray = np.load(target, mmap_mode="r")
     return pictures
@@ -577,8 +580,8 @@ def detector(
             numbers = [first + training.batch * step + i for i in range(training.batch)]
             wanted = painted(numbers, sprites)
         with fast(device):
-            made = model(eye.worn(wanted, generator).to(device, memory_format=torch.channels_last))
-        return eye.loss(made, [world.scene_of(i) for i in numbers]), {}
+            predicted = model(eye.worn(wanted, generator).to(device, memory_format=torch.channels_last))
+        return eye.loss(predicted, [world.scene_of(i) for i in numbers]), {}
 
     def sheet(model: Any, step: int) -> None:
         log(eye.marks(eye.look(model, pictures.to(device)), held), step)
@@ -598,15 +601,15 @@ def make_vision() -> CLIPVisionModelWithProjection:
 
 def with_near_ones(first: int, count: int, held_out: bool = False) -> list[tuple[world.Scene, int]]:
     """`count` scenes by twos, which differ in order, colour or count alone; and the numbers to paint them by."""
-    made: list[tuple[world.Scene, int]] = []
+    chosen: list[tuple[world.Scene, int]] = []
     number = first
-    while len(made) < count:
+    while len(chosen) < count:
         scene = world.scene_of(number, HELD_OUT if held_out else 0, held_out)
         near = world.nearly(scene, np.random.default_rng((number, 3)))
         if near is not None:
-            made += [(scene, number), (near, number)]
+            chosen += [(scene, number), (near, number)]
         number += 1
-    return made[:count]
+    return chosen[:count]
 
 
 def pooled(text: Any, tables: Tensor, places: Tensor) -> Tensor:
@@ -633,9 +636,9 @@ def vision(folder: Path, training: Training, log: Log, show: Show, device: torch
     ) -> tuple[Tensor, Tensor]:
         batch = batch_of(scenes, rng, ids)
         with torch.no_grad():
-            told = pooled(text_model, batch.ids[:, 0].to(device), batch.places[:, 0].to(device))
+            texts = pooled(text_model, batch.ids[:, 0].to(device), batch.places[:, 0].to(device))
         seen = model["image"](pixel_values=pictures.to(device)).image_embeds
-        return told, functional.normalize(seen.float(), dim=-1)
+        return texts, functional.normalize(seen.float(), dim=-1)
 
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((training.seed, step, 4))
@@ -646,8 +649,8 @@ def vision(folder: Path, training: Training, log: Log, show: Show, device: torch
             pairs = with_near_ones(4_000_000 + training.batch * step, training.batch)
             scenes, pictures = [scene for scene, _ in pairs], eye.worn(paint(pairs), generator)
         with fast(device):
-            told, seen = features(scenes, pictures, rng, model)
-        logits = model["scale"][0].exp().clamp(max=100) * told @ seen.T
+            texts, seen = features(scenes, pictures, rng, model)
+        logits = model["scale"][0].exp().clamp(max=100) * texts @ seen.T
         target = torch.arange(len(scenes), device=device)
         return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2, {}
 
@@ -655,8 +658,8 @@ def vision(folder: Path, training: Training, log: Log, show: Show, device: torch
         hits = []
         for part in range(4):
             pairs = with_near_ones(1000 * part, 64, held_out=True)
-            told, seen = features([s for s, _ in pairs], paint(pairs), np.random.default_rng(part), model)
-            hits.append((seen @ told.T).argmax(1).cpu() == torch.arange(64))
+            texts, seen = features([s for s, _ in pairs], paint(pairs), np.random.default_rng(part), model)
+            hits.append((seen @ texts.T).argmax(1).cpu() == torch.arange(64))
         log({"found among 64": float(torch.cat(hits).float().mean())}, step)
 
     return fit(model, loss_of, training, folder / "vision.pt", log, sheet)

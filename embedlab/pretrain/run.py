@@ -68,7 +68,7 @@ def work(config: DictConfig) -> None:
     if config.warm_start and not (folder / "start").exists():
         stages.adopt(SHIPPED["emoji"], folder)
     tracker = hydra.utils.instantiate(config.tracker, _convert_="all")
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    settings: Any = OmegaConf.to_container(config, resolve=True)
     for stage in (s for s in STAGES if s in config.stages):
         if stage == "data":
             stages.data(folder, **config.data)
@@ -78,7 +78,7 @@ def work(config: DictConfig) -> None:
         elif stage == "quality":
             print(quality.report(quality.measure(str(target), folder)))
         else:
-            with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
+            with tracker.run(f"pretrain {stage}", folder / stage, settings[stage], "pretrain") as run:
                 train: Any = {"clip": stages.clip, "vision": stages.clip, "unet": stages.unet}.get(stage, stages.vae)
                 more = {} if stage == "unet" else {"stage": stage}
                 train(folder, trainings[stage], partial(_log, run), partial(_show, run), device, **more)
@@ -97,7 +97,7 @@ def second(config: DictConfig) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     tracker = hydra.utils.instantiate(config.tracker, _convert_="all")
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    settings: Any = OmegaConf.to_container(config, resolve=True)
     for stage in (s for s in SECOND if s in config.stages):
         if stage == "drawings":
             drawings.fetch(folder / "sprites")
@@ -109,7 +109,7 @@ def second(config: DictConfig) -> None:
         elif stage == "quality":
             print(quality.table([quality.column(name, folder) for name in (str(target), "emoji")]))
         else:
-            with tracker.run(f"pretrain {stage}", folder / stage, plain[stage], "pretrain") as run:
+            with tracker.run(f"pretrain {stage}", folder / stage, settings[stage], "pretrain") as run:
                 recipe.TRAINED[stage](folder, trainings[stage], partial(_log, run), partial(_show, run), device)
 
 

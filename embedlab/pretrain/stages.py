@@ -189,27 +189,27 @@ def edges(x: Tensor) -> Tensor:
     return torch.cat([x.diff(dim=-1).flatten(1), x.diff(dim=-2).flatten(1)], dim=1)
 
 
-def picture_loss(made: Tensor, wanted: Tensor, in_decibels: bool = False) -> Tensor:
+def picture_loss(rebuilt: Tensor, wanted: Tensor, in_decibels: bool = False) -> Tensor:
     """L1 and squared error of the pixels, plus L1 of the edges at three scales: true colours first, then sharp borders.
 
     With the pixels' L1 weighted like one scale of edges the first 1,800 steps learned shapes and lost the colours.
     `in_decibels` takes the logarithm of each picture's squared error, which is its PSNR: pictures that are nearly right
     then count as much as those that are not. For a model that is past its beginnings.
     """
-    square = (made - wanted).square().flatten(1).mean(1)
+    square = (rebuilt - wanted).square().flatten(1).mean(1)
     if in_decibels:
-        loss = 3 * functional.l1_loss(made, wanted) + 0.25 * square.clamp_min(1e-4).log().mean()
+        loss = 3 * functional.l1_loss(rebuilt, wanted) + 0.25 * square.clamp_min(1e-4).log().mean()
     else:
-        loss = 4 * functional.l1_loss(made, wanted) + 16 * square.mean()
+        loss = 4 * functional.l1_loss(rebuilt, wanted) + 16 * square.mean()
     for _ in range(3):
-        loss = loss + functional.l1_loss(edges(made), edges(wanted))
-        made, wanted = functional.avg_pool2d(made, 2), functional.avg_pool2d(wanted, 2)
+        loss = loss + functional.l1_loss(edges(rebuilt), edges(wanted))
+        rebuilt, wanted = functional.avg_pool2d(rebuilt, 2), functional.avg_pool2d(wanted, 2)
     return loss
 
 
-def psnr(made: Tensor, wanted: Tensor) -> float:
+def psnr(rebuilt: Tensor, wanted: Tensor) -> float:
     """Peak signal-to-noise ratio in dB, mean over pictures in [-1, 1]."""
-    error = made.clamp(-1, 1).sub(wanted).div(2).square().flatten(1).mean(1)
+    error = rebuilt.clamp(-1, 1).sub(wanted).div(2).square().flatten(1).mean(1)
     return float((-10 * error.clamp_min(1e-10).log10()).mean())
 
 
@@ -260,8 +260,8 @@ def vae(
             with torch.set_grad_enabled(stage != "decoder"):
                 posterior = model.encode(wanted).latent_dist
                 noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            made = model.decode(posterior.mean + posterior.std * noise).sample
-        loss = picture_loss(made.float(), wanted, in_decibels=stage == "whole")
+            rebuilt = model.decode(posterior.mean + posterior.std * noise).sample
+        loss = picture_loss(rebuilt.float(), wanted, in_decibels=stage == "whole")
         if stage != "decoder":
             loss = loss + kl * posterior.kl().mean() / noise[0].numel()
         return loss, {}
@@ -269,11 +269,13 @@ def vae(
     def sheet(model: Any, step: int) -> None:
         wanted = pixels(held[:64])
         parts = wanted.to(device).split(16)
-        made = torch.cat([model.decode(model.encode(w).latent_dist.mean).sample for w in parts]).float().cpu()
-        figure = psnr(made, wanted)
+        rebuilt = torch.cat([model.decode(model.encode(w).latent_dist.mean).sample for w in parts]).float().cpu()
+        figure = psnr(rebuilt, wanted)
         log({"psnr": figure}, step)
         show(
-            "vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(wanted[:16], made[:16], strict=True)]), 8), step
+            "vae",
+            grid(torch.cat([torch.stack([a, b]) for a, b in zip(wanted[:16], rebuilt[:16], strict=True)]), 8),
+            step,
         )
 
     return fit(model, loss_of, training, folder / f"{stage}.pt", log, sheet)
@@ -304,8 +306,8 @@ def drawn_again(folder: Path, count: int = 6_000) -> np.ndarray:
         latents = latents_of(folder, "train")[0][:count]
         model = make_vae().eval().to(memory_format=torch.channels_last)
         model.load_state_dict(vae_weights(folder))
-        made = torch.cat([model.decode(part.float()).sample for part in latents.split(8)])
-        again = made.add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+        rebuilt = torch.cat([model.decode(part.float()).sample for part in latents.split(8)])
+        again = rebuilt.add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
         written(target, partial(np.save, arr=again))
     pictures: np.ndarray = np.load(target, mmap_mode="r")
     return pictures
@@ -459,8 +461,8 @@ def sample(unet: nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, scale:
     x = torch.randn(n, 4, side, side, generator=torch.Generator().manual_seed(seed)).to(hidden.device)
     both = torch.cat([empty.expand(n, -1, -1), hidden])
     for t in scheduler.timesteps:
-        plain, told = unet(torch.cat([x, x]), t, both).sample.chunk(2)
-        x = scheduler.step(plain + scale * (told - plain), t, x).prev_sample
+        uncond, cond = unet(torch.cat([x, x]), t, both).sample.chunk(2)
+        x = scheduler.step(uncond + scale * (cond - uncond), t, x).prev_sample
     return x
 
 
@@ -523,8 +525,8 @@ def unet(
         decoder.load_state_dict(vae_weights(folder))
         n = len(probes)
         drawn = [sample(model, probes.to(device), empty.to(device), seed).cpu() for seed in range(4)]
-        made = [decoder.decode(latents / factor).sample for latents in drawn]
-        show("unet", grid(torch.cat(made), n), step)
+        pictures = [decoder.decode(latents / factor).sample for latents in drawn]
+        show("unet", grid(torch.cat(pictures), n), step)
 
     return fit(model, loss_of, training, folder / "unet.pt", log, sheet)
 
