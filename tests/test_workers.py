@@ -19,7 +19,10 @@ from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome, plan
 from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import Disk
-from embedlab.workers import chunks, ray, slurm
+from embedlab.workers import ray, slurm
+from embedlab.workers.chunks import chunk_jobs
+from embedlab.workers.engine import Engine, Progress
+from embedlab.workers.worker import Events, run_chunk
 
 STEPS = Sampler("ddim", 2)
 
@@ -42,11 +45,11 @@ class Recorder(Observer):
 
 def there(pipe, data):
     """A worker: it sends events until it ends."""
-    chunks.prepare_process(threads=1)
-    chunks.run_chunk(data, "here", pipe.send)
+    torch.set_num_threads(1)
+    run_chunk(data, "here", pipe.send)
 
 
-class Forks:
+class Forks(Engine):
     """An engine of this machine's processes, one a chunk."""
 
     workers, pictures, target = 2, 4, staticmethod(there)
@@ -127,7 +130,7 @@ def carried(tmp_path):
         log = TrackerQueue(observer, Outcome())
         (tmp_path / "out").mkdir(exist_ok=True)
         try:
-            chunks.Elsewhere(engine or Forks())(jobs, Store(tmp_path / "cells"), observer, log)
+            (engine or Forks())(jobs, Store(tmp_path / "cells"), observer, log)
         finally:
             log.close()
         return log.outcome, observer
@@ -181,15 +184,15 @@ def test_workers_that_end_at_once_are_told(jobs, carried):
 def test_what_a_chunk_that_begins_again_says_counts_once(jobs, tmp_path):
     observer = Recorder()
     mine = jobs(MIX[0], Broken())
-    parts = chunks.chunks_of(mine, tmp_path / "cells", pictures=64)
-    progress = chunks.Progress(mine, parts, observer, TrackerQueue(observer, Outcome()))
+    parts = chunk_jobs(mine, tmp_path / "cells", pictures=64)
+    progress = Progress(mine, parts, observer, TrackerQueue(observer, Outcome()))
     (number,) = progress.waiting
     events = []
-    chunks.run_chunk(progress.data(number), "here", events.append)
+    run_chunk(progress.data(number), "here", events.append)
     for event in events[:-1]:
         progress.on_event(number, event)
     assert list(progress.left) == [number], "it has not ended"
-    chunks.run_chunk(progress.data(number), "there", events.append)  # Slurm has queued it again
+    run_chunk(progress.data(number), "there", events.append)  # Slurm has queued it again
     for event in events:
         progress.on_event(number, event)
     progress.on_death(number, "it ended and died")
@@ -210,8 +213,8 @@ class Broken:
 def test_a_dead_workers_files_count_though_its_last_words_are_lost(jobs, tmp_path):
     observer = Recorder()
     mine = jobs(*MIX)
-    progress = chunks.Progress(
-        mine, chunks.chunks_of(mine, tmp_path / "cells", pictures=64), observer, TrackerQueue(observer, Outcome())
+    progress = Progress(
+        mine, chunk_jobs(mine, tmp_path / "cells", pictures=64), observer, TrackerQueue(observer, Outcome())
     )
     (number,) = progress.waiting
     progress.on_event(number, ("begun", "here", 1))
@@ -224,9 +227,9 @@ def test_a_dead_workers_files_count_though_its_last_words_are_lost(jobs, tmp_pat
 
 def test_chunks_are_of_about_one_size_and_leave_no_worker_idle(jobs, tmp_path):
     mine = jobs(*MIX, *(Interpolate("puppy", "cat", weight) for weight in (0.3, 0.6, 0.9)))  # 4 pictures each
-    sizes = [[len(chunk) for chunk in chunks.chunk_jobs(mine, pictures)] for pictures in (4, 16, 20, 24, 100)]
+    sizes = [[len(chunk.jobs) for chunk in chunk_jobs(mine, tmp_path, pictures)] for pictures in (4, 16, 20, 24, 100)]
     assert sizes == [[1] * 6, [3, 3], [3, 3], [6], [6]]
-    assert [len(chunk.jobs) for chunk in chunks.chunks_of(mine, tmp_path, 100, workers=3)] == [2, 2, 2]
+    assert [len(chunk.jobs) for chunk in chunk_jobs(mine, tmp_path, 100, workers=3)] == [2, 2, 2]
 
 
 def test_a_log_of_slurm_holds_events_between_whatever_else_is_printed(tmp_path, capsys):
@@ -265,7 +268,7 @@ def test_keys_travel_with_a_job(jobs, monkeypatch):
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     keys = [job.pictures for job in mine]
-    sent = pickle.dumps([chunk.jobs for chunk in chunks.chunks_of(mine, mine[0].folder, 4)])
+    sent = pickle.dumps([chunk.jobs for chunk in chunk_jobs(mine, mine[0].folder, 4)])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     there = [job for part in pickle.loads(sent) for job in part]
     assert [job.pictures for job in there] == keys, "a worker's own device does not matter"
@@ -296,7 +299,7 @@ def test_what_another_chunk_begins_with_is_drawn_last(jobs, tmp_path):
             return super().put(key, drawn)
 
     mine = [replace(job, seeds=(0, 1), at_once=1) for job in jobs(*MIX)]
-    first, second, _ = chunks.chunks_of(mine, tmp_path, 4)
+    first, second, _ = chunk_jobs(mine, tmp_path, 4)
     plain = {key for key, _ in mine[0].pictures.values()}
     assert (first.later, second.later) == (frozenset(), plain)
     run_jobs(second.jobs, Ledger(tmp_path / "cells"), later=second.later)
@@ -341,7 +344,7 @@ def test_events_of_two_threads_are_sent_one_at_a_time():
         time.sleep(0.01)
         at_once.remove(event)
 
-    sender = chunks._Sender(send)
+    sender = Events(send)
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(sender.on_notice, "abcdefgh"))
     assert most == [1] * 8

@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
-from embedlab.errors import ConfigError, listed
-from embedlab.workers.chunks import TRIES, Progress, check_whole
+import torch
 
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+from embedlab.checks import is_number
+from embedlab.errors import ConfigError, listed
+from embedlab.workers.engine import TRIES, Engine, Progress
+from embedlab.workers.worker import Event, run_chunk
 
 
 @dataclass
-class Ray:
+class Ray(Engine):
     """Workers as actors of a Ray cluster: one at `address`, or one on this machine for the length of the sweep.
 
     Raises ConfigError where the cluster cannot be reached, and where no node of it has room for a worker.
@@ -30,47 +36,23 @@ class Ray:
     memory: str | None = None  # such as 16G
     pictures: int = 64
     _actors: list[Any] = field(default_factory=list)
-    _joined: bool = False
 
     def __post_init__(self) -> None:
         if find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray needs a package of its own: pip install 'embedlab[ray]'.")
-        for name in ("cpus", "pictures", *(["workers"] if self.workers is not None else [])):
-            check_whole(name, getattr(self, name))
-        if not isinstance(self.gpus, int | float) or isinstance(self.gpus, bool) or self.gpus < 0:
+        self.check_whole(1, "cpus", "pictures", *(["workers"] if self.workers is not None else []))
+        if not is_number(self.gpus) or self.gpus < 0:
             raise ConfigError(f"hydra.launcher.gpus is {self.gpus!r}; it has to be a number, 0 or more.")
-        self._bytes = bytes_of(self.memory)
+        self._bytes = 0 if self.memory is None else bytes_of(self.memory)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")  # it would print what we tell
-        self._join()
-
-    def _join(self) -> None:
-        import ray
-
-        if self.address is not None and self.address != "auto" and "://" not in self.address:
-            _check_reachable(self.address)
-        own = {"address": "local", "include_dashboard": False}
-        try:
-            if not ray.is_initialized():
-                ray.init(
-                    **(own if self.address is None else {"address": self.address}),
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-                self._joined = True
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"the Ray cluster at '{self.address or 'this machine'}' cannot be reached: {reason}"
-            ) from None
-        most = sum(self._fit(node) for node in nodes)
+        os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")  # it would print what we report
+        nodes = self._join()
+        most = sum(map(self._fit, nodes))
         if most < 1:
             self.close()
             memory = f" and {self.memory} of memory" if self.memory else ""
             has = [
-                f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs"
-                + (f" and {node.get('memory', 0) / UNITS['G']:.1f}G" if memory else "")
+                f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs and {node.get('memory', 0) / 2**30:.1f}G"
                 for node in nodes
             ]
             raise ConfigError(
@@ -78,6 +60,26 @@ class Ray:
                 f"have {listed(dict.fromkeys(has))}."
             )
         self.workers = min(self.workers or most, most)
+
+    def _join(self) -> list[dict[str, float]]:
+        """Join the cluster, or start one; answers with what its nodes have."""
+        import ray
+
+        try:
+            if self.address not in (None, "auto") and "://" not in self.address:  # Ray would wait long for it
+                host, _, port = self.address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=5).close()
+            self._joined = not ray.is_initialized()
+            if self._joined:
+                where = {"address": self.address or "local"} | ({} if self.address else {"include_dashboard": False})
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+            return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise ConfigError(
+                f"the Ray cluster at '{self.address or 'this machine'}' cannot be reached: "
+                f"{' '.join(str(error).split())[:200]}. `ray start --head` starts one; without hydra.launcher.address "
+                "one is started on this machine."
+            ) from None
 
     def _fit(self, node: dict[str, float]) -> int:
         """How many workers a node has room for."""
@@ -92,49 +94,48 @@ class Ray:
         """
         import ray
 
+        class Worker:  # in here, so that it is pickled by value: what it is sent to may fail to import embedlab
+            def run(self, work: Any, *settings: Any) -> Iterator[Any]:
+                yield from work(*settings)
+
         kind = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, memory=self._bytes or None, max_restarts=-1, max_task_retries=0
-        )(_actor_class())
+        )(Worker).options(runtime_env={"env_vars": _environment()})
         self._actors = [kind.remote() for _ in range(min(self.workers, len(progress.left)))]
-        surroundings = _surroundings()
 
-        def begin(actor: Any) -> Any:
-            return actor.begin.options(max_task_retries=TRIES - 1).remote(surroundings, self.cpus)
+        def ready(actor: Any) -> Any:
+            return actor.__ray_ready__.options(max_task_retries=TRIES - 1).remote()
 
-        beginning = {begin(actor): actor for actor in self._actors}
-        running: dict[Any, tuple[Any, int]] = {}  # by the stream of its events: an actor, and the chunk it is at
+        # by what is waited for: an actor, and the chunk of whose events it is the stream
+        awaited: dict[Any, tuple[Any, int | None]] = {ready(actor): (actor, None) for actor in self._actors}
         idle: list[Any] = []
         why = ""
         while progress.left:
             while idle and progress.waiting:
                 actor, number = idle.pop(), progress.waiting.pop(0)
-                events = actor.run.options(num_returns="streaming").remote(progress.data(number))
-                running[events] = actor, number
-            if not beginning and not running:
+                call = actor.run.options(num_returns="streaming")
+                awaited[call.remote(_events, progress.data(number), os.getcwd(), self.cpus)] = actor, number
+            if not awaited:
                 raise ConfigError(f"the workers end before they start a job: {why}")
-            for ready in ray.wait([*beginning, *running])[0]:
-                if ready in beginning:
-                    actor = beginning.pop(ready)
-                    try:
-                        ray.get(ready)
-                    except ray.exceptions.RayError as error:
-                        why = exit_reason(error)
-                        if beginning or running or idle:
-                            progress.observer.on_notice(f"a worker cannot begin: {why}")
-                    else:
-                        idle.append(actor)
-                    continue
-                actor, number = running[ready]
+            for source in ray.wait([*awaited])[0]:
+                actor, chunk = awaited[source]
                 try:
-                    progress.on_event(number, ray.get(next(ready)))
-                    continue
-                except StopIteration:
+                    if chunk is None:
+                        ray.get(source)
+                    elif (event := next(source, None)) is not None:
+                        progress.on_event(chunk, ray.get(event))
+                        continue
+                    else:
+                        progress.on_death(chunk, "it ended without an answer")
                     idle.append(actor)
-                    progress.on_death(number, "it ended without an answer")
                 except ray.exceptions.RayError as error:
-                    beginning[begin(actor)] = actor
-                    progress.on_death(number, exit_reason(error))
-                del running[ready]
+                    why = exit_reason(error)
+                    if chunk is None:
+                        progress.observer.on_notice(f"a worker cannot begin: {why}")
+                    else:
+                        awaited[ready(actor)] = actor, None
+                        progress.on_death(chunk, why)
+                del awaited[source]
 
     def close(self) -> None:
         """Leave the cluster; one that was started for this sweep ends."""
@@ -146,68 +147,33 @@ class Ray:
             ray.shutdown()
 
 
-def _actor_class() -> type:
-    """The class of the actors; defined here so that it is pickled by value: a node may not find embedlab by itself."""
+def _events(data: bytes, folder: str, threads: int) -> Iterator[Event]:
+    """Carry a chunk out in an actor, on a thread beside the one that gives its events."""
+    import ray
 
-    class Worker:
-        def begin(self, surroundings: dict[str, Any], threads: int) -> None:
-            import contextlib
-            import os
-            import sys
+    with suppress(OSError):  # what a relative path in the config means
+        os.chdir(folder)
+    torch.set_num_threads(threads)
+    node = ray.get_runtime_context().get_node_id()
+    events: SimpleQueue[Event | None] = SimpleQueue()
 
-            with contextlib.suppress(OSError):  # what a relative path in the config means
-                os.chdir(surroundings["folder"])
-            sys.path[:0] = [path for path in surroundings["paths"] if path not in sys.path]
-            os.environ.update(surroundings["environment"])
-            from embedlab.workers.chunks import prepare_process
+    def work() -> None:
+        try:
+            run_chunk(data, node, events.put)
+        finally:
+            events.put(None)
 
-            prepare_process(threads)
-
-        def run(self, data: bytes) -> Iterator[Any]:
-            from queue import SimpleQueue
-            from threading import Thread
-
-            import ray
-
-            from embedlab.workers.chunks import run_chunk
-
-            events: SimpleQueue[Any] = SimpleQueue()
-            node = ray.get_runtime_context().get_node_id()
-
-            def work() -> None:
-                try:
-                    run_chunk(data, node, events.put)
-                finally:
-                    events.put(None)
-
-            Thread(target=work, name="embedlab-chunk", daemon=True).start()
-            while (event := events.get()) is not None:
-                yield event
-
-    return Worker
+    Thread(target=work, name="embedlab-chunk", daemon=True).start()
+    while (event := events.get()) is not None:
+        yield event
 
 
-def _surroundings() -> dict[str, Any]:
-    """What of this process a worker's lacks."""
-    return {
-        "folder": os.getcwd(),
-        "paths": [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path],
-        "environment": {k: v for k, v in os.environ.items() if k.startswith("HF_") and "TOKEN" not in k},
-    }
-
-
-def _check_reachable(address: str) -> None:
-    """Ray waits long for a cluster that is not there."""
-    import socket
-
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"the Ray cluster at '{address}' cannot be reached: {error}. `ray start --head` starts one; "
-            "without hydra.launcher.address one is started on this machine."
-        ) from None
+def _environment() -> dict[str, str]:
+    """What of this process' environment a worker's lacks."""
+    found = {key: value for key, value in os.environ.items() if key.startswith("HF_") and "TOKEN" not in key}
+    if paths := [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]:
+        found["PYTHONPATH"] = os.pathsep.join(paths)
+    return found
 
 
 def exit_reason(error: Exception) -> str:
@@ -220,13 +186,12 @@ def exit_reason(error: Exception) -> str:
 
 
 def bytes_of(memory: Any) -> int:
-    """A setting of memory in bytes; 0 where none is asked for.
+    """A setting of memory in bytes.
 
-    >>> bytes_of("16G"), bytes_of(None)
-    (17179869184, 0)
+    >>> bytes_of("16G")
+    17179869184
     """
-    if memory is None:
-        return 0
-    if (found := re.fullmatch(r"([0-9.]+) *([KMGT]?)B?", str(memory))) and found[1].count(".") < 2:
-        return int(float(found[1]) * UNITS[found[2]])
-    raise ConfigError(f"hydra.launcher.memory is {memory!r}; it has to be a size such as 16G, or null.")
+    found = re.fullmatch(r"(\d*\.?\d+) *([KMGT]?)B?", str(memory))
+    if found is None:
+        raise ConfigError(f"hydra.launcher.memory is {memory!r}; it has to be a size such as 16G, or null.")
+    return int(float(found[1]) * 2 ** (10 * " KMGT".index(found[2] or " ")))

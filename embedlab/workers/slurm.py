@@ -21,8 +21,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from embedlab.checks import is_number
 from embedlab.errors import ConfigError
-from embedlab.workers.chunks import Event, Progress, check_whole, prepare_process, run_chunk
+from embedlab.workers.engine import Engine, Progress
+from embedlab.workers.worker import Event, run_chunk
 
 SIGNAL = 90  # seconds before the end of a Slurm job at which it is told
 # why a job waits where it would wait for ever: what it asks for is nowhere, or above a limit
@@ -35,7 +39,7 @@ class SlurmTask:
 
     def __call__(self, data: bytes, threads: int) -> None:
         """Carry out a chunk."""
-        prepare_process(threads)
+        torch.set_num_threads(threads)
         run_chunk(data, os.environ.get("SLURMD_NODENAME") or os.uname().nodename, _print_event)
 
     def checkpoint(self, data: bytes, threads: int) -> Any:
@@ -82,7 +86,7 @@ class _Element:
 
 
 @dataclass
-class Slurm:
+class Slurm(Engine):
     """Workers as elements of an array of Slurm jobs, submitted through submitit; logs and pickles go to `folder`.
 
     Raises ConfigError where Slurm's commands are missing, and where it does not take the jobs.
@@ -108,13 +112,11 @@ class Slurm:
                 f"hydra/launcher=slurm needs Slurm's {lacking[0]}, which is not on this machine; start it on a login "
                 "node of your cluster, or use hydra/launcher=batch."
             )
-        for name in ("workers", "cpus", "pictures"):
-            check_whole(name, getattr(self, name))
-        check_whole("gpus", self.gpus, 0)
-        if not isinstance(self.interval, int | float) or isinstance(self.interval, bool) or self.interval <= 0:
+        self.check_whole(0, "gpus")
+        self.check_whole(1, "workers", "cpus", "pictures")
+        self.check_whole(5, "minutes")  # Slurm's signal comes SIGNAL seconds before the end, and up to a minute earlier
+        if not is_number(self.interval) or self.interval <= 0:
             raise ConfigError(f"hydra.launcher.interval is {self.interval!r}; it has to be a number of seconds.")
-        # Slurm's signal comes SIGNAL seconds before the end, and up to a minute earlier
-        check_whole("minutes", self.minutes, 5)
 
     def run(self, progress: Progress) -> None:
         """Submit what waits, and read the logs of what runs, until no chunk is left."""

@@ -44,10 +44,9 @@ class Ray(Batch):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
     def engine(self, folder: Path) -> Any:
-        from embedlab.workers.chunks import Elsewhere
         from embedlab.workers.ray import Ray
 
-        return Elsewhere(Ray(**self.settings))
+        return Ray(**self.settings)
 
 
 class Slurm(Batch):
@@ -57,7 +56,6 @@ class Slurm(Batch):
         self.settings, self.gpus = settings, settings.get("gpus", 0)
 
     def engine(self, folder: Path) -> Any:
-        from embedlab.workers.chunks import Elsewhere
         from embedlab.workers.slurm import Slurm
 
-        return Elsewhere(Slurm(folder / ".slurm", **self.settings))
+        return Slurm(folder / ".slurm", **self.settings)
