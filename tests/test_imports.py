@@ -10,6 +10,7 @@ import pytest
 import embedlab
 
 HOUSE = Path(embedlab.__file__).parent
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
     *("prompt", "select", "clip", "models", "embeddings", "operators", "encoder", "schedule", "guidance", "sampler"),
     *("cell", "condition", "validate", "samples", "rendering", "runtime", "images", "metrics", "explanation", "export"),
@@ -128,6 +129,28 @@ def offences(found: dict[str, set[str]]) -> list[str]:
             return told
 
 
+def late(house: Path = HOUSE) -> list[str]:
+    """Imports of the house's own files inside functions, a line each; the command line has some, to answer at once."""
+    found = []
+    for path in sorted(house.rglob("*.py")):
+        name = ".".join(path.relative_to(house).with_suffix("").parts)
+        if name.startswith("cli."):
+            continue
+        functions = [
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, FUNCTIONS)
+        ]
+        inside = {ast.unparse(node): node for function in functions for node in ast.walk(function)}
+        for line, node in inside.items():
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{name}: {line}" for module in modules if module.split(".")[0] == "embedlab"]
+    return found
+
+
+def test_files_of_the_house_are_imported_late_by_the_command_line_alone():
+    assert not late()
+
+
 def test_a_file_imports_only_from_rooms_before_it_however_late():
     assert not offences(graph())
 
@@ -135,6 +158,12 @@ def test_a_file_imports_only_from_rooms_before_it_however_late():
 def test_the_rule_sees_offenders(tmp_path):
     house = Path(shutil.copytree(HOUSE, tmp_path / "embedlab", ignore=shutil.ignore_patterns("weights", "*.pyc")))
     clean = set(offences(graph(house)))
+    (house / "cell.py").write_text(
+        "class A:\n    def late(self):\n        from embedlab.clip import Tower\n        import torch\n"
+    )
+    (house / "tracker" / "disk.py").write_text("async def late():\n    if True:\n        import embedlab.files, json\n")
+    (house / "cli" / "main.py").write_text("def late():\n    from embedlab.cell import Cell\n")
+    assert late(house) == ["cell: from embedlab.clip import Tower", "tracker.disk: import embedlab.files, json"]
     (house / "prompt.py").write_text("def late():\n    from embedlab.cli.main import main\n")
     (house / "view" / "replay.py").write_text("if True:\n    import embedlab.workers\n")
     (house / "clean.py").write_text("from embedlab import files\n")

@@ -8,11 +8,14 @@ from typing import Any
 
 import hydra
 import hydra.utils
+import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
 from embedlab.cli.messages import as_user_error
 from embedlab.errors import ConfigError, listed
+from embedlab.models import SHIPPED, pick_device
+from embedlab.pretrain import drawings, quality, recipe, stages
 from embedlab.sweep.config import conf_dir
 from embedlab.tracker import Run
 
@@ -48,11 +51,6 @@ def work(config: DictConfig) -> None:
         raise ConfigError(f"warm_start is {config.warm_start!r}; it has to be true or false.")
     if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
         raise ConfigError(f"threads is {config.threads!r}; it has to be a whole number, 1 or more.")
-    import torch
-
-    from embedlab.models import SHIPPED, pick_device
-    from embedlab.pretrain import quality, stages
-
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.edition == 2:
@@ -86,9 +84,6 @@ def work(config: DictConfig) -> None:
 
 def second(config: DictConfig) -> None:
     """The stages of the second edition."""
-    from embedlab.models import pick_device
-    from embedlab.pretrain import drawings, quality, recipe, stages
-
     folder, target, device = Path(config.folder), Path(config.export_to), pick_device(config.device)
     trainings = {
         stage: hydra.utils.instantiate(config[stage], _convert_="all")
