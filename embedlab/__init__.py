@@ -77,7 +77,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         Switch as Switch,
         resolve as resolve,
     )
-    from embedlab.select import Rows as Rows
+    from embedlab.selector import Rows as Rows
     from embedlab.sweep.job import Job as Job
     from embedlab.sweep.run import run_jobs as run_jobs
     from embedlab.sweep.store import Store as Store
@@ -114,7 +114,7 @@ _HOME = {
     "Replace": "operators",
     "Reverse": "operators",
     "Rotate": "operators",
-    "Rows": "select",
+    "Rows": "selector",
     "Sampler": "sampler",
     "Scale": "operators",
     "Shift": "operators",

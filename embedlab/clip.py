@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from embedlab.errors import ModelError, SamplerError, brief
-from embedlab.prompt import WINDOW, tokenize
+from embedlab.limits import WINDOW
+from embedlab.prompt import tokenize
 
 
 @dataclass(frozen=True)

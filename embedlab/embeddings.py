@@ -15,8 +15,9 @@ from transformers import CLIPTokenizer
 from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
+from embedlab.limits import WINDOW
 from embedlab.memo import once_per_table
-from embedlab.prompt import WINDOW, Tokens, ids_of, tokenize
+from embedlab.prompt import Tokens, ids_of, tokenize
 from embedlab.select import Spans, select
 
 

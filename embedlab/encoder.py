@@ -15,9 +15,11 @@ from embedlab.checks import finite_number, is_whole, whole_number
 from embedlab.clip import States, Tower, check_towers, forward, read
 from embedlab.embeddings import Embeddings, embed, stretched_length, vectors
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
-from embedlab.prompt import WINDOW, Join, Tokens, check_join, concepts_of, joined
+from embedlab.limits import WINDOW, Join, check_join, check_part, mix_of
+from embedlab.prompt import Tokens, concepts_of, joined
 from embedlab.schedule import Setting, value_of, varies
-from embedlab.select import ROLES, Rows, Spans, format_selector, roles, rows_of, select, words_of
+from embedlab.select import Spans, roles, select
+from embedlab.selector import ROLES, Rows, format_selector, rows_of, words_of
 
 Skip = int | Mapping[int, Setting[float]] | Sequence[Sequence[Setting[float]]]  # layers, or a mix: {0: 0.5, 2: 0.5}
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
@@ -158,24 +160,11 @@ class Encoder:
     def __post_init__(self) -> None:
         if varies(self):
             return
-        check_join(value_of(self.join))
-        if isinstance(self.skip, Mapping | list | tuple):
-            skips = self.skip.items() if isinstance(self.skip, Mapping) else self.skip
-            pairs = [tuple(pair) if isinstance(pair, list | tuple) else (pair,) for pair in skips]
-            layers = [pair[0] for pair in pairs if is_whole(pair[0])]
-            if not pairs or any(len(pair) != 2 for pair in pairs) or len(set(layers)) < len(layers):
-                raise SamplerError(f"encoder.skip is {self.skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
-            mix = tuple((k, float(finite_number(w, f"weight of layer {k}", SamplerError))) for k, w in pairs)
-            object.__setattr__(self, "skip", mix)
-            if abs(sum(w for _, w in mix) - 1) > 1e-6:
-                raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in mix)}, do not sum to 1.")
-        for count in self.skips:
-            whole_number(count, "encoder.skip", SamplerError)
+        check_part(self)
+        if not is_whole(self.skip):
+            object.__setattr__(self, "skip", mix_of(self.skip))
         if self.stretch is not None:
-            factor = finite_number(self.stretch, "encoder.stretch", SamplerError)
-            object.__setattr__(self, "stretch", factor)
-            if not 1 <= factor <= 64:
-                raise SamplerError(f"encoder.stretch is {self.stretch}; it goes from 1 to 64; 4 makes 248 positions.")
+            object.__setattr__(self, "stretch", finite_number(self.stretch, "encoder.stretch", SamplerError))
 
     @property
     def truncate(self) -> bool:

@@ -19,7 +19,8 @@ from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
 from embedlab.schedule import value_of, varies
-from embedlab.select import ROLES, roles
+from embedlab.select import roles
+from embedlab.selector import ROLES
 
 UNCHANGED = "the edit changes nothing that reaches the UNet"  # a note
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from embedlab.checks import finite_number
 from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError
-from embedlab.schedule import Setting, value_of, varies
+from embedlab.limits import check_part
+from embedlab.schedule import Setting, varies
 
 Denoiser = Callable[[Float[Tensor, "image c h w"], Tensor], Float[Tensor, "image c h w"]]
 
@@ -40,12 +41,7 @@ class Guidance:
         if varies(self):
             return
         object.__setattr__(self, "scale", finite_number(self.scale, "guidance.scale", SamplerError))
-        if value_of(self.scale) < 1:
-            raise SamplerError(
-                f"guidance.scale is {self.scale}; 1 is the prompt alone, larger values follow it closer."
-            )
-        if self.negative is not None and not isinstance(self.negative, str):
-            raise SamplerError(f"guidance.negative is {self.negative!r}; it has to be a text.")
+        check_part(self)
 
 
 def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch row width"], Tensor | None]:

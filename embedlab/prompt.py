@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import regex
@@ -21,13 +20,10 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from embedlab.clean import BLANK, secret_spans
 from embedlab.errors import PromptError, brief, check_kind, listed
+from embedlab.limits import WINDOW, Join
 from embedlab.memo import Memo
 
-WINDOW = 77
 MOST_TOKENS = 15_000  # two hundred windows, far beyond what people write; each costs a pass of the text encoder
-
-Join = Literal["windows", "run", "truncate"]
-JOINS: tuple[Join, ...] = ("windows", "run", "truncate")
 
 
 @dataclass(frozen=True)
@@ -261,9 +257,3 @@ def joined(windows: int, join: Join, window: int = WINDOW) -> list[int]:
         return list(rows)
     last = len(rows) - 1
     return [r for r in rows if r in (0, last) or r % window not in (0, window - 1)]
-
-
-def check_join(join: str) -> None:
-    """Refuse an unknown way of joining windows."""
-    if join not in JOINS:
-        raise PromptError(f"windows cannot be joined by '{join}'; choose one of {listed(JOINS)}.")

@@ -9,13 +9,13 @@ import torch
 
 from embedlab import images
 from embedlab.cell import Cell, picture_size
-from embedlab.checks import whole_number
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, check_list, listed
 from embedlab.guidance import Denoiser, guided, in_turn
+from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
-from embedlab.sampler import check_seeds, generators, noise, picture_latents, sample
+from embedlab.sampler import generators, noise, picture_latents, sample
 from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, stack_samples
 from embedlab.schedule import value_of
 
@@ -116,8 +116,3 @@ def _denoisers(model: Model, calls: Sequence[Sequence[CallConditioning]], size: 
                 size if model.size_conditioned else None,
             )
         yield denoise
-
-
-def check_at_once(at_once: int | None) -> None:
-    """Refuse a batch size that is none."""
-    whole_number(at_once, "at_once", ConfigError, least=1, of=" of pictures")

@@ -17,25 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images
-from embedlab.checks import in_choices, is_number, is_whole, whole_number
+from embedlab.checks import is_whole
 from embedlab.errors import EmbedlabError, PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
+from embedlab.limits import LARGEST, SCHEDULERS, SHIPPED, check_part, found
 from embedlab.schedule import Moment
-
-SHIPPED = Path(__file__).parent / "pictures"
-LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
-WARMUPS = ("history", "diffusers")
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
 
 
 @dataclass(frozen=True)
@@ -53,15 +39,8 @@ class Sampler:
     keep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scheduler, str) or self.scheduler not in SCHEDULERS:
-            given = str(self.scheduler)[:80]
-            raise SamplerError(f"there is no scheduler '{given}'; choose one of {listed(SCHEDULERS)}.")
-        whole_number(self.steps, "sampler.steps", SamplerError, least=1, most=1000)
-        if isinstance(self.keep, str) or not isinstance(self.keep, Sequence):
-            raise SamplerError(f"sampler.keep is {self.keep!r}; it has to be a list of steps: sampler.keep=[0,5].")
+        check_part(self)
         object.__setattr__(self, "keep", tuple(self.keep))
-        if wrong := [k for k in self.keep if not is_whole(k) or not 0 <= k < self.steps]:
-            raise SamplerError(f"sampler.keep names step {repr(wrong[0])[:80]}; there are steps 0 to {self.steps - 1}.")
 
     def make(self, config: Mapping[str, Any]) -> Any:
         """The scheduler, with the noise levels that the model was trained on, and its timesteps set.
@@ -173,21 +152,9 @@ class Start:
     warmup: Literal["history", "diffusers"] = "history"
 
     def __post_init__(self) -> None:
-        in_choices(self.warmup, "start.warmup", WARMUPS, SamplerError)
+        check_part(self)
         if self.picture is None:
-            if self.step is not None or self.strength is not None or self.warmup != "history":
-                raise SamplerError(
-                    "start.step, start.strength and start.warmup need a picture to start from: set start.picture."
-                )
             return
-        if self.step is None and self.strength is None:
-            raise SamplerError("a picture to start from needs one of start.step and start.strength.")
-        if self.step is not None and self.strength is not None:
-            raise SamplerError(f"start.step ({self.step}) and start.strength ({self.strength}) say the same; give one.")
-        if self.step is not None:
-            whole_number(self.step, "start.step", SamplerError)
-        if self.strength is not None and not (is_number(self.strength) and 0 < self.strength <= 1):
-            raise SamplerError(f"start.strength is {repr(self.strength)[:80]}; it has to be above 0 and at most 1.")
         if isinstance(self.picture, Image.Image | Tensor):
             object.__setattr__(self, "picture", images.pixels_of(self.picture))
         elif isinstance(self.picture, Path):
@@ -265,21 +232,6 @@ class Sampled:
 
     latents: Float[Tensor, "image c h w"]
     kept: tuple[Kept, ...] = ()
-
-
-def found(picture: Any) -> Path:
-    """The absolute path of a picture that is named by a path, or by the name of one that embedlab ships."""
-    if not isinstance(picture, str):
-        raise PictureError(f"start.picture is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
-    try:
-        for path in (Path(picture).expanduser(), SHIPPED / picture):
-            if path.is_file():
-                return path.absolute()
-    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, not in this machine's alphabet
-        pass
-    where = "" if Path(picture).is_absolute() else f" in '{Path.cwd()}'"
-    shipped = listed(sorted(path.name for path in SHIPPED.iterdir()))
-    raise PictureError(f"there is no picture {repr(picture)[:200]}{where}; shipped are {shipped}.")
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -457,17 +409,6 @@ def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tens
     if prediction == "v_prediction":
         return (x - sigma * seen) / scale
     return seen if prediction == "sample" else scale * x - sigma * seen
-
-
-def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Refuse seeds that are no whole numbers in reach of torch's generator."""
-    if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
-        raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture: seeds=[0,1].")
-    if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
-        raise SamplerError(f"seed {repr(wrong[0])[:80]} is no whole number from 0 to 2^63 - 1.")
-    if twice := [s for n, s in enumerate(seeds) if s in seeds[:n]]:
-        raise SamplerError(f"seed {twice[0]} is there twice; it would give the same picture twice.")
-    return tuple(seeds)
 
 
 def check_size(size: int | Sequence[int] | None, trained: int, factor: int, levels: int) -> tuple[int, int]:

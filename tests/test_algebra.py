@@ -35,7 +35,8 @@ from embedlab.embeddings import lookup_of, stretched
 from embedlab.errors import EmbedlabError
 from embedlab.memo import once_per_table
 from embedlab.operators import slerp_whole
-from embedlab.select import ROLES, roles, select
+from embedlab.select import roles, select
+from embedlab.selector import ROLES
 
 WORDS = ("cat", "dog", "fox", "owl", "bear", "star")
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -63,10 +63,10 @@ from embedlab.condition import condition_calls
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError, PromptError
 from embedlab.export import recipe
+from embedlab.limits import check_at_once, check_seeds
 from embedlab.metrics.score import score, scored_words
 from embedlab.operators.base import edit_encoded
-from embedlab.rendering import check_at_once
-from embedlab.sampler import check_seeds, moments
+from embedlab.sampler import moments
 from embedlab.select import select
 from embedlab.sweep.job import reason_of, validate_job
 from embedlab.validate import validate

@@ -14,10 +14,9 @@ from embedlab import Cell, Guidance, Job, Sampler, Source, Start, embed_all, enc
 from embedlab.condition import condition_calls
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
+from embedlab.limits import SCHEDULERS, check_seeds
 from embedlab.models import load
 from embedlab.sampler import (
-    SCHEDULERS,
-    check_seeds,
     check_size,
     generators,
     moments,

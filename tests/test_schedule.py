@@ -54,8 +54,9 @@ from embedlab.cell import cells_per_call, fingerprint
 from embedlab.condition import schedule_of
 from embedlab.errors import EmbedlabError
 from embedlab.guidance import guided, in_turn
+from embedlab.limits import SCHEDULERS
 from embedlab.metrics.score import score_names
-from embedlab.sampler import SCHEDULERS, generators, moments, noise, sample
+from embedlab.sampler import generators, moments, noise, sample
 from embedlab.schedule import resolve
 from embedlab.sweep.explained import explained
 from embedlab.validate import validate

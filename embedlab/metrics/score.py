@@ -16,6 +16,7 @@ from embedlab.cell import Cell, content_of, fingerprint
 from embedlab.condition import CallConditioning
 from embedlab.errors import ConfigError, OperatorError, PromptError, check_kind, contained, listed
 from embedlab.explanation import Explanation, described
+from embedlab.limits import check_part
 from embedlab.memo import Memo
 from embedlab.metrics.clip_score import image_features, scores_of, text_features
 from embedlab.metrics.distance import (
@@ -47,19 +48,9 @@ class Metrics:
     template: str = "a picture of a {}"
 
     def __post_init__(self) -> None:
-        if (
-            not isinstance(self.template, str)
-            or self.template.count("{}") != 1
-            or set("{}") & set(self.template.replace("{}", ""))
-        ):
-            raise ConfigError(f"metrics.template is {self.template!r}; it needs one {{}}, where the word goes.")
-        if self.words is None:
-            return
-        if isinstance(self.words, str) or not isinstance(self.words, Sequence):
-            raise ConfigError(f"metrics.words is {self.words!r}; it has to be a list: metrics.words=[cat,dog].")
-        if wrong := [word for word in self.words if not isinstance(word, str) or not word.strip()]:
-            raise ConfigError(f"metrics.words holds {wrong[0]!r}; each has to be a word or phrase.")
-        object.__setattr__(self, "words", tuple(dict.fromkeys(self.words)))
+        check_part(self)
+        if self.words is not None:
+            object.__setattr__(self, "words", tuple(dict.fromkeys(self.words)))
 
 
 def scored_words(cell: Cell, settings: Metrics) -> list[str]:

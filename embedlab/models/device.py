@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from embedlab.errors import ModelError
+from embedlab.limits import DTYPE_NAMES, check_device
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 def pick_device(name: str | None) -> torch.device:
     """The device asked for, or CUDA where there is one."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not isinstance(name, str) or not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise ModelError(f"{name!r} is no device that embedlab runs on; try cpu, cuda, cuda:0 or mps.")
+    check_device(name)
     device = torch.device(name)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ModelError("device 'mps' was asked for, but this torch has none; try cpu.")

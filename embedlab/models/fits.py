@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
 from embedlab.errors import ModelError, listed
+from embedlab.limits import WINDOW
 from embedlab.models.places import variant_of
-from embedlab.prompt import WINDOW
 
 if TYPE_CHECKING:
     from embedlab.models.source import Source

@@ -9,9 +9,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from embedlab import clip
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, listed
+from embedlab.limits import WINDOW
 from embedlab.models import fits
 from embedlab.models.loading import towers_of
-from embedlab.prompt import WINDOW
 
 
 def text_encoders_of(pipeline: Any) -> tuple[Tower, ...]:

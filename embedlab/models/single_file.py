@@ -20,6 +20,7 @@ from torch import Tensor
 
 from embedlab.errors import ModelError, listed
 from embedlab.files import written
+from embedlab.limits import PREDICTIONS
 
 LARGEST_JSON = 64 << 20  # bytes; a tokenizer has 3 MB
 ENDINGS = (".safetensors", ".ckpt")
@@ -225,7 +226,6 @@ def _notes() -> Path:
 
 # ── what a file tells of its training ─────────────────────────────────────────────────────────────────────────────
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPELLINGS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 SPELLINGS |= {"v-prediction": "v_prediction", "sample": "sample", "x0": "sample"}
 

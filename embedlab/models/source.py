@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
@@ -21,9 +20,10 @@ from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, first_line, listed
+from embedlab.limits import PREDICTIONS, check_part
 from embedlab.models import fits, loading
 from embedlab.models import single_file as checkpoint
-from embedlab.models.device import DTYPES, pick_device, pick_dtype
+from embedlab.models.device import pick_device, pick_dtype
 from embedlab.models.model import Model
 from embedlab.models.places import HUB_ID, first_of, identity_of, path_of, place_of, small_file
 from embedlab.models.silence import silence_libraries
@@ -71,26 +71,7 @@ class Source:
     zero_snr: bool | None = None
 
     def __post_init__(self) -> None:
-        texts = ("name", "dtype", "config", "scorer", "variant", "vae", "text_encoder", "prediction_type")
-        for setting in texts:
-            value = getattr(self, setting)
-            if not isinstance(value, str) and (value is not None or setting == "name"):
-                raise ModelError(f"model.{setting} is {value!r}; it has to be a text.")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ModelError(f"dtype '{self.dtype}' is unknown; choose one of {listed(DTYPES)}.")
-        if not isinstance(self.allow_pickle, bool):
-            raise ModelError(f"model.allow_pickle is {self.allow_pickle!r}; it has to be true or false.")
-        if self.prediction_type not in (None, *checkpoint.PREDICTIONS):
-            raise ModelError(
-                f"model.prediction_type is '{str(self.prediction_type)[:80]}'; "
-                f"choose one of {listed(checkpoint.PREDICTIONS)}."
-            )
-        if self.zero_snr not in (None, True, False) or type(self.zero_snr) is int:
-            raise ModelError(f"model.zero_snr is {self.zero_snr!r}; it has to be true or false.")
-        if self.variant is not None and not re.fullmatch(r"[\w-]{1,40}", self.variant):
-            raise ModelError(
-                f"model.variant is {self.variant[:80]!r}; it is a word in the names of files, such as fp16."
-            )
+        check_part(self)
         self.location  # noqa: B018  (a wrong name is refused here)
         if self.config is not None:
             if not self.single_file:
@@ -323,10 +304,10 @@ class Source:
         if self.single_file:
             said = checkpoint.predictions(Path(self.location), self.header, self.layout)
         if self.layout is None and (spelled := config.get("prediction_type")) is not None:
-            if spelled not in checkpoint.PREDICTIONS:
+            if spelled not in PREDICTIONS:
                 raise ModelError(
                     f"the scheduler of '{self.name}' says prediction_type {repr(spelled)[:60]}; embedlab samples "
-                    f"{listed(checkpoint.PREDICTIONS)}."
+                    f"{listed(PREDICTIONS)}."
                 )
             said["the scheduler's config"] = spelled
         if len(set(said.values())) > 1:

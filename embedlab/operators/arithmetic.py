@@ -8,15 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.checks import finite_number
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
+from embedlab.limits import Stage
 from embedlab.operators.base import (
     Number,
     OnRows,
     RowSource,
-    Stage,
     Value,
     direction,
     edit_rows,
@@ -25,7 +24,8 @@ from embedlab.operators.base import (
     stage_label,
 )
 from embedlab.schedule import Setting, format_number
-from embedlab.select import Selector, Spans, format_selector
+from embedlab.select import Spans
+from embedlab.selector import Selector, format_selector
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,6 @@ class Add(OnRows):
     direction: Setting[RowSource]
     weight: Setting[Number] = 1.0
     stage: Stage = "token"
-
-    def check(self) -> None:
-        super().check()
-        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         added = f"{format_number(self.weight)} ({format_setting(self.direction)})"
@@ -85,10 +81,6 @@ class Subtract(OnRows):
     weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
-    def check(self) -> None:
-        super().check()
-        finite_number(self.weight, "weight", OperatorError)
-
     def __str__(self) -> str:
         subtracted = f"{format_number(self.weight)} ({format_setting(self.direction)})"
         return f"{format_selector(self.rows)} - {subtracted}{stage_label(self.stage)}"
@@ -115,10 +107,6 @@ class ProjectOut(OnRows):
     direction: Setting[RowSource]
     weight: Setting[Number] = 1.0
     stage: Stage = "token"
-
-    def check(self) -> None:
-        super().check()
-        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         much = "" if self.weight == 1 else f"{format_number(self.weight)} of "
@@ -150,10 +138,6 @@ class Scale(OnRows):
     by: Setting[Number] = 1.0
     stage: Stage = "token"
 
-    def check(self) -> None:
-        super().check()
-        finite_number(self.by, "by", OperatorError)
-
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} × {format_number(self.by)}{stage_label(self.stage)}"
 
@@ -179,12 +163,6 @@ class Normalise(OnRows):
     to: Setting[Number] = 1.0
     weight: Setting[Number] = 1.0
     stage: Stage = "token"
-
-    def check(self) -> None:
-        super().check()
-        finite_number(self.weight, "weight", OperatorError)
-        if finite_number(self.to, "to", OperatorError) <= 0:
-            raise OperatorError(f"to is {self.to}; it has to be above 0, 1 is the mean length of the table's rows.")
 
     def __str__(self) -> str:
         target = f"{format_number(self.to)}, {format_number(self.weight)}"
@@ -222,10 +200,6 @@ class Average(OnRows):
     weight: Setting[Number] = 1.0
     stage: Stage = "token"
 
-    def check(self) -> None:
-        super().check()
-        finite_number(self.weight, "weight", OperatorError)
-
     def __str__(self) -> str:
         return f"{format_number(self.weight)} mean of {format_selector(self.rows)}{stage_label(self.stage)}"
 
@@ -249,9 +223,6 @@ class Drop(OnRows):
     >>> torch.equal(edited[2], edited[-1])
     True
     """
-
-    def check(self) -> None:
-        super().check()
 
     def __str__(self) -> str:
         return f"no {format_selector(self.rows)}"

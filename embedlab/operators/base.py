@@ -10,33 +10,24 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from types import FunctionType
-from typing import Any, ClassVar, Literal, Protocol, SupportsFloat, TypeVar, cast
+from typing import Any, ClassVar, Protocol, SupportsFloat, TypeVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.checks import finite_number, in_choices
+from embedlab.checks import finite_number
 from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, PromptError, brief, contained, listed
+from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
 from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
-from embedlab.select import Role, Rows, Selector, Spans, format_selector, words_of
+from embedlab.select import Spans
+from embedlab.selector import Role, Rows, Selector, format_selector, words_of
 
-Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
-STAGES: dict[str, tuple[str, ...]] = {
-    "token": ("token",),
-    "position": ("position",),
-    "both": ("token", "position"),
-    "hidden": ("hidden",),
-    "pooled": ("pooled",),
-    "conditioning": ("hidden", "pooled"),
-}
 BEFORE = ("token", "position", "both")  # the encoder; the other stages come after it
-Lengths = Literal["error", "repeat", "resample", "zero"]
-LENGTHS = ("error", "repeat", "resample", "zero")
 Value = TypeVar("Value", Embeddings, Conditioning)
 Number = SupportsFloat  # Python's, numpy's, or a tensor of one, which may be learned
 RowSource = str | int | Tensor | np.ndarray[Any, Any] | Sequence[Any] | Mapping[Any, Any]  # word, id, vectors or a sum
@@ -74,6 +65,7 @@ class Edit:
 
     def check(self) -> None:
         """Refuse settings that cannot be."""
+        check_part(self)
 
 
 def number_of(setting: Setting[Number]) -> float:
@@ -104,10 +96,6 @@ class OnRows(Edit):
 
     rows: Setting[Selector]
     named: ClassVar[tuple[str, ...]] = ()  # the settings that name words, where the stage is before the encoder
-
-    def check(self) -> None:
-        words_of(self.rows)
-        tables(getattr(self, "stage", "token"))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -309,7 +297,7 @@ def check_shapes(old: Any, new: Any, operator: Any) -> None:
 
 def tables(stage: str) -> tuple[str, ...]:
     """The tables that a stage names."""
-    in_choices(stage, "stage", STAGES, OperatorError)
+    check_stage(stage)
     return STAGES[stage]
 
 
@@ -327,11 +315,6 @@ def edit_rows(
         spans = prompt.spans(rows, table)
         prompt = prompt.put(table, spans, change(prompt.take(table, spans), table, spans))
     return prompt
-
-
-def check_lengths(lengths: str) -> None:
-    """Refuse an unknown policy for unequal token counts."""
-    in_choices(lengths, "lengths", LENGTHS, OperatorError)
 
 
 def source(

@@ -10,28 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.checks import finite_number, float_of, in_choices, is_whole
+from embedlab.checks import float_of, is_whole
 from embedlab.encoder import Conditioning, Texts, filled
-from embedlab.errors import OperatorError, listed
-from embedlab.operators.base import Edit, Number, Stage
+from embedlab.errors import OperatorError
+from embedlab.limits import Stage, many, shares
+from embedlab.operators.base import Edit, Number
 from embedlab.schedule import Setting, format_number, value_of
-
-
-def many(value: Any) -> tuple[Any, ...]:
-    """One setting, or a list of them, as a tuple."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def check_prompts(prompts: Sequence[Any], weights: Sequence[Any]) -> None:
-    """Refuse what is no text, and weights that are not one each."""
-    if wrong := [text for text in prompts if not isinstance(text, str)]:
-        raise OperatorError(f"{wrong[0]!r} is no prompt; it has to be a text.")
-    if not prompts:
-        raise OperatorError("there is no other prompt; name one or several.")
-    if len(weights) != len(prompts):
-        raise OperatorError(f"there are {len(weights)} weights for {len(prompts)} prompts; each needs its own.")
-    for weight in weights:
-        finite_number(weight, "weight", OperatorError)
 
 
 @dataclass(frozen=True)
@@ -58,21 +42,10 @@ class Blend(Edit):
     own: Setting[Number] | None = None
     lengths: Setting[Literal["empty", "own"]] = "empty"
 
-    def check(self) -> None:
-        check_prompts(many(self.prompts), many(self.weight))
-        in_choices(self.lengths, "lengths", ("empty", "own"), OperatorError)
-        if self.own is not None:
-            finite_number(self.own, "own", OperatorError)
-        if abs(float_of(sum(self.weights))) < 1e-8:
-            raise OperatorError(
-                f"the weights {listed(format_number(w) for w in self.weights)} sum to 0; there is no mean."
-            )
-
     @property
     def weights(self) -> tuple[Any, ...]:
         """The weight of the prompt itself, and those of the others."""
-        others = many(self.weight)
-        return (1 - sum(others) if self.own is None else self.own, *others)
+        return shares(self.weight, self.own)
 
     def __str__(self) -> str:
         return " + ".join(
@@ -130,9 +103,6 @@ class Concatenate(Edit):
     prompts: Setting[str | Sequence[Setting[str]]]
     weight: Setting[Number | Sequence[Setting[Number]]] = 1.0
 
-    def check(self) -> None:
-        check_prompts(many(self.prompts), self.weights)
-
     @property
     def weights(self) -> tuple[Any, ...]:
         """One weight for each prompt; a single one is for all."""
@@ -174,10 +144,6 @@ class Truncate(Edit):
     stage: ClassVar[Stage] = "hidden"
 
     to: Setting[int]
-
-    def check(self) -> None:
-        if not is_whole(self.to) or self.to == 0:
-            raise OperatorError(f"to is {self.to!r}; it has to be a number of rows, such as 16.")
 
     def __str__(self) -> str:
         if not is_whole(self.to):

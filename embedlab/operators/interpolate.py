@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.checks import finite_number, float_of, in_choices
+from embedlab.checks import float_of
 from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
-from embedlab.errors import OperatorError, listed
+from embedlab.limits import PATHS, Lengths, Stage, Way, ends_of
 from embedlab.operators.base import (
-    Lengths,
     Number,
     OnRows,
     RowSource,
-    Stage,
     Value,
-    check_lengths,
     edit_rows,
     format_setting,
     match_length,
@@ -29,7 +26,8 @@ from embedlab.operators.base import (
     stage_label,
 )
 from embedlab.schedule import Setting, format_number, value_of, varies
-from embedlab.select import Spans, format_selector
+from embedlab.select import Spans
+from embedlab.selector import format_selector
 
 
 def lerp(
@@ -84,7 +82,7 @@ def _arc(here: Tensor, there: Tensor, weight: float, cosine: Tensor) -> Tensor:
     return torch.where(cosine.abs() > 0.9995, torch.lerp(a, b, weight), arc).to(here)
 
 
-PATHS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"lerp": lerp, "slerp": slerp, "slerp_whole": slerp_whole}
+WAYS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = dict(zip(PATHS, (lerp, slerp, slerp_whole), strict=True))
 
 
 @dataclass(frozen=True)
@@ -109,36 +107,13 @@ class Interpolate(OnRows):
     toward: Setting[RowSource]
     weight: Setting[Number | Sequence[Setting[Number]]] = 0.5
     stage: Stage = "token"
-    path: Setting[Literal["lerp", "slerp", "slerp_whole"]] = "lerp"
+    path: Setting[Way] = "lerp"
     lengths: Setting[Lengths] = "error"
-
-    def check(self) -> None:
-        check_lengths(value_of(self.lengths))
-        super().check()
-        in_choices(self.path, "path", PATHS, OperatorError)
-        ends = self.ends
-        for _, weight in ends:
-            finite_number(weight, "weight", OperatorError)
-        if self.stage == "both" and not all(isinstance(end, str) for end, _ in ends):
-            raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id has no position.")
-        if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
-            raise OperatorError(f"weights {listed(w for _, w in ends)} have to be 0 or more and sum to 1 at the most.")
 
     @property
     def ends(self) -> list[tuple[Any, Any]]:
         """Each end with its weight."""
-        if not isinstance(self.weight, list | tuple):
-            if isinstance(self.toward, list | tuple) and any(isinstance(end, str) for end in self.toward):
-                raise OperatorError(f"`toward` names {len(self.toward)} ends; give a list of as many weights.")
-            return [(self.toward, self.weight)]
-        if not isinstance(self.toward, list | tuple) or len(self.toward) != len(self.weight):
-            many = len(self.toward) if isinstance(self.toward, list | tuple) else 1
-            raise OperatorError(
-                f"there are {len(self.weight)} weights for {many} ends of `toward`; each needs its own."
-            )
-        if not self.weight:
-            raise OperatorError("`toward` names no end; name a word, or several with a weight each.")
-        return list(zip(self.toward, self.weight, strict=True))
+        return ends_of(self.toward, self.weight)
 
     def __str__(self) -> str:
         if varies(self.weight) or varies(self.toward):
@@ -150,7 +125,7 @@ class Interpolate(OnRows):
 
     def __call__(self, prompt: Value, lookup: Lookup | Texts) -> Value:
         def change(rows: Tensor, table: str, spans: Spans) -> Tensor:
-            ends, path = self.ends, PATHS[value_of(self.path)]
+            ends, path = self.ends, WAYS[value_of(self.path)]
             lengths: Lengths = value_of(self.lengths)
             kept = 1 - sum(weight for _, weight in ends)
             for end, weight in ends:

@@ -8,23 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedlab.checks import is_whole
 from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import (
-    Lengths,
-    OnRows,
-    Stage,
-    Value,
-    check_lengths,
-    edit_rows,
-    match_length,
-    stage_label,
-    tables,
-)
+from embedlab.limits import Lengths, Stage, order_of
+from embedlab.operators.base import OnRows, Value, edit_rows, match_length, stage_label, tables
 from embedlab.schedule import Setting, value_of, varies
-from embedlab.select import Selector, Spans, format_selector, words_of
+from embedlab.select import Spans
+from embedlab.selector import Selector, format_selector, words_of
 
 
 @dataclass(frozen=True)
@@ -45,9 +36,6 @@ class Reverse(OnRows):
 
     rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
     stage: Stage = "position"
-
-    def check(self) -> None:
-        super().check()
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} reversed{stage_label(self.stage)}"
@@ -76,10 +64,7 @@ class Permute(OnRows):
 
     def check(self) -> None:
         super().check()
-        order = tuple(self.order) if isinstance(self.order, list | tuple) else ()
-        if not order or not all(is_whole(i) for i in order) or sorted(order) != list(range(len(order))):
-            raise OperatorError(f"order is {self.order!r}; it has to hold each number from 0 up once, such as [1,0].")
-        object.__setattr__(self, "order", order)
+        object.__setattr__(self, "order", order_of(self.order))
 
     def __str__(self) -> str:
         order = self.order if varies(self.order) else " ".join(map(str, value_of(self.order)))
@@ -115,11 +100,6 @@ class Swap(OnRows):
     by: Setting[Selector]
     stage: Stage = "position"
     lengths: Setting[Lengths] = "error"
-
-    def check(self) -> None:
-        super().check()
-        words_of(self.by)
-        check_lengths(value_of(self.lengths))
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.checks import finite_number, is_whole, whole_number
 from embedlab.embeddings import Embeddings, Lookup, between, stretched
 from embedlab.errors import OperatorError
 from embedlab.operators.base import Number, OnRows, edit_rows, number_of
-from embedlab.prompt import WINDOW
 from embedlab.schedule import Setting, format_number, value_of
-from embedlab.select import Selector, Spans, format_selector
+from embedlab.select import Spans
+from embedlab.selector import Selector, format_selector
 
 
 def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*position dim"]:
@@ -30,12 +28,6 @@ def at(places: Tensor, prompt: Embeddings, what: str) -> Float[Tensor, "*positio
 def places_of(spans: Spans, prompt: Embeddings) -> Tensor:
     """Where rows stand in their window, (span, row)."""
     return torch.tensor(spans) % prompt.tokens.window
-
-
-def check_place(at: Any) -> None:
-    """Refuse what is no place."""
-    if not is_whole(at) or not 0 <= at < 10_000:
-        raise OperatorError(f"at is {at!r}; it has to be a position, a whole number from 0.")
 
 
 @dataclass(frozen=True)
@@ -54,10 +46,6 @@ class Shift(OnRows):
     """
 
     by: Setting[Number] = 1
-
-    def check(self) -> None:
-        super().check()
-        finite_number(self.by, "by", OperatorError)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} shifted {format_number(self.by)}"
@@ -85,10 +73,6 @@ class Place(OnRows):
     """
 
     at: Setting[int]
-
-    def check(self) -> None:
-        super().check()
-        check_place(self.at)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} at {self.at}"
@@ -119,11 +103,6 @@ class Freeze(OnRows):
     rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
     at: Setting[int] = 1
     weight: Setting[Number] = 1.0
-
-    def check(self) -> None:
-        super().check()
-        check_place(self.at)
-        finite_number(self.weight, "weight", OperatorError)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} frozen at {self.at}" + (
@@ -157,14 +136,6 @@ class Stretch(OnRows):
     rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
     keep: Setting[int] = 20
     factor: Setting[Number] = 4.0
-
-    def check(self) -> None:
-        super().check()
-        whole_number(self.keep, "keep", OperatorError, most=WINDOW - 1)
-        if not 1 <= finite_number(self.factor, "factor", OperatorError) <= 64:
-            raise OperatorError(
-                f"factor is {self.factor}; it has to be 1 or more, and 64 at most: 4 makes 248 positions of 77."
-            )
 
     def __str__(self) -> str:
         return f"places stretched {format_number(self.factor)} after {self.keep}"

@@ -8,14 +8,11 @@ from torch import Tensor
 
 from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
-from embedlab.errors import OperatorError
+from embedlab.limits import Lengths, Stage
 from embedlab.operators.base import (
-    Lengths,
     OnRows,
     RowSource,
-    Stage,
     Value,
-    check_lengths,
     edit_rows,
     format_setting,
     match_length,
@@ -23,7 +20,8 @@ from embedlab.operators.base import (
     stage_label,
 )
 from embedlab.schedule import Setting, value_of
-from embedlab.select import Spans, format_selector
+from embedlab.select import Spans
+from embedlab.selector import format_selector
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,6 @@ class Replace(OnRows):
     by: Setting[RowSource]
     stage: Stage = "token"
     lengths: Setting[Lengths] = "error"
-
-    def check(self) -> None:
-        check_lengths(value_of(self.lengths))
-        super().check()
-        if self.stage == "both" and not isinstance(self.by, str):
-            raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id has no position.")
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} → {format_setting(self.by)}{stage_label(self.stage)}"

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from embedlab.checks import finite_number, whole_number
 from embedlab.embeddings import Lookup
 from embedlab.encoder import Texts
 from embedlab.errors import OperatorError
-from embedlab.operators.base import Number, OnRows, Stage, Value, edit_rows, number_of, stage_label, tables
+from embedlab.limits import Stage
+from embedlab.operators.base import Number, OnRows, Value, edit_rows, number_of, stage_label, tables
 from embedlab.schedule import Setting, format_number, value_of
-from embedlab.select import Selector, Spans, format_selector
+from embedlab.select import Spans
+from embedlab.selector import Selector, format_selector
 
 
 def generator(seed: int) -> torch.Generator:
@@ -31,11 +31,6 @@ def normal(seed: int, shape: tuple[int, ...], table: int = 0) -> Tensor:
     Kept, because a sweep over an amount draws them again and again; nobody writes into them.
     """
     return torch.randn(shape, generator=generator((seed + table * 0x9E3779B97F4A7C15) % 2**63))
-
-
-def check_seed(seed: Any) -> None:
-    """Refuse a seed that is no whole number in reach of torch's generator."""
-    whole_number(seed, "seed", OperatorError, most=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,6 @@ class Noise(OnRows):
     amount: Setting[Number] = 0.5
     seed: Setting[int] = 0
     stage: Stage = "token"
-
-    def check(self) -> None:
-        super().check()
-        finite_number(self.amount, "amount", OperatorError)
-        check_seed(self.seed)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} + {format_number(self.amount)} noise {self.seed}{stage_label(self.stage)}"
@@ -95,11 +85,6 @@ class Rotate(OnRows):
     angle: Setting[Number] = 45.0
     seed: Setting[int] = 0
     stage: Stage = "token"
-
-    def check(self) -> None:
-        super().check()
-        finite_number(self.angle, "angle", OperatorError)
-        check_seed(self.seed)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} turned {format_number(self.angle)}°{stage_label(self.stage)}"
@@ -139,10 +124,6 @@ class Shuffle(OnRows):
     rows: Setting[Selector] = None  # type: ignore[assignment]  # `role` says which
     seed: Setting[int] = 0
     stage: Stage = "position"
-
-    def check(self) -> None:
-        super().check()
-        check_seed(self.seed)
 
     def __str__(self) -> str:
         return f"{format_selector(self.rows)} shuffled {self.seed}{stage_label(self.stage)}"

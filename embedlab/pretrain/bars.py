@@ -20,7 +20,7 @@ from embedlab.pretrain import captions, world
 from embedlab.pretrain.captions import article, plural
 from embedlab.pretrain.drawings import COLOURED, COLOURS, KINDS
 from embedlab.pretrain.eye import Seen, look, stands
-from embedlab.select import Rows
+from embedlab.selector import Rows
 
 BARS: Mapping[str, tuple[str, float, str | None]] = {  # what it is, the bar, and what the rate is a share of
     "single": ("single object, all words", 0.97, None),

@@ -14,10 +14,10 @@ from embedlab.cell import Cell, denoiser_calls, fingerprint
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
 from embedlab.files import make_folder, remove_temporaries
+from embedlab.limits import check_part
 from embedlab.metrics.score import Metrics, check_scored, score_names, scored_words
 from embedlab.models import Source
-from embedlab.rendering import check_at_once
-from embedlab.sampler import check_seeds, noise_of
+from embedlab.sampler import noise_of
 from embedlab.schedule import varies
 from embedlab.sweep.identity import key_of, versions
 from embedlab.sweep.result import FILE, Result, WrongResultError, read_result
@@ -48,16 +48,11 @@ class Job:
     run_name: str = ""  # in a tracker
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", check_seeds(self.seeds))
-        if self.at_once is not None:
-            check_at_once(self.at_once)
-        if not isinstance(self.export, bool):
-            raise ConfigError(f"export is {self.export!r}; it has to be true or false.")
+        check_part(self)
+        object.__setattr__(self, "seeds", tuple(self.seeds))
         if self.export and varies(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
         check_tracker(self.tracker)
-        if self.group is not None and not isinstance(self.group, str):
-            raise ConfigError(f"group is {self.group!r}; it has to be a text.")
 
     @cached_property
     def notes(self) -> list[str]:

@@ -14,9 +14,9 @@ from embedlab import images
 from embedlab.cell import Cell, picture_size
 from embedlab.condition import condition_calls
 from embedlab.errors import ConfigError, PictureError
+from embedlab.limits import check_seeds, found
 from embedlab.models import Source
 from embedlab.rendering import sample_batch
-from embedlab.sampler import check_seeds, found
 from embedlab.samples import Request
 from embedlab.sweep.identity import versions
 from embedlab.sweep.recorded_config import instantiate_checked

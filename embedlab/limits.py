@@ -1,0 +1,497 @@
+"""What the settings of each part may be: a part checks itself by this, the command line does before torch is loaded.
+
+`CHECKS` has for each part the settings that are looked at together, and the function that raises what is wrong with
+them. No import of torch or numpy here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from embedlab.checks import finite_number, float_of, in_choices, is_number, is_whole, whole_number
+from embedlab.errors import (
+    ConfigError,
+    ModelError,
+    OperatorError,
+    PictureError,
+    PromptError,
+    SamplerError,
+    listed,
+    public_name,
+)
+from embedlab.schedule import format_number
+from embedlab.selector import words_of
+
+WINDOW = 77  # places of a window of CLIP
+SHIPPED = Path(__file__).parent / "pictures"
+LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
+Join = Literal["windows", "run", "truncate"]
+JOINS: tuple[Join, ...] = get_args(Join)
+Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
+STAGES: dict[str, tuple[str, ...]] = {
+    "token": ("token",),
+    "position": ("position",),
+    "both": ("token", "position"),
+    "hidden": ("hidden",),
+    "pooled": ("pooled",),
+    "conditioning": ("hidden", "pooled"),
+}
+Lengths = Literal["error", "repeat", "resample", "zero"]
+LENGTHS: tuple[Lengths, ...] = get_args(Lengths)
+Way = Literal["lerp", "slerp", "slerp_whole"]
+PATHS: tuple[Way, ...] = get_args(Way)
+Warmup = Literal["history", "diffusers"]
+WARMUPS: tuple[Warmup, ...] = get_args(Warmup)
+DTYPE_NAMES = ("float32", "float16", "bfloat16")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+Check = Callable[..., object]
+
+
+def check_settings(part: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a part, by its public name; a check of settings that are not all there is left out.
+
+    >>> check_settings("embedlab.Sampler", {"steps": 0})
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.SamplerError: sampler.steps is 0; it has to be a whole number from 1 to 1000.
+    """
+    for names, check in CHECKS.get(part, {}).items():
+        if all(name in settings for name in names.split()):
+            check(*(settings[name] for name in names.split()))
+
+
+def check_part(part: Any) -> None:
+    """Refuse the settings of a part, by the checks of its class, or of the first that it derives from that has some."""
+    name = next((name for kind in type(part).__mro__ if (name := public_name(kind)) in CHECKS), "")
+    check_settings(name, vars(part))
+
+
+# ── sampling ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """A name of `SCHEDULERS`."""
+    if not isinstance(scheduler, str) or scheduler not in SCHEDULERS:
+        raise SamplerError(f"there is no scheduler '{str(scheduler)[:80]}'; choose one of {listed(SCHEDULERS)}.")
+
+
+def check_steps(steps: Any) -> None:
+    """How many steps."""
+    whole_number(steps, "sampler.steps", SamplerError, least=1, most=1000)
+
+
+def check_keep(keep: Any, steps: Any) -> None:
+    """Steps of those that there are."""
+    if isinstance(keep, str) or not isinstance(keep, Sequence):
+        raise SamplerError(f"sampler.keep is {keep!r}; it has to be a list of steps: sampler.keep=[0,5].")
+    if wrong := [k for k in keep if not is_whole(k) or not 0 <= k < steps]:
+        raise SamplerError(f"sampler.keep names step {repr(wrong[0])[:80]}; there are steps 0 to {steps - 1}.")
+
+
+def check_warmup(warmup: Any) -> None:
+    """How a multistep sampler begins late."""
+    in_choices(warmup, "start.warmup", WARMUPS, SamplerError)
+
+
+def check_start(picture: Any, step: Any, strength: Any, warmup: Any) -> None:
+    """A picture with one of step and strength, or nothing of all."""
+    if picture is None:
+        if step is not None or strength is not None or warmup != "history":
+            raise SamplerError(
+                "start.step, start.strength and start.warmup need a picture to start from: set start.picture."
+            )
+        return
+    if step is None and strength is None:
+        raise SamplerError("a picture to start from needs one of start.step and start.strength.")
+    if step is not None and strength is not None:
+        raise SamplerError(f"start.step ({step}) and start.strength ({strength}) say the same; give one.")
+    if step is not None:
+        whole_number(step, "start.step", SamplerError)
+    if strength is not None and not (is_number(strength) and 0 < strength <= 1):
+        raise SamplerError(f"start.strength is {repr(strength)[:80]}; it has to be above 0 and at most 1.")
+
+
+def check_picture(picture: Any) -> None:
+    """A picture that is named has to be there; one in memory has a shape or a size, and is looked at elsewhere."""
+    if picture is not None and not hasattr(picture, "size") and not hasattr(picture, "content"):
+        found(str(picture) if isinstance(picture, Path) else picture)
+
+
+def found(picture: Any) -> Path:
+    """The absolute path of a picture that is named by a path, or by the name of one that embedlab ships."""
+    if not isinstance(picture, str):
+        raise PictureError(f"start.picture is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
+    try:
+        for path in (Path(picture).expanduser(), SHIPPED / picture):
+            if path.is_file():
+                return path.absolute()
+    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, not in this machine's alphabet
+        pass
+    where = "" if Path(picture).is_absolute() else f" in '{Path.cwd()}'"
+    shipped = listed(sorted(path.name for path in SHIPPED.iterdir()))
+    raise PictureError(f"there is no picture {repr(picture)[:200]}{where}; shipped are {shipped}.")
+
+
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """Refuse seeds that are no whole numbers in reach of torch's generator."""
+    if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
+        raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture: seeds=[0,1].")
+    if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
+        raise SamplerError(f"seed {repr(wrong[0])[:80]} is no whole number from 0 to 2^63 - 1.")
+    if twice := [s for n, s in enumerate(seeds) if s in seeds[:n]]:
+        raise SamplerError(f"seed {twice[0]} is there twice; it would give the same picture twice.")
+    return tuple(seeds)
+
+
+def check_at_once(at_once: Any) -> None:
+    """Refuse a batch size that is none."""
+    whole_number(at_once, "at_once", ConfigError, least=1, of=" of pictures")
+
+
+# ── guidance, encoder, metrics, model ─────────────────────────────────────────────────────────────────────────────
+
+
+def check_guidance_scale(scale: Any) -> None:
+    """Of 1 or more."""
+    if finite_number(scale, "guidance.scale", SamplerError) < 1:
+        raise SamplerError(f"guidance.scale is {scale}; 1 is the prompt alone, larger values follow it closer.")
+
+
+def check_negative(negative: Any) -> None:
+    """A text, or none."""
+    if negative is not None and not isinstance(negative, str):
+        raise SamplerError(f"guidance.negative is {negative!r}; it has to be a text.")
+
+
+def check_join(join: Any) -> None:
+    """Refuse an unknown way of joining windows."""
+    if join not in JOINS:
+        raise PromptError(f"windows cannot be joined by '{join}'; choose one of {listed(JOINS)}.")
+
+
+def mix_of(skip: Any) -> tuple[tuple[int, float], ...]:
+    """Counts of skipped layers with their weights, which sum to 1; SamplerError for what is no such mix.
+
+    >>> mix_of(1), mix_of({0: 0.5, 2: 0.5})
+    (((1, 1.0),), ((0, 0.5), (2, 0.5)))
+    """
+    if not isinstance(skip, Mapping | list | tuple):
+        return ((whole_number(skip, "encoder.skip", SamplerError), 1.0),)
+    pairs = [
+        tuple(pair) if isinstance(pair, list | tuple) else (pair,)
+        for pair in (skip.items() if isinstance(skip, Mapping) else skip)
+    ]
+    layers = [pair[0] for pair in pairs if is_whole(pair[0])]
+    if not pairs or any(len(pair) != 2 for pair in pairs) or len(set(layers)) < len(layers):
+        raise SamplerError(f"encoder.skip is {skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
+    mix = tuple((k, float(finite_number(w, f"weight of layer {k}", SamplerError))) for k, w in pairs)
+    if abs(sum(w for _, w in mix) - 1) > 1e-6:
+        raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in mix)}, do not sum to 1.")
+    for count, _ in mix:
+        whole_number(count, "encoder.skip", SamplerError)
+    return mix
+
+
+def check_stretch(stretch: Any) -> None:
+    """Of the position table of all prompts."""
+    if stretch is not None and not 1 <= finite_number(stretch, "encoder.stretch", SamplerError) <= 64:
+        raise SamplerError(f"encoder.stretch is {stretch}; it goes from 1 to 64; 4 makes 248 positions.")
+
+
+def check_template(template: Any) -> None:
+    """A text with one place for a word."""
+    if not isinstance(template, str) or template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+        raise ConfigError(f"metrics.template is {template!r}; it needs one {{}}, where the word goes.")
+
+
+def check_words(words: Any) -> None:
+    """Words or phrases, or none."""
+    if words is None:
+        return
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        raise ConfigError(f"metrics.words is {words!r}; it has to be a list: metrics.words=[cat,dog].")
+    if wrong := [word for word in words if not isinstance(word, str) or not word.strip()]:
+        raise ConfigError(f"metrics.words holds {wrong[0]!r}; each has to be a word or phrase.")
+
+
+def model_text(setting: str, needed: bool = False) -> Check:
+    """The check that a model's setting is a text, or none where none is needed."""
+
+    def check(value: Any) -> None:
+        if not isinstance(value, str) and (value is not None or needed):
+            raise ModelError(f"model.{setting} is {value!r}; it has to be a text.")
+
+    return check
+
+
+def check_dtype(dtype: Any) -> None:
+    """A type of numbers by its name, or none."""
+    model_text("dtype")(dtype)
+    if dtype is not None and dtype not in DTYPE_NAMES:
+        raise ModelError(f"dtype '{dtype}' is unknown; choose one of {listed(DTYPE_NAMES)}.")
+
+
+def check_pickle(allow_pickle: Any) -> None:
+    """Whether files that can run code are read."""
+    if not isinstance(allow_pickle, bool):
+        raise ModelError(f"model.allow_pickle is {allow_pickle!r}; it has to be true or false.")
+
+
+def check_prediction(prediction_type: Any) -> None:
+    """What a UNet predicts, or none."""
+    model_text("prediction_type")(prediction_type)
+    if prediction_type not in (None, *PREDICTIONS):
+        given = prediction_type[:80]
+        raise ModelError(f"model.prediction_type is '{given}'; choose one of {listed(PREDICTIONS)}.")
+
+
+def check_zero_snr(zero_snr: Any) -> None:
+    """Whether a model was trained down to no signal, or none."""
+    if zero_snr not in (None, True, False) or type(zero_snr) is int:
+        raise ModelError(f"model.zero_snr is {zero_snr!r}; it has to be true or false.")
+
+
+def check_variant(variant: Any) -> None:
+    """A part of files' names, or none."""
+    model_text("variant")(variant)
+    if variant is not None and not re.fullmatch(r"[\w-]{1,40}", variant):
+        raise ModelError(f"model.variant is {variant[:80]!r}; it is a word in the names of files, such as fp16.")
+
+
+def check_device(device: Any) -> None:
+    """A device by its name, or none; whether it is there is not asked."""
+    if device is not None and not (isinstance(device, str) and re.fullmatch(r"cpu|mps|cuda(:\d+)?", device)):
+        raise ModelError(f"{device!r} is no device that embedlab runs on; try cpu, cuda, cuda:0 or mps.")
+
+
+# ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_batch(at_once: Any) -> None:
+    """A batch size, or none."""
+    if at_once is not None:
+        check_at_once(at_once)
+
+
+def check_export(export: Any) -> None:
+    """Whether a job exports."""
+    if not isinstance(export, bool):
+        raise ConfigError(f"export is {export!r}; it has to be true or false.")
+
+
+def check_group(group: Any) -> None:
+    """A name of its runs in the tracker, or none."""
+    if group is not None and not isinstance(group, str):
+        raise ConfigError(f"group is {group!r}; it has to be a text.")
+
+
+# ── operators ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def number(name: str) -> Check:
+    """The check that an operator's setting of this name is a finite number."""
+    return lambda value: finite_number(value, name, OperatorError)
+
+
+def check_rows(rows: Any) -> None:
+    """A selector; left out where an operator has rows of its own."""
+    if rows is not None:
+        words_of(rows)
+
+
+def check_stage(stage: Any) -> None:
+    """A name of `STAGES`."""
+    in_choices(stage, "stage", STAGES, OperatorError)
+
+
+def check_lengths(lengths: Any) -> None:
+    """Refuse an unknown policy for unequal token counts."""
+    in_choices(lengths, "lengths", LENGTHS, OperatorError)
+
+
+def check_path(path: Any) -> None:
+    """A way from one vector to another."""
+    in_choices(path, "path", PATHS, OperatorError)
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse a seed that is no whole number in reach of torch's generator."""
+    whole_number(seed, "seed", OperatorError, most=2**63 - 1)
+
+
+def check_place(at: Any) -> None:
+    """Refuse what is no place."""
+    if not is_whole(at) or not 0 <= at < 10_000:
+        raise OperatorError(f"at is {at!r}; it has to be a position, a whole number from 0.")
+
+
+def check_target(to: Any) -> None:
+    """A length of rows, by the mean one."""
+    if finite_number(to, "to", OperatorError) <= 0:
+        raise OperatorError(f"to is {to}; it has to be above 0, 1 is the mean length of the table's rows.")
+
+
+def check_kept_places(keep: Any) -> None:
+    """Places that are not stretched."""
+    whole_number(keep, "keep", OperatorError, most=WINDOW - 1)
+
+
+def check_factor(factor: Any) -> None:
+    """Of a position table."""
+    if not 1 <= finite_number(factor, "factor", OperatorError) <= 64:
+        raise OperatorError(f"factor is {factor}; it has to be 1 or more, and 64 at most: 4 makes 248 positions of 77.")
+
+
+def order_of(order: Any) -> tuple[int, ...]:
+    """An order of rows; OperatorError for what is none."""
+    numbers = tuple(order) if isinstance(order, list | tuple) else ()
+    if not numbers or not all(is_whole(i) for i in numbers) or sorted(numbers) != list(range(len(numbers))):
+        raise OperatorError(f"order is {order!r}; it has to hold each number from 0 up once, such as [1,0].")
+    return numbers
+
+
+def ends_of(toward: Any, weight: Any) -> list[tuple[Any, Any]]:
+    """Each end of an interpolation with its weight; OperatorError where their counts differ.
+
+    >>> ends_of(["cat", "dog"], [0.25, 0.5])
+    [('cat', 0.25), ('dog', 0.5)]
+    """
+    if not isinstance(weight, list | tuple):
+        if isinstance(toward, list | tuple) and any(isinstance(end, str) for end in toward):
+            raise OperatorError(f"`toward` names {len(toward)} ends; give a list of as many weights.")
+        return [(toward, weight)]
+    if not isinstance(toward, list | tuple) or len(toward) != len(weight):
+        many = len(toward) if isinstance(toward, list | tuple) else 1
+        raise OperatorError(f"there are {len(weight)} weights for {many} ends of `toward`; each needs its own.")
+    if not weight:
+        raise OperatorError("`toward` names no end; name a word, or several with a weight each.")
+    return list(zip(toward, weight, strict=True))
+
+
+def check_ends(toward: Any, weight: Any, stage: Any) -> None:
+    """The ends of an interpolation."""
+    ends = ends_of(toward, weight)
+    for _, one in ends:
+        finite_number(one, "weight", OperatorError)
+    if stage == "both" and not all(isinstance(end, str) for end, _ in ends):
+        raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id has no position.")
+    if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
+        raise OperatorError(f"weights {listed(w for _, w in ends)} have to be 0 or more and sum to 1 at the most.")
+
+
+def check_word_for_both(by: Any, stage: Any) -> None:
+    """What both a token and a position row are taken from."""
+    if stage == "both" and not isinstance(by, str):
+        raise OperatorError("stage is 'both', so `by` has to be a word of the prompt: an id has no position.")
+
+
+def many(value: Any) -> tuple[Any, ...]:
+    """One setting, or a list of them, as a tuple."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def check_prompts(prompts: Any, weight: Any) -> None:
+    """Refuse what is no text, and weights that are not one each."""
+    texts, weights = many(prompts), many(weight)
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise OperatorError(f"{wrong[0]!r} is no prompt; it has to be a text.")
+    if not texts:
+        raise OperatorError("there is no other prompt; name one or several.")
+    if len(weights) != len(texts):
+        raise OperatorError(f"there are {len(weights)} weights for {len(texts)} prompts; each needs its own.")
+    for one in weights:
+        finite_number(one, "weight", OperatorError)
+
+
+def check_joined(prompts: Any, weight: Any) -> None:
+    """The same where one weight is for all."""
+    check_prompts(prompts, weight if isinstance(weight, list | tuple) else (weight,) * len(many(prompts)))
+
+
+def check_empty_or_own(lengths: Any) -> None:
+    """How prompts of several lengths are blended."""
+    in_choices(lengths, "lengths", ("empty", "own"), OperatorError)
+
+
+def shares(weight: Any, own: Any) -> tuple[Any, ...]:
+    """The weight of a prompt itself in a blend, and those of the others."""
+    others = many(weight)
+    return (1 - sum(others) if own is None else own, *others)
+
+
+def check_shares(weight: Any, own: Any) -> None:
+    """Weights of which there is a mean."""
+    if own is not None:
+        finite_number(own, "own", OperatorError)
+    if abs(float_of(sum(shares(weight, own)))) < 1e-8:
+        told = listed(format_number(w) for w in shares(weight, own))
+        raise OperatorError(f"the weights {told} sum to 0; there is no mean.")
+
+
+def check_count(to: Any) -> None:
+    """How many rows are left."""
+    if not is_whole(to) or to == 0:
+        raise OperatorError(f"to is {to!r}; it has to be a number of rows, such as 16.")
+
+
+ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage}
+WEIGHT = {"weight": number("weight")}
+CHECKS: dict[str, dict[str, Check]] = {
+    "embedlab.Source": {
+        "name": model_text("name", needed=True),
+        "dtype": check_dtype,
+        **{name: model_text(name) for name in ("config", "scorer", "vae", "text_encoder")},
+        "allow_pickle": check_pickle,
+        "prediction_type": check_prediction,
+        "zero_snr": check_zero_snr,
+        "variant": check_variant,
+        "device": check_device,
+    },
+    "embedlab.Encoder": {"join": check_join, "skip": mix_of, "stretch": check_stretch},
+    "embedlab.Guidance": {"scale": check_guidance_scale, "negative": check_negative},
+    "embedlab.Sampler": {"scheduler": check_scheduler, "steps": check_steps, "keep steps": check_keep},
+    "embedlab.Start": {
+        "warmup": check_warmup,
+        "picture step strength warmup": check_start,
+        "picture": check_picture,
+    },
+    "embedlab.Metrics": {"template": check_template, "words": check_words},
+    "embedlab.Job": {"seeds": check_seeds, "at_once": check_batch, "export": check_export, "group": check_group},
+    "embedlab.OnRows": ROWS,  # somebody's own
+    "embedlab.Add": ROWS | WEIGHT,
+    "embedlab.Average": ROWS | WEIGHT,
+    "embedlab.Blend": {"prompts weight": check_prompts, "lengths": check_empty_or_own, "weight own": check_shares},
+    "embedlab.Concatenate": {"prompts weight": check_joined},
+    "embedlab.Drop": ROWS,
+    "embedlab.Freeze": ROWS | {"at": check_place} | WEIGHT,
+    "embedlab.Interpolate": {"lengths": check_lengths} | ROWS | {"path": check_path, "toward weight stage": check_ends},
+    "embedlab.Noise": ROWS | {"amount": number("amount"), "seed": check_seed},
+    "embedlab.Normalise": ROWS | WEIGHT | {"to": check_target},
+    "embedlab.Permute": ROWS | {"order": order_of},
+    "embedlab.Place": ROWS | {"at": check_place},
+    "embedlab.ProjectOut": ROWS | WEIGHT,
+    "embedlab.Replace": {"lengths": check_lengths} | ROWS | {"by stage": check_word_for_both},
+    "embedlab.Reverse": ROWS,
+    "embedlab.Rotate": ROWS | {"angle": number("angle"), "seed": check_seed},
+    "embedlab.Scale": ROWS | {"by": number("by")},
+    "embedlab.Shift": ROWS | {"by": number("by")},
+    "embedlab.Shuffle": ROWS | {"seed": check_seed},
+    "embedlab.Stretch": ROWS | {"keep": check_kept_places, "factor": check_factor},
+    "embedlab.Subtract": ROWS | WEIGHT,
+    "embedlab.Truncate": {"to": check_count},
+    "embedlab.Swap": ROWS | {"by": words_of, "lengths": check_lengths},
+}
