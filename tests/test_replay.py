@@ -28,8 +28,8 @@ from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerErr
 from embedlab.sampler import SHIPPED
 from embedlab.sweep.cells import cell_of
 from embedlab.sweep.config import complete, conf_dir, part_of
-from embedlab.sweep.recorded_config import checked, instantiate_checked
-from embedlab.sweep.trust import ours, resolve_name, true_name
+from embedlab.sweep.recorded_config import check_config, instantiate_checked
+from embedlab.sweep.trust import is_own_value, resolve_name, true_name
 from embedlab.view.replay import replay
 
 FAST = ["sampler.steps=2", "tracker=silent", "model.device=cpu"]
@@ -410,7 +410,7 @@ def test_interpolations_are_refused_wherever_they_stand(drawn, tmp_path, text):
         with pytest.raises(ConfigError, match="interpolation"):
             replay(with_config(drawn / "seed-3.png", tmp_path / "x.png", where, text))
     with pytest.raises(ConfigError, match="interpolation"):
-        checked({**images.settings_of(drawn / "seed-3.png")["config"], "metrics": {text: 1}})
+        check_config({**images.settings_of(drawn / "seed-3.png")["config"], "metrics": {text: 1}})
 
 
 def test_nesting_without_end_is_refused(drawn):
@@ -418,7 +418,7 @@ def test_nesting_without_end_is_refused(drawn):
     for _ in range(5000):
         deep = [deep]
     with pytest.raises(ConfigError, match="nested too deeply"):
-        checked({**images.settings_of(drawn / "seed-3.png")["config"], "operators": {"a": deep}})
+        check_config({**images.settings_of(drawn / "seed-3.png")["config"], "operators": {"a": deep}})
 
 
 def classes() -> list[type]:
@@ -430,13 +430,13 @@ def classes() -> list[type]:
 
 
 def test_values_are_ours_and_what_does_something_when_made_is_not():
-    mine = {kind.__name__ for kind in classes() if ours(kind)}
+    mine = {kind.__name__ for kind in classes() if is_own_value(kind)}
     assert {"ScoreGap", "Cell", "Replace", "Several", "Ramp", "Wandb", "Start", "Metrics"} <= mine
     assert not {"Ray", "Slurm", "Crew", "Collect", "Parser", "Store", "Display", "TrackerQueue"} & mine
     for name in mine & set(embedlab.__all__):
         kind = getattr(embedlab, name)
         assert true_name(f"{kind.__module__}.{name}") == f"embedlab.{name}", "by any name it has"
-    assert not ours(make_dataclass("Stranger", [], frozen=True)), "one of another package"
+    assert not is_own_value(make_dataclass("Stranger", [], frozen=True)), "one of another package"
 
 
 CONFIGS = [path for path in sorted(Path(conf_dir()).rglob("*.yaml")) if not {"pretrain", "hydra"} & set(path.parts)]
@@ -446,7 +446,7 @@ def test_every_target_of_the_shipped_configs_passes():
     named = [name for path in CONFIGS for name in re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8"))]
     assert "embedlab.sweep.results.ScoreGap" in named
     for name in set(named) - {"embedlab.sweep.results.Collect"}:  # Hydra's callback, which no picture names
-        assert ours(resolve_name(name)), name
+        assert is_own_value(resolve_name(name)), name
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS if path.parent.name == "experiment"))
@@ -527,4 +527,4 @@ def test_trust_ends_at_the_package(theirs):
 
 def test_settings_survive_json(drawn):
     config = images.settings_of(drawn / "seed-3.png")["config"]
-    assert checked(json.loads(json.dumps(config))) == checked(config)
+    assert check_config(json.loads(json.dumps(config))) == check_config(config)

@@ -21,7 +21,7 @@ from embedlab.sweep.trust import TARGET, true_name
 
 def instantiate_checked(config: Any, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
     """The model and the cell of a config that was read back."""
-    clean = checked(config, trust)
+    clean = check_config(config, trust)
     try:
         return part_of(clean, "model"), cell_of(clean)
     except (HydraException, OmegaConfBaseException, TypeError, AttributeError) as error:
@@ -33,7 +33,7 @@ def instantiate_checked(config: Any, trust: Sequence[str] = ()) -> tuple[Source,
         raise ConfigError(f"its config cannot be made: {' '.join(str(error).split())}") from None
 
 
-def checked(config: Any, trust: Sequence[str] = ()) -> DictConfig:
+def check_config(config: Any, trust: Sequence[str] = ()) -> DictConfig:
     """A resolved config that was read back, fit to be made; ConfigError for anything in it that could do harm.
 
     Each `_target_` is replaced by the true name of what it was found to be. Only the settings of embedlab are kept.

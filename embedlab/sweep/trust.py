@@ -17,14 +17,14 @@ import embedlab
 from embedlab.errors import ConfigError, public_name
 
 TARGET = "_target_"
-OLD = {  # other names of values
+OTHER_NAMES = {  # other names of values
     "embedlab.sweep.Apart": "embedlab.sweep.results.ScoreGap",
     "embedlab.models.find": "embedlab.Source",
     "embedlab.models.source.find": "embedlab.Source",
 }
 
 
-def ours(found: Any) -> bool:
+def is_own_value(found: Any) -> bool:
     """Whether something is a value of embedlab: a frozen dataclass, of which making one does nothing but check it."""
     if not isinstance(found, type) or not dataclasses.is_dataclass(found):
         return False
@@ -49,7 +49,7 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
         hint = f"; if you trust '{package}', say so: --trust {package}" if may else ""
         raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
     found = resolve_name(target)
-    if ours(found):
+    if is_own_value(found):
         name = public_name(found)
         return name if found.__name__ in embedlab.__all__ else f"{found.__module__}.{found.__qualname__}"
     home = found.__module__ if isinstance(found, type | FunctionType) else ""
@@ -76,7 +76,7 @@ def resolve_name(target: str) -> Any:
     >>> resolve_name("embedlab.experiment.Metrics") is resolve_name("embedlab.Metrics")
     True
     """
-    parts = OLD.get(target, target).split(".")
+    parts = OTHER_NAMES.get(target, target).split(".")
     if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         return None
     if parts[0] == "embedlab" and parts[-1] in embedlab.__all__:

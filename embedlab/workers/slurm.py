@@ -79,10 +79,9 @@ class _Element:
 
     def exit_reason(self) -> str:
         """The end of what it wrote."""
-        text = self.job.stderr() or ""
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in (self.job.stderr() or "").splitlines() if line.strip()]
         own = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
-        return (own or lines)[-1][:200] if lines else f"Slurm job {self.job.job_id} ended"
+        return (own or lines or [f"Slurm job {self.job.job_id} ended"])[-1][:200]
 
 
 @dataclass
@@ -151,11 +150,9 @@ class Slurm(Engine):
             "signal_delay_s": SIGNAL,
             "array_parallelism": self.workers,
             "srun_args": [f"--cpus-per-task={self.cpus}"],  # srun has not read it from the job since Slurm 22.05
-            **({"partition": self.partition} if self.partition else {}),
-            **({"gpus_per_node": self.gpus} if self.gpus else {}),
-            **({"mem": self.memory} if self.memory else {}),
-            **self.options,
         }
+        optional = {"partition": self.partition, "gpus_per_node": self.gpus, "mem": self.memory}
+        settings |= {name: value for name, value in optional.items() if value} | self.options
         try:
             executor.update_parameters(**settings)
             with redirect_stderr(StringIO()):  # what sbatch says is in the error, too
