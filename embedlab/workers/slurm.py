@@ -152,7 +152,7 @@ class Slurm(Engine):
             "srun_args": [f"--cpus-per-task={self.cpus}"],  # srun has not read it from the job since Slurm 22.05
         }
         optional = {"partition": self.partition, "gpus_per_node": self.gpus, "mem": self.memory}
-        settings |= {name: value for name, value in optional.items() if value} | self.options
+        settings |= {name: value for name, value in optional.items() if value} | dict(self.options)
         try:
             executor.update_parameters(**settings)
             with redirect_stderr(StringIO()):  # what sbatch says is in the error, too
