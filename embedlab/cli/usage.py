@@ -253,8 +253,8 @@ def _check_override(override: Override, words: Sequence[str], sweep: bool) -> No
             )
         wrong = next(name for name in names if not isinstance(name, str | QuotedString))
         known = listed(settings.options(key))
-        told = "null" if wrong is None else said.partition("=")[2] if wrong is one else wrong
+        given = "null" if wrong is None else said.partition("=")[2] if wrong is one else wrong
         silent = "; tracker=silent logs nothing" if key == "tracker" else ""
         raise ConfigError(
-            f"{key} is {told}, but it has to be the name of an option: {known}{silent}{settings.advice(words)}"
+            f"{key} is {given}, but it has to be the name of an option: {known}{silent}{settings.advice(words)}"
         )

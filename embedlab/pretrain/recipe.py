@@ -273,15 +273,15 @@ def relations_read(model: Any, ids: captions.Ids, count: int = 200) -> dict[str,
             pairs.append((one, other, str(rng.choice(list(ON_SIDES)))))
     texts = [f"{captions.article(a)} {relation} {captions.article(b)}" for a, b, relation in pairs]
     tables = torch.stack([captions.windows(ids(text)) for text in texts])
-    plain = torch.arange(77).repeat(count, 1, 1)
-    turned = plain.clone()
+    in_order = torch.arange(77).repeat(count, 1, 1)
+    turned = in_order.clone()
     for row, (a, b, _) in enumerate(pairs):
         i, j = (int((tables[row, 0] == ids(w)[0]).nonzero()) for w in (a, b))
         turned[row, 0, i], turned[row, 0, j] = j, i
     y, x = (torch.arange(CELLS**2) // CELLS).float(), (torch.arange(CELLS**2) % CELLS).float()
     figures = {}
-    cases = {"all": (plain, (1, 1, 1, 1)), "words": (plain, (1, 1, 0, 0)), "end": (plain, (1, 0, 1, 0))}
-    cases |= {"padding": (plain, (1, 0, 0, 1)), "turned": (turned, (1, 1, 1, 1))}
+    cases = {"all": (in_order, (1, 1, 1, 1)), "words": (in_order, (1, 1, 0, 0)), "end": (in_order, (1, 0, 1, 0))}
+    cases |= {"padding": (in_order, (1, 0, 0, 1)), "turned": (turned, (1, 1, 1, 1))}
     for name, (places, keep) in cases.items():
         hidden, empty = hidden_of(model["text"], Batch(tables, places, ()), next(model.parameters()).device)
         kept = torch.tensor([keep], dtype=torch.bool).expand(count, -1)
