@@ -7,7 +7,7 @@ import torch
 from embedlab.errors import ModelError
 from embedlab.limits import DTYPE_NAMES, check_device
 
-DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 def pick_device(name: str | None) -> torch.device:
