@@ -40,6 +40,8 @@ REFUSED = {
     "a setting": ["promt=a dog"],
     "an option": ["sampler=eulr"],
     "a word": ["prompt=a", "dog"],
+    "a number": ["sampler.steps=abc"],
+    "an operator's number": ["operators=[interpolate]", "operators.interpolate.weight=x"],
     "a list without -m": ["seeds=[0],[1]"],
     "explain": ["explain", "foo="],
     "sweep": ["-m", "sampler.steps=1,2", "sampler.steps=3,4"],

@@ -34,6 +34,14 @@ QUICK = [  # and the exit code of each
     (["explain", "steps=5"], 2),
     (["explain", "foo="], 2),
     (["prompt=1e999"], 2),
+    *(
+        ([word, "hydra.run.dir=out"], 2)
+        for word in ("sampler.steps=abc", "seeds=[-1]", "model.dtype=nope", "at_once=0")
+    ),
+    *(([word, "hydra.run.dir=out"], 2) for word in ("guidance.scale=nan", "encoder.skip={0:nan}", "metrics.words=1")),
+    (["operators=[interpolate]", "operators.interpolate.weight=x", "hydra.run.dir=out"], 2),
+    (["explain", "operators=[scale]", "operators.scale.rows={role:nope}"], 2),
+    (["explain", "guidance.scale={_target_:embedlab.schedule.Ramp,values:[a,b],at:[0,1]}"], 2),
     (["prompt=a", "dog"], 2),
     (["seeds=[0],[1]"], 2),
     (["sampler=eulr"], 2),

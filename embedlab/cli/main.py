@@ -27,6 +27,7 @@ from embedlab.cli.messages import EXPLAIN, as_user_error, fail, say, typed_comma
 from embedlab.cli.progress import aside, importing, stage
 from embedlab.cli.session import Session, rollback
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
+from embedlab.cli.values import check_values
 from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import redact_files
 from embedlab.sweep.config import complete, conf_dir
@@ -154,6 +155,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     config = complete(config, typed_command)
+    check_values(config)
     (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
     with importing():
         from embedlab.cli.launch import Plan, store_of
