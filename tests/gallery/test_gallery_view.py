@@ -138,6 +138,9 @@ def test_details_tell_tokens_neighbours_scores_settings_and_the_command(opened, 
     assert f"{', '.join(token['near'])} → {', '.join(token['near_after'])}" in changed
     assert panel.locator("h3", has_text="Tokens").count() == 1
     assert panel.locator(".pairs dd").first.inner_text() == f"{held['pictures'][1]['clip_score/prompt']:.1f}"
+    whole = page.evaluate("Object.keys(Model.data.jobs.scores).map(Model.name)")
+    assert whole, "scores that only the job has"
+    assert not set(whole) & set(panel.locator(".pairs dt").all_inner_texts()), "the panel is of one picture"
     panel.get_by_text("All settings").click()
     expect(panel.locator("tr", has_text="sampler.steps")).to_contain_text("25")
     expect(panel.locator("tr", has_text="operators.interpolate.weight")).to_contain_text("0.5")

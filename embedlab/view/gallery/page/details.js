@@ -58,7 +58,8 @@ const Details = (() => {
     const marked = State.marks.includes(cell.key);
     const unedited = State.unedited && cell.baseline;
     const address = cell.state === "done" && Model.address(cell, { unedited: State.unedited });
-    const values = Model.data.scores.map(({ key, name }) => [key, name, Model.score(cell, key)]).filter(([, , value]) => value !== null);
+    const own = Model.data.scores.filter(({ key }) => key in Model.data.cells.scores); // the others are of the whole job
+    const values = own.map(({ key, name }) => [key, name, Model.score(cell, key)]).filter(([, , value]) => value !== null);
     return [
       el("div", { class: "panel-head" },
         el("h2", {}, cell.label),
