@@ -78,6 +78,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         resolve as resolve,
     )
     from embedlab.selector import Rows as Rows
+    from embedlab.structure.anatomy import Anatomy as Anatomy, anatomy as anatomy
     from embedlab.sweep.job import Job as Job
     from embedlab.sweep.run import run_jobs as run_jobs
     from embedlab.sweep.store import Store as Store
@@ -86,6 +87,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
 _HOME = {
     "Add": "operators",
     "Alternate": "schedule",
+    "Anatomy": "structure.anatomy",
     "Average": "operators",
     "Blend": "operators",
     "Cell": "cell",
@@ -130,6 +132,7 @@ _HOME = {
     "Tokens": "prompt",
     "Tower": "clip",
     "Truncate": "operators",
+    "anatomy": "structure.anatomy",
     "decode": "images",
     "edit": "operators",
     "edit_encoded": "operators",

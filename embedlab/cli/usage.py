@@ -30,6 +30,7 @@ COMMANDS = {
     "sheet": ("embedlab.cli.commands.sheet", "write a sweep's contact sheet again, with other rows and columns"),
     "film": ("embedlab.cli.commands.film", "make a GIF and an MP4 of a sweep, along one setting"),
     "replay": ("embedlab.cli.commands.replay", "make a picture again from the settings inside it, and compare the two"),
+    "anatomy": ("embedlab.cli.commands.anatomy", "look inside a model: layers, sizes, FLOPs, memory, a drawing, ONNX"),
     "sync": ("embedlab.cli.commands.sync", "send a sweep's offline wandb runs to the server"),
 }
 HEAD = "embedlab: rewrite CLIP token and position embeddings, then look at the picture."

@@ -55,7 +55,15 @@ WANTS = {
 
 
 def check_source(source: Source) -> None:
-    """Refuse a model that embedlab cannot run, by its configurations; ModelError says in one line why it cannot."""
+    """Refuse a model that embedlab cannot run, before its weights are read; ModelError says in one line why."""
+    check_configs(source)
+    for part in ("unet", "vae", *source.encoders):
+        variant_of(source, part)
+    source.scheduler  # noqa: B018  (what nothing tells is refused there)
+
+
+def check_configs(source: Source) -> None:
+    """The same by its configurations alone: there may be no weights."""
     name = source.name
     if "transformer" in source.index or "text_encoder_3" in source.index:
         kind = str(source.index.get("_class_name", "pipeline"))[:80]
@@ -94,9 +102,6 @@ def check_source(source: Source) -> None:
         raise ModelError(
             f"the model '{name}' says that its pictures have {source.size} pixels a side; no model's have."
         )
-    for part in ("unet", "vae", *source.encoders):
-        variant_of(source, part)
-    source.scheduler  # noqa: B018  (what nothing tells is refused there)
 
 
 def _check_file(source: Source, unet: dict[str, Any]) -> None:

@@ -1,0 +1,178 @@
+"""`embedlab anatomy`: a model layer by layer, from its configs alone; several values of a setting beside each other."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from embedlab import readers
+from embedlab.checks import is_whole, whole_number
+from embedlab.clean import one_line
+from embedlab.cli import settings
+from embedlab.cli.progress import aside
+from embedlab.errors import ConfigError, brief, listed
+
+HELP = """\
+usage: embedlab anatomy [KEY=VALUE ...]
+
+anatomy: look inside a model: layers, sizes, FLOPs, memory, components; no weights are read.
+
+  embedlab anatomy model=sdxl size=1024 steps=50
+  embedlab anatomy model=sd1 depth=4 out=sd1.csv
+  embedlab anatomy model=sd1,sd2,sdxl
+  embedlab anatomy model=sd1 out=unet.svg
+
+{settings}
+
+Several values with commas are set beside each other. Besides: model.name and all else of `model` as in a run.
+`model=sd1`, `sd2` and `sdxl` are looked at by the configs that embedlab ships, where the hub's cache has none."""
+KEYS = {
+    "model": "emoji, sd1, sd2, sdxl, or custom with model.name=PATH (emoji)",
+    "size": "pixels: one side, or [height, width] (the model's own)",
+    "pictures": "in one call of the UNet, all of one prompt (1)",
+    "guided": "whether the UNet sees each picture twice, with the prompt and without (true)",
+    "tokens": "rows of the prompt: 77 a window (77, 154, 231), or one run of windows (152, 227) (77)",
+    "dtype": "float32, float16 or bfloat16 (the model's; the VAE is always float32)",
+    "steps": "calls of the UNet (25)",
+    "depth": "how deep the layers are shown; 9 is all (2; in files all)",
+    "out": "a file: layers as .csv, everything as .json or .html, the UNet drawn as .svg or .png",
+    "onnx": "a folder: each part as ONNX, checked against torch in ONNX Runtime",
+}
+TEXTS = ("out", "onnx", "model.name", "model.config", "model.scorer", "model.vae", "model.text_encoder")
+DTYPES = ("float32", "float16", "bfloat16")
+ENDINGS = (".csv", ".json", ".html", ".svg", ".png")
+
+
+def main(argv: list[str]) -> None:
+    """Print the tables, or write the file that was asked for and print where it is."""
+    if {"-h", "--help"} & set(argv):
+        wide = max(map(len, KEYS))
+        print(HELP.format(settings="\n".join(f"  {key.ljust(wide)}  {what}" for key, what in KEYS.items())))
+        return
+    asked = {key: values for word in argv for key, values in [parsed(word)]}
+    out, onnx = (readers.path_of(asked.pop(key)[0], key) if key in asked else None for key in ("out", "onnx"))
+    several = [key for key, values in asked.items() if len(values) > 1]
+    check(asked, out, onnx, several)
+    depth = asked.pop("depth", [None])[0]
+    named = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
+    for one in named:
+        model_of(one)
+    aside("looking inside " + ", ".join(dict.fromkeys(str(model_of(one)["name"]) for one in named)))
+
+    from embedlab.models import Source
+    from embedlab.structure.anatomy import anatomy
+    from embedlab.structure.pages import save
+    from embedlab.structure.tables import DEPTH, Comparison, show, tables_of
+
+    found = [
+        anatomy(Source(**model_of(one)), **{key: value for key, value in one.items() if key.split(".")[0] != "model"})
+        for one in named
+    ]
+    if several:
+        labels = tuple(", ".join(_label(key, one[key]) for key in several) for one in named)
+        result: Any = Comparison(labels, tuple(found))
+        tables = [result.table]
+    else:
+        (result,) = found
+        tables = tables_of(result, DEPTH if depth is None else depth)
+    show(tables if out is None and onnx is None else tables[:1], console())
+    for line in dict.fromkeys(line for one in found for line in one.notices):
+        print(f"notice: {one_line(line)}.", file=sys.stderr)
+    if out is not None:
+        print(save(result, out, depth))
+    if onnx is not None:
+        from embedlab.structure.onnx_export import export
+
+        for exported in export(Source(**model_of(named[0])), result, onnx):
+            print(exported)
+
+
+def console() -> Any:
+    """The terminal at its width; elsewhere, lines as long as they are."""
+    from rich.console import Console
+
+    from embedlab.structure.tables import WIDEST
+
+    return Console(width=None if sys.stdout.isatty() else WIDEST, highlight=False, emoji=False)
+
+
+def parsed(word: str) -> tuple[str, list[Any]]:
+    """A word as key and values; ConfigError for what is no setting of `anatomy`."""
+    key, sign, value = word.partition("=")
+    if not sign:
+        name = next((k for k in ("depth", "steps", "size") if word.lstrip("-") == k), "KEY")
+        raise ConfigError(f"anatomy: '{word}' is no setting; it takes {name}=VALUE, and --help says which.")
+    if key not in KEYS and not key.startswith("model."):
+        near = settings.nearest(settings.OTHERS.get(key, key), list(KEYS), 0.7)
+        near = {"at_once": "pictures", "seeds": "pictures", "sampler.steps": "steps"}.get(key, near)
+        hint = f"; try: embedlab anatomy {near}={value}" if near else f"; it has {listed(KEYS)}"
+        raise ConfigError(f"anatomy: there is no setting '{key}'{hint}.")
+    if not value:
+        raise ConfigError(f"anatomy: {key} is empty; give it a value, or leave it out.")
+    if key in TEXTS:
+        return key, [None if value == "null" and key.startswith("model.") else value]
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_sweep_override():
+        return key, [override.value()]
+    if not override.is_choice_sweep() and not override.is_range_sweep():
+        raise ConfigError(f"anatomy: '{word}' is no list of values; write them with commas.")
+    return key, [str(v) if key == "model" else v for v in override.sweep_iterator()]
+
+
+def check(asked: Mapping[str, list[Any]], out: Path | None, onnx: Path | None, several: list[str]) -> None:
+    """Refuse what cannot be, before torch is imported."""
+    for key, most in (("pictures", 4096), ("steps", 10_000), ("tokens", 100_000), ("depth", 99)):
+        for value in asked.get(key, []):
+            whole_number(value, key, ConfigError, least=0 if key == "depth" else 1, most=most)
+    for value in asked.get("guided", []):
+        if not isinstance(value, bool):
+            raise ConfigError(f"guided is {brief(value)}; it has to be true or false.")
+    for value in asked.get("size", []):
+        sides = value if isinstance(value, list) and len(value) == 2 else [value]
+        if value is not None and not all(is_whole(side) and side > 0 for side in sides):
+            raise ConfigError(f"size is {brief(value)}; it has to be one side or [height, width] in pixels.")
+    for value in asked.get("dtype", []):
+        if value is not None and value not in DTYPES:
+            raise ConfigError(f"dtype is {brief(value)}; choose one of {listed(DTYPES)}.")
+    if "depth" in several:
+        raise ConfigError("depth is one number: it says how deep the layers are shown.")
+    fit = ENDINGS[:3] if several else ENDINGS
+    if out is not None and out.suffix.lower() not in fit:
+        what = "several values are written as" if several else "it has to end in"
+        raise ConfigError(f"out is '{out}'; {what} {listed(fit)}.")
+    for key, path, wrong in (("out", out, Path.is_dir), ("onnx", onnx, Path.is_file)):
+        if path is not None and wrong(path):
+            raise ConfigError(f"{key} is '{path}', which is a {'folder' if key == 'out' else 'file'}.")
+    if onnx is not None and several:
+        raise ConfigError("onnx=FOLDER exports one model at one size; leave out the lists of values.")
+
+
+def model_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the model that was chosen, as its YAML file and the words have them."""
+    option = asked.get("model", "emoji")
+    known = settings.options("model")
+    if option not in known:
+        near = settings.nearest(str(option), list(known), 0.6)
+        hint = f"; try: embedlab anatomy model={near}" if near else f"; there are {listed(known)}"
+        raise ConfigError(
+            f"there is no model={option}{hint}; a folder, file or hub id is model=custom model.name={option}."
+        )
+    has = {s.name: s.default for s in settings.of_option("model", option)}
+    for key, value in asked.items():
+        name = key.removeprefix("model.")
+        if name != key:
+            if name not in has:
+                raise ConfigError(f"model={option} has no setting '{name}'; it has {listed(has)}.")
+            has[name] = value
+    if has["name"] == "???":
+        raise ConfigError("model.name has to be given: a hub id (owner/name), a folder or a file.")
+    return has
+
+
+def _label(key: str, value: Any) -> str:
+    return str(value) if key in ("model", "model.name") else f"{key} {value}"
