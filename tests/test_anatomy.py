@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -14,13 +16,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import embedlab as lab
-from embedlab import models
 from embedlab.cli.commands import anatomy as command
 from embedlab.errors import ConfigError, ModelError, SamplerError
-from embedlab.models.device import DTYPES
-from embedlab.structure import counting, pages
+from embedlab.structure import counting, onnx_export, pages
 from embedlab.structure.anatomy import HUB, odd_sides
 from embedlab.structure.drawing import outline_of
+from embedlab.structure.onnx_export import export
 from embedlab.structure.tables import Comparison
 from embedlab.sweep.config import conf_dir
 
@@ -177,8 +178,8 @@ def test_the_models_of_the_hub_are_looked_at_by_the_shipped_configs(inside):
 @pytest.mark.parametrize(
     ("size", "layer", "side", "near"),
     [
-        (100, "vae.encoder.down_blocks.2.downsamplers.0", 25, "96, 104"),
-        (101, "vae.encoder.down_blocks.0.downsamplers.0", 101, "96, 104"),
+        (100, "vae.encoder.down_blocks.2.downsamplers.0", 25, "96 and 104"),
+        (101, "vae.encoder.down_blocks.0.downsamplers.0", 101, "96 and 104"),
         ([512, 60], "vae.encoder.down_blocks.2.downsamplers.0", 15, "64"),
         (8, "unet.down_blocks.0.downsamplers.0", 1, "64"),
     ],
@@ -188,7 +189,7 @@ def test_a_size_that_does_not_fit_names_the_layer_and_what_would(size, layer, si
         lab.anatomy("sd1", size=size)
     text = str(error.value)
     assert f"{layer} gets a side of {side}, which cannot be halved" in text
-    assert f"nearest that fit are {near};" in text or f"nearest that fits is {near};" in text
+    assert f"the nearest to fit: {near};" in text
     assert "\n" not in text
 
 
@@ -289,6 +290,26 @@ def test_the_drawing_has_the_boxes_and_skip_connections_of_the_model(inside, tmp
     assert inside["emoji"].save(tmp_path / "unet.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_the_drawings_of_the_manual_are_what_the_command_draws(inside, name, tmp_path):
+    drawn = inside[name].save(tmp_path / "unet.svg").read_text()
+    kept = Path(__file__).parent.parent / "docs" / f"unet-{name}.svg"
+    assert drawn == kept.read_text(), f"embedlab anatomy model={name} out=docs/unet-{name}.svg"
+
+
+def test_the_tables_of_the_manual_are_what_the_command_says(inside):
+    page = (Path(__file__).parent.parent / "docs" / "inside.md").read_text()
+    written = re.findall(r"^\| (?:\S.*) \|$", page.partition("## SD 1 beside")[2], re.MULTILINE)
+    studies = [
+        Comparison(("sd1", "sd2", "sdxl"), tuple(inside[name] for name in ("sd1", "sd2", "sdxl"))),
+        Comparison(("", "", ""), (inside["sdxl"], *(lab.anatomy("sdxl", tokens=n) for n in (154, 227)))),
+        Comparison(("", "", ""), (inside["sd1"], *(lab.anatomy("sd1", size=n) for n in (1024, 2048)))),
+    ]
+    said = {f"| {' | '.join(row)} |" for study in studies for row in study.table.rows}
+    assert len(written) > 30
+    assert not [line for line in written if line not in said and not line.startswith("| |")]
+
+
 def test_beside_each_other(inside, tmp_path):
     both = Comparison(("sd1", "sdxl"), (inside["sd1"], inside["sdxl"]))
     rows = {row[0]: row[1:] for row in both.table.rows}
@@ -338,7 +359,7 @@ def test_the_command_prints_and_writes(embedlab, tmp_path, unread):
         (["tokens=12.5"], "tokens is 12.5"),
         (["pictures=true"], "pictures is True"),
         (["guided=2"], "guided is 2"),
-        (["dtype=int8"], "dtype is 'int8'"),
+        (["dtype=int8"], "dtype 'int8' is unknown"),
         (["steps="], "steps is empty"),
         (["size=interval(1,2)"], "is no list of values"),
         (["size=[1"], "opens a bracket"),
@@ -352,8 +373,58 @@ def test_wrong_words_are_one_line_without_a_model(embedlab, words, line, monkeyp
     assert len(errors.splitlines()) == 1
 
 
-def test_the_command_knows_the_dtypes_and_endings_of_the_library():
-    assert set(command.DTYPES) == set(DTYPES)
+# ── ONNX ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["emoji", "sdxl"])
+def test_parts_as_onnx_do_what_they_do_in_torch(name, folders, tmp_path):
+    source = lab.Source("emoji" if name == "emoji" else str(folders[name]))
+    files = list(export(source, lab.anatomy(source), tmp_path))
+    assert [file.name for file in files] == [part.name for part in lab.anatomy(source).parts]
+    assert {path.name for path in tmp_path.iterdir()} == {file.path.name for file in files}
+    for file in files:
+        onnx.checker.check_model(onnx.load(file.path), full_check=True)
+        assert file.difference < 1e-4
+    text = onnx.load(files[0].path).graph.input
+    assert [dim.dim_value for dim in text[0].type.tensor_type.shape.dim] == [2, 77, source.widths[0]], "summed rows"
+
+
+def test_edited_rows_go_into_the_exported_text_encoder(tmp_path, emoji):
+    file = next(export(lab.Source("emoji"), lab.anatomy("emoji", guided=False), tmp_path))
+    edited = lab.Replace("puppy", "cat")
+    (tower,) = emoji.towers
+    prompt = edited(lab.embed("a picture of a puppy", tower), lab.lookup_of(tower))
+    (ours,) = lab.encode([(prompt,)], [tower])
+    hidden, _ = onnxruntime.InferenceSession(file.path).run(None, {"rows": prompt.summed.detach().numpy()})
+    assert torch.allclose(ours.hidden, torch.from_numpy(hidden[0]), atol=1e-4)
+
+
+def test_exports_that_cannot_be_are_one_line(tmp_path, monkeypatch, embedlab, folders):
+    code, _, errors = embedlab("anatomy", "model=sd1", f"onnx={tmp_path / 'a'}", plain=True)
+    assert code == 2
+    assert "of 'sd1' there are none on this machine; name a folder or a file" in errors.splitlines()[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_export, "find_spec", lambda name: None)
+        code, _, errors = embedlab("anatomy", f"onnx={tmp_path / 'a'}", plain=True)
+        assert (code, errors.splitlines()[-1]) == (
+            2,
+            "embedlab: an export as ONNX needs the package onnx: pip install 'embedlab[onnx]'.",
+        )
+    wrong = nn.Linear(2, 2)
+    monkeypatch.setattr(onnx_export, "distance", lambda *_: float("nan"))
+    with pytest.raises(ConfigError, match="gives something else in ONNX Runtime than in torch"):
+        onnx_export.exported("part", wrong, (torch.zeros(1, 2),), tmp_path)
+    with pytest.raises(ConfigError, match="the part 'part' cannot be exported as ONNX"):
+        onnx_export.exported("part", Unable(), (torch.zeros(1, 2),), tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing half made is left"
+
+
+class Unable(nn.Module):
+    """Goes where the numbers lead it, which no graph does."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else x[:, :1]
+
+
+def test_the_command_knows_the_endings_of_the_library():
     assert command.ENDINGS == pages.ENDINGS
-    assert set(command.KEYS) >= {"model", "size"}
-    assert models.LAYOUTS.is_dir()

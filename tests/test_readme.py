@@ -27,7 +27,7 @@ COMMANDS = [
     if line.strip()
 ]
 FAST = ["sampler.steps=2", "seeds=[0]", "tracker=silent"]
-VIEWS = ("gallery", "sheet", "film", "replay", "sync")
+VIEWS = ("gallery", "sheet", "film", "replay", "sync", "anatomy")
 RUNS = [c for _, c in COMMANDS if c.startswith("embedlab") and c.split()[1] not in VIEWS and "resume=" not in c]
 AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS]
 SESSION = """

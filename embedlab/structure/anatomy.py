@@ -10,9 +10,10 @@ from typing import Any
 
 from embedlab.checks import whole_number
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, listed
+from embedlab.limits import WINDOW, Join
 from embedlab.models import LAYOUTS, Source, fits, pick_device, pick_dtype
 from embedlab.models.silence import silence_libraries
-from embedlab.prompt import WINDOW, Join, joined
+from embedlab.prompt import joined
 from embedlab.readers import path_of
 from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting
@@ -229,16 +230,16 @@ def sides_of(source: Source, size: Any) -> tuple[int, int]:
         least = multiple(source)
         bad = next(s for s in sides if s % source.factor or s < least)
         below = max(least, bad // source.factor * source.factor)
-        near = [below] if below >= bad else [below, below + source.factor]
+        near = str(below) if below >= bad else f"{below} and {below + source.factor}"
         raise SamplerError(
-            f"a size of {bad} does not fit: {name} gets a side of {side}, which cannot be halved; the nearest that fit "
-            f"are {listed(near)}; multiples of {least} are halved without remainder throughout."
+            f"a size of {bad} does not fit: {name} gets a side of {side}, which cannot be halved; the nearest to fit: "
+            f"{near}; multiples of {least} are halved without remainder throughout."
         ) from None
 
 
 def multiple(source: Source) -> int:
     """The smallest picture that VAE and UNet halve without remainder."""
-    return source.factor * 2 ** (source.levels - 1)
+    return int(source.factor * 2 ** (source.levels - 1))
 
 
 def broken(source: Source, high: int, wide: int) -> tuple[str, int] | None:

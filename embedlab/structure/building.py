@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from embedlab.errors import ModelError, first_line
+from embedlab.limits import WINDOW
 from embedlab.models import Source
-from embedlab.prompt import WINDOW
 
 Make = Callable[[], tuple[nn.Module, Mapping[str, Any]]]
 
@@ -28,7 +28,7 @@ class Encode(nn.Module):
         self.encoder, self.quant_conv = vae.encoder, getattr(vae, "quant_conv", None)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        encoded = self.encoder(pictures)
+        encoded: Tensor = self.encoder(pictures)
         return encoded if self.quant_conv is None else self.quant_conv(encoded)
 
 
@@ -40,7 +40,8 @@ class Decode(nn.Module):
         self.post_quant_conv, self.decoder = getattr(vae, "post_quant_conv", None), vae.decoder
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+        pictures: Tensor = self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+        return pictures
 
 
 @dataclass(frozen=True)

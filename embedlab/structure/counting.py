@@ -159,7 +159,7 @@ def _layers(
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **more: Any) -> int:
-    return flop_counter.sdpa_flop_count(query, key, value)
+    return int(flop_counter.sdpa_flop_count(query, key, value))
 
 
 FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}

@@ -247,9 +247,9 @@ def _part(name: str, field: str) -> Callable[[Anatomy], int | None]:
     return measure
 
 
-def _reading(anatomy: Anatomy) -> int | None:
-    """FLOPs of the layers of the UNet that read the text."""
-    return sum(layer.flops for layer in anatomy.part("unet").layers if layer.name.endswith(".attn2"))
+def _attention(ending: str) -> Callable[[Anatomy], int]:
+    """FLOPs of the UNet's attention layers of a kind."""
+    return lambda anatomy: sum(layer.flops for layer in anatomy.part("unet").layers if layer.name.endswith(ending))
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,8 @@ class Comparison:
     @property
     def measures(self) -> dict[str, tuple[Callable[[Anatomy], Any], Callable[[Any], str] | None]]:
         """What is compared: how it is read, and how a number is written; None for texts."""
-        names = list(dict.fromkeys(part.name for anatomy in self.anatomies for part in anatomy.parts))
+        most = max(self.anatomies, key=lambda anatomy: len(anatomy.parts))
+        names = [part.name for part in most.parts]
         found: dict[str, tuple[Callable[[Anatomy], Any], Callable[[Any], str] | None]] = {
             "pixels": (lambda a: across(a.size[::-1]), None),
             "pictures": (lambda a: str(a.pictures), None),
@@ -281,7 +282,8 @@ class Comparison:
         for name in names:
             found[f"{name} FLOPs a call"] = _part(name, "flops"), short
             if name == "unet":
-                found["… of layers that read the text"] = _reading, short
+                found["… of self-attention"] = _attention(".attn1"), short
+                found["… of cross-attention, which reads the text"] = _attention(".attn2"), short
         for name in names:
             found[f"{name} live peak"] = _part(name, "peak"), size_of
         found["weights"] = (lambda a: a.weights), size_of

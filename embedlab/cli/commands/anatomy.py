@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from embedlab import readers
 from embedlab.checks import is_whole, whole_number
 from embedlab.clean import one_line
 from embedlab.cli import settings
+from embedlab.cli.messages import unparsed
 from embedlab.cli.progress import aside
 from embedlab.errors import ConfigError, brief, listed
+from embedlab.limits import check_dtype
 
 HELP = """\
 usage: embedlab anatomy [KEY=VALUE ...]
@@ -44,7 +47,6 @@ KEYS = {
     "onnx": "a folder: each part as ONNX, checked against torch in ONNX Runtime",
 }
 TEXTS = ("out", "onnx", "model.name", "model.config", "model.scorer", "model.vae", "model.text_encoder")
-DTYPES = ("float32", "float16", "bfloat16")
 ENDINGS = (".csv", ".json", ".html", ".svg", ".png")
 
 
@@ -69,6 +71,10 @@ def main(argv: list[str]) -> None:
     from embedlab.structure.pages import save
     from embedlab.structure.tables import DEPTH, Comparison, show, tables_of
 
+    if onnx is not None:
+        from embedlab.structure.onnx_export import check_installed, export
+
+        check_installed()
     found = [
         anatomy(Source(**model_of(one)), **{key: value for key, value in one.items() if key.split(".")[0] != "model"})
         for one in named
@@ -86,8 +92,6 @@ def main(argv: list[str]) -> None:
     if out is not None:
         print(save(result, out, depth))
     if onnx is not None:
-        from embedlab.structure.onnx_export import export
-
         for exported in export(Source(**model_of(named[0])), result, onnx):
             print(exported)
 
@@ -116,7 +120,10 @@ def parsed(word: str) -> tuple[str, list[Any]]:
         raise ConfigError(f"anatomy: {key} is empty; give it a value, or leave it out.")
     if key in TEXTS:
         return key, [None if value == "null" and key.startswith("model.") else value]
-    override = OverridesParser.create().parse_override(word)
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        raise ConfigError(unparsed(word)) from None
     if not override.is_sweep_override():
         return key, [override.value()]
     if not override.is_choice_sweep() and not override.is_range_sweep():
@@ -137,8 +144,7 @@ def check(asked: Mapping[str, list[Any]], out: Path | None, onnx: Path | None, s
         if value is not None and not all(is_whole(side) and side > 0 for side in sides):
             raise ConfigError(f"size is {brief(value)}; it has to be one side or [height, width] in pixels.")
     for value in asked.get("dtype", []):
-        if value is not None and value not in DTYPES:
-            raise ConfigError(f"dtype is {brief(value)}; choose one of {listed(DTYPES)}.")
+        check_dtype(value)
     if "depth" in several:
         raise ConfigError("depth is one number: it says how deep the layers are shown.")
     fit = ENDINGS[:3] if several else ENDINGS
