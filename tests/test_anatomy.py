@@ -1,8 +1,10 @@
 """What `anatomy` says of a model: laws of its sums, figures from the literature, torch and torchinfo as judges."""
 
 import csv
+import io
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +14,20 @@ import pytest
 import torch
 import yaml
 from diffusers.models.attention_processor import AttnProcessor
+from rich.console import Console
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import embedlab as lab
+from embedlab.clean import clean_streams
 from embedlab.cli.commands import anatomy as command
 from embedlab.errors import ConfigError, ModelError, SamplerError
 from embedlab.structure import counting, onnx_export, pages
 from embedlab.structure.anatomy import HUB, odd_sides
 from embedlab.structure.drawing import outline_of
 from embedlab.structure.onnx_export import export
-from embedlab.structure.tables import Comparison
+from embedlab.structure.tables import Comparison, show, tables_of
 from embedlab.sweep.config import conf_dir
 
 NAMES = ("emoji", "sd1", "sd2", "sdxl")
@@ -172,6 +177,24 @@ def test_the_models_of_the_hub_are_looked_at_by_the_shipped_configs(inside):
         assert "not on this machine" in seen.notices[0]
 
 
+@pytest.mark.parametrize(("predicts", "size"), [("epsilon", 512), ("v_prediction", 768)])
+def test_a_single_file_1024_wide_says_what_it_was_taken_for_and_why(tmp_path, predicts, size, inside):
+    block = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    held = {block: torch.zeros(320, 1024, dtype=torch.float16), "first_stage_model.a": torch.zeros(1)}
+    held["cond_stage_model.a"] = torch.zeros(1)
+    save_file(held, tmp_path / "some.safetensors", {"modelspec.prediction_type": predicts})
+    seen = lab.anatomy(str(tmp_path / "some.safetensors"))
+    assert seen.size == (size, size)
+    assert {part.name: part.whole.parameters for part in seen.parts} == {
+        part.name: part.whole.parameters for part in inside["sd2"].parts
+    }
+    assert "layout: Stable Diffusion 2 (by the names and shapes of its weights)" in seen.notices
+    assert any(line.startswith(f"prediction_type: {predicts} (by its metadata") for line in seen.notices)
+    (file,) = seen.components[-1].files
+    assert (file.path.name, file.dtype) == ("some.safetensors", "F32, F16")
+    assert predicts in seen.scheduler["predicts"]
+
+
 # ── sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -270,6 +293,28 @@ def test_the_text_has_no_line_cut(inside):
     assert "123,060,480" in text
     assert "…" not in text
     assert "in all" in text
+
+
+@pytest.mark.parametrize("wide", [80, 100, 160])
+def test_a_narrow_terminal_goes_without_columns_and_cuts_no_figure(inside, wide):
+    out = io.StringIO()
+    show(tables_of(inside["emoji"], 1)[:5], Console(file=out, width=wide, force_terminal=True, color_system=None))
+    lines = out.getvalue().splitlines()
+    assert "5,948,356" in out.getvalue()
+    assert not [line for line in lines if "…" in line]
+    assert max(len(line.rstrip()) for line in lines if "FLOPs" in line or "UNet2D" in line) <= max(wide, 80)
+    assert ("activations" in out.getvalue()) == (wide == 160)
+
+
+def test_a_terminal_gets_its_own_signs_and_a_file_none(monkeypatch, capsys):
+    for terminal in (True, False):
+        with clean_streams():
+            monkeypatch.setattr(sys.stdout.stream, "isatty", lambda terminal=terminal: terminal, raising=False)
+            monkeypatch.setenv("TERM", "xterm")
+            command.main(["depth=0"])
+        out = capsys.readouterr().out
+        assert ("\x1b[1m" in out) == terminal
+        assert "\\x1b" not in out
 
 
 def test_the_drawing_has_the_boxes_and_skip_connections_of_the_model(inside, tmp_path):
@@ -399,6 +444,22 @@ def test_edited_rows_go_into_the_exported_text_encoder(tmp_path, emoji):
     assert torch.allclose(ours.hidden, torch.from_numpy(hidden[0]), atol=1e-4)
 
 
+def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "LARGEST", 0)
+    for _ in range(2):  # the second time over the first
+        path, far = onnx_export.exported("a.part", nn.Linear(64, 64), (torch.ones(1, 64),), tmp_path)
+        assert far < 1e-5
+        assert {file.name for file in tmp_path.iterdir()} == {"a_part.onnx", "a_part.onnx.data"}
+        assert onnx_export.distance(path, Zero(), (torch.ones(1, 64),)) == float("inf"), "it is read where it lies"
+
+
+class Zero(nn.Module):
+    """Another answer."""
+
+    def forward(self, x):
+        return 0 * x
+
+
 def test_exports_that_cannot_be_are_one_line(tmp_path, monkeypatch, embedlab, folders):
     code, _, errors = embedlab("anatomy", "model=sd1", f"onnx={tmp_path / 'a'}", plain=True)
     assert code == 2
@@ -414,7 +475,7 @@ def test_exports_that_cannot_be_are_one_line(tmp_path, monkeypatch, embedlab, fo
     monkeypatch.setattr(onnx_export, "distance", lambda *_: float("nan"))
     with pytest.raises(ConfigError, match="gives something else in ONNX Runtime than in torch"):
         onnx_export.exported("part", wrong, (torch.zeros(1, 2),), tmp_path)
-    with pytest.raises(ConfigError, match="the part 'part' cannot be exported as ONNX"):
+    with pytest.raises(ConfigError, match="the part 'part' cannot be exported as ONNX: "):
         onnx_export.exported("part", Unable(), (torch.zeros(1, 2),), tmp_path)
     assert not list(tmp_path.iterdir()), "nothing half made is left"
 

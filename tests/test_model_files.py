@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from embedlab import Cell, Guidance, Sampler, Source, Start, images, load, models, render
+from embedlab import Cell, Guidance, Sampler, Source, Start, anatomy, images, load, models, render
 from embedlab.errors import ModelError, SamplerError
 from embedlab.models import single_file as checkpoint
 from embedlab.models.silence import silence_libraries
@@ -223,6 +223,9 @@ def test_a_tiny_autoencoder_is_diffusers(copied, from_picture):
     source, pipe = Source(str(folder), device="cpu"), open_pipeline(folder)
     if not from_picture:
         torch.testing.assert_close(drawn(source), theirs(pipe), atol=1e-5, rtol=0)
+        halves = [anatomy(source).part(f"vae.{half}").whole for half in ("encoder", "decoder")]
+        assert sum(half.parameters for half in halves) == sum(p.numel() for p in pipe.vae.parameters())
+        assert [half.output for half in halves] == [(1, 4, 8, 8), (1, 3, 16, 16)]
         return
     pipe = diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -551,7 +554,7 @@ lab.load("emoji")
 levels = [logging.getLogger(name).level for name in ("transformers", "diffusers", "huggingface_hub")]
 filters = list(warnings.filters)
 lab.load("emoji", scorer=sys.argv[1])
-lab.Source("emoji", dtype="float32").towers()
+Source("emoji", dtype="float32").towers()
 import diffusers.utils.logging, huggingface_hub.utils, transformers.utils.logging
 assert levels == [logging.WARNING] * 3, levels
 assert warnings.filters == filters
@@ -721,3 +724,14 @@ def test_encoders_that_are_not_clips_are_refused_at_once(folders):
     for nothing in (None, "emoji", 5):
         with pytest.raises(ModelError, match="has no text_encoder with a tokenizer"):
             models.text_encoders_of(nothing)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_the_anatomy_of_a_single_file_says_what_it_was_taken_for(written, folders, kind):
+    """The widths of these are those of no layout, so that a folder describes them."""
+    told = {"prediction_type": "epsilon"} if kind == "sd2" else {}
+    seen = anatomy(Source(written(kind), config=str(folders[kind]), **told))
+    assert seen.parts == anatomy(Source(str(folders[kind]))).parts
+    (file,) = next(one.files for one in seen.components if one.name == "file")
+    assert (file.path.name, file.dtype) == ("model.safetensors", "F32")
+    assert any(line.startswith("prediction_type: epsilon") for line in seen.notices)

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from embedlab.structure.values import Part
 
 DEPTH = 2  # of a table that is looked at; files have all layers
-SPARE = ("multiply-adds", "activations", "weights", "kernel", "input")  # columns that a narrow terminal goes without
+SPARE = (
+    "library",
+    "dtype",
+    "multiply-adds",
+    "activations",
+    "weights",
+    "kernel",
+    "input",
+)  # columns that a narrow terminal goes without
 WIDEST = 1000  # letters of a line where nobody's terminal has to hold it
 LAYER = {  # a column of a file of rows → what stands in it
     "name": "name",
@@ -184,8 +192,10 @@ def components(anatomy: Anatomy) -> Table:
         first, *more = one.files or (None,)
         for n, file in enumerate((first, *more)):
             about = (file.path.name, size_of(file.bytes), file.dtype, file.sha256[:12]) if file else ("", "", "", "")
-            rows.append((one.name if not n else "", f"{one.library} {one.kind}".strip() if not n else "", *about))
-    return Table("components", ("name", "class", "file", "bytes", "dtype", "sha256"), tuple(rows), frozenset({"bytes"}))
+            named = ("", "", "") if n else (one.name, one.library, one.kind)
+            rows.append((*named, *about))
+    columns = ("name", "library", "class", "file", "bytes", "dtype", "sha256")
+    return Table("components", columns, tuple(rows), frozenset({"bytes"}))
 
 
 def records(anatomy: Anatomy, depth: int | None = None) -> list[dict[str, Any]]:

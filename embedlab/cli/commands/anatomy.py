@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from embedlab import readers
 from embedlab.checks import is_whole, whole_number
-from embedlab.clean import one_line
+from embedlab.clean import drawn_on, one_line
 from embedlab.cli import settings
 from embedlab.cli.messages import unparsed
 from embedlab.cli.progress import aside
@@ -102,7 +102,8 @@ def console() -> Any:
 
     from embedlab.structure.tables import WIDEST
 
-    return Console(width=None if sys.stdout.isatty() else WIDEST, highlight=False, emoji=False)
+    wide = None if sys.stdout.isatty() else WIDEST
+    return Console(file=drawn_on(sys.stdout), width=wide, highlight=False, emoji=False)
 
 
 def parsed(word: str) -> tuple[str, list[Any]]:
