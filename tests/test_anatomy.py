@@ -1,5 +1,6 @@
 """What `anatomy` says of a model: laws of its sums, figures from the literature, torch and torchinfo as judges."""
 
+import copy
 import csv
 import io
 import json
@@ -92,6 +93,11 @@ def test_the_shipped_model_is_as_it_is_when_it_is_loaded(inside, emoji):
         for hook in hooks:
             hook.remove()
     assert parts["unet"].whole.flops == counted.get_total_flops()
+    plain = copy.deepcopy(emoji.unet).to(memory_format=torch.contiguous_format)
+    given = torch.zeros(2, 4, 16, 16), torch.tensor(5.0), torch.zeros(2, 77, tower.width)
+    with torch.no_grad(), counting.LiveBytes([*plain.parameters(), *given]) as memory:
+        plain(*given)
+    assert memory.peak == parts["unet"].peak, "real tensors live and die as fake ones do"
     seen = {layer.name: layer.output for layer in parts["unet"].layers}
     assert {name: seen[f"unet.{name}"] for name in shapes} == shapes
 
@@ -278,6 +284,8 @@ def test_files_hold_what_the_values_hold(inside, tmp_path):
     assert (tmp_path / "a.csv").read_text() != seen.save(tmp_path / "b.csv", depth=1).read_text()
     with pytest.raises(ConfigError, match="has to end in"):
         seen.save(tmp_path / "a.pdf")
+    with pytest.raises(ConfigError, match=r"the folder '.*a.csv' cannot be written: it is a file"):
+        seen.save(tmp_path / "a.csv" / "b.csv")
 
 
 def test_names_are_escaped_on_the_page(inside, tmp_path):
@@ -364,6 +372,7 @@ def test_beside_each_other(inside, tmp_path):
     told = json.loads(pages.save(both, tmp_path / "a.json").read_text())
     assert told["labels"] == ["sd1", "sdxl"]
     assert "859520964" in pages.save(both, tmp_path / "a.csv").read_text()
+    assert "2,567,463,684" in both._repr_html_()
     assert "2,567,463,684" in pages.save(both, tmp_path / "a.html").read_text()
 
 

@@ -18,8 +18,8 @@ from embedlab.readers import path_of
 from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting
 from embedlab.structure.building import Sizes
-from embedlab.structure.pages import fragment, save
-from embedlab.structure.tables import in_terminal, tables_of
+from embedlab.structure.pages import save
+from embedlab.structure.tables import fragment, in_terminal, tables_of
 from embedlab.structure.values import Component, Layer, Part, Vocabulary
 
 HUB = {  # models of which embedlab ships the configs

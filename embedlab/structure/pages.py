@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, listed
-from embedlab.files import write
+from embedlab.files import make_folder, write
 from embedlab.structure.drawing import draw, drawn
-from embedlab.structure.tables import Comparison, Table, as_csv, as_json, heading, records, tables_of
+from embedlab.structure.tables import Comparison, as_csv, as_json, fragment, heading, records, tables_of
 
 if TYPE_CHECKING:
     from embedlab.structure.anatomy import Anatomy
@@ -26,29 +25,6 @@ STYLE = (
 )
 
 
-def fragment(tables: Sequence[Table]) -> str:
-    """Tables as HTML, every text escaped.
-
-    >>> fragment([Table("a <b>", ("x",), (("1 & 2",),))])
-    '<table><caption>a &lt;b&gt;</caption><tr><th>x</th></tr><tr><td>1 &amp; 2</td></tr></table>'
-    """
-    made = []
-    for table in tables:
-        sides = [' class="r"' if column in table.right else "" for column in table.columns]
-
-        def line(kind: str, texts: Sequence[str], sides: Sequence[str] = sides) -> str:
-            return "".join(
-                f"<{kind}{side}>{escape(redact(text))}</{kind}>" for text, side in zip(texts, sides, strict=True)
-            )
-
-        last = len(table.rows) - 1
-        starts = ['<tr class="all">' if table.total and n == last else "<tr>" for n in range(last + 1)]
-        rows = "".join(f"{start}{line('td', row)}</tr>" for start, row in zip(starts, table.rows, strict=True))
-        head = f"<tr>{line('th', table.columns)}</tr>"
-        made.append(f"<table><caption>{escape(redact(table.title))}</caption>{head}{rows}</table>")
-    return "\n".join(made)
-
-
 def page(title: str, body: str) -> str:
     """A whole page that asks for nothing outside of it."""
     return (
@@ -61,6 +37,7 @@ def page(title: str, body: str) -> str:
 def save(what: Anatomy | Comparison, path: Path, depth: int | None = None) -> Path:
     """Write an anatomy or a comparison, as the ending of the name says."""
     ending = check_ending(path, several=isinstance(what, Comparison))
+    make_folder(path.parent)
     if isinstance(what, Comparison):
         text = as_csv(what.records) if ending == ".csv" else page("beside each other", fragment([what.table]))
         text = what.as_json() if ending == ".json" else text

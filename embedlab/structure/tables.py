@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -328,6 +329,9 @@ class Comparison:
     def __str__(self) -> str:
         return in_terminal([self.table])
 
+    def _repr_html_(self) -> str:
+        return fragment([self.table])
+
 
 def _text(anatomy: Anatomy) -> tuple[int, ...]:
     return next((layer.input[1:] for layer in anatomy.part("unet").layers if layer.name.endswith(".attn2.to_k")), ())
@@ -376,3 +380,29 @@ def in_terminal(tables: Sequence[Table]) -> str:
     out = io.StringIO()
     show(tables, Console(file=out, width=WIDEST))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+# ── on a page ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fragment(tables: Sequence[Table]) -> str:
+    """Tables as HTML, every text escaped.
+
+    >>> fragment([Table("a <b>", ("x",), (("1 & 2",),))])
+    '<table><caption>a &lt;b&gt;</caption><tr><th>x</th></tr><tr><td>1 &amp; 2</td></tr></table>'
+    """
+    made = []
+    for table in tables:
+        sides = [' class="r"' if column in table.right else "" for column in table.columns]
+
+        def line(kind: str, texts: Sequence[str], sides: Sequence[str] = sides) -> str:
+            return "".join(
+                f"<{kind}{side}>{escape(redact(text))}</{kind}>" for text, side in zip(texts, sides, strict=True)
+            )
+
+        last = len(table.rows) - 1
+        starts = ['<tr class="all">' if table.total and n == last else "<tr>" for n in range(last + 1)]
+        rows = "".join(f"{start}{line('td', row)}</tr>" for start, row in zip(starts, table.rows, strict=True))
+        head = f"<tr>{line('th', table.columns)}</tr>"
+        made.append(f"<table><caption>{escape(redact(table.title))}</caption>{head}{rows}</table>")
+    return "\n".join(made)
