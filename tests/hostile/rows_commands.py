@@ -232,6 +232,27 @@ COMMANDED: list[tuple[str, ...]] = [
     ("hydra.sweep.subdir=../${hydra.job.num}",),
 ]
 
+ANATOMY = [
+    *(("size=",), ("size=nan",), ("size=1e999",), ("size=[]",), ("size=-64",), ("size={a:1}",), ("size=1" + 30 * "0",)),
+    *(
+        ("size=60",),
+        ("size=8",),
+        ("size=64", "size=128"),
+        ("size=choice()",),
+        ("size=[1",),
+        ("size=${size}",),
+        ("~size",),
+    ),
+    *(("tokens=-77",), ("tokens=78",), ("tokens=null",), ("tokens=range(1,3)",), ("pictures=nan",), ("pictures=1e9",)),
+    *(("steps=1e9",), ("steps=${steps}",), ("depth=-1",), ("depth=1e400",), ("guided=null",), ("dtype=1",), ("=3",)),
+    *(("model=../x",), ("model=[sd1]",), ("model={a:1}",), ("model=null",), ("model=emoji,",), ("model=custom",)),
+    *(("model.name=~nosuchuser/x",), ("model.name=a\udc80",), ("model.name=/dev/zero",), ("model.device=tpu",)),
+    *(("model.name=sweep",), ("model.name=sweep/sheet.png",), ("model=sd1", "model.vae=nowhere"), ("model.nope=1",)),
+    *(("out=",), ("out=.",), ("out=sweep",), ("out=/dev/null",), ("out=sweep/sheet.png/x.csv",), ("out=a\udc80.csv",)),
+    *(("out=~nosuchuser/x.csv",), ("out=a.svg", "tokens=77,154"), ("onnx=",), ("onnx=sweep/sweep.json",), ("-m",)),
+    *(("onnx=/dev/null",), ("onnx=a", "tokens=77,154"), ("model=sd1", "onnx=a"), ("nowhere",), ("--nope",)),
+]
+
 COMMANDS = [
     *(Trial(f"resume a command with {' '.join(words)}", ("resume=sweep",), "command of", before=commanded(*words), hides=("uid=",)) for words in COMMANDED),
     *works("sheet", ("sheet", "sweep"), ("sheet", "sweep", "--rows", "weight", "--columns", "seed"), ("sheet", "sweep", "--to", "x.png"), ("sheet", "--help")),
@@ -243,6 +264,8 @@ COMMANDS = [
     *refused("gallery", "embedlab", ("gallery",), ("gallery", "nowhere"), ("gallery", "sweep/0"), ("gallery", "sweep", "--to", ""), ("gallery", "sweep", "--to", "sweep"), ("gallery", "sweep", "--to", "/dev/null"), ("gallery", "sweep", "--every", "0"), ("gallery", "sweep", "--every", "nan"), ("gallery", "sweep", "--every", "x"), ("gallery", ""), ("gallery", "sweep", "--to", "a\udc80")),
     *works("replay", ("replay", PICTURE), ("replay", "sweep/0/baseline-seed-1.png"), ("replay", PICTURE, "--to", "again.png"), ("replay", "--help"), shows=()),
     *refused("replay", "embedlab", ("replay",), ("replay", "nowhere.png"), ("replay", "sweep"), ("replay", "sweep/sheet.png"), ("replay", "sweep/sweep.json"), ("replay", PICTURE, "--to", ""), ("replay", PICTURE, "--to", "sweep"), ("replay", PICTURE, "--to", "/dev/null/x.png"), ("replay", PICTURE, "--trust"), ("replay", ""), ("replay", "/dev/zero"), ("replay", "/dev/null"), ("replay", "a\udc80.png"), ("replay", PICTURE, "more")),
+    *works("anatomy", ("anatomy", "depth=1"), ("anatomy", "out=new/a.json", "size=[64,96]"), ("anatomy", "--help")),
+    *refused("anatomy", "embedlab", *(("anatomy", *words) for words in ANATOMY)),
     *refused("sync", "embedlab", ("sync",), ("sync", "nowhere"), ("sync", "sweep"), ("sync", ""), ("sync", "sweep/sweep.json")),
     Trial("resume a command with another folder", ("resume=sweep",), before=commanded("++hydra.sweep.dir=/nowhere/else")),
     *works("resume", ("resume=sweep",), ("-m", "resume=sweep"), ("resume=sweep", "at_once=1"), ("resume=sweep", "tracker=disk")),

@@ -18,6 +18,7 @@ from embedlab.cli import settings
 from embedlab.cli.messages import unparsed
 from embedlab.cli.progress import aside
 from embedlab.errors import ConfigError, brief, listed
+from embedlab.files import make_folder
 from embedlab.limits import check_dtype
 
 HELP = """\
@@ -56,7 +57,12 @@ def main(argv: list[str]) -> None:
         wide = max(map(len, KEYS))
         print(HELP.format(settings="\n".join(f"  {key.ljust(wide)}  {what}" for key, what in KEYS.items())))
         return
-    asked = {key: values for word in argv for key, values in [parsed(word)]}
+    asked: dict[str, list[Any]] = {}
+    for word in argv:
+        key, values = parsed(word)
+        if key in asked:
+            raise ConfigError(f"anatomy: {key} is given twice; several values are one list: {key}=A,B.")
+        asked[key] = values
     out, onnx = (readers.path_of(asked.pop(key)[0], key) if key in asked else None for key in ("out", "onnx"))
     several = [key for key, values in asked.items() if len(values) > 1]
     check(asked, out, onnx, several)
@@ -75,6 +81,7 @@ def main(argv: list[str]) -> None:
         from embedlab.structure.onnx_export import check_installed, export
 
         check_installed()
+        make_folder(onnx)
     found = [
         anatomy(Source(**model_of(one)), **{key: value for key, value in one.items() if key.split(".")[0] != "model"})
         for one in named
@@ -86,11 +93,12 @@ def main(argv: list[str]) -> None:
     else:
         (result,) = found
         tables = tables_of(result, DEPTH if depth is None else depth)
+    saved = None if out is None else save(result, out, depth)
     show(tables if out is None and onnx is None else tables[:1], console())
     for line in dict.fromkeys(line for one in found for line in one.notices):
         print(f"notice: {one_line(line)}.", file=sys.stderr)
-    if out is not None:
-        print(save(result, out, depth))
+    if saved is not None:
+        print(saved)
     if onnx is not None:
         for exported in export(Source(**model_of(named[0])), result, onnx):
             print(exported)
@@ -109,6 +117,8 @@ def console() -> Any:
 def parsed(word: str) -> tuple[str, list[Any]]:
     """A word as key and values; ConfigError for what is no setting of `anatomy`."""
     key, sign, value = word.partition("=")
+    if word in ("-m", "--multirun"):
+        raise ConfigError("anatomy: leave out -m; several values are written with commas: tokens=77,227.")
     if not sign:
         name = next((k for k in ("depth", "steps", "size") if word.lstrip("-") == k), "KEY")
         raise ConfigError(f"anatomy: '{word}' is no setting; it takes {name}=VALUE, and --help says which.")
@@ -163,6 +173,8 @@ def model_of(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the model that was chosen, as its YAML file and the words have them."""
     option = asked.get("model", "emoji")
     known = settings.options("model")
+    if not isinstance(option, str):
+        raise ConfigError(f"model is {brief(option)}; it has to be the name of an option: {listed(known)}.")
     if option not in known:
         near = settings.nearest(str(option), list(known), 0.6)
         hint = f"; try: embedlab anatomy model={near}" if near else f"; there are {listed(known)}"
