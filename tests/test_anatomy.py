@@ -21,11 +21,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import embedlab as lab
+from embedlab import models
 from embedlab.clean import clean_streams
 from embedlab.cli.commands import anatomy as command
 from embedlab.errors import ConfigError, ModelError, SamplerError
 from embedlab.structure import counting, onnx_export, pages
-from embedlab.structure.anatomy import HUB, odd_sides
+from embedlab.structure.anatomy import HUB, described, odd_sides
 from embedlab.structure.drawing import outline_of
 from embedlab.structure.onnx_export import export
 from embedlab.structure.tables import Comparison, show, tables_of
@@ -178,9 +179,10 @@ def test_the_models_of_the_hub_are_looked_at_by_the_shipped_configs(inside):
     for layout, names in HUB.items():
         option = yaml.safe_load(Path(conf_dir(), "model", f"{layout}.yaml").read_text())
         assert option["name"] in names
-        seen = lab.anatomy(lab.Source(option["name"]))
-        assert seen.parts == inside[layout].parts
-        assert "not on this machine" in seen.notices[0]
+        source, name, said = described(lab.Source(option["name"]))
+        assert (source.location, name) == (models.LAYOUTS / layout, layout)
+        assert f"'{option['name']}' is not on this machine" in said[0]
+    assert lab.anatomy(lab.Source(HUB["sd1"][0])).parts == inside["sd1"].parts
 
 
 @pytest.mark.parametrize(("predicts", "size"), [("epsilon", 512), ("v_prediction", 768)])
@@ -417,6 +419,8 @@ def test_the_command_prints_and_writes(embedlab, tmp_path, unread):
         (["steps="], "steps is empty"),
         (["size=interval(1,2)"], "is no list of values"),
         (["size=[1"], "opens a bracket"),
+        (["size=range(8,4096,8)"], "size has more than 24 values"),
+        (["tokens=77,154,231", "steps=1,2,3,4,5,6,7,8,9"], "tokens, steps make 27 columns; 24 are the most"),
     ],
 )
 def test_wrong_words_are_one_line_without_a_model(embedlab, words, line, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,7 @@ KEYS = {
     "onnx": "a folder: each part as ONNX, checked against torch in ONNX Runtime",
 }
 TEXTS = ("out", "onnx", "model.name", "model.config", "model.scorer", "model.vae", "model.text_encoder")
+MOST = 24  # columns of a comparison
 ENDINGS = (".csv", ".json", ".html", ".svg", ".png")
 
 
@@ -67,6 +69,10 @@ def main(argv: list[str]) -> None:
     several = [key for key, values in asked.items() if len(values) > 1]
     check(asked, out, onnx, several)
     depth = asked.pop("depth", [None])[0]
+    if (many := math.prod(map(len, asked.values()))) > MOST:
+        raise ConfigError(
+            f"anatomy: {listed(several)} make {many} columns; {MOST} are the most that stand beside each other."
+        )
     named = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
     for one in named:
         model_of(one)
@@ -139,7 +145,15 @@ def parsed(word: str) -> tuple[str, list[Any]]:
         return key, [override.value()]
     if not override.is_choice_sweep() and not override.is_range_sweep():
         raise ConfigError(f"anatomy: '{word}' is no list of values; write them with commas.")
-    return key, [str(v) if key == "model" else v for v in override.sweep_iterator()]
+    values: list[Any] = []
+    for one in override.sweep_iterator():
+        if one not in values:
+            values.append(one)
+        if len(values) > MOST:
+            raise ConfigError(
+                f"anatomy: {key} has more than {MOST} values, which is the most that stand beside each other."
+            )
+    return key, values
 
 
 def check(asked: Mapping[str, list[Any]], out: Path | None, onnx: Path | None, several: list[str]) -> None:
