@@ -37,7 +37,6 @@ class Block:
     """A box: a convolution, a ResNet with or without a transformer behind it, or what halves the picture.
 
     transformers: its layers that read the text. skip: the channels that it takes in beside those of the box before it.
-    up: whether it comes after what doubles the picture.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Block:
     width: int
     transformers: int = 0
     skip: int = 0
-    up: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,10 @@ def outline_of(unet: Part) -> Outline:
     middle = [_block(layers, name) for name in _resnets(layers, "unet.mid_block")]
     skips = [block.channels for level in down for block in level]
     up: list[list[Block]] = [[]]
-    doubled = False
     for n in _numbers(layers, "unet.up_blocks"):
         for name in _resnets(layers, f"unet.up_blocks.{n}"):
-            up[-1].append(_block(layers, name, skip=skips.pop(), up=doubled and not up[-1]))
-        doubled = f"unet.up_blocks.{n}.upsamplers.0" in layers
-        if doubled:
+            up[-1].append(_block(layers, name, skip=skips.pop()))
+        if f"unet.up_blocks.{n}.upsamplers.0" in layers:
             up.append([])
     return Outline(
         tuple(map(tuple, down)),
@@ -113,13 +109,13 @@ def _resnets(layers: dict[str, Layer], block: str) -> list[str]:
     return [f"{block}.resnets.{n}" for n in _numbers(layers, f"{block}.resnets")]
 
 
-def _block(layers: dict[str, Layer], name: str, kind: str = "resnet", skip: int = 0, up: bool = False) -> Block:
+def _block(layers: dict[str, Layer], name: str, kind: str = "resnet", skip: int = 0) -> Block:
     """A ResNet with the transformer that comes behind it; in the middle there is one fewer than there are ResNets."""
     channels, height, width = layers[name].output[1:4]
     beside = name.replace(".resnets.", ".attentions.")
     inside = [other for other in layers if other.startswith(f"{beside}.") and other.endswith(".attn2.to_k")]
     readers = len(inside) if beside != name else 0
-    return Block(name, kind, channels, height, width, readers, skip, up)
+    return Block(name, kind, channels, height, width, readers, skip)
 
 
 # ── on paper ──────────────────────────────────────────────────────────────────────────────────────────────────────

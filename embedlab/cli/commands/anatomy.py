@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
 from embedlab import readers
@@ -146,7 +147,8 @@ def parsed(word: str) -> tuple[str, list[Any]]:
     if not override.is_choice_sweep() and not override.is_range_sweep():
         raise ConfigError(f"anatomy: '{word}' is no list of values; write them with commas.")
     values: list[Any] = []
-    for one in override.sweep_iterator():
+    for item in override.sweep_iterator():
+        one = item.text if isinstance(item, QuotedString) else item
         if one not in values:
             values.append(one)
         if len(values) > MOST:
