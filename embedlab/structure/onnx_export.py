@@ -89,23 +89,24 @@ def export(source: Source, anatomy: Anatomy, folder: Path) -> Iterator[Exported]
     Raises ConfigError where the packages are missing and for what cannot be exported, or comes out as something else;
     ModelError where there are no weights.
     """
-    check_installed()
-    source, name, _ = described(source)
-    if isinstance(source.location, Path) and LAYOUTS in source.location.parents:
-        raise ModelError(
-            f"ONNX files hold weights, and of '{name}' there are none on this machine; name a folder or a file: "
-            "model=custom model.name=PATH."
-        )
+    source = exportable(source)
     make_folder(folder)
     model = replace(source, device="cpu", dtype="float32").load()
     for part, module, inputs in parts_of(model, anatomy):
         yield Exported(part, *exported(part, module, inputs, folder))
 
 
-def check_installed() -> None:
-    """Refuse to begin without the packages that it takes."""
+def exportable(source: Source) -> Source:
+    """The source of which weights are there; refuses to begin without the packages that it takes, or without weights."""
     if lacking := [name for name in NEEDED if find_spec(name) is None]:
         raise ConfigError(f"an export as ONNX needs the package {lacking[0]}: pip install 'embedlab[onnx]'.")
+    source, name, _ = described(source)
+    if isinstance(source.location, Path) and LAYOUTS in source.location.parents:
+        raise ModelError(
+            f"ONNX files hold weights, and of '{name}' there are none on this machine; name a folder or a file: "
+            "model=custom model.name=PATH."
+        )
+    return source
 
 
 def parts_of(model: Model, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...]]]:

@@ -85,9 +85,9 @@ def main(argv: list[str]) -> None:
     from embedlab.structure.tables import DEPTH, Comparison, show, tables_of
 
     if onnx is not None:
-        from embedlab.structure.onnx_export import check_installed, export
+        from embedlab.structure.onnx_export import export, exportable
 
-        check_installed()
+        exportable(Source(**model_of(named[0])))
         make_folder(onnx)
     found = [
         anatomy(Source(**model_of(one)), **{key: value for key, value in one.items() if key.split(".")[0] != "model"})
