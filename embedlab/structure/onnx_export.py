@@ -97,7 +97,7 @@ def export(source: Source, anatomy: Anatomy, folder: Path) -> Iterator[Exported]
 
 
 def exportable(source: Source) -> Source:
-    """The source of which weights are there; refuses to begin without the packages that it takes, or without weights."""
+    """The source whose weights are there; refuses to begin without weights, or without the packages that it takes."""
     if lacking := [name for name in NEEDED if find_spec(name) is None]:
         raise ConfigError(f"an export as ONNX needs the package {lacking[0]}: pip install 'embedlab[onnx]'.")
     source, name, _ = described(source)
