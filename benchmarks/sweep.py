@@ -9,7 +9,9 @@
 
 A picture is one that was asked for; a, b and d also draw the unedited ones, score, and write all files. Printed are
 medians over rounds of the ratios d/a, d/b, d/c, each with a 95 % interval of the median (bootstrap over rounds), and
-where d's time goes. Then the plan of 10,000 cells: time a cell, and what it holds.
+where d's time goes: imports and plan, UNet calls, work between them; of the calls of a plan in this process the shares
+of UNet, decoder and text encoder, and how many texts were encoded. Then the plan of 10,000 cells: time a cell, and what
+it holds.
 """
 
 import argparse
@@ -21,13 +23,17 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from torch import nn
 
-from embedlab import Cell, Interpolate, Job, Sampler, Source, embed_all, encode, load
+from embedlab import Cell, Interpolate, Job, Sampler, Source, Store, embed_all, encode, load, run_jobs
 from embedlab.operators import edit
 from embedlab.sweep.plan import plan
 
@@ -54,6 +60,37 @@ def interval(ratios: list[float]) -> str:
     chance = random.Random(0)
     medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
     return f"{statistics.median(ratios):6.2f}  (95 %: {medians[50]:.2f} to {medians[-51]:.2f}, {len(ratios)} rounds)"
+
+
+def shares(dtype: str) -> str:
+    """Where the time of a plan of 64 jobs goes once everything is loaded, by hooks of the model's modules."""
+    source = Source("emoji", dtype=dtype)
+    model, spent, began, texts = source.load(), Counter[str](), {}, 0
+
+    def count_texts(module: nn.Module, words: tuple, settings: dict) -> None:
+        nonlocal texts
+        texts += len(settings["input_ids"])
+
+    with ExitStack() as hooks, tempfile.TemporaryDirectory() as folder:
+        encoder = model.towers[0].core
+        for name, module in (("UNet", model.unet), ("decoder", model.vae.decoder), ("text encoder", encoder)):
+            start = partial(lambda name, *_: began.update({name: time.perf_counter()}), name)
+            end = partial(lambda name, *_: spent.update({name: time.perf_counter() - began[name]}), name)
+            for hook in (module.register_forward_pre_hook(start), module.register_forward_hook(end)):
+                hooks.callback(hook.remove)
+        hooks.callback(encoder.register_forward_pre_hook(count_texts, with_kwargs=True).remove)
+        edits = [Interpolate("puppy", "skunk", float(weight)) for weight in WEIGHTS]
+        jobs = [
+            Job(source, Cell(PROMPT, (one,), sampler=Sampler("ddim", STEPS)), (seed,), Path(folder, f"{n}-{seed}"))
+            for n, one in enumerate(edits)
+            for seed in range(4)
+        ]
+        start = time.perf_counter()
+        run_jobs(jobs, Store(Path(folder, "store")))
+        took = time.perf_counter() - start
+    parts = ", ".join(f"{name} {seconds / took:.1%}" for name, seconds in spent.items())
+    rest = 1 - sum(spent.values()) / took
+    return f"64 jobs in this process: {parts}, all else {rest:.1%}; {texts} windows encoded for {len(edits)} edits"
 
 
 def planned(jobs: int = 2500, seeds: int = 4) -> str:
@@ -139,6 +176,7 @@ def main() -> None:
             f"the batch launcher / {label:24s}{interval([d / o for d, o in zip(rates['d'], rates[name], strict=True)])}"
         )
     print(next(line for text in reversed(said) for line in re.findall(r"\d+ UNet evaluations in .*", text)))
+    print(shares(given.dtype))
     print(planned())
 
 

@@ -134,7 +134,7 @@ def test_all_stages_end_in_a_model_that_loads(forks, tmp_path):
     small += ["whole.sheet_every=0", "decoder.sheet_every=0"]
     words = [
         f"folder={folder}",
-        *("data={count: 70, held_out: 70, long: 40}", f"stages=[data,{','.join(trained)},export]", *small),
+        *("data={count: 20, held_out: 16, long: 8}", f"stages=[data,{','.join(trained)},export]", *small),
     ]
     first = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr

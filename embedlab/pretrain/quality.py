@@ -34,6 +34,7 @@ from embedlab.pretrain import bars, captions, drawings, eye, recipe, scenes, wor
 from embedlab.pretrain.loop import Training, fit
 from embedlab.pretrain.stages import psnr
 from embedlab.rendering import render
+from embedlab.sampler import Sampler
 
 SEEDS = tuple(range(8))
 
@@ -159,14 +160,24 @@ class Column:
     found: bars.Rate
 
 
-def column(name: str, work: Path, seeds: Sequence[int] = SEEDS, size: int = 32, at_once: int = 8) -> Column:
-    """Put a model to all trials of its words, `size` prompts a measure, each with every seed.
+def column(
+    name: str,
+    work: Path,
+    seeds: Sequence[int] = SEEDS,
+    size: int = 32,
+    at_once: int = 8,
+    words: Sequence[str] = tuple(drawings.WORDS),
+    sampler: Sampler | None = None,
+    held: int = 64,
+) -> Column:
+    """Put a model to all trials of those of `words` that it knows, `size` prompts a measure, each with every seed.
 
+    The autoencoder is measured on `held` scenes, and the captions of four times as many are looked for (64 at least).
     `work` is the folder of the second edition's stages: it holds the drawings, the judge and, once trained, the eye.
     """
     source = find(name)
     model = source.load()
-    words = [word for word in model.concepts if word in drawings.WORDS]
+    words = [word for word in model.concepts if word in words]
     if not words or model.scorer is None:
         raise ConfigError(f"'{name}' names no concepts that the scenes have; the table is of models trained on them.")
     ids = captions.Ids(tokenizer())
@@ -175,21 +186,22 @@ def column(name: str, work: Path, seeds: Sequence[int] = SEEDS, size: int = 32, 
     detectors = {
         kind: eye.load(work / f"{kind}.pt", size) for kind, size in kinds.items() if (work / f"{kind}.pt").exists()
     }
+    how = sampler or Sampler()
     marks: dict[str, list[Mapping[str, bool]]] = {kind: [] for kind in detectors}
     for i in range(0, len(trials), at_once):
         part = trials[i : i + at_once]
-        rendered_cells = render(model, [Cell(trial.prompt, trial.operators) for trial in part], seeds)
+        rendered_cells = render(model, [Cell(trial.prompt, trial.operators, sampler=how) for trial in part], seeds)
         for kind, detector in detectors.items():
             for trial, rendered in zip(part, rendered_cells, strict=True):
                 seen = eye.look(detector, rendered.pictures.mul(2).sub(1))
                 marks[kind] += [trial.ask(one) for one in seen]
     sprites = drawings.load(work / "sprites")
-    held = recipe.painted(range(64), sprites, recipe.HELD_OUT, held_out=True).add(1).div(2)
+    pictures = recipe.painted(range(held), sprites, recipe.HELD_OUT, held_out=True).add(1).div(2)
     return Column(
         name,
         {kind: bars.rates(mine) for kind, mine in marks.items()},
-        reconstruction(model, held),
-        captions_found(model.scorer, sprites),
+        reconstruction(model, pictures),
+        captions_found(model.scorer, sprites, sets=max(1, held // 16)),
     )
 
 
