@@ -50,6 +50,8 @@ QUICK = [  # and the exit code of each
     (["-m", "seeds=[0],[1]", "seeds=[2],[3]"], 2),
     (["-m", "resume=nowhere"], 2),
     (["-m", "explain", "seeds=[0],[1]"], 2),
+    (["-m", "sampler.steps=abc", "seeds=[0],[1]", "hydra.sweep.dir=out"], 2),
+    (["-m", "guidance.scale=nan", "sampler.steps=1,2", "hydra.sweep.dir=out"], 2),
     *(([command, "--help"], 0) for command in ("explain", "film", "gallery", "replay", "sheet", "sync")),
     *(([command], 2) for command in ("film", "gallery", "replay", "sheet", "sync")),
 ]

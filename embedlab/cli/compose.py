@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +17,14 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from embedlab.clean import redact
+from embedlab.clean import one_line, redact
 from embedlab.cli.messages import typed_command, unknown_key
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import Maker, complete, lacking
 from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
 
 if TYPE_CHECKING:
+    from embedlab.cli.session import Session
     from embedlab.sweep.job import Job
 
 
@@ -156,3 +158,44 @@ def name_of_model(config: DictConfig) -> str:
     with suppress(OmegaConfBaseException):
         return str(OmegaConf.select(config, "model.name") or "the model")
     return "the model"
+
+
+def prepare(context: Any, config: DictConfig, session: Session) -> Composer:
+    """Before a sweeper hands over jobs: lock the sweep's folder, and let nobody compose a config twice."""
+    most = config.hydra.sweeper.get("max_batch_size")
+    if most is not None and most < 1:
+        raise ConfigError(f"hydra.sweeper.max_batch_size is {most}; it has to be 1 or more, or null for all at once.")
+    folder = Path(config.hydra.sweep.dir).absolute()
+    session.lock(folder)
+    session.sweep = folder, config
+    composer = Composer(context.config_loader)
+    composer.multirun = next((file.read_bytes() for file in folder.glob("multirun.yaml")), None)
+    session.enter_context(composed_once(context.config_loader))
+    return composer
+
+
+def job_names(job_overrides: Sequence[Sequence[str]], first: int) -> dict[int, str]:
+    """What the jobs of a batch are called where something is wrong with them: number, and what tells them apart."""
+    common = set.intersection(*(set(lines) for lines in job_overrides)) if len(job_overrides) > 1 else set()
+    names = {}
+    for number, overrides in enumerate(job_overrides, first):
+        name = ",".join(line for line in overrides if line not in common and not line.startswith(OF_NO_RESULT))
+        names[number] = f"job {number}" + (f" ({name})" if name else "")
+    return names
+
+
+def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
+    """Say all that is wrong, a line each, and end; what is wrong with every job is one line."""
+    if len(wrong) == 1 and len(*wrong.values()) == jobs > 1:
+        print(f"embedlab: {' '.join(next(iter(wrong)).split())}", file=sys.stderr)
+        sys.exit(2)
+    for line, which in wrong.items():
+        said = which[0] if len(which) == 1 else f"{len(which)} jobs, first {which[0]}"
+        print(f"embedlab: {one_line(f'{said}: {line}')}", file=sys.stderr)
+    if jobs > 1:
+        count = sum(len(which) for which in wrong.values())
+        print(
+            f"embedlab: nothing was generated; {count} of {jobs} jobs {'is' if count == 1 else 'are'} wrong.",
+            file=sys.stderr,
+        )
+    sys.exit(2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from embedlab import readers
 from embedlab.cell import fingerprint
-from embedlab.clean import check_name, one_line, redact
-from embedlab.cli.compose import Composer, composed_once, job_in_sweep, set_hydra_node
+from embedlab.clean import check_name, redact
+from embedlab.cli.compose import Composer, job_in_sweep, job_names, refuse, set_hydra_node
 from embedlab.cli.messages import user_message
 from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of
 from embedlab.cli.resume import plan_jobs, quoted
@@ -41,20 +40,6 @@ from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import make_ready
 
 Engine = Callable[[Path], Callable[..., Any]]  # from a sweep's folder to who runs its jobs on other machines
-
-
-def prepare(context: Any, config: DictConfig, session: Session) -> Composer:
-    """Before a sweeper hands over jobs: lock the sweep's folder, and let nobody compose a config twice."""
-    most = config.hydra.sweeper.get("max_batch_size")
-    if most is not None and most < 1:
-        raise ConfigError(f"hydra.sweeper.max_batch_size is {most}; it has to be 1 or more, or null for all at once.")
-    folder = Path(config.hydra.sweep.dir).absolute()
-    session.lock(folder)
-    session.sweep = folder, config
-    composer = Composer(context.config_loader)
-    composer.multirun = next((file.read_bytes() for file in folder.glob("multirun.yaml")), None)
-    session.enter_context(composed_once(context.config_loader))
-    return composer
 
 
 def launch(
@@ -168,16 +153,13 @@ def jobs_of(
     jobs: list[Job] = []
     configs: list[DictConfig] = []
     wrong: dict[str, list[str]] = {}
-    names: dict[int, str] = {}
+    names = job_names(job_overrides, first)
     same: dict[str, tuple[dict[str, Any], Sequence[str]]] = {}
     homes: dict[Path, int] = {}
-    common = set.intersection(*(set(lines) for lines in job_overrides)) if len(job_overrides) > 1 else set()
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
     try:
         for number, overrides in enumerate(job_overrides, first):
-            name = ",".join(line for line in overrides if line not in common and not line.startswith(OF_NO_RESULT))
-            names[number] = f"job {number}" + (f" ({name})" if name else "")
             try:
                 config, whole = composer(master, overrides)
                 config = complete(config)
@@ -285,20 +267,3 @@ def write_hydra(job: Job, config: DictConfig, hydra: HydraConf | None = None) ->
     for name, content in redact(files).items():
         text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
         write(folder / f"{name}.yaml", text.encode())
-
-
-def refuse(wrong: Mapping[str, Sequence[str]], jobs: int) -> None:
-    """Say all that is wrong, a line each, and end; what is wrong with every job is one line."""
-    if len(wrong) == 1 and len(*wrong.values()) == jobs > 1:
-        print(f"embedlab: {' '.join(next(iter(wrong)).split())}", file=sys.stderr)
-        sys.exit(2)
-    for line, which in wrong.items():
-        said = which[0] if len(which) == 1 else f"{len(which)} jobs, first {which[0]}"
-        print(f"embedlab: {one_line(f'{said}: {line}')}", file=sys.stderr)
-    if jobs > 1:
-        count = sum(len(which) for which in wrong.values())
-        print(
-            f"embedlab: nothing was generated; {count} of {jobs} jobs {'is' if count == 1 else 'are'} wrong.",
-            file=sys.stderr,
-        )
-    sys.exit(2)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from embedlab.cli.compose import Composer, job_names, refuse, set_hydra_node
+from embedlab.cli.messages import user_message
+from embedlab.cli.session import rollback
 from embedlab.limits import check_settings
 from embedlab.schedule import Alternate, Ramp, Switch, varies
 from embedlab.selector import Rows
+from embedlab.sweep.config import complete
 
 LIGHT = {f"embedlab.{kind.__name__}": kind for kind in (Alternate, Ramp, Switch, Rows)}  # made without torch
 
@@ -21,6 +28,38 @@ def check_values(config: DictConfig) -> None:
     for part in ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "metrics"):
         checked(values.get(part))
     check_settings("embedlab.Job", {str(key): value for key, value in values.items()})
+
+
+def check_batch(composer: Composer, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int) -> None:
+    """Refuse a batch of a sweep for the values of its jobs, a line for each mistake, with exit code 2.
+
+    Looked at are as few jobs as have every value of every axis; all of them, where one of those is wrong.
+    """
+    having = {line: n for n, lines in reversed(list(enumerate(job_overrides))) for line in lines}
+
+    def wrong_in(numbers: Iterable[int]) -> dict[str, list[str]]:
+        wrong: dict[str, list[str]] = {}
+        for n in numbers:
+            try:
+                config, whole = composer(master, job_overrides[n])
+                hydra_config.cfg = whole
+                set_hydra_node(whole, composer, job_overrides[n], first + n)
+                check_values(complete(config))
+            except Exception as error:
+                if (line := user_message(error)) is None:
+                    raise
+                wrong.setdefault(line, []).append(names[first + n])
+        return wrong
+
+    names, hydra_config = job_names(job_overrides, first), HydraConfig.instance()
+    before = hydra_config.cfg
+    with rollback(Path(master.hydra.sweep.dir).absolute(), composer.multirun):
+        try:
+            wrong = wrong_in(sorted(set(having.values()))) and wrong_in(range(len(job_overrides)))
+        finally:
+            hydra_config.cfg = before
+        if wrong:
+            refuse(wrong, len(job_overrides))
 
 
 def checked(value: Any) -> Any:

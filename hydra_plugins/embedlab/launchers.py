@@ -19,20 +19,23 @@ class Batch(Launcher):
     gpus: float = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from embedlab.cli.compose import check_shared, name_of_model
-        from embedlab.cli.progress import importing, stage
+        from embedlab.cli.compose import check_shared, prepare
         from embedlab.cli.session import Session
 
-        check_shared(config)  # at once; what follows imports torch
-        stage(f"loading {name_of_model(config)}")
-        with importing():
-            from embedlab.cli.launch import prepare
-
+        check_shared(config)
         self.config, self.session = config, Session.of(task_function)
         self.composer = prepare(hydra_context, config, self.session)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from embedlab.cli.launch import launch
+        from embedlab.cli.compose import name_of_model
+        from embedlab.cli.progress import importing, stage
+        from embedlab.cli.values import check_batch
+
+        check_batch(self.composer, self.config, job_overrides, initial_job_idx)  # at once; what follows imports torch
+        if initial_job_idx == 0:
+            stage(f"loading {name_of_model(self.config)}")
+        with importing():
+            from embedlab.cli.launch import launch
 
         return launch(self.composer, self.config, job_overrides, initial_job_idx, self.session, self.engine, self.gpus)
 
