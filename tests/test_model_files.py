@@ -554,7 +554,7 @@ lab.load("emoji")
 levels = [logging.getLogger(name).level for name in ("transformers", "diffusers", "huggingface_hub")]
 filters = list(warnings.filters)
 lab.load("emoji", scorer=sys.argv[1])
-Source("emoji", dtype="float32").towers()
+lab.Source("emoji", dtype="float32").towers()
 import diffusers.utils.logging, huggingface_hub.utils, transformers.utils.logging
 assert levels == [logging.WARNING] * 3, levels
 assert warnings.filters == filters

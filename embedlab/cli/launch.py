@@ -117,6 +117,9 @@ class Plan:
         """Run the jobs that are left and log all that was not; the results. Failures are noted in the session."""
         session.display.jobs += len(self.there)
         session.display.done += len(self.there)
+        store = Store(self.store)
+        if self.store.parent in session.locks:  # in a folder that this process holds, and no store of others
+            store.remove_temporaries()
         with session.display.shown():
             log = TrackerQueue(session.display)
             try:
@@ -124,7 +127,7 @@ class Plan:
                     if job.number in self.there:
                         log.put(job, self.there[job.number])
                 if self.left:
-                    run(self.left, Store(self.store), session.display, log)
+                    run(self.left, store, session.display, log)
                 log.close()
             except BaseException:
                 log.close(drop=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from embedlab import readers
 from embedlab.cell import fingerprint
-from embedlab.files import write
+from embedlab.files import remove_temporaries, write
 from embedlab.samples import Sample
 
 
@@ -58,6 +58,11 @@ class Store:
         data = packed(sample, key)
         write(self.path(key), data)
         return self._keep(key, unpacked(data, key))
+
+    def remove_temporaries(self) -> None:
+        """Remove what killed processes had begun to write; for who knows that nobody else is writing now."""
+        for folder in self.folder.glob("??/"):
+            remove_temporaries(folder)
 
     def _keep(self, key: str, sample: Sample) -> Sample:
         self._recent[key] = sample
