@@ -31,9 +31,10 @@ def check_values(config: DictConfig) -> None:
 
 
 def check_batch(composer: Composer, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int) -> None:
-    """Refuse a batch of a sweep for the values of its jobs, a line for each mistake, with exit code 2.
+    """Refuse a batch of a sweep of which every job has a value that cannot be, a line for each, with exit code 2.
 
-    Looked at are as few jobs as have every value of every axis; all of them, where one of those is wrong.
+    Where some jobs are right, the rest is told later with all else that is wrong. Looked at are as few jobs as have
+    every value of every axis; all of them, where one of those is wrong.
     """
     having = {line: n for n, lines in reversed(list(enumerate(job_overrides))) for line in lines}
 
@@ -58,7 +59,7 @@ def check_batch(composer: Composer, master: DictConfig, job_overrides: Sequence[
             wrong = wrong_in(sorted(set(having.values()))) and wrong_in(range(len(job_overrides)))
         finally:
             hydra_config.cfg = before
-        if wrong:
+        if sum(map(len, wrong.values())) == len(job_overrides) > 0:
             refuse(wrong, len(job_overrides))
 
 
