@@ -438,8 +438,8 @@ def check_shares(weight: Any, own: Any) -> None:
     if own is not None:
         finite_number(own, "own", OperatorError)
     if abs(float_of(sum(shares(weight, own)))) < 1e-8:
-        told = listed(format_number(w) for w in shares(weight, own))
-        raise OperatorError(f"the weights {told} sum to 0; there is no mean.")
+        weights = listed(format_number(w) for w in shares(weight, own))
+        raise OperatorError(f"the weights {weights} sum to 0; there is no mean.")
 
 
 def check_count(to: Any) -> None:

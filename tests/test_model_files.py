@@ -240,6 +240,10 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     noisy(unet(16, time_cond_proj_dim=8)).save_pretrained(folder / "unet")
     source = Source(str(folder), device="cpu")
     torch.testing.assert_close(drawn(source), theirs(open_pipeline(folder)), atol=1e-5, rtol=0)
+    seen = []
+    with source.load().unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
+        drawn(source)
+    assert {anatomy(source).part("unet").rows} == set(seen), "no unconditional half, and none is counted"
     cells = [Cell("a puppy", sampler=Sampler("ddim", 2), guidance=Guidance(scale)) for scale in (1.0, 4.0)]
     together = render(source.load(), cells, [0])
     assert not torch.equal(together[0].pictures, together[1].pictures)

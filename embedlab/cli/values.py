@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,33 +33,27 @@ def check_values(config: DictConfig) -> None:
 def check_batch(composer: Composer, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int) -> None:
     """Refuse a batch of a sweep of which every job has a value that cannot be, a line for each, with exit code 2.
 
-    Where some jobs are right, the rest is told later with all else that is wrong. Looked at are as few jobs as have
-    every value of every axis; all of them, where one of those is wrong.
+    The first job that is right ends the search: what is wrong with others is told later, with all else that is wrong.
     """
-    having = {line: n for n, lines in reversed(list(enumerate(job_overrides))) for line in lines}
-
-    def wrong_in(numbers: Iterable[int]) -> dict[str, list[str]]:
-        wrong: dict[str, list[str]] = {}
-        for n in numbers:
-            try:
-                config, whole = composer(master, job_overrides[n])
-                hydra_config.cfg = whole
-                set_hydra_node(whole, composer, job_overrides[n], first + n)
-                check_values(complete(config))
-            except Exception as error:
-                if (line := user_message(error)) is None:
-                    raise
-                wrong.setdefault(line, []).append(names[first + n])
-        return wrong
-
     names, hydra_config = job_names(job_overrides, first), HydraConfig.instance()
-    before = hydra_config.cfg
+    before, wrong = hydra_config.cfg, dict[str, list[str]]()
     with rollback(Path(master.hydra.sweep.dir).absolute(), composer.multirun):
         try:
-            wrong = wrong_in(sorted(set(having.values()))) and wrong_in(range(len(job_overrides)))
+            for number, overrides in enumerate(job_overrides, first):
+                try:
+                    config, whole = composer(master, overrides)
+                    hydra_config.cfg = whole
+                    set_hydra_node(whole, composer, overrides, number)
+                    check_values(complete(config))
+                except Exception as error:
+                    if (line := user_message(error)) is None:
+                        raise
+                    wrong.setdefault(line, []).append(names[number])
+                else:
+                    return
         finally:
             hydra_config.cfg = before
-        if sum(map(len, wrong.values())) == len(job_overrides) > 0:
+        if wrong:
             refuse(wrong, len(job_overrides))
 
 

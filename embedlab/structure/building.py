@@ -104,10 +104,14 @@ def vae(source: Source) -> Any:
     return from_config(source, "vae", AutoencoderTiny if tiny else AutoencoderKL)
 
 
+def unet_rows(source: Source, sizes: Sizes) -> int:
+    """Pictures that the UNet sees in a call: guidance doubles them, unless it was taught the scale as a number."""
+    return sizes.pictures if source.part("unet").get("time_cond_proj_dim") else sizes.pictures * sizes.texts
+
+
 def unet_inputs(source: Source, sizes: Sizes) -> dict[str, Any]:
     """Latents, timestep and hidden states as the guided loop hands them over; SDXL's pooled text and sizes, too."""
-    rows = sizes.pictures * sizes.texts
-    config = source.part("unet")
+    rows, config = unet_rows(source, sizes), source.part("unet")
     high, wide = sizes.height // source.factor, sizes.width // source.factor
     inputs: dict[str, Any] = {
         "sample": torch.empty(rows, config["in_channels"], high, wide),
@@ -115,6 +119,8 @@ def unet_inputs(source: Source, sizes: Sizes) -> dict[str, Any]:
         "encoder_hidden_states": torch.empty(rows, sizes.tokens, sum(source.widths)),
         "return_dict": False,
     }
+    if taught := config.get("time_cond_proj_dim"):
+        inputs["timestep_cond"] = torch.empty(rows, taught)
     if config.get("addition_embed_type") == "text_time":
         pooled = source.part(source.encoders[-1]).get("projection_dim", 512)
         inputs["added_cond_kwargs"] = {"text_embeds": torch.empty(rows, pooled), "time_ids": torch.empty(rows, 6)}
@@ -129,7 +135,7 @@ def parts_of(source: Source, sizes: Sizes) -> Iterator[tuple[str, str, int, torc
     for name in source.encoders:
         rows = sizes.windows * sizes.texts
         yield name, source.encoder_kind(name), rows, sizes.dtype, partial(text_and_ids, source, name, rows)
-    rows = sizes.pictures * sizes.texts
+    rows = unet_rows(source, sizes)
     yield "unet", "UNet2DConditionModel", rows, sizes.dtype, lambda: (unet(source), unet_inputs(source, sizes))
     kind = source.part("vae").get("_class_name", "AutoencoderKL")
     for half, make in (("encoder", pictures_in), ("decoder", latents_in)):
