@@ -16,6 +16,7 @@ from embedlab.errors import OperatorError
 from embedlab.models import Model
 from embedlab.operators.base import edit, edit_encoded
 from embedlab.schedule import Moment, value_of, varies
+from embedlab.timing import Timer
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,17 @@ class CallConditioning:
 
 @torch.inference_mode()
 def condition(
-    cells: Sequence[Cell], towers: Sequence[Tower], zero_negative: bool = False, allow_nan: bool = False
+    cells: Sequence[Cell],
+    towers: Sequence[Tower],
+    zero_negative: bool = False,
+    allow_nan: bool = False,
+    timer: Timer | None = None,
 ) -> list[CallConditioning]:
     """What the UNet is conditioned on, for each of some cells that do not change over time.
 
     Every distinct prompt, edit and negative prompt is encoded once; the same cell gives the same object. With
-    `zero_negative` a negative prompt that is left out is zeros (SDXL), else it is the empty prompt.
+    `zero_negative` a negative prompt that is left out is zeros (SDXL), else it is the empty prompt. `timer` measures
+    the parts `tokenise`, `edit` and `encode`.
 
     Raises ConfigError for what is no cell, PromptError and OperatorError for prompts and operators that do not fit, and
     OperatorError where an edit makes NaN or infinite numbers, unless `allow_nan`.
@@ -58,26 +64,35 @@ def condition(
     found: dict[int, CallConditioning] = {}
     for encoder in dict.fromkeys(cell.encoder for cell in distinct.values()):
         mine = [cell for cell in distinct.values() if cell.encoder == encoder]
-        conditionings = _condition(mine, encoder, towers, zero_negative, allow_nan)
+        conditionings = _condition(mine, encoder, towers, zero_negative, allow_nan, timer or Timer())
         found |= {id(cell): one for cell, one in zip(mine, conditionings, strict=True)}
     return [found[id(cell)] for cell in cells]
 
 
 def _condition(
-    cells: Sequence[Cell], encoder: Encoder, towers: Sequence[Tower], zero_negative: bool, allow_nan: bool
+    cells: Sequence[Cell],
+    encoder: Encoder,
+    towers: Sequence[Tower],
+    zero_negative: bool,
+    allow_nan: bool,
+    timer: Timer,
 ) -> list[CallConditioning]:
     names = [fingerprint([cell.prompt, cell.operators]) for cell in cells]
     distinct = dict(zip(names, cells, strict=True))
-    texts = {cell.text: encoder.embed(cell.text, towers) for cell in distinct.values()}
-    edited = {name: edit(texts[cell.text], cell.operators, towers) for name, cell in distinct.items()}
     negatives = list(dict.fromkeys(value_of(cell.guidance.negative) for cell in cells))
-    others = [encoder.embed(text or "", towers) for text in negatives]
-    encoded = encoder.encode([*edited.values(), *others], towers)
+    with timer.part("tokenise"):
+        texts = {cell.text: encoder.embed(cell.text, towers) for cell in distinct.values()}
+        others = [encoder.embed(text or "", towers) for text in negatives]
+    with timer.part("edit"):
+        edited = {name: edit(texts[cell.text], cell.operators, towers) for name, cell in distinct.items()}
+    with timer.part("encode", rows=len(edited) + len(others)):
+        encoded = encoder.encode([*edited.values(), *others], towers)
     lookup = texts_of(towers, encoder)
-    cond = {
-        name: edit_encoded(given, cell.operators, lookup)
-        for (name, cell), given in zip(distinct.items(), encoded, strict=False)
-    }
+    with timer.part("edit"):
+        cond = {
+            name: edit_encoded(given, cell.operators, lookup)
+            for (name, cell), given in zip(distinct.items(), encoded, strict=False)
+        }
     uncond = dict(zip(negatives, encoded[len(edited) :], strict=True))
     if zero_negative and None in uncond:
         uncond[None] = uncond[None].zeros()
@@ -93,10 +108,13 @@ def _condition(
     ]
 
 
-def condition_calls(model: Model, cells: Sequence[Cell]) -> list[tuple[CallConditioning, ...]]:
+def condition_calls(
+    model: Model, cells: Sequence[Cell], timer: Timer | None = None
+) -> list[tuple[CallConditioning, ...]]:
     """What each call of the UNet is conditioned on, for each of some cells that may change over time."""
     calls = [cells_per_call(cell, denoiser_calls(cell, model.scheduler)) for cell in cells]
-    conditionings = iter(condition([cell for mine in calls for cell in mine], model.towers, model.zero_negative))
+    every = [cell for mine in calls for cell in mine]
+    conditionings = iter(condition(every, model.towers, model.zero_negative, timer=timer))
     return [tuple(islice(conditionings, len(mine))) for mine in calls]
 
 

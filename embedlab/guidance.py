@@ -19,6 +19,7 @@ from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError
 from embedlab.limits import check_part
 from embedlab.schedule import Setting, varies
+from embedlab.timing import Timer
 
 Denoiser = Callable[[Float[Tensor, "image c h w"], Tensor], Float[Tensor, "image c h w"]]
 
@@ -63,12 +64,14 @@ def guided(
     uncond: Sequence[Conditioning],
     scales: Sequence[float],
     size: tuple[int, int] | None = None,
+    timer: Timer | None = None,
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
 
     When all rows are at scale 1, no unconditional half is computed. A UNet that was taught the scale itself
     (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
-    `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop.
+    `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `timer` measures
+    the calls of the UNet, as its part `UNet`.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -95,10 +98,12 @@ def guided(
             "time_ids": ids,
         }
     scale = torch.tensor(scales, dtype=hidden.dtype, device=hidden.device).view(-1, 1, 1, 1)
+    timer = timer or Timer()
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         x = x.to(unet.dtype)
-        predicted: Tensor = unet(x if free else torch.cat([x, x]), t, **kwargs)[0]
+        with timer.part("UNet", rows=len(both)):
+            predicted: Tensor = unet(x if free else torch.cat([x, x]), t, **kwargs)[0]
         if free:
             return predicted
         without, with_prompt = predicted.chunk(2)

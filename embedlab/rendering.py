@@ -18,6 +18,7 @@ from embedlab.runtime import runtime_of
 from embedlab.sampler import generators, noise, picture_latents, sample
 from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, stack_samples
 from embedlab.schedule import value_of
+from embedlab.timing import Timer
 
 
 @torch.inference_mode()
@@ -73,28 +74,43 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
 
 @torch.inference_mode()
 def sample_batch(
-    model: Model, requests: Sequence[Request], on_step: Callable[[int], None] | None = None
+    model: Model,
+    requests: Sequence[Request],
+    on_step: Callable[[int], None] | None = None,
+    timer: Timer | None = None,
 ) -> list[Sample]:
-    """Make pictures of one `batch_key` in one batch; one with NaN leaves its neighbours be."""
+    """Make pictures of one `batch_key` in one batch; one with NaN leaves its neighbours be.
+
+    `timer` measures the parts `UNet`, `scheduler` (all of the loop beside it, noise and start too) and `decode`.
+    """
+    timer = timer or Timer()
     cell, random = requests[0].cell, generators([request.seed for request in requests])
     height, width = size = picture_size(cell, model)
-    start = None
-    if cell.start.content is not None:
-        picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
-        start = picture_latents(model.vae, picture, random).to(model.device)
-    out = sample(
-        in_turn(_denoisers(model, list(zip(*(request.conditioning for request in requests), strict=True)), size)),
-        noise((model.unet.config.in_channels, height // model.factor, width // model.factor), random).to(model.device),
-        cell.sampler.make(model.scheduler),
-        random,
-        start,
-        cell.start.first(cell.sampler.steps),
-        cell.sampler.keep,
-        on_step,
-        cell.start.warmup,
-    )
-    pictures = images.decode(out.latents, model.vae)
-    kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
+    calls = list(zip(*(request.conditioning for request in requests), strict=True))
+    with timer.part("scheduler"):
+        start = None
+        if cell.start.content is not None:
+            picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
+            start = picture_latents(model.vae, picture, random).to(model.device)
+        out = sample(
+            in_turn(_denoisers(model, calls, size, timer)),
+            noise((model.unet.config.in_channels, height // model.factor, width // model.factor), random).to(
+                model.device
+            ),
+            cell.sampler.make(model.scheduler),
+            random,
+            start,
+            cell.start.first(cell.sampler.steps),
+            cell.sampler.keep,
+            on_step,
+            cell.start.warmup,
+        )
+        if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
+            with timer.part("UNet", calls=0):
+                torch.cuda.synchronize(out.latents.device)
+    with timer.part("decode", rows=len(requests) * (1 + 2 * len(out.kept))):
+        pictures = images.decode(out.latents, model.vae)
+        kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
     latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(requests)
     return [
         Sample(pictures[n], latents[n], tuple((s, a[n], b[n]) for s, a, b in kept), (n, many), runtime)
@@ -102,7 +118,9 @@ def sample_batch(
     ]
 
 
-def _denoisers(model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int]) -> Iterator[Denoiser]:
+def _denoisers(
+    model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int], timer: Timer
+) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
     last: Sequence[CallConditioning] = ()
     for call in calls:
@@ -114,5 +132,6 @@ def _denoisers(model: Model, calls: Sequence[Sequence[CallConditioning]], size: 
                 [one.uncond for one in call],
                 [value_of(one.cell.guidance.scale) for one in call],
                 size if model.size_conditioned else None,
+                timer,
             )
         yield denoise

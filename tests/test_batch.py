@@ -44,7 +44,7 @@ class Recorder(Observer):
         if step == 1:
             self.at_first(pictures)
 
-    def on_batch(self, pictures, rows, seconds, outside):
+    def on_batch(self, pictures, rows, seconds):
         if rows:
             self.batches.append((pictures, rows))
         else:

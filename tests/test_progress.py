@@ -13,6 +13,7 @@ from embedlab import Cell, Job, Sampler, Source, Store, run_jobs
 from embedlab.cli import progress
 from embedlab.cli.progress import Display
 from embedlab.sweep.observer import Observer
+from embedlab.timing import Spent, Times
 
 
 def a_job(number):
@@ -22,7 +23,7 @@ def a_job(number):
 def go_on(display):
     display.on_plan(3, 8, 6)
     display.on_step(4, 25, 25)
-    display.on_batch(4, 200, 2.0, 0.5)
+    display.on_batch(4, 200, 2.0)
     display.on_job(a_job(0), {})
     display.on_notice("notice: the prompt is long.")
     display.on_notice("notice: the prompt is long.")
@@ -34,12 +35,14 @@ def test_off_a_terminal_it_is_quiet_and_line_wise():
     display = Display(Console(file=out, force_terminal=False, soft_wrap=True))
     with display.shown():
         go_on(display)
+    display.times += Times({"UNet": Spent(2.0, 50, 200), "decode": Spent(0.5, 1, 4)}, {"scores": Spent(0.25, 1, 4)})
     display.close()
     lines = out.getvalue().splitlines()
     assert lines[:2] == ["generating 6 of 8 pictures for 3 jobs …", "2 of 8 pictures are there already."]
     assert lines[2:4] == ["notice: the prompt is long.", "job 1 (weight=1) failed: RuntimeError: [on] purpose"]
-    assert lines[4].startswith(
-        "200 UNet evaluations in 2.0 s (100 a second); planning 0.0 s, other work between the calls 20%"
+    assert lines[4] == (
+        "200 UNet evaluations in 2.0 s (100 a second), after 0.0 s of checks. "
+        "Of 2.5 s: UNet 80 %, decode 20 %; beside it scores 10 %."
     )
     assert len(lines) == 5, "less than a minute went by"
     assert "\x1b" not in out.getvalue()
@@ -80,7 +83,7 @@ def test_the_bar_moves_by_denoising_steps_and_back_where_a_batch_did_not_fit():
     for pictures, step in ((8, 1), (8, 2), (4, 1), (4, 4)):
         display.on_step(pictures, step, 4)
         seen.append(display.bar.tasks[0].completed)
-    display.on_batch(4, 16, 1.0, 0.0)
+    display.on_batch(4, 16, 1.0)
     display.on_step(4, 2, 4)
     seen.append(display.bar.tasks[0].completed)
     assert seen == [2, 4, 1, 4, 6]

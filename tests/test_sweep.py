@@ -480,7 +480,13 @@ def test_wandb_gets_a_run_a_job_and_one_of_the_sweep(embedlab):
     assert len(runs) == 3
     texts = [json.dumps(run) for run in runs]
     (whole,) = [text for text in texts if "sweep/pictures" in text]
-    for expected in ("sweep/failed", "change/ssim over operators.interpolate.weight", "results._type", "sheet._type"):
+    for expected in (
+        "sweep/failed",
+        "time/UNet",
+        "change/ssim over operators.interpolate.weight",
+        "results._type",
+        "sheet._type",
+    ):
         assert expected in whole, expected
     jobs = [text for text in texts if text != whole]
     for text in jobs:

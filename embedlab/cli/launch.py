@@ -128,10 +128,12 @@ class Plan:
                         log.put(job, self.there[job.number])
                 if self.left:
                     run(self.left, store, session.display, log)
-                log.close()
+                with log.outcome.timer, log.outcome.timer.part("waiting"):
+                    log.close()
             except BaseException:
                 log.close(drop=True)
                 raise
+        session.display.times += log.outcome.times
         failed = [(job.number, job.title, reason) for job, reason in log.outcome.failures]
         known = {number for number, *_ in failed}
         lost = [job for job in self.jobs if job.number not in known and not (job.folder / "result.json").is_file()]

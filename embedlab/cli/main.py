@@ -214,12 +214,13 @@ def explain(job: Any) -> None:
 
 def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: Result) -> None:
     """What is written and printed once a job that is none of a sweep's has run: its tables, or why it failed."""
-    from embedlab.sweep.tables import records, table, write_tables
+    from embedlab.sweep.tables import records, table, write_tables, write_times
 
     if config.store is None:
         shutil.rmtree(plan.store, ignore_errors=True)  # all of it is in the job's own files now
     if result.has_pictures:
         write_tables(job.folder, records([result], alone=True))
+        write_times(job.folder, session.display.times)
     if session.failed:
         fail(session.failed[0][2], 1)
     if not plan.left:

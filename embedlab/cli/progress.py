@@ -19,6 +19,7 @@ from rich.text import Text
 from embedlab.clean import drawn_on, one_line, redact
 from embedlab.errors import counted
 from embedlab.sweep.observer import Observer
+from embedlab.timing import Times
 
 if TYPE_CHECKING:
     from embedlab.sweep.job import Job
@@ -69,7 +70,7 @@ class Display(Observer):
         self.task = self.bar.add_task("pictures", total=None)
         self.jobs = self.done = self.failures = self.pictures = self.left = self.drawn = 0
         self.step = ""
-        self.rows, self.inside, self.outside = 0, 0.0, 0.0
+        self.rows, self.inside, self.times = 0, 0.0, Times()
         self.planning = 0.0
         self.newest = ""
         self._notes: set[str] = set()
@@ -118,10 +119,10 @@ class Display(Observer):
         if self.jobs and not self.inside and not self.failures:
             self.console.print("Nothing had to be generated: all images exist already.")
         if self.inside:
-            spent = self.inside + self.outside
+            shares = f" Of {self.times.seconds:.1f} s: {self.times}." if self.times.seconds else ""
             self.console.print(
-                f"{self.rows} UNet evaluations in {self.inside:.1f} s ({self.rows / self.inside:.0f} a second); "
-                f"planning {self.planning:.1f} s, other work between the calls {self.outside / spent:.0%}.",
+                f"{self.rows} UNet evaluations in {self.inside:.1f} s ({self.rows / self.inside:.0f} a second), after "
+                f"{self.planning:.1f} s of checks.{shares}",
                 markup=False,
             )
 
@@ -142,11 +143,10 @@ class Display(Observer):
         self.step = f"step {step} of {of}"
         self.bar.update(self.task, completed=self.drawn + pictures * step / of)
 
-    def on_batch(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
+    def on_batch(self, pictures: int, rows: int, seconds: float) -> None:
         """A batch."""
         self.rows += rows
         self.inside += seconds
-        self.outside += outside
         self.drawn += pictures
         self.step = ""
         self.bar.update(self.task, completed=self.drawn)

@@ -22,6 +22,7 @@ from embedlab.sweep.identity import versions
 from embedlab.sweep.job import Job
 from embedlab.sweep.result import PictureResult, Result, write_result
 from embedlab.sweep.versioned import FORMAT
+from embedlab.timing import Timer
 
 
 def finish(
@@ -32,11 +33,14 @@ def finish(
     after: Rendered | None,
     faults: Mapping[int, str],
     say: Callable[[str], None] = print,
+    timer: Timer | None = None,
 ) -> Result:
     """Score a job's pictures and write its files; `result.json` comes last, and a folder that has one is finished.
 
-    `before` and `after` hold the seeds that were made, `faults` says why the others were not.
+    `before` and `after` hold the seeds that were made, `faults` says why the others were not. `timer` measures the part
+    `scores`.
     """
+    timer = timer or Timer()
     notes = list(job.notes)
     settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
     settings["concluded"] = redact(job.source.concluded)
@@ -52,9 +56,10 @@ def finish(
         save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
         save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
     if before is not None and after is not None:
-        rows, whole = score(model, before, after, job.scoring, features)
         schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
-        explanation = features.explain(before.conditioning[-1], after.conditioning[-1])
+        with timer.part("scores", rows=len(after.pictures)):
+            rows, whole = score(model, before, after, job.scoring, features)
+            explanation = features.explain(before.conditioning[-1], after.conditioning[-1])
         notes = list(dict.fromkeys([*notes, *explanation.notes]))
         strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
         if model.concepts and strange:

@@ -26,8 +26,8 @@ class Observer:
     def on_step(self, pictures: int, step: int, of: int) -> None:
         """So many pictures that share UNet calls are so many of all their denoising steps on."""
 
-    def on_batch(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
-        """Pictures came out after so many UNet evaluations (0: copies), in seconds, with `outside` seconds before."""
+    def on_batch(self, pictures: int, rows: int, seconds: float) -> None:
+        """Pictures came out after so many UNet evaluations (0: copies), which took so many seconds."""
 
     def on_job(self, job: Job, result: Result) -> None:
         """A job has its files."""

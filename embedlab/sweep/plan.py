@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from embedlab.cell import Cell
 from embedlab.sweep.job import Job
 from embedlab.sweep.result import Result
+from embedlab.timing import Timer, Times
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,13 @@ def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
 
 @dataclass
 class Outcome:
-    """What became of a plan: results by the number of the job, and why what failed failed."""
+    """What became of a plan: results by the number of the job, why what failed failed, and where time goes."""
 
     results: dict[int, Result] = field(default_factory=dict)
     failures: list[tuple[Job, str]] = field(default_factory=list)
+    timer: Timer = field(default_factory=Timer, repr=False)
+
+    @property
+    def times(self) -> Times:
+        """Where time went: seconds by part."""
+        return self.timer.times()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from threading import Lock
@@ -44,38 +44,42 @@ def run_jobs(
     """Make what is missing of all jobs' pictures, and finish each job as soon as it has all of its own.
 
     A picture, a job or a tracker that fails is marked with its reason, and the rest goes on. The pictures `later` come
-    last: somebody else may make them meanwhile. Raises what keeps every job from being made, such as weights that
-    cannot be read.
+    last: somebody else may make them meanwhile. The outcome's `times` say where time went. Raises what keeps every job
+    from being made, such as weights that cannot be read.
     """
     check_list(jobs, Job, "jobs", "a Job names its source, cell, seeds and folder")
     check_kind(store, Store, "store", "Store(FOLDER)")
     observer = observer or Observer()
     outcome = Outcome() if log is None else log.outcome
-    wanted = plan(jobs)
-    missing = {key: picture for key, picture in wanted.items() if key not in store}
-    observer.on_plan(len(jobs), len(wanted), len(missing))
-    own = log is None
-    log = log or TrackerQueue(observer, outcome)
-    try:
-        by_source: dict[Source, list[int]] = {}
-        for n, job in enumerate(jobs):
-            by_source.setdefault(job.source, []).append(n)
-        for source, numbers in by_source.items():
-            mine = set(numbers)
-            try:
-                model = source.load()
-            except EmbedlabError as error:
-                if len(by_source) == 1:
-                    raise
-                for n in numbers:
-                    _failed(jobs[n], str(error), outcome, observer)
-                continue
-            pipeline = Pipeline(model, jobs, numbers, store, observer, outcome, log)
-            pictures = [picture for picture in wanted.values() if mine & set(picture.jobs)]
-            pipeline(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
-    finally:
-        if own:
-            log.close()
+    with outcome.timer:
+        with outcome.timer.part("plan"):
+            wanted = plan(jobs)
+            missing = {key: picture for key, picture in wanted.items() if key not in store}
+        observer.on_plan(len(jobs), len(wanted), len(missing))
+        own = log is None
+        log = log or TrackerQueue(observer, outcome)
+        try:
+            by_source: dict[Source, list[int]] = {}
+            for n, job in enumerate(jobs):
+                by_source.setdefault(job.source, []).append(n)
+            for source, numbers in by_source.items():
+                mine = set(numbers)
+                try:
+                    with outcome.timer.part("load"):
+                        model = source.load()
+                except EmbedlabError as error:
+                    if len(by_source) == 1:
+                        raise
+                    for n in numbers:
+                        _failed(jobs[n], str(error), outcome, observer)
+                    continue
+                pipeline = Pipeline(model, jobs, numbers, store, observer, outcome, log)
+                pictures = [picture for picture in wanted.values() if mine & set(picture.jobs)]
+                pipeline(sorted(pictures, key=lambda picture: picture.key in later), set(missing))
+        finally:
+            if own:
+                with outcome.timer.part("waiting"):
+                    log.close()
     return outcome
 
 
@@ -130,7 +134,7 @@ class Pipeline:
         self.content: dict[str, str] = {}  # by fingerprint of a cell: a hash of what the UNet is told of it
         self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
         self.duplicates: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
-        self.clock = time.perf_counter()
+        self.timer = outcome.timer
 
     def _batch_size(self, size: Any) -> BatchSizeSearch:
         if size not in self.batch_sizes:
@@ -148,8 +152,8 @@ class Pipeline:
         except BaseException:
             self.background.close(drop=True)
             raise
-        self.background.close()
-        self.observer.on_batch(0, 0, 0.0, time.perf_counter() - self.clock)
+        with self.timer.part("waiting"):
+            self.background.close()
 
     def _run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
         """Everything, in the order asked for; what can share a call waits for company, and no longer."""
@@ -194,13 +198,13 @@ class Pipeline:
         if not new:
             return
         try:
-            with self.encoding:
-                self.conditioning |= zip(new, condition_calls(self.model, list(new.values())), strict=True)
+            with self._encoding():
+                self.conditioning |= zip(new, condition_calls(self.model, list(new.values()), self.timer), strict=True)
         except Exception:  # one of them: which?
             for name, cell in new.items():
                 try:
-                    with self.encoding:
-                        self.conditioning[name] = condition_calls(self.model, [cell])[0]
+                    with self._encoding():
+                        self.conditioning[name] = condition_calls(self.model, [cell], self.timer)[0]
                 except Exception as error:
                     for n in [n for n in self.left if name in self._names(n)]:
                         self._fail_job(n, reason_of(error))
@@ -221,13 +225,14 @@ class Pipeline:
         part = [pair for pair in part if pair not in there]
         if not part:
             return
-        search, start = self._batch_size(picture_size(part[0][0].cell, self.model)), time.perf_counter()
+        search, before = self._batch_size(picture_size(part[0][0].cell, self.model)), self.timer.spent("UNet")
         try:
             calls, step = len(part[0][1].conditioning), count(1)
             samples = sample_batch(
                 self.model,
                 [request for _, request in part],
                 lambda _: self.observer.on_step(len(part), next(step), calls),
+                self.timer,
             )
         except Exception as error:
             if len(part) > 1:
@@ -245,25 +250,35 @@ class Pipeline:
             self.faults[part[0][0].key] = reason_of(error)
             self._deliver(part[0][0])
             return
-        took = time.perf_counter() - start
-        rows = sum(1 if c.cell.guidance.scale == 1 else 2 for _, request in part for c in request.conditioning)
+        after = self.timer.spent("UNet")
+        rows, took = after.rows - before.rows, after.seconds - before.seconds
         search.took(len(part), rows, took)
-        self.observer.on_batch(len(part), rows, took, start - self.clock)
-        self.clock = time.perf_counter()
+        self.observer.on_batch(len(part), rows, took)
         for (picture, _), one in zip(part, samples, strict=True):
             self._keep(picture, one)
         self._embed_pictures([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
             self._deliver(picture)
 
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        """Have the text encoders and tokenizers to ourselves, once the other thread is done with them."""
+        with self.timer.part("waiting"):
+            self.encoding.acquire()
+        try:
+            yield
+        finally:
+            self.encoding.release()
+
     def _embed_pictures(self, keys: Sequence[str]) -> None:
         """Let the scorer see a batch at once; the jobs' scores then find what it saw."""
         kept = [sample.picture for key in keys if (sample := self.store.get(key)) is not None]
         if kept and self.model.scorer is not None:
-            self.background.put(partial(self._embed, torch.stack(kept)))
+            with self.timer.part("waiting"):
+                self.background.put(partial(self._embed, torch.stack(kept)))
 
     def _embed(self, pictures: Tensor) -> None:
-        with self.encoding:
+        with self.encoding, self.timer.part("scores", rows=len(pictures)):
             self.features.pictures(pictures)
 
     def _keep(self, picture: Picture, sample: Sample) -> None:
@@ -271,14 +286,15 @@ class Pipeline:
             self.faults[picture.key] = f"the latents of seed {picture.seed} {NOT_FINITE}"
             return
         try:
-            self.store.put(picture.key, sample)
+            with self.timer.part("files", rows=1):
+                self.store.put(picture.key, sample)
         except OSError as error:
             self.faults[picture.key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
 
     def _copy(self, picture: Picture, sample: Sample) -> None:
         """Keep a picture that came out as another did."""
         self._keep(picture, sample)
-        self.observer.on_batch(1, 0, 0.0, 0.0)
+        self.observer.on_batch(1, 0, 0.0)
 
     def _deliver(self, picture: Picture) -> None:
         """Tell the jobs that waited for a picture; those that have all of theirs are finished."""
@@ -309,7 +325,8 @@ class Pipeline:
             else:
                 kept[seed] = (pair[0], pair[1])
         calls = {name: self.conditioning[name] for name in self._names(number) if kept}
-        self.background.put(partial(self._write, job, kept, faults, calls))
+        with self.timer.part("waiting"):
+            self.background.put(partial(self._write, job, kept, faults, calls))
         self._forget(number)
 
     def _write(
@@ -328,8 +345,9 @@ class Pipeline:
                     stack_samples(cell, seeds, samples, calls[fingerprint(cell)])
                     for cell, samples in zip((job.cell.baseline(), job.cell), pairs, strict=True)
                 )
-            with self.encoding:
-                result = finish(job, self.model, self.features, before, after, faults, self.observer.on_notice)
+            with self.encoding, self.timer.part("files", rows=2 * len(kept)):
+                say = self.observer.on_notice
+                result = finish(job, self.model, self.features, before, after, faults, say, self.timer)
         except Exception as error:
             _failed(job, reason_of(error), self.outcome, self.observer)
             return

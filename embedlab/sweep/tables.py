@@ -20,6 +20,7 @@ from embedlab.sweep.axes import axes, format_value, short_names
 from embedlab.sweep.labels import AS_WRITTEN, labels
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.versioned import FORMAT
+from embedlab.timing import Times
 
 SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
 
@@ -158,12 +159,24 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> None:
     """One row a picture, as CSV and by columns."""
     lines = redact([row.as_dict() for row in rows])
     keys = list(dict.fromkeys(key for line in lines for key in line))
+    write_file(folder / "results.csv", as_csv(lines, keys))
+    write_file(folder / "results.parquet", as_parquet(lines, keys))
+
+
+def write_times(folder: Path, times: Times) -> None:
+    """Where the time went, a row a part; a command that rendered nothing leaves what is there."""
+    if times.spent("UNet").calls:
+        rows = times.records()
+        write_file(folder / "times.csv", as_csv(rows, list(rows[0])))
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes:
+    """Rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)
     writer.writeheader()
-    writer.writerows({key: plain_cell(value) for key, value in line.items()} for line in lines)
-    write_file(folder / "results.csv", text.getvalue().encode())
-    write_file(folder / "results.parquet", as_parquet(lines, keys))
+    writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue().encode()
 
 
 def as_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> bytes:

@@ -42,7 +42,8 @@ class TrackerQueue:
         while (item := self._queue.get()) is not None:
             job, result = item
             try:
-                self.outcome.results[job.number] = log_to_tracker(job, result)
+                with self.outcome.timer.part("tracker"):
+                    self.outcome.results[job.number] = log_to_tracker(job, result)
             except BaseException as error:  # whatever a tracker raises, SystemExit too: the pictures are on disk
                 reason = f"its pictures are made, but were not logged: {reason_of(error)}"
                 self.outcome.failures.append((job, reason))

@@ -91,6 +91,8 @@ class Progress:
                 self._read.setdefault(worker, 0)
             case "batch", *counts:
                 self.observer.on_batch(*counts)
+            case "times", times:
+                self.log.outcome.timer.add(times)
             case "notice", text:
                 self.observer.on_notice(text)
             case "job", job, result:

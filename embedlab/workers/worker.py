@@ -48,6 +48,7 @@ def run_chunk(data: bytes, node: str, send: Callable[[Event], None]) -> None:
         for job in [job for job in left if job.number not in log.outcome.results]:
             log.outcome.results[job.number] = fail(job, reason_of(error))
             events.on_failure(job, reason_of(error))
+    send(("times", log.outcome.times))
     send(("ended", log.outcome.results, refused, worker, models_read()))
 
 
@@ -62,8 +63,8 @@ class Events(Observer):
         with self._lock:
             self._send(event)
 
-    def on_batch(self, pictures: int, rows: int, seconds: float, outside: float) -> None:
-        self.send("batch", pictures, rows, seconds, outside)
+    def on_batch(self, pictures: int, rows: int, seconds: float) -> None:
+        self.send("batch", pictures, rows, seconds)
 
     def on_job(self, job: Job, result: Result) -> None:
         self.send("job", job.number, result)
