@@ -33,7 +33,8 @@ class Token:
     `kept` is how much of the row as written is in the edited one: its projection on that row, `(r'·r)/(r·r)`; 1 where
     nothing was edited. It is no operator's weight: half way to a row that is like this one, more than half is kept.
     `norm` is its length in units of the vocabulary's mean length, before and after. `near` names the vocabulary's
-    nearest entries. Of a token of a secret of the environment `piece` and neighbours are `***`, and `id` is -1.
+    nearest entries. Of a token of a secret of the environment `piece` and neighbours are `***`, `id` is -1, and `kept`
+    and both lengths are None.
     """
 
     encoder: int
@@ -43,9 +44,9 @@ class Token:
     role: str
     id: int
     piece: str
-    kept: float
-    norm: float
-    norm_after: float
+    kept: float | None
+    norm: float | None
+    norm_after: float | None
     moved: float  # distance of the position row from where it was, relative to its length
     near: tuple[str, ...]
     near_after: tuple[str, ...]
@@ -109,15 +110,15 @@ class Explanation:
         table = [heads]
         for token in self.tokens:
             changed = token.near_after != token.near or token.norm_after != token.norm
-            norm = f"{token.norm:.2f} → {token.norm_after:.2f}" if changed else f"{token.norm:.2f}"
+            norm = figure(token.norm) + (f" → {figure(token.norm_after)}" if changed else "")
             near = ", ".join(token.near) + (f" → {', '.join(token.near_after)}" if changed else "")
             near += f" (position moved by {token.moved:.0%} of its length)" if token.moved else ""
             piece = token.piece if token.role == "words" else f"{token.piece} ({token.role})"
-            cells = [token.row, token.window, token.place, token.id, piece, f"{token.kept:.2f}", norm, near]
+            cells = [token.row, token.window, token.place, token.id, piece, figure(token.kept), norm, near]
             table.append([str(c) for c in ([token.encoder, *cells] if several else cells)])
         wide = [max(len(row[n]) for row in table) for n in range(len(heads))]
         lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
-        if any(token.kept != 1 for token in self.tokens):
+        if any(token.kept not in (1, None) for token in self.tokens):
             lines += ["", "kept: how much of the row as written is in the edited one (its projection on it)"]
         lines += ["", "word rows through the encoder, mean ± standard deviation:"]
         for layer in self.layers:
@@ -185,6 +186,11 @@ def described(
     )
 
 
+def figure(value: float | None) -> str:
+    """A figure of a table; of a secret there is none."""
+    return BLANK if value is None else f"{value:.2f}"
+
+
 def side_of(text: str, conditioning: Conditioning) -> Side:
     """How long a text is, and how many rows of it reach the UNet."""
     assert conditioning.tokens is not None
@@ -230,15 +236,16 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
 
 
 def blanked(tokens: Sequence[Token], written: Embeddings, cell: Any) -> list[Token]:
-    """Tokens without the pieces of secrets: those of the prompt, and those that an edit put into it."""
+    """Tokens without what tells of secrets: those of the prompt, and those that an edit put into it."""
     secret = {row for word in written.tokens.words if word.text == BLANK for row in word.rows}
     edited = redact(repr(cell.operators)) != repr(cell.operators)
 
     def fit(token: Token) -> Token:
         if token.row in secret:
-            return dataclasses.replace(token, id=-1, piece=BLANK, near=(BLANK,), near_after=(BLANK,))
-        changed = edited and token.near_after != token.near
-        return dataclasses.replace(token, near_after=(BLANK,)) if changed else token
+            token = dataclasses.replace(token, id=-1, piece=BLANK, near=(BLANK,), norm=None)
+        elif not edited or (token.kept, token.norm_after, token.near_after) == (1, token.norm, token.near):
+            return token
+        return dataclasses.replace(token, near_after=(BLANK,), norm_after=None, kept=None)
 
     return [fit(token) for token in tokens]
 
@@ -296,9 +303,10 @@ def notes_of(tokens: Sequence[Token], towers: Sequence[Tower]) -> list[str]:
     for n, tower in enumerate(towers):
         low, high = extremes(tower.token_table)
         for token in tokens:
-            if token.encoder == n and not low - 1e-3 <= token.norm_after <= high + 1e-3:
+            length = token.norm_after
+            if token.encoder == n and length is not None and not low - 1e-3 <= length <= high + 1e-3:
                 notes.append(
-                    f"row {token.row} ('{token.piece}') has length {token.norm_after:.2f}, outside the vocabulary's "
+                    f"row {token.row} ('{token.piece}') has length {length:.2f}, outside the vocabulary's "
                     f"{low:.2f} to {high:.2f} (its mean is 1)"
                 )
     return notes

@@ -504,6 +504,9 @@ def test_an_own_operator_needs_to_be_trusted_by_name(drawn, theirs, tmp_path):
     path = with_config(drawn / "seed-3.png", tmp_path / "x.png", "operators", operators)
     with pytest.raises(ConfigError, match="'os.system', which is none of embedlab's.$"):
         true_name("os.system")
+    for trust in ((), ("gone_package",)):  # nobody is asked to trust what is not there
+        with pytest.raises(ConfigError, match="none of embedlab's, and there is no package 'gone_package' here.$"):
+            true_name("gone_package.Louder", trust)
     for trust in ((), ("their",), ("their_package_two",), ("their_package.Louder.x",)):
         with pytest.raises(ConfigError, match="if you trust 'their_package', say so: --trust their_package"):
             replay(path, trust)

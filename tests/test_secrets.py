@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pyarrow.parquet
 import pytest
 
-from embedlab import Cell, Interpolate, models
+from embedlab import Cell, Interpolate, Scale, models
 from embedlab.clean import BLANK
 from embedlab.explanation import explain
 from embedlab.prompt import tokenize
@@ -44,9 +45,17 @@ def test_an_explanation_shows_no_piece_of_a_secret():
     towers = models.load("emoji").towers
     written = explain(Cell(f"a puppy {SECRET}"), towers, known=("a", "puppy"))
     assert {(t.piece, t.id, t.near, t.near_after) for t in written.tokens[3:-1]} == {(BLANK, -1, (BLANK,), (BLANK,))}
+    assert {(t.kept, t.norm, t.norm_after) for t in written.tokens[3:-1]} == {(None, None, None)}
+    assert re.search(r"-1 +\*{3} +\*{3} +\*{3} +\*{3}$", str(written), re.M)
     assert not [note for note in written.notes if "never saw" in note]
+    long = explain(Cell(f"a {SECRET}", [Scale(SECRET, 9)]), towers)
+    assert not [note for note in long.notes if "has length" in note]
     edited = explain(Cell("a puppy", [Interpolate("puppy", SECRET, 1, lengths="resample")]), towers)
     assert (edited.tokens[2].piece, edited.tokens[2].near_after) == ("puppy", (BLANK,))
+    weak = explain(Cell("a puppy", [Interpolate("puppy", SECRET, 0.05, lengths="resample")]), towers)
+    for rows in (edited.tokens, weak.tokens):
+        assert (rows[2].kept, rows[2].norm_after, rows[1].norm_after) == (None, None, rows[1].norm)
+        assert rows[2].norm is not None, "that of the word as written"
     for told in (written, edited):
         assert "abcd" not in json.dumps([told.table, told.notes])
 

@@ -42,12 +42,15 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
     ...
     embedlab.errors.ConfigError: _target_ of its config names 'embedlab.models.os.system', which is none of embedlab's.
     """
-    own = isinstance(target, str) and within(target, "embedlab")
-    if not own and not (isinstance(target, str) and any(within(target, package) for package in trust)):
-        package = str(target).partition(".")[0]
-        may = package.isidentifier() and package not in sys.stdlib_module_names and not own
+    package = str(target).partition(".")[0]
+    none_of_ours = f"{where} of its config names {target!r}, which is none of embedlab's"
+    elsewhere = not isinstance(target, str) or package != "embedlab"
+    if elsewhere and package.isidentifier() and package not in sys.modules and find_spec(package) is None:
+        raise ConfigError(f"{none_of_ours}, and there is no package '{package}' here.")
+    if elsewhere and not (isinstance(target, str) and any(within(target, trusted) for trusted in trust)):
+        may = package.isidentifier() and package not in sys.stdlib_module_names
         hint = f"; if you trust '{package}', say so: --trust {package}" if may else ""
-        raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's{hint}.")
+        raise ConfigError(f"{none_of_ours}{hint}.")
     found = resolve_name(target)
     if is_own_value(found):
         name = public_name(found)
@@ -57,10 +60,7 @@ def true_name(target: Any, trust: Sequence[str] = (), where: str = TARGET) -> st
         name = f"{home}.{found.__qualname__}"
         if resolve_name(name) is found:
             return name
-    package = str(target).partition(".")[0]
-    if package not in sys.modules and find_spec(package) is None:
-        raise ConfigError(f"{where} of its config names {target!r}, and there is no package '{package}' here.")
-    raise ConfigError(f"{where} of its config names {target!r}, which is none of embedlab's.")
+    raise ConfigError(f"{none_of_ours}.")
 
 
 def within(name: str, package: str) -> bool:

@@ -75,6 +75,17 @@ def test_a_phone_scrolls_down_only(opened, index):
     expect(page.locator("#details")).to_be_hidden()
 
 
+@pytest.mark.parametrize(("wide", "panel"), [(1200, 425), (1400, 480)])
+def test_the_panel_gives_way_to_the_last_column(wide, panel, opened, index):
+    page = opened(index, viewport={"width": wide, "height": 860})
+    page.locator('[data-place="0,1"]').click()
+    page.locator("#details .command").wait_for()
+    last, side = (page.locator(selector).bounding_box() for selector in ('[data-place="0,4"]', ".side"))
+    assert last["x"] + last["width"] <= side["x"]
+    assert abs(side["width"] - panel) < 20
+    assert page.evaluate("document.documentElement.scrollWidth") == wide
+
+
 # ── what goes wrong ──
 
 

@@ -179,7 +179,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
         ways.append({"key": "repeat", "name": "repeat", "values": [str(n) for n in range(most + 1)], "numbers": None})
     else:
         cells["at"] = [at[:-1] for at in cells["at"]]
-    shown = {
+    data = {
         "format": 1,
         "title": sweep.folder.resolve().name,
         "command": sweep.command,
@@ -196,7 +196,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
         "cells": {**cells, "scores": scores},
         "texts": list(texts.numbers),
     }
-    return dict(redact(shown))
+    return dict(redact(data))
 
 
 def label_of(job: Result, common: Collection[str]) -> str:
@@ -230,7 +230,7 @@ def is_there(job: Result, name: str | None) -> bool:
 def details(job: Result) -> dict[str, Any]:
     """What a job's page says beside its pictures; absent parts are left out."""
     explain = job.explain or {}
-    shown = {
+    parts = {
         "name": job.name,
         "key": job.key,
         "command": job.command,
@@ -244,7 +244,7 @@ def details(job: Result) -> dict[str, Any]:
         "settings": flat(job.config or {}),
         "versions": {str(k): str(v) for k, v in (job.versions or {}).items()},
     }
-    return {key: finite(redact(value)) for key, value in shown.items() if value}
+    return {key: finite(redact(value)) for key, value in parts.items() if value}
 
 
 def table(rows: Sequence[Any]) -> dict[str, list[Any]]:

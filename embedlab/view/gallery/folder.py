@@ -58,29 +58,29 @@ def write(sweep: Sweep, to: Path | None = None, watched: bool = False) -> Writte
         (folder / "details").mkdir(parents=True, exist_ok=True)
         if not (folder / "data.js").is_file():
             put(folder / "data.js", "gallery.receive(null);\n")  # from here on the folder is known as ours
-        shown = content(sweep)
-        shown["watched"] = watched
-        shown["pictures"] = "../" if to is None else "pictures/"
+        data = content(sweep)
+        data["watched"] = watched
+        data["pictures"] = "../" if to is None else "pictures/"
         if to is not None:
-            copy(sweep, shown, folder / "pictures")
-        shown["thumbnails"], shown["aspect"] = thumbnails(sweep, shown, folder)
+            copy(sweep, data, folder / "pictures")
+        data["thumbnails"], data["aspect"] = thumbnails(sweep, data, folder)
         packets = packed(sweep)
         for name, text in packets.items():
             if not (folder / "details" / name).is_file():
                 put(folder / "details" / name, text)
-        shown["packets"], shown["packet"] = [name.removesuffix(".js") for name in packets], PACKET
+        data["packets"], data["packet"] = [name.removesuffix(".js") for name in packets], PACKET
         for name in ("style.css", *SCRIPTS):
             put(folder / name, (PAGE / name).read_text(encoding="utf-8"))
-        put(folder / "index.html", page(shown))
-        shown["version"] = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+        put(folder / "index.html", page(data))
+        data["version"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
         before = named_in(folder / "data.js")
-        put(folder / "data.js", f"gallery.receive({script(shown)});\n")
+        put(folder / "data.js", f"gallery.receive({script(data)});\n")
     except OSError as error:
         raise ConfigError(f"'{error.filename or folder}' cannot be written: {error.strerror or error}.") from None
     for path in (folder / "details").glob("*.js"):
         if path.name not in packets and path.stem not in before:  # an open page may still ask for those of before
             path.unlink()
-    states = shown["cells"]["state"]
+    states = data["cells"]["state"]
     return Written(
         index=(folder / "index.html").resolve(),
         jobs=len(sweep.jobs),
@@ -119,12 +119,12 @@ def script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def page(shown: dict[str, Any]) -> str:
+def page(data: dict[str, Any]) -> str:
     """The page; what varies in it is text, and escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     house = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
-    return house.get_template("index.html").render(title=shown["title"], scripts=SCRIPTS)
+    return house.get_template("index.html").render(title=data["title"], scripts=SCRIPTS)
 
 
 def named_in(path: Path) -> list[str]:
@@ -141,7 +141,7 @@ def packed(sweep: Sweep) -> dict[str, str]:
 
     Settings that all jobs of a packet share are written once; gzip finds the rest.
     """
-    made = {}
+    scripts = {}
     for begin in range(0, len(sweep.jobs), PACKET):
         jobs = [details(job) for job in sweep.jobs[begin : begin + PACKET]]
         common = shared([job.get("settings") for job in jobs])
@@ -151,8 +151,8 @@ def packed(sweep: Sweep) -> dict[str, str]:
         text = json.dumps({"first": begin, "common": common, "jobs": jobs}, separators=(",", ":"), default=str)
         held = gzip.compress(text.encode(), 9, mtime=0)
         name = hashlib.sha256(held).hexdigest()[:16]
-        made[f"{name}.js"] = f'gallery.unpack("{name}","{base64.b64encode(held).decode()}");\n'
-    return made
+        scripts[f"{name}.js"] = f'gallery.unpack("{name}","{base64.b64encode(held).decode()}");\n'
+    return scripts
 
 
 def shared(settings: Sequence[dict[str, str] | None]) -> dict[str, str]:
@@ -164,9 +164,9 @@ def shared(settings: Sequence[dict[str, str] | None]) -> dict[str, str]:
 # ── pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pictures_of(shown: dict[str, Any]) -> list[tuple[int, str]]:
+def pictures_of(data: dict[str, Any]) -> list[tuple[int, str]]:
     """Every picture of a gallery: its cell, and where it is in the sweep."""
-    cells, jobs, texts = shown["cells"], shown["jobs"], shown["texts"]
+    cells, jobs, texts = data["cells"], data["jobs"], data["texts"]
     return [
         (n, f"{jobs['folder'][job]}/{texts[cells[kind][n]]}")
         for n, job in enumerate(cells["job"])
@@ -175,24 +175,24 @@ def pictures_of(shown: dict[str, Any]) -> list[tuple[int, str]]:
     ]
 
 
-def copy(sweep: Sweep, shown: dict[str, Any], folder: Path) -> None:
+def copy(sweep: Sweep, data: dict[str, Any], folder: Path) -> None:
     """Copy all pictures of a gallery; those that are there already stay."""
-    for _, name in pictures_of(shown):
+    for _, name in pictures_of(data):
         source, target = sweep.folder / name, folder / name
         if not (target.is_file() and newer(target, source) and target.stat().st_size == source.stat().st_size):
             with source.open("rb") as there:
                 written(target, partial(shutil.copyfileobj, there))
 
 
-def newer(made: Path, source: Path) -> bool:
+def newer(file: Path, source: Path) -> bool:
     """Whether a file was made after another."""
-    return made.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    return file.is_file() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns
 
 
-def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[int], float]:
+def thumbnails(sweep: Sweep, data: dict[str, Any], folder: Path) -> tuple[list[int], float]:
     """Make the thumbnails of large pictures; answers with 1 for each cell that has them, and width by height."""
-    made, aspects = [0] * len(shown["cells"]["job"]), list[float]()
-    for n, name in pictures_of(shown):
+    has_one, aspects = [0] * len(data["cells"]["job"]), list[float]()
+    for n, name in pictures_of(data):
         try:
             with readers.open_picture(sweep.folder / name) as picture:
                 aspects.append(picture.width / picture.height)
@@ -204,7 +204,7 @@ def thumbnails(sweep: Sweep, shown: dict[str, Any], folder: Path) -> tuple[list[
                     small = picture.convert("RGB")
                     small.thumbnail((SIDE, SIDE))
                     written(target, partial(small.save, format="WEBP", quality=72, method=2))
-                made[n] = 1
+                has_one[n] = 1
         except (OSError, ValueError, SyntaxError):  # a picture that cannot be read says so on the page
             continue
-    return made, round(Counter(aspects).most_common(1)[0][0], 4) if aspects else 1.0
+    return has_one, round(Counter(aspects).most_common(1)[0][0], 4) if aspects else 1.0

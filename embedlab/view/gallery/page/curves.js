@@ -35,12 +35,12 @@ const Curves = (() => {
       points.get(cell.at[a]).push(value);
     }
     const names = Model.axes.map((axis, n) => (fixed[n] >= 0 && axis.values.length > 1 ? `${axis.name} ${axis.values[fixed[n]]}` : "")).filter(Boolean);
-    const made = [...found.entries()].sort((p, q) => p[0] - q[0]).slice(0, MOST).map(([line, points]) => ({
+    const curves = [...found.entries()].sort((p, q) => p[0] - q[0]).slice(0, MOST).map(([line, points]) => ({
       name: b < 0 ? Model.name(State.score) : `${lines.name} ${lines.values[line]}`,
       tag: b < 0 ? "" : lines.values[line],
       points: [...points.entries()].map(([index, values]) => ({ index, x: x.numbers[index], ...summary(values) })).sort((p, q) => p.x - q.x),
     }));
-    return { made, names, left: found.size - made.length };
+    return { curves, names, left: found.size - curves.length };
   }
 
   function summary(values) {
@@ -54,23 +54,23 @@ const Curves = (() => {
   function ticks(low, high, about) {
     const rough = (high - low) / about || 1, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough * 0.999);
-    const made = [];
-    for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n += 1) made.push(Number((n * step).toPrecision(10)));
-    return made;
+    const marks = [];
+    for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n += 1) marks.push(Number((n * step).toPrecision(10)));
+    return marks;
   }
 
   function draw() {
-    const shown = State.curvesShown();
-    panel.hidden = !shown;
-    byId("show-curves").checked = shown;
-    if (!shown) return;
+    const visible = State.curvesShown();
+    panel.hidden = !visible;
+    byId("show-curves").checked = visible;
+    if (!visible) return;
     const chosen = axes();
     if (!chosen.x || !State.score) {
       panel.replaceChildren(el("p", { class: "notice" }, chosen.x ? "There are no scores to draw." : "No setting of numbers varies in this sweep, so that there is no curve."));
       return;
     }
-    const { made, names, left } = series(chosen);
-    const most = Math.max(0, ...made.flatMap(({ points }) => points.map((point) => point.count)));
+    const { curves, names, left } = series(chosen);
+    const most = Math.max(0, ...curves.flatMap(({ points }) => points.map((point) => point.count)));
     const spread = most > 1 ? `mean and ${State.spread === "range" ? "lowest to highest" : "standard deviation"} of ${most} seeds` : "one seed";
     const focused = panel.contains(document.activeElement) ? document.activeElement.id : "";
     panel.replaceChildren(
@@ -79,7 +79,7 @@ const Curves = (() => {
         chosen.others.length > 0 && choice("curve-lines", "A line for each", [["none", "nothing"], ...chosen.others.map((axis) => [axis.key, axis.name])], chosen.lines?.key ?? "none", (value) => { State.lines = value; }),
         choice("curve-spread", "Band", [["std", "standard deviation"], ["range", "lowest to highest"]], State.spread, (value) => { State.spread = value; }),
         el("p", { class: "note" }, [spread, ...names, left > 0 ? `${left} lines more are not drawn` : ""].filter(Boolean).join("; "))),
-      made.length ? chart(chosen.x, made) : el("p", { class: "notice" }, `No picture here has ${Model.name(State.score)} yet.`));
+      curves.length ? chart(chosen.x, curves) : el("p", { class: "notice" }, `No picture here has ${Model.name(State.score)} yet.`));
     if (focused) byId(focused)?.focus();
   }
 
@@ -89,9 +89,9 @@ const Curves = (() => {
     return el("div", { class: "field" }, el("label", { htmlFor: id }, name), select);
   }
 
-  function chart(axis, made) {
-    const width = Math.max(300, panel.clientWidth - 24), right = made.length > 1 ? Math.min(RIGHT, width / 4) : 16;
-    const points = made.flatMap((line) => line.points);
+  function chart(axis, curves) {
+    const width = Math.max(300, panel.clientWidth - 24), right = curves.length > 1 ? Math.min(RIGHT, width / 4) : 16;
+    const points = curves.flatMap((line) => line.points);
     const xs = points.map((point) => point.x);
     let [left, end] = [Math.min(...xs), Math.max(...xs)];
     if (left === end) [left, end] = [left - 0.5, end + 0.5];
@@ -103,7 +103,7 @@ const Curves = (() => {
     const py = (y) => TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM);
     const values = [...new Set(xs)].sort((p, q) => p - q);
     const marks = values.length <= 9 ? values : ticks(left, end, 7);
-    const drawing = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": spoken(axis, made) });
+    const drawing = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": spoken(axis, curves) });
     for (const y of ticks(low, high, 4)) {
       drawing.append(svg("line", { class: "rule", x1: LEFT, x2: width - right, y1: py(y), y2: py(y) }),
         svg("text", { class: "tick", x: LEFT - 7, y: py(y) + 4, "text-anchor": "end" }, Model.show(State.score, y)));
@@ -119,7 +119,7 @@ const Curves = (() => {
     const now = State.held(axis) ? axis.numbers[axis.values.indexOf(State.at[axis.key])] : Grid.selected && axis.numbers[Grid.selected.at[Model.axis(axis.key)]];
     if (typeof now === "number") drawing.append(svg("line", { class: "now", x1: px(now), x2: px(now), y1: TOP, y2: HEIGHT - BOTTOM }));
     const labels = [];
-    made.forEach((line, n) => {
+    curves.forEach((line, n) => {
       const group = svg("g", { class: `line line-${n}` });
       const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
       const band = [...line.points.map((p) => [p.x, p.high]), ...line.points.map((p) => [p.x, p.low]).reverse()];
@@ -131,7 +131,7 @@ const Curves = (() => {
       drawing.append(group);
       labels.push({ n, name: line.tag, y: py(line.points.at(-1).mean) });
     });
-    if (made.length > 1) {
+    if (curves.length > 1) {
       labels.sort((p, q) => p.y - q.y).forEach((label, i) => { if (i) label.y = Math.max(label.y, labels[i - 1].y + 15); });
       const over = labels.at(-1).y - (HEIGHT - BOTTOM);
       for (const { n, name, y } of labels) {
@@ -148,8 +148,8 @@ const Curves = (() => {
   }
 
   /** The curve for those who do not see it. */
-  function spoken(axis, made) {
-    const lines = made.map(({ name, points }) => `${name}: ${points.slice(0, 12).map((p) => `${axis.values[p.index]} ${Model.show(State.score, p.mean)}`).join(", ")}`);
+  function spoken(axis, curves) {
+    const lines = curves.map(({ name, points }) => `${name}: ${points.slice(0, 12).map((p) => `${axis.values[p.index]} ${Model.show(State.score, p.mean)}`).join(", ")}`);
     return `${Model.name(State.score)} along ${axis.name}. ${lines.join("; ")}`;
   }
 

@@ -6,7 +6,7 @@ const Details = (() => {
   const LAYERS = { encoder: "encoder", layer: "hidden state", mean: "mean", std: "deviation", mean_after: "mean edited", std_after: "deviation edited" };
   const scrollers = [panel, panel.parentNode]; // on a phone the panel itself, elsewhere the column that it stands in
   const beginning = () => panel.offsetTop - panel.parentNode.offsetTop;
-  let shown = "", drawn = "";
+  let panelKey = "", drawn = "";
 
   function open(cell, focus = true) {
     State.open = cell.key;
@@ -28,9 +28,9 @@ const Details = (() => {
     document.body.classList.toggle("detailed", Boolean(cell));
     const now = cell ? `${Model.data.version} ${cell.key} ${State.unedited} ${State.marks} ${State.score}` : "";
     if (now === drawn) return;
-    const same = cell?.key === shown;
+    const same = cell?.key === panelKey;
     const at = scrollers.map((scroller) => scroller.scrollTop), focused = same && panel.contains(document.activeElement) ? document.activeElement.id : "";
-    [shown, drawn] = [cell?.key ?? "", now];
+    [panelKey, drawn] = [cell?.key ?? "", now];
     if (!cell) return;
     const more = same && panel.querySelector(".more");
     panel.replaceChildren(...head(cell), more || el("div", { class: "more" }, el("p", { class: "note" }, "Reading…")));
@@ -48,7 +48,7 @@ const Details = (() => {
     } catch {
       parts = [el("p", { class: "notice" }, "The details of this job are being written again; they come in a moment.")];
     }
-    if (shown !== cell.key) return;
+    if (panelKey !== cell.key) return;
     const place = panel.querySelector(".more");
     place.dataset.version = version;
     place.replaceChildren(...parts);
@@ -131,14 +131,14 @@ const Details = (() => {
     const several = new Set(rows.map((row) => of(row, "encoder"))).size > 1;
     const changed = rows.map((row) => String(of(row, "near")) !== String(of(row, "near_after")) || of(row, "norm") !== of(row, "norm_after") || of(row, "moved") > 0);
     const arrow = (a, b) => (String(a) === String(b) ? say(a) : `${say(a)} → ${say(b)}`);
-    const shown = rows.map((row) => [
+    const cells = rows.map((row) => [
       ...(several ? [of(row, "encoder")] : []),
       of(row, "row"), of(row, "role") === "words" ? of(row, "piece") : `${of(row, "piece")} (${of(row, "role")})`,
       of(row, "id"), of(row, "kept") ?? of(row, "weight"), arrow(of(row, "norm"), of(row, "norm_after")),
       el("span", {}, say(of(row, "near")), String(of(row, "near")) !== String(of(row, "near_after")) && el("span", { class: "after" }, ` → ${say(of(row, "near_after"))}`),
         of(row, "moved") > 0 && ` (position moved by ${Math.round(100 * of(row, "moved"))}%)`),
     ]);
-    return tableOf([...(several ? ["encoder"] : []), "token row", "token", "id", "kept", "length", "nearest words"], shown, (r) => (changed[r] ? "changed" : ""));
+    return tableOf([...(several ? ["encoder"] : []), "token row", "token", "id", "kept", "length", "nearest words"], cells, (r) => (changed[r] ? "changed" : ""));
   }
 
   return { open, close, draw, panel };

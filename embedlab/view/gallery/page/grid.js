@@ -81,10 +81,10 @@ const Grid = (() => {
     grid.className = plan.flow ? "grid flow" : "grid";
     grid.setAttribute("role", "grid");
     const cell = (line, column) => {
-      const made = el("div", { class: "cell", role: "gridcell", tabIndex: -1 });
-      made.dataset.place = `${line},${column}`;
-      elements.set(made.dataset.place, made);
-      return made;
+      const node = el("div", { class: "cell", role: "gridcell", tabIndex: -1 });
+      node.dataset.place = `${line},${column}`;
+      elements.set(node.dataset.place, node);
+      return node;
     };
     if (plan.flow) {
       grid.append(el("div", { role: "row", class: "row" }, plan.cells.map((_, n) => cell(0, n))));
@@ -98,7 +98,7 @@ const Grid = (() => {
         el("div", { class: "head down", role: "rowheader", title: head(plan.a, row) }, el("span", {}, head(plan.a, row))),
         plan.across.map((_, column) => cell(line, column)))));
     }
-    for (const made of elements.values()) watcher.observe(made);
+    for (const node of elements.values()) watcher.observe(node);
     if (focused) queueMicrotask(() => selected && focus(selected, false));
   }
 

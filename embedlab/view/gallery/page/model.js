@@ -34,10 +34,10 @@ const Model = (() => {
 
   /** Insert a script from beside the page. */
   function load(address, failed) {
-    const made = el("script", { src: address, async: true });
-    made.addEventListener("load", () => made.remove());
-    made.addEventListener("error", () => { made.remove(); failed?.(); });
-    document.head.append(made);
+    const node = el("script", { src: address, async: true });
+    node.addEventListener("load", () => node.remove());
+    node.addEventListener("error", () => { node.remove(); failed?.(); });
+    document.head.append(node);
   }
 
   /** The details of a cell's job. */
