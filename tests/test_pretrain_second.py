@@ -215,9 +215,10 @@ def test_all_stages_end_in_a_model_that_loads(forks, tmp_path):
     trained = tuple(recipe.TRAINED)
     words = [
         *("--config-name", "pretrain_second", f"folder={folder}", "scenes=48"),
-        "stages=[drawings,vae,text,judge,latents,unet,eye,vision,export]",
+        "stages=[drawings,vae,text,judge,latents,decoder,unet,eye,vision,export]",
         *[f"{stage}.{key}" for stage in trained for key in ("steps=2", "batch=4", "sheet_every=0")],
         "vae.sheet_every=2",
+        "workers=1",
     ]
     first = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from embedlab.errors import ConfigError
 from embedlab.files import written
@@ -77,9 +79,46 @@ def asked_to_stop() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
+class Feed(Dataset[Any]):
+    """What each step sees, as a function of its number alone; other processes prepare it ahead where `workers` says so.
+
+    `prepare` answers with tensors, or tuples of them, on the CPU.
+
+    >>> feed = Feed(lambda step: torch.tensor(step * step), steps=5)
+    >>> [int(feed(step)) for step in (2, 3)]
+    [4, 9]
+    """
+
+    def __init__(self, prepare: Callable[[int], Any], steps: int, workers: int = 0) -> None:
+        self.prepare, self.steps, self.workers = prepare, steps, workers
+        self._ahead: Iterator[Any] = iter(())
+        self._next = -1
+
+    def __getitem__(self, step: int) -> Any:
+        torch.set_num_threads(1)  # in a worker: there is one for each core
+        return self.prepare(step)
+
+    def __call__(self, step: int) -> Any:
+        if not self.workers:
+            return self.prepare(step)
+        if step != self._next:
+            ahead = DataLoader(
+                self,
+                batch_size=None,
+                sampler=range(step, self.steps),
+                num_workers=self.workers,
+                prefetch_factor=4,
+                pin_memory=torch.cuda.is_available(),
+                multiprocessing_context="fork",
+            )
+            self._ahead = iter(ahead)
+        self._next = step + 1
+        return next(self._ahead)
+
+
 def fit(
     model: nn.Module,
-    loss_of: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]],
+    loss_of: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float | Tensor]]],
     training: Training,
     checkpoint: Path,
     log: Callable[[dict[str, float], int], None],
@@ -90,6 +129,7 @@ def fit(
 
     `loss_of(step, generator)` gives the loss and figures worth logging. The generator is seeded by the step,
     so a run that was interrupted sees the batches it would have seen. SIGTERM ends it after the step, saved.
+    A GPU is waited for every 20 steps only; a loss that is not finite stops the run there, before it is saved.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -117,7 +157,8 @@ def fit(
         }
         written(checkpoint, partial(torch.save, state))
 
-    began, mean = time.perf_counter(), None
+    began, mean = time.perf_counter(), torch.zeros(())
+    here = params[0].device.type == "cpu"
     model.train()
     with asked_to_stop() as asked:
         for step in range(start, training.steps):
@@ -125,8 +166,6 @@ def fit(
                 group["lr"] = training.rate(step)
             generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
             loss, figures = loss_of(step, generator)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step}; the last checkpoint is whole.")
             loss.backward()
             nn.utils.clip_grad_norm_(params, training.clip)
             optimizer.step()
@@ -135,17 +174,21 @@ def fit(
                 average.module.load_state_dict(model.state_dict())
             else:
                 average.update_parameters(model)
-            mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
+            mean = loss.detach() if step == start else 0.98 * mean + 0.02 * loss.detach()
             done = step + 1
+            saving = done % training.save_every == 0 or done == training.steps or asked.is_set()
+            if (here or saving or done % 20 == 0) and not torch.isfinite(mean):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step}; the last checkpoint is whole.")
             if done % 20 == 0 or done == training.steps:
                 rate = (done - start) / (time.perf_counter() - began)
                 left = (training.steps - done) / rate
                 say(
-                    f"{checkpoint.stem}: step {done}/{training.steps}  loss {mean:.4f}  "
+                    f"{checkpoint.stem}: step {done}/{training.steps}  loss {mean.item():.4f}  "
                     f"{rate * training.batch:.1f} samples/s  {left / 60:.0f} min to go"
                 )
-                log({"loss": mean, "samples_per_second": rate * training.batch, **figures}, done)
-            if done % training.save_every == 0 or done == training.steps or asked.is_set():
+                known = {name: float(figure) for name, figure in figures.items()}
+                log({"loss": mean.item(), "samples_per_second": rate * training.batch, **known}, done)
+            if saving:
                 save(done)
             if sheet and training.sheet_every and (done % training.sheet_every == 0 or done == training.steps):
                 with torch.no_grad():

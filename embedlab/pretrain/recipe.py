@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from embedlab.errors import ConfigError
 from embedlab.files import write, written
 from embedlab.pretrain import bars, captions, drawings, eye, world
-from embedlab.pretrain.loop import Training, asked_to_stop, fit
+from embedlab.pretrain.loop import Feed, Training, asked_to_stop, fit
 from embedlab.pretrain.stages import grid, picture_loss, pixels, psnr, tokenizer, words_in, write_model
 
 CPU = torch.device("cpu")
@@ -67,7 +67,13 @@ def make_vae() -> AutoencoderKL:
 
 
 def vae(
-    folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU, kl: float = 1e-5
+    folder: Path,
+    training: Training,
+    log: Log,
+    show: Show,
+    device: torch.device = CPU,
+    workers: int = 0,
+    kl: float = 1e-5,
 ) -> nn.Module:
     """Train the autoencoder on whole pictures."""
     sprites = drawings.load(folder / "sprites")
@@ -77,9 +83,10 @@ def vae(
     if start.exists():
         model.load_state_dict(torch.load(start, weights_only=True))
 
+    feed = Feed(lambda step: painted(_numbers(step, training), sprites), training.steps, workers)
+
     def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        first = training.batch * step
-        wanted = painted(range(first, first + training.batch), sprites).to(device, memory_format=torch.channels_last)
+        wanted = feed(step).to(device, memory_format=torch.channels_last)
         with fast(device):
             posterior = model.encode(wanted).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
@@ -87,15 +94,23 @@ def vae(
         loss = picture_loss(rebuilt.float(), wanted, in_decibels=True)
         return loss + kl * posterior.kl().float().mean() / noise[0].numel(), {}
 
-    def sheet(model: Any, step: int) -> None:
-        rebuilt = torch.cat([model.decode(model.encode(w.to(device)).latent_dist.mean).sample for w in held.split(16)])
-        rebuilt = rebuilt.float().cpu()
-        log({"psnr": psnr(rebuilt, held)}, step)
-        show(
-            "vae", grid(torch.cat([torch.stack([a, b]) for a, b in zip(held[:16], rebuilt[:16], strict=True)]), 8), step
-        )
-
+    sheet = partial(_rebuilt, held, log, partial(show, "vae"), device)
     return fit(model, loss_of, training, folder / "vae.pt", log, sheet)
+
+
+def _numbers(step: int, training: Training) -> range:
+    """The scenes that a step paints: new ones each time."""
+    return range(training.batch * step, training.batch * (step + 1))
+
+
+def _rebuilt(
+    held: Tensor, log: Log, show: Callable[[Image.Image, int], None], device: torch.device, model: Any, step: int
+) -> None:
+    """How well an autoencoder gives held-out pictures back, and a sheet of some beside what they became."""
+    rebuilt = torch.cat([model.decode(model.encode(w.to(device)).latent_dist.mean).sample for w in held.split(16)])
+    rebuilt = rebuilt.float().cpu()
+    log({"psnr": psnr(rebuilt, held)}, step)
+    show(grid(torch.cat([torch.stack([a, b]) for a, b in zip(held[:16], rebuilt[:16], strict=True)]), 8), step)
 
 
 # ── text ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +217,8 @@ def hidden_of(text: nn.Module, batch: Batch, device: torch.device = CPU) -> tupl
     """Hidden states (n, window · 77, dim) and those of the empty prompt (77, dim), in one call."""
     empty = captions.windows([])
     ids, places = (
-        torch.cat([x.flatten(0, 1), e]) for x, e in ((batch.ids, empty), (batch.places, torch.arange(77)[None]))
+        torch.cat([x.flatten(0, 1), e.to(x.device)])
+        for x, e in ((batch.ids, empty), (batch.places, torch.arange(77)[None]))
     )
     states = text(input_ids=ids.to(device), position_ids=places.to(device)).last_hidden_state
     return states[:-1].unflatten(0, batch.ids.shape[:2]).flatten(1, 2), states[-1]
@@ -317,23 +333,29 @@ def lesson(rng: np.random.Generator, relations: Sequence[str], ids: captions.Ids
     return Batch(tables, torch.arange(77).repeat(count, 1, 1), tuple(scenes))
 
 
-def text(folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
+def text(
+    folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU, workers: int = 0
+) -> nn.Module:
     """Train the text encoder by what a plan of the picture needs to know: `LESSONS` first, then every caption."""
     ids = captions.Ids(tokenizer(folder))
     model = nn.ModuleDict({"text": make_text(), "layout": Layout()}).to(device)
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def prepare(step: int) -> Batch:
         rng = np.random.default_rng((training.seed, step))
         relations = next((those for end, those in LESSONS.items() if step < end), None)
         if relations is not None:
-            batch = lesson(rng, relations, ids, training.batch)
-        else:
-            total = 1 if step % 8 else 2 + step // 8 % 2
-            first = 1_000_000 + training.batch * step
-            batch = batch_of([world.scene_of(first + i) for i in range(training.batch // total)], rng, ids, total)
+            return lesson(rng, relations, ids, training.batch)
+        total = 1 if step % 8 else 2 + step // 8 % 2
+        first = 1_000_000 + training.batch * step
+        return batch_of([world.scene_of(first + i) for i in range(training.batch // total)], rng, ids, total)
+
+    feed = Feed(prepare, training.steps, workers)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        batch = feed(step)
         with fast(device):
             hidden, empty = hidden_of(model["text"], batch, device)
-            if relations is None:
+            if step >= max(LESSONS):
                 keep = some_roles(len(batch.scenes), generator)
                 hidden = keep_some(hidden, empty, roles(batch.ids).flatten(1).to(device), keep.to(device))
             predicted = model["layout"](hidden)
@@ -409,7 +431,9 @@ def trained_vae(folder: Path, count: int = 512) -> AutoencoderKL:
     return model
 
 
-def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> None:
+def latents(
+    folder: Path, count: int, device: torch.device = CPU, workers: int = 0, say: Callable[[str], None] = print
+) -> None:
     """The scenes 0 to `count` as latents (`latents.npy`, fp16), a few hundred at a time; and `vae.ready.pt`, which made
     them and decodes them.
     """
@@ -421,11 +445,12 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
         return
     shape = (count, CHANNELS, world.SIDE // 8, world.SIDE // 8)
     table = np.lib.format.open_memmap(target, mode="r+" if done else "w+", dtype=np.float16, shape=shape)
-    model, sprites = ready_vae(folder), drawings.load(folder / "sprites")
-    with asked_to_stop() as asked, torch.inference_mode(), fast(CPU):
-        for first in range(done, count, 16):
+    model, sprites = ready_vae(folder).to(device), drawings.load(folder / "sprites")
+    feed = Feed(lambda n: painted(range(16 * n, min(16 * n + 16, count)), sprites), -(-count // 16), workers)
+    with asked_to_stop() as asked, torch.inference_mode(), fast(device):
+        for first in range(done, count, 16):  # a stop is noticed after whole batches only
             last = min(first + 16, count)
-            table[first:last] = model.encode(painted(range(first, last), sprites)).latent_dist.mean.half().numpy()
+            table[first:last] = model.encode(feed(first // 16).to(device)).latent_dist.mean.half().cpu().numpy()
             if last % 800 == 0 or last == count or asked.is_set():
                 table.flush()
                 write(progress, json.dumps({"done": last}).encode())
@@ -435,11 +460,37 @@ def latents(folder: Path, count: int, say: Callable[[str], None] = print) -> Non
 
 
 def ready_vae(folder: Path) -> AutoencoderKL:
-    """The autoencoder whose latents the UNet is trained on."""
+    """The autoencoder whose latents the UNet is trained on, with the decoder that was trained last."""
     model = make_vae().eval().to(memory_format=torch.channels_last)
-    model.load_state_dict(torch.load(folder / "vae.ready.pt", weights_only=True))
+    later = folder / "decoder.pt"
+    model.load_state_dict(averaged(later) if later.exists() else torch.load(folder / "vae.ready.pt", weights_only=True))
     model.register_to_config(scaling_factor=1.0)
     return model
+
+
+def decoder(
+    folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU, workers: int = 0
+) -> nn.Module:
+    """Train the decoder on by itself: pictures get sharper, and whatever reads latents stays as good as it was."""
+    sprites = drawings.load(folder / "sprites")
+    held = painted(range(64), sprites, HELD_OUT, held_out=True)
+    model = make_vae().to(device, memory_format=torch.channels_last)
+    model.load_state_dict(torch.load(folder / "vae.ready.pt", weights_only=True))
+    for part in (model.encoder, model.quant_conv):
+        assert part is not None
+        part.requires_grad_(False)
+    feed = Feed(lambda step: painted(_numbers(step, training), sprites), training.steps, workers)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        wanted = feed(step).to(device, memory_format=torch.channels_last)
+        with fast(device):
+            with torch.no_grad():
+                latents = model.encode(wanted).latent_dist.mean
+            rebuilt = model.decode(latents).sample
+        return picture_loss(rebuilt.float(), wanted, in_decibels=True), {}
+
+    sheet = partial(_rebuilt, held, log, partial(show, "decoder"), device)
+    return fit(model, loss_of, training, folder / "decoder.pt", log, sheet)
 
 
 def trained_text(folder: Path) -> Any:
@@ -473,10 +524,30 @@ def sample(unet: Any, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float
     return torch.cat(samples)
 
 
-def read(text: Any, ids: captions.Ids, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+def compiled(model: nn.Module, *inputs: Tensor) -> Any:
+    """A UNet by torch's compiler where its gradients are those of the UNet itself, else the UNet itself.
+
+    A compiled autoencoder once got no gradient in half its layers, without a word (docs/training.md).
+    """
+
+    def gradients(function: Any) -> list[Tensor]:
+        with fast(inputs[0].device):
+            function(*inputs).sample.float().square().mean().backward()
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        model.zero_grad(set_to_none=True)
+        return found
+
+    function = torch.compile(model)
+    pairs = zip(gradients(function), gradients(model), strict=True)
+    alike = min(float(functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)) for a, b in pairs)
+    print(f"unet: gradients of the compiled UNet: cosine {alike:.3f} or more with those of the UNet as it is")
+    return function if alike > 0.9 else model
+
+
+def read(text: Any, ids: captions.Ids, prompts: Sequence[str], device: torch.device = CPU) -> tuple[Tensor, Tensor]:
     """Hidden states of prompts of one window (n, 77, dim), and of the empty one (77, dim)."""
     tables = torch.stack([captions.windows(ids(prompt), 1) for prompt in prompts])
-    return hidden_of(text, Batch(tables, torch.arange(77).expand_as(tables), ()))
+    return hidden_of(text, Batch(tables, torch.arange(77).expand_as(tables), ()), device)
 
 
 def unet(
@@ -485,6 +556,7 @@ def unet(
     log: Log,
     show: Show,
     device: torch.device = CPU,
+    workers: int = 0,
     empty_share: float = 0.1,
     long_every: int = 10,
 ) -> nn.Module:
@@ -495,41 +567,59 @@ def unet(
     """
     ids, text_model = captions.Ids(tokenizer(folder)), trained_text(folder).to(device)
     table = np.load(folder / "latents.npy", mmap_mode="r")
-    alphas = DDIMScheduler(**NOISE).alphas_cumprod
+    alphas = DDIMScheduler(**NOISE).alphas_cumprod.to(device)
     model = make_unet().to(device, memory_format=torch.channels_last)
+    of_one_window: Any = model  # long prompts are few: a graph of their own takes longer to compile than it saves
+    if device.type == "cuda":
+        side = table.shape[-1]
+        noise, rows = torch.randn(training.batch, CHANNELS, side, side), torch.randn(training.batch, 77, WIDTH)
+        times = torch.arange(training.batch, device=device) % 1000
+        of_one_window = compiled(
+            model, noise.to(device, memory_format=torch.channels_last), times, rows.to(device, torch.bfloat16)
+        )
     judge = eye.load(folder / "judge.pt", eye.JUDGE) if (folder / "judge.pt").exists() else None
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng((training.seed, step, 2))
+    def prepare(step: int) -> tuple[Tensor, ...]:
+        """Ids and positions (n, window, 77), which roles are kept (n, 4), latents and times (n,)."""
+        rng, generator = (
+            np.random.default_rng((training.seed, step, 2)),
+            torch.Generator().manual_seed(training.seed * 1_000_003 + step),
+        )
         total = 1 if step % long_every else 2 + step // long_every % 2
         numbers = np.sort(rng.integers(len(table), size=training.batch // total))
         batch = batch_of([world.scene_of(int(i)) for i in numbers], rng, ids, total)
         keep = some_roles(len(numbers), generator)
         keep[torch.rand(len(numbers), generator=generator) < empty_share, WORD:] = False
-        x0 = torch.from_numpy(table[numbers]).float()
-        noise = torch.randn(x0.shape, generator=generator)
         # one time in each of equal slices: the spread of the loss over times does not come from luck
-        slices = torch.randperm(len(x0), generator=generator) + torch.rand(len(x0), generator=generator)
-        t = (slices * 1000 / len(x0)).long().clamp(max=999)
+        slices = torch.randperm(len(numbers), generator=generator) + torch.rand(len(numbers), generator=generator)
+        t = (slices * 1000 / len(numbers)).long().clamp(max=999)
+        return batch.ids, batch.places, keep, torch.from_numpy(table[numbers]), t
+
+    feed, on_device = Feed(prepare, training.steps, workers), torch.Generator(device)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        ids, places, keep, x0, t = (part.to(device, non_blocking=True) for part in feed(step))
+        x0 = x0.float()
+        noise = torch.randn(x0.shape, generator=on_device.manual_seed(training.seed * 1_000_003 + step), device=device)
         a = alphas[t].view(-1, 1, 1, 1)
-        x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).to(device, memory_format=torch.channels_last)
+        x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         v = a.sqrt() * noise - (1 - a).sqrt() * x0
         snr = alphas[t] / (1 - alphas[t])
         with fast(device):
             with torch.no_grad():
-                hidden, empty = hidden_of(text_model, batch, device)
-                hidden = keep_some(hidden, empty, roles(batch.ids).flatten(1).to(device), keep.to(device))
-            seen = model(x, t.to(device), hidden).sample
-        error = (seen.float() - v.to(device)).square().flatten(1).mean(1)
-        return (error * (snr.clamp(max=5) / (snr + 1)).sqrt().to(device)).mean(), {"error": error.mean().item()}
+                hidden, empty = hidden_of(text_model, Batch(ids, places, ()), device)
+                hidden = keep_some(hidden, empty, roles(ids).flatten(1), keep)
+            seen = (of_one_window if ids.shape[1] == 1 else model)(x, t, hidden).sample
+        error = (seen.float() - v).square().flatten(1).mean(1)
+        return (error * (snr.clamp(max=5) / (snr + 1)).sqrt()).mean(), {"error": error.detach().mean()}
 
     def sheet(model: Any, step: int) -> None:
-        decoder = ready_vae(folder)
+        autoencoder = ready_vae(folder)
 
         def drawn(prompts: Sequence[str], seed: int) -> Tensor:
-            hidden, empty = read(text_model, ids, prompts)
+            hidden, empty = read(text_model, ids, prompts, device)
             latents = sample(model, hidden, empty, seed).cpu()
-            return torch.cat([decoder.decode(part).sample for part in latents.split(8)])
+            return torch.cat([autoencoder.decode(part).sample for part in latents.split(8)])
 
         show("unet", grid(torch.cat([drawn(PROBES, seed) for seed in range(4)]), len(PROBES)), step)
         if judge is not None:
@@ -562,6 +652,7 @@ def detector(
     log: Log,
     show: Show,
     device: torch.device = CPU,
+    workers: int = 0,
     stage: Literal["eye", "judge"] = "eye",
 ) -> nn.Module:
     """Train the eye on painted scenes and what the autoencoder makes of them, or the judge on painted ones alone."""
@@ -572,16 +663,23 @@ def detector(
     pictures = painted(range(200), sprites, HELD_OUT, held_out=True)
     first = {"eye": 2_000_000, "judge": 3_000_000}[stage]
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def prepare(step: int) -> tuple[list[int], Tensor]:
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         if passed is not None and step % 2:
             numbers = torch.randint(len(passed), (training.batch,), generator=generator).sort().values.tolist()
             wanted = pixels(passed[numbers])
         else:
             numbers = [first + training.batch * step + i for i in range(training.batch)]
             wanted = painted(numbers, sprites)
+        return numbers, eye.worn(wanted, generator)
+
+    feed = Feed(prepare, training.steps, workers)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        numbers, wanted = feed(step)
         with fast(device):
-            predicted = model(eye.worn(wanted, generator).to(device, memory_format=torch.channels_last))
-        return eye.loss(predicted, [world.scene_of(i) for i in numbers]), {}
+            predicted = model(wanted.to(device, memory_format=torch.channels_last))
+        return eye.loss(predicted, [world.scene_of(int(i)) for i in numbers]), {}
 
     def sheet(model: Any, step: int) -> None:
         log(eye.marks(eye.look(model, pictures.to(device)), held), step)
@@ -617,7 +715,9 @@ def pooled(text: Any, tables: Tensor, places: Tensor) -> Tensor:
     return functional.normalize(text(input_ids=tables, position_ids=places).pooler_output.float(), dim=-1)
 
 
-def vision(folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU) -> nn.Module:
+def vision(
+    folder: Path, training: Training, log: Log, show: Show, device: torch.device = CPU, workers: int = 0
+) -> nn.Module:
     """Train the image tower against the text encoder as it is, by InfoNCE.
 
     In every second batch each picture has one beside it that differs in order, colour or count alone; the others are of
@@ -631,34 +731,39 @@ def vision(folder: Path, training: Training, log: Log, show: Show, device: torch
         rows = [world.paint(scene, sprites, np.random.default_rng((number, 1))) for scene, number in pairs]
         return pixels(np.stack([np.asarray(row) for row in rows]))
 
-    def features(
-        scenes: Sequence[world.Scene], pictures: Tensor, rng: np.random.Generator, model: Any
-    ) -> tuple[Tensor, Tensor]:
-        batch = batch_of(scenes, rng, ids)
+    def features(batch: Batch, pictures: Tensor, model: Any) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             texts = pooled(text_model, batch.ids[:, 0].to(device), batch.places[:, 0].to(device))
         seen = model["image"](pixel_values=pictures.to(device)).image_embeds
         return texts, functional.normalize(seen.float(), dim=-1)
 
-    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def prepare(step: int) -> tuple[Batch, Tensor]:
         rng = np.random.default_rng((training.seed, step, 4))
         if step % 2:
             numbers = np.sort(rng.choice(len(passed), training.batch, replace=False))
             scenes, pictures = [world.scene_of(int(i)) for i in numbers], pixels(passed[numbers])
         else:
             pairs = with_near_ones(4_000_000 + training.batch * step, training.batch)
+            generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
             scenes, pictures = [scene for scene, _ in pairs], eye.worn(paint(pairs), generator)
+        return batch_of(scenes, rng, ids), pictures
+
+    feed = Feed(prepare, training.steps, workers)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        batch, pictures = feed(step)
         with fast(device):
-            texts, seen = features(scenes, pictures, rng, model)
+            texts, seen = features(batch, pictures, model)
         logits = model["scale"][0].exp().clamp(max=100) * texts @ seen.T
-        target = torch.arange(len(scenes), device=device)
+        target = torch.arange(len(texts), device=device)
         return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2, {}
 
     def sheet(model: Any, step: int) -> None:
         hits = []
         for part in range(4):
             pairs = with_near_ones(1000 * part, 64, held_out=True)
-            texts, seen = features([s for s, _ in pairs], paint(pairs), np.random.default_rng(part), model)
+            batch = batch_of([scene for scene, _ in pairs], np.random.default_rng(part), ids)
+            texts, seen = features(batch, paint(pairs), model)
             hits.append((seen @ texts.T).argmax(1).cpu() == torch.arange(64))
         log({"found among 64": float(torch.cat(hits).float().mean())}, step)
 
@@ -699,6 +804,7 @@ def export(folder: Path, target: Path, held_out: int = 64, read: int = 20_000) -
 
 TRAINED: Mapping[str, Callable[..., nn.Module]] = {
     "vae": vae,
+    "decoder": decoder,
     "text": text,
     "judge": partial(detector, stage="judge"),
     "unet": unet,

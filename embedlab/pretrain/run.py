@@ -22,7 +22,7 @@ from embedlab.tracker import Run
 STAGES = ("data", "vae", "whole", "decoder", "clip", "vision", "unet", "export", "quality")
 
 
-SECOND = ("drawings", "vae", "text", "judge", "latents", "unet", "eye", "vision", "export", "quality")
+SECOND = ("drawings", "vae", "text", "judge", "latents", "decoder", "unet", "eye", "vision", "export", "quality")
 
 
 def main() -> None:
@@ -84,6 +84,8 @@ def work(config: DictConfig) -> None:
 
 def second(config: DictConfig) -> None:
     """The stages of the second edition."""
+    if not isinstance(config.workers, int) or config.workers < 0:
+        raise ConfigError(f"workers is {config.workers!r}; it has to be a whole number, 0 or more.")
     folder, target, device = Path(config.folder), Path(config.export_to), pick_device(config.device)
     trainings = {
         stage: hydra.utils.instantiate(config[stage], _convert_="all")
@@ -98,14 +100,16 @@ def second(config: DictConfig) -> None:
             drawings.fetch(folder / "sprites")
             stages.tokenizer(folder)
         elif stage == "latents":
-            recipe.latents(folder, config.scenes)
+            recipe.latents(folder, config.scenes, device, config.workers)
         elif stage == "export":
             recipe.export(folder, target, read=min(20_000, config.scenes))
         elif stage == "quality":
             print(quality.table([quality.column(name, folder) for name in (str(target), "emoji")]))
         else:
             with tracker.run(f"pretrain {stage}", folder / stage, settings[stage], "pretrain") as run:
-                recipe.TRAINED[stage](folder, trainings[stage], partial(_log, run), partial(_show, run), device)
+                recipe.TRAINED[stage](
+                    folder, trainings[stage], partial(_log, run), partial(_show, run), device, config.workers
+                )
 
 
 def _log(run: Run, figures: dict[str, float], step: int) -> None:
