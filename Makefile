@@ -1,6 +1,7 @@
 # make demo   set up and see the first experiment
 # make test   set up, lint, format check, types, all tests; a Chromium is fetched for the gallery's where there is none
 # make test-hostile   all hostile trials; make test runs a third of them, by the day
+# make test-gpu   what needs a GPU, where there is one
 # make test-slurm   the launcher for Slurm against a real one, which it installs (as root), starts and stops
 # PIP_ARGS is handed to pip: on a laptop, whatever gets the small CPU build of torch (see README).
 PYTHON ?= python3
@@ -10,7 +11,7 @@ STAMP := .venv/.installed
 # one more than there are cores: tests wait for processes, browsers and clusters
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-.PHONY: demo test test-hostile test-slurm lint clean
+.PHONY: demo test test-hostile test-gpu test-slurm lint clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -28,6 +29,9 @@ test: lint
 
 test-hostile: $(STAMP)
 	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile
+
+test-gpu: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/gpu/run.py
 
 test-slurm: $(STAMP)
 	$(BIN)/python tests/slurm/run.py

@@ -373,19 +373,21 @@ def sample(
     >>> done.latents.shape, [kept.step for kept in done.kept]
     (torch.Size([1, 4, 8, 8]), [0, 3])
     """
-    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]].to(noise.device)
+    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]]
+    there = timesteps.to(noise.device)  # all at once: a copy in each step would wait for the device
     if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice
         scheduler.set_begin_index(first * scheduler.order)
     if start is None:
         x = noise * scheduler.init_noise_sigma
     else:
-        x = scheduler.add_noise(start, noise, timesteps[:1].repeat(len(noise)))
+        x = scheduler.add_noise(start, noise, there[:1].repeat(len(noise)))
     accepted = inspect.signature(scheduler.step).parameters
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
     kept = []
-    for n, (moment, t) in enumerate(zip(moments(scheduler, first, warmup), timesteps, strict=True)):
+    # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
+    for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
         step = moment.step
-        seen = denoise(scheduler.scale_model_input(x, t), t).to(x.dtype)
+        seen = denoise(scheduler.scale_model_input(x, t), t_there).to(x.dtype)
         if "order" in accepted and warmup == "history":
             out = advance(seen, t, x, order=min(n + 1, 4))
         else:

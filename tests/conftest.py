@@ -40,6 +40,7 @@ os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not 
 atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
 pytest.register_assert_rewrite("cluster_laws")
 collect_ignore = [] if os.environ.get("EMBEDLAB_SLURM") else ["slurm"]  # needs the cluster of tests/slurm/run.py
+collect_ignore += [] if os.environ.get("EMBEDLAB_GPU") else ["gpu"]  # needs a GPU: tests/gpu/run.py
 torch.set_grad_enabled(True)
 hypothesis.settings.register_profile("embedlab", deadline=None)  # a busy machine is slow, not wrong
 hypothesis.settings.load_profile("embedlab")

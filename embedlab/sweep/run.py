@@ -226,6 +226,7 @@ class Pipeline:
         if not part:
             return
         search, before = self._batch_size(picture_size(part[0][0].cell, self.model)), self.timer.spent("UNet")
+        failed: tuple[str, bool] | None = None
         try:
             calls, step = len(part[0][1].conditioning), count(1)
             samples = sample_batch(
@@ -235,20 +236,9 @@ class Pipeline:
                 self.timer,
             )
         except Exception as error:
-            if len(part) > 1:
-                if out_of_memory(error):
-                    search.too_many(len(part))
-                    self.observer.on_notice(f"{len(part)} pictures at once do not fit; going on with {search.size}")
-                    gc.collect()
-                    if torch.cuda.is_available():
-                        torch.cuda.empty_cache()
-                while part:
-                    size = search.size if out_of_memory(error) else 1
-                    self._sample(part[:size])
-                    part = part[size:]
-                return
-            self.faults[part[0][0].key] = reason_of(error)
-            self._deliver(part[0][0])
+            failed = reason_of(error), out_of_memory(error)
+        if failed:  # past the handler, where the error no longer holds the tensors of what failed
+            self._split(part, *failed)
             return
         after = self.timer.spent("UNet")
         rows, took = after.rows - before.rows, after.seconds - before.seconds
@@ -269,6 +259,24 @@ class Pipeline:
             yield
         finally:
             self.encoding.release()
+
+    def _split(self, part: list[tuple[Picture, Request]], reason: str, full: bool) -> None:
+        """A batch failed: in smaller ones where memory was full, else one by one; one that is alone is given up."""
+        if len(part) == 1:
+            self.faults[part[0][0].key] = reason
+            self._deliver(part[0][0])
+            return
+        search = self._batch_size(picture_size(part[0][0].cell, self.model))
+        if full:
+            search.too_many(len(part))
+            self.observer.on_notice(f"{len(part)} pictures at once do not fit; going on with {search.size}")
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        while part:
+            size = search.size if full else 1
+            self._sample(part[:size])
+            part = part[size:]
 
     def _embed_pictures(self, keys: Sequence[str]) -> None:
         """Let the scorer see a batch at once; the jobs' scores then find what it saw."""

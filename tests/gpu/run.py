@@ -1,0 +1,23 @@
+"""make test-gpu: what needs a GPU, on the first that torch sees. Words that are given go on to pytest."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("no GPU here: torch sees no CUDA device, and none of tests/gpu was run")
+        return 0
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
+    known = {**os.environ, "EMBEDLAB_GPU": "cuda"}
+    return subprocess.call([sys.executable, "-m", "pytest", HERE, "-s", *sys.argv[1:]], env=known)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
