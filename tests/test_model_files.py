@@ -13,12 +13,13 @@ from contextlib import ExitStack
 import diffusers
 import pytest
 import torch
-from conftest import noisy, open_pipeline, unet
+from conftest import open_pipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from original_layout import original
 from safetensors.torch import load_file, save_file
+from tiny import noisy, unet
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 

@@ -6,9 +6,10 @@ from itertools import pairwise
 import diffusers
 import pytest
 import torch
-from conftest import NOISE, open_pipeline
+from conftest import open_pipeline
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
+from tiny import NOISE
 
 from embedlab import Cell, Guidance, Job, Sampler, Source, Start, embed_all, encode, render, rendering
 from embedlab.condition import condition_calls

@@ -1,5 +1,6 @@
 """make test-gpu: what needs a GPU, on the first that torch sees. Words that are given go on to pytest."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,8 +16,11 @@ def main() -> int:
         print("no GPU here: torch sees no CUDA device, and none of tests/gpu was run")
         return 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
+    if not importlib.util.find_spec("scipy"):
+        print("scipy is not installed: the scheduler lms is left out")
     known = {**os.environ, "EMBEDLAB_GPU": "cuda"}
-    return subprocess.call([sys.executable, "-m", "pytest", HERE, "-s", *sys.argv[1:]], env=known)
+    alone = ["--confcutdir", HERE, "-o", "addopts=-q", "-p", "no:cacheprovider"]  # torch, pytest, a folder: no plugins
+    return subprocess.call([sys.executable, "-m", "pytest", HERE, *alone, "--durations=5", *sys.argv[1:]], env=known)
 
 
 if __name__ == "__main__":
