@@ -16,8 +16,9 @@ def main() -> int:
         print("no GPU here: torch sees no CUDA device, and none of tests/gpu was run")
         return 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}", flush=True)
-    if not importlib.util.find_spec("scipy"):
-        print("scipy is not installed: the scheduler lms is left out")
+    for package, what in (("scipy", "the scheduler lms is left out"), ("pyarrow", "sweeps make no table")):
+        if not importlib.util.find_spec(package):
+            print(f"{package} is not installed: {what}")
     known = {**os.environ, "EMBEDLAB_GPU": "cuda"}
     alone = ["--confcutdir", HERE, "-o", "addopts=-q", "-p", "no:cacheprovider"]  # torch, pytest, a folder: no plugins
     return subprocess.call([sys.executable, "-m", "pytest", HERE, *alone, "--durations=5", *sys.argv[1:]], env=known)
