@@ -131,7 +131,7 @@ def test_all_stages_end_in_a_model_that_loads(forks, tmp_path):
     shutil.copytree(models.SHIPPED["emoji"] / "tokenizer", folder / "tokenizer")
     trained = ("vae", "whole", "decoder", "clip", "vision", "unet")
     small = [f"{stage}.{key}" for stage in trained for key in ("steps=2", "batch=4")]
-    small += ["whole.sheet_every=0", "decoder.sheet_every=0"]
+    small += ["whole.sheet_every=0", "decoder.sheet_every=0", "unet.sheet_seeds=1", "unet.sheet_steps=1"]
     words = [
         f"folder={folder}",
         *("data={count: 20, held_out: 16, long: 8}", f"stages=[data,{','.join(trained)},export]", *small),

@@ -217,12 +217,14 @@ def test_all_stages_end_in_a_model_that_loads(forks, tmp_path):
         *("--config-name", "pretrain_second", f"folder={folder}", "scenes=48"),
         "stages=[drawings,vae,text,judge,latents,decoder,unet,eye,vision,export]",
         *[f"{stage}.{key}" for stage in trained for key in ("steps=2", "batch=4", "sheet_every=0")],
-        "vae.sheet_every=2",
+        *("vae.sheet_every=2", "unet.sheet_every=2", "unet.sheet_seeds=1", "unet.sheet_steps=1"),
         "workers=1",
     ]
     first = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert all(f"{stage}: step 2/2" in first.stdout for stage in trained)
+    assert "step 2: bars/single 0." in first.stdout, "what the judge says of samples"
+    assert (folder / "unet" / "log" / "pictures.jsonl").exists()
     again = forks.python(PRETRAIN, *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "step" not in again.stdout, "what is done is not done again"

@@ -26,7 +26,10 @@ from embedlab.files import written
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast: linear warm-up, then a cosine from `lr` to `lr * floor` at `steps`; no sheets at 0."""
+    """How long and how fast: linear warm-up, then a cosine from `lr` to `lr * floor` at `steps`; no sheets at 0.
+
+    A sheet of samples has `sheet_seeds` of each prompt, in `sheet_steps` steps of DDIM.
+    """
 
     steps: int
     lr: float
@@ -39,10 +42,13 @@ class Training:
     ema: float = 0.0
     save_every: int = 200
     sheet_every: int = 500
+    sheet_seeds: int = 4
+    sheet_steps: int = 25
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch", 1), ("warmup", 0), ("save_every", 1), ("sheet_every", 0)):
+        whole = {"steps": 0, "batch": 1, "warmup": 0, "save_every": 1, "sheet_every": 0, "sheet_seeds": 1}
+        for name, least in {**whole, "sheet_steps": 1}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name} is {value!r}; it has to be a whole number, {least} or more.")

@@ -508,10 +508,12 @@ PROBES = (
 
 
 @torch.no_grad()
-def sample(unet: Any, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float = 4.0, at_once: int = 32) -> Tensor:
-    """A plain DDIM loop of 25 steps for what is looked at while training; latents (n, 8, 16, 16)."""
+def sample(
+    unet: Any, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float = 4.0, at_once: int = 32, steps: int = 25
+) -> Tensor:
+    """A short DDIM loop for what is looked at while training; latents (n, 8, 16, 16)."""
     scheduler = DDIMScheduler(**NOISE)
-    scheduler.set_timesteps(25)
+    scheduler.set_timesteps(steps)
     n, side = len(hidden), world.SIDE // 8
     noise = torch.randn(n, CHANNELS, side, side, generator=torch.Generator().manual_seed(seed)).to(hidden.device)
     samples = []
@@ -618,12 +620,12 @@ def unet(
 
         def drawn(prompts: Sequence[str], seed: int) -> Tensor:
             hidden, empty = read(text_model, ids, prompts, device)
-            latents = sample(model, hidden, empty, seed).cpu()
+            latents = sample(model, hidden, empty, seed, steps=training.sheet_steps).cpu()
             return torch.cat([autoencoder.decode(part).sample for part in latents.split(8)])
 
-        show("unet", grid(torch.cat([drawn(PROBES, seed) for seed in range(4)]), len(PROBES)), step)
+        show("unet", grid(torch.cat([drawn(PROBES, n) for n in range(training.sheet_seeds)]), len(PROBES)), step)
         if judge is not None:
-            log(bars.now(judge, drawn, WORDS), step)
+            log(bars.now(judge, drawn, WORDS, 3 * training.sheet_seeds), step)
 
     return fit(model, loss_of, training, folder / "unet.pt", log, sheet)
 

@@ -453,10 +453,12 @@ PROBES = [
 
 
 @torch.no_grad()
-def sample(unet: nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float = 4.0) -> Tensor:
-    """A plain DDIM loop of 25 steps for sample sheets while training; scaled latents (n, 4, 16, 16)."""
+def sample(
+    unet: nn.Module, hidden: Tensor, empty: Tensor, seed: int = 0, scale: float = 4.0, steps: int = 25
+) -> Tensor:
+    """A short DDIM loop for sample sheets while training; scaled latents (n, 4, 16, 16)."""
     scheduler = DDIMScheduler(**NOISE)
-    scheduler.set_timesteps(25)
+    scheduler.set_timesteps(steps)
     n, side = len(hidden), scenes.SIDE // 8
     x = torch.randn(n, 4, side, side, generator=torch.Generator().manual_seed(seed)).to(hidden.device)
     both = torch.cat([empty.expand(n, -1, -1), hidden])
@@ -524,8 +526,11 @@ def unet(
         decoder = make_vae().eval()
         decoder.load_state_dict(vae_weights(folder))
         n = len(probes)
-        drawn = [sample(model, probes.to(device), empty.to(device), seed).cpu() for seed in range(4)]
-        pictures = [decoder.decode(latents / factor).sample for latents in drawn]
+        given = probes.to(device), empty.to(device)
+        samples = [
+            sample(model, *given, seed, steps=training.sheet_steps).cpu() for seed in range(training.sheet_seeds)
+        ]
+        pictures = [decoder.decode(latents / factor).sample for latents in samples]
         show("unet", grid(torch.cat(pictures), n), step)
 
     return fit(model, loss_of, training, folder / "unet.pt", log, sheet)
