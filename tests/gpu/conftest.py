@@ -5,20 +5,27 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import atexit
+import importlib.util
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tiny import save
 
+from embedlab import models
 from embedlab.cli import main as app
 
 os.environ["EMBEDLAB_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+DEVICE = torch.device(os.environ["EMBEDLAB_GPU"])
 atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
+
+
+collect_ignore = [] if importlib.util.find_spec("embedlab.engines") else ["test_engines_gpu.py"]
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +54,20 @@ def embedlab(tmp_path, monkeypatch, capsys, folders):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    """Float32 is float32: without TF32, which convolutions take by default."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+@pytest.fixture
+def load(folders):
+    """A model by kind, on the device or on the CPU."""
+
+    def one(kind, dtype="float32", device=DEVICE):
+        return models.load(str(folders.get(kind, kind)), device=str(device), dtype=dtype)
+
+    return one

@@ -7,11 +7,11 @@ size is another kernel: within 1e-3 as well. Half precision: latents within 0.1 
 import contextlib
 import importlib.util
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import DEVICE
 
 from embedlab import (
     Add,
@@ -53,7 +53,6 @@ from embedlab.limits import SCHEDULERS
 from embedlab.metrics.distance import latent_distance
 from embedlab.sampler import generators, noise, sample
 
-DEVICE = torch.device(os.environ["EMBEDLAB_GPU"])
 CUDA = DEVICE.type == "cuda"
 RUN = [name for name in SCHEDULERS if name != "lms" or importlib.util.find_spec("scipy")]  # run.py says so
 KINDS = ("sd1", "sd2", "sdxl", "emoji")
@@ -65,23 +64,6 @@ OPERATORS = [
     *(Permute({"role": "words"}, [1, 0, 2, 3, 4, 5, 6, 7]), Shuffle(), Blend(["a fox", "a skunk"], [0.3, 0.2])),
     *(Scale("puppy", 1.3, stage="hidden"), Noise({"role": "all"}, 0.1, stage="pooled")),
 ]
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    """Float32 is float32: without TF32, which convolutions take by default."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
-
-
-@pytest.fixture
-def load(folders):
-    """A model by kind, on the device or on the CPU."""
-
-    def one(kind, dtype="float32", device=DEVICE):
-        return models.load(str(folders.get(kind, kind)), device=str(device), dtype=dtype)
-
-    return one
 
 
 def cells(**more):
