@@ -80,6 +80,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     from embedlab.selector import Rows as Rows
     from embedlab.structure.anatomy import Anatomy as Anatomy, anatomy as anatomy
     from embedlab.sweep.job import Job as Job
+    from embedlab.sweep.profile import Profile as Profile, profile as profile
     from embedlab.sweep.run import run_jobs as run_jobs
     from embedlab.sweep.store import Store as Store
     # isort: on
@@ -111,6 +112,7 @@ _HOME = {
     "Operator": "operators",
     "Permute": "operators",
     "Place": "operators",
+    "Profile": "sweep.profile",
     "ProjectOut": "operators",
     "Ramp": "schedule",
     "Replace": "operators",
@@ -150,6 +152,7 @@ _HOME = {
     "moments": "sampler",
     "noise": "sampler",
     "picture_latents": "sampler",
+    "profile": "sweep.profile",
     "prompt_embeds": "export",
     "render": "rendering",
     "resolve": "schedule",

@@ -85,7 +85,7 @@ def _condition(
         others = [encoder.embed(text or "", towers) for text in negatives]
     with timer.part("edit"):
         edited = {name: edit(texts[cell.text], cell.operators, towers) for name, cell in distinct.items()}
-    with timer.part("encode", rows=len(edited) + len(others)):
+    with timer.part("encode", rows=sum(len(one[0].token) for one in (*edited.values(), *others))):
         encoded = encoder.encode([*edited.values(), *others], towers)
     lookup = texts_of(towers, encoder)
     with timer.part("edit"):

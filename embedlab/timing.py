@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from threading import Lock, get_ident
 from typing import Any
 
 OTHER = "other"  # the part of all that nobody named
+ORDER = ("load", "plan", "tokenise", "edit", "encode", "UNet", "scheduler", "decode", "files", "waiting")
 SLIGHT = 0.005  # a share that a line does not spend words on
 
 
@@ -102,7 +103,8 @@ class Timer:
 
     The thread that enters it is the one that samples: its time outside of all parts is `other`. `settle` is called
     where a part begins and ends: what waits until a device is done. `peak` gives the most bytes that the process held
-    since it was called before. `clock` gives seconds.
+    since it was called before. `clock` gives seconds. `mark` is a context of each part, by its name, such as
+    torch.profiler's `record_function`.
 
     >>> seconds = iter([0, 1, 3, 6, 7, 7])
     >>> timer = Timer(clock=lambda: next(seconds))
@@ -119,8 +121,9 @@ class Timer:
         settle: Callable[[], object] | None = None,
         peak: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        mark: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ):
-        self._settle, self._peak, self._clock = settle, peak, clock
+        self._settle, self._peak, self._clock, self._mark = settle, peak, clock, mark
         self._lock = Lock()
         self._main: int | None = None
         self._inside: dict[int, tuple[list[str], float]] = {}  # by thread: parts that it is in, and since when
@@ -140,7 +143,8 @@ class Timer:
         """A part of the work, until the block ends; parts inside it are measured apart."""
         self._turn(name, Spent(0.0, calls, rows))
         try:
-            yield
+            with self._mark(name):
+                yield
         finally:
             self._turn()
 
@@ -183,9 +187,8 @@ class Timer:
             self._times = self._times + times
 
     def times(self) -> Times:
-        """What was measured until now; `other` comes last."""
+        """What was measured until now, in the order of the work; `other` comes last."""
+        rank = {name: n for n, name in enumerate(ORDER)} | {OTHER: len(ORDER) + 1}
         with self._lock:
-            parts = dict(self._times.parts)
-            if (rest := parts.pop(OTHER, None)) is not None:
-                parts[OTHER] = rest
-            return Times(parts, dict(self._times.beside))
+            parts = sorted(self._times.parts.items(), key=lambda item: rank.get(item[0], len(ORDER)))
+            return Times(dict(parts), dict(self._times.beside))

@@ -22,8 +22,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from embedlab.clean import check_name, clean_streams
+from embedlab.cli.commands import profile
 from embedlab.cli.compose import job_of, name_of_model
-from embedlab.cli.messages import EXPLAIN, as_user_error, fail, say, typed_command, user_message
+from embedlab.cli.messages import EXPLAIN, NO_FOLDER, as_user_error, fail, say, typed_command, user_message
 from embedlab.cli.progress import aside, importing, stage
 from embedlab.cli.session import Session, rollback
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
@@ -61,7 +62,11 @@ def run(words: list[str]) -> None:
         if (text := answer(words)) is not None:
             print(text)
             return
-        sys.argv[1:] = ready(words)
+        if "profile" in words:
+            words, session.profile = profile.taken(words)
+            check(words)
+            words = [*(word for word in words if not word.startswith("hydra.run.dir=")), *NO_FOLDER]
+        sys.argv[1:] = words if session.profile is not None else ready(words)
         app(session)
         if session.sweep is not None:
             from embedlab.cli.finish import finish_sweep
@@ -138,7 +143,7 @@ class Task:
         with as_user_error(self.session.hint):  # here, because Hydra comments on whatever leaves a job
             try:
                 redact_files(Path(output_dir()).glob(".hydra/*.yaml"))
-                if config.get("explain") is True:
+                if config.get("explain") is True or self.session.profile is not None:
                     run_single(config, self.session)
                     return
                 with rollback(Path(output_dir())):
@@ -156,7 +161,8 @@ def run_single(config: DictConfig, session: Session) -> None:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     config = complete(config, typed_command)
     check_values(config)
-    (aside if config.explain is True else stage)(f"loading {name_of_model(config)}")
+    quiet = config.explain is True or session.profile is not None
+    (aside if quiet else stage)(f"loading {name_of_model(config)}")
     with importing():
         from embedlab.cli.launch import Plan, store_of
     from embedlab.files import make_folder
@@ -181,6 +187,9 @@ def run_single(config: DictConfig, session: Session) -> None:
     )
     if config.explain:
         explain(job)
+        return
+    if session.profile is not None:
+        profile.run(job, session.profile)
         return
     validate_job(job)
     if sweep:  # of another launcher than ours

@@ -28,8 +28,9 @@ UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.EEXIST, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),  # full, one way or another
 )
-# nothing is drawn, so nothing is written
-EXPLAIN = ("explain=true", "hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
+# of a command that answers on the terminal: nothing is written into a folder of its own
+NO_FOLDER = ("hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
+EXPLAIN = ("explain=true", *NO_FOLDER)
 
 
 @contextmanager
@@ -261,7 +262,9 @@ def unknown_key(key: str, missing: str = "") -> str:
 def typed_words() -> list[str]:
     """The words of the command as they were typed, before `ready`."""
     words = sys.argv[1:]
-    return ["explain", *(w for w in words if w not in EXPLAIN)] if set(EXPLAIN) <= set(words) else words
+    if not set(NO_FOLDER) <= set(words):
+        return words
+    return ["explain" if EXPLAIN[0] in words else "profile", *(w for w in words if w not in EXPLAIN)]
 
 
 def typed_command(more: Sequence[str] = ()) -> str:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from embedlab.clean import check_name
+from embedlab.cli.commands.profile import Asked
 from embedlab.cli.progress import Display
 from embedlab.errors import ConfigError
 from embedlab.files import write
@@ -88,6 +89,7 @@ class Session(ExitStack):
         self.locks: dict[Path, SweepLock] = {}
         self.failed: list[tuple[int, str, str]] = []  # number, title and reason
         self.sweep: tuple[Path, DictConfig] | None = None  # its folder, and the config that its jobs share
+        self.profile: Asked | None = None  # a profile of the job is asked for, and into which files
 
     @staticmethod
     def of(task_function: Any) -> Session:

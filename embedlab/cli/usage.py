@@ -31,6 +31,7 @@ COMMANDS = {
     "film": ("embedlab.cli.commands.film", "make a GIF and an MP4 of a sweep, along one setting"),
     "replay": ("embedlab.cli.commands.replay", "make a picture again from the settings inside it, and compare the two"),
     "anatomy": ("embedlab.cli.commands.anatomy", "look inside a model: layers, sizes, FLOPs, memory, a drawing, ONNX"),
+    "profile": ("", "run a job and say where its time and memory go: parts, operators, a trace"),
     "sync": ("embedlab.cli.commands.sync", "send a sweep's offline wandb runs to the server"),
 }
 HEAD = "embedlab: rewrite CLIP token and position embeddings, then look at the picture."
@@ -88,6 +89,24 @@ def about_explain(words: Sequence[str] = ()) -> str:
     return "\n\n".join([usage, note, example, _settings(words, (*drawing, "start", "metrics", "tracker")), rest])
 
 
+def about_profile(words: Sequence[str] = ()) -> str:
+    """What `embedlab profile --help` prints."""
+    usage = f"usage: embedlab profile [SETTINGS] [out=FILE] [trace=FILE]\n\nprofile: {COMMANDS['profile'][1]}."
+    examples = (
+        "  embedlab profile operators=[replace] operators.replace.by=cat seeds=[0]\n"
+        "  embedlab profile at_once=16 tracker=silent out=parts.csv trace=trace.json"
+    )
+    files = (
+        "  out=FILE    parts as .csv, everything as .json or .html\n"
+        "  trace=FILE  a trace that chrome://tracing and ui.perfetto.dev open, .json or .json.gz"
+    )
+    note = (
+        "The job runs twice in a folder that is thrown away: once watched by torch.profiler, once timed. Its tracker "
+        "hears of\nthe second run; tracker=silent leaves that out."
+    )
+    return "\n\n".join([usage, note, examples, files, _settings(words, ("store", "objective", "explain", "group"))])
+
+
 def _choices() -> list[str]:
     """The options of each group; a group of one option is no choice."""
     picked = settings.chosen([])
@@ -137,6 +156,8 @@ def answer(words: Sequence[str]) -> str | None:
     if len(rest) < len(words):
         check_flags(rest)
         named = [word for word in rest if "=" in word]
+        if "profile" in rest:
+            return about_profile([word for word in named if not word.startswith(("out=", "trace="))])
         return about_explain(named) if "explain" in rest else about(named)
     return f"embedlab {embedlab.__version__}" if words == ["--version"] else None
 

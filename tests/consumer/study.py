@@ -137,6 +137,16 @@ def by_hand(model: lab.Model, conditional: lab.Conditioning, unconditional: lab.
     return again
 
 
+def cost(source: lab.Source, folder: Path) -> float:
+    """Where the time of a job goes."""
+    job = lab.Job(source, cells()[0], seeds=(0,), folder=folder)
+    found: lab.Profile = lab.profile(job, trace=folder / "trace.json")
+    found.save(folder / "parts.csv")
+    reached: float | None = found.reached("UNet")
+    assert reached is not None
+    return found.times.share("UNet")
+
+
 def sweep(source: lab.Source, folder: Path) -> int:
     """A sweep without the command line."""
     jobs = [lab.Job(source, cell, seeds=(0,), folder=folder / str(n), number=n) for n, cell in enumerate(cells()[:2])]
