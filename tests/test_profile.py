@@ -185,7 +185,7 @@ def test_the_command_prints_tables_or_writes_files_and_nothing_else(embedlab, tm
     assert not list(tmp_path.iterdir())
     code, out, _ = embedlab("profile", "seeds=[0]", "out=to/parts.json", "trace=to/trace.json.gz")
     assert code == 0
-    assert out.splitlines()[-2:] == [str(Path("to/parts.json").absolute()), str(Path("to/trace.json.gz").absolute())]
+    assert out.splitlines()[-2:] == ["to/parts.json", "to/trace.json.gz"]
     assert "dearest operators" not in out
     assert json.loads(Path("to/parts.json").read_text())["images"] == 1
     assert json.loads(gzip.decompress(Path("to/trace.json.gz").read_bytes()))["traceEvents"]

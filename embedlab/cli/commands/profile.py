@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab import readers
-from embedlab.clean import one_line
 from embedlab.errors import ConfigError, listed
 
 if TYPE_CHECKING:
@@ -71,8 +69,6 @@ def run(job: Job, asked: Asked) -> None:
             make_folder(path.parent)
     found = profile(job, asked.trace, aside)
     show(found.tables() if asked.out is None else found.tables()[:1], console())
-    for note in job.notes:
-        print(f"notice: {one_line(note)}.", file=sys.stderr)
     if asked.out is not None:
         print(found.save(asked.out))
     if asked.trace is not None:
