@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import onnx
@@ -434,26 +435,40 @@ def test_wrong_words_are_one_line_without_a_model(embedlab, words, line, monkeyp
 # ── ONNX ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["emoji", "sdxl"])
-def test_parts_as_onnx_do_what_they_do_in_torch(name, folders, tmp_path):
-    source = lab.Source("emoji" if name == "emoji" else str(folders[name]))
-    files = list(export(source, lab.anatomy(source), tmp_path))
-    assert [file.name for file in files] == [part.name for part in lab.anatomy(source).parts]
-    assert {path.name for path in tmp_path.iterdir()} == {file.path.name for file in files}
+@pytest.fixture(scope="module")
+def exported_emoji(tmp_path_factory):
+    """The files of all parts of the shipped model."""
+    return list(export(lab.Source("emoji"), lab.anatomy("emoji"), tmp_path_factory.mktemp("onnx")))
+
+
+def check_files(files, width):
+    assert {path.name for path in files[0].path.parent.iterdir()} == {file.path.name for file in files}
     for file in files:
         onnx.checker.check_model(onnx.load(file.path), full_check=True)
         assert file.difference < 1e-4
     text = onnx.load(files[0].path).graph.input
-    assert [dim.dim_value for dim in text[0].type.tensor_type.shape.dim] == [2, 77, source.widths[0]], "summed rows"
+    assert [dim.dim_value for dim in text[0].type.tensor_type.shape.dim] == [2, 77, width], "summed rows"
 
 
-def test_edited_rows_go_into_the_exported_text_encoder(tmp_path, emoji):
-    file = next(export(lab.Source("emoji"), lab.anatomy("emoji", guided=False), tmp_path))
+def test_parts_as_onnx_do_what_they_do_in_torch(exported_emoji, inside):
+    assert [file.name for file in exported_emoji] == [part.name for part in inside["emoji"].parts]
+    check_files(exported_emoji, 96)
+
+
+def test_two_text_encoders_and_their_unet_as_onnx_do_what_they_do_in_torch(folders, tmp_path):
+    source = lab.Source(str(folders["sdxl"]))
+    files = list(islice(export(source, lab.anatomy(source), tmp_path), 3))  # its VAE is as any other
+    assert [file.name for file in files] == ["text_encoder", "text_encoder_2", "unet"]
+    check_files(files, source.widths[0])
+
+
+def test_edited_rows_go_into_the_exported_text_encoder(exported_emoji, emoji):
     edited = lab.Replace("puppy", "cat")
     (tower,) = emoji.towers
     prompt = edited(lab.embed("a picture of a puppy", tower), lab.lookup_of(tower))
     (ours,) = lab.encode([(prompt,)], [tower])
-    hidden, _ = onnxruntime.InferenceSession(file.path).run(None, {"rows": prompt.summed.detach().numpy()})
+    rows = prompt.summed.detach().expand(2, -1, -1).numpy()
+    hidden, _ = onnxruntime.InferenceSession(exported_emoji[0].path).run(None, {"rows": rows})
     assert torch.allclose(ours.hidden, torch.from_numpy(hidden[0]), atol=1e-4)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from embedlab.checks import whole_number
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, listed
 from embedlab.limits import WINDOW, Join
+from embedlab.memo import Memo
 from embedlab.models import LAYOUTS, Source, fits, pick_device, pick_dtype
 from embedlab.models.silence import silence_libraries
 from embedlab.prompt import joined
 from embedlab.readers import path_of
 from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting
-from embedlab.structure.building import Sizes
+from embedlab.structure.building import Design, Sizes
 from embedlab.structure.pages import save
 from embedlab.structure.tables import fragment, in_terminal, tables_of
 from embedlab.structure.values import Component, Layer, Part, Vocabulary
@@ -149,10 +150,10 @@ def anatomy(
         high, wide = sides_of(source, size)
         sizes = Sizes(high, wide, pictures, guided, tokens, windows, floats)
         parts = tuple(
-            Part(part, kind, str(numbers).removeprefix("torch."), rows, called, peak, layers)
-            for part, kind, rows, numbers, make in building.parts_of(source, sizes)
-            for called in [{"unet": steps, "vae.encoder": 0}.get(part, 1)]
-            for layers, peak in [counted(part, make, numbers)]
+            Part(part.name, part.kind, str(part.dtype).removeprefix("torch."), part.rows, called, peak, layers)
+            for part in building.parts_of(source, sizes)
+            for called in [{"unet": steps, "vae.encoder": 0}.get(part.name, 1)]
+            for layers, peak in [counted(part)]
         )
         return Anatomy(
             name=name,
@@ -170,10 +171,17 @@ def anatomy(
         )
 
 
-def counted(name: str, make: building.Make, dtype: Any) -> tuple[tuple[Layer, ...], int]:
-    """The layers of one part, named from the pipeline."""
-    with building.floats(dtype):
-        return counting.layers_of(name.split(".", maxsplit=1)[0], make)
+COUNTED: Memo[Any, tuple[tuple[Layer, ...], int]] = Memo(64)  # models beside each other share most parts
+
+
+def counted(part: Design) -> tuple[tuple[Layer, ...], int]:
+    """The layers of one part, named from the pipeline, and the most bytes that are alive at once."""
+
+    def count(_: Any) -> list[tuple[tuple[Layer, ...], int]]:
+        with building.floats(part.dtype):
+            return [counting.layers_of(part.name.split(".", maxsplit=1)[0], part.built)]
+
+    return COUNTED([part.key], count)[0]
 
 
 def described(source: Source | str) -> tuple[Source, str, tuple[str, ...]]:
@@ -246,10 +254,11 @@ def broken(source: Source, high: int, wide: int) -> tuple[str, int] | None:
     """The first layer that gets a side which it cannot halve, and that side."""
     floats = pick_dtype(None, pick_device("cpu"))
     sizes = Sizes(high, wide, 1, False, WINDOW, 1, floats)
-    for name, _, _, dtype, make in building.parts_of(source, sizes):
-        if name not in ("unet", "vae.encoder") or (name == "unet" and (high % source.factor or wide % source.factor)):
+    whole = not (high % source.factor or wide % source.factor)
+    for part in building.parts_of(source, sizes):
+        if part.name not in ("unet", "vae.encoder") or (part.name == "unet" and not whole):
             continue
-        layers, _ = counted(name, make, dtype)
+        layers, _ = counted(part)
         if odd := odd_sides(layers):
             return odd[0]
     return None

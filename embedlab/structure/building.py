@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +12,12 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from embedlab.errors import ModelError, first_line
 from embedlab.limits import WINDOW
 from embedlab.models import Source
-
-Make = Callable[[], tuple[nn.Module, Mapping[str, Any]]]
 
 
 class Encode(nn.Module):
@@ -63,6 +63,32 @@ class Sizes:
     def texts(self) -> int:
         """The prompt, and the empty one of guidance."""
         return 2 if self.guided else 1
+
+
+@dataclass(frozen=True)
+class Design:
+    """A part that is not built yet: its name and class, the rows of one call, its dtype, how it is built, with which
+    inputs it is called, and the config from which it is built.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    dtype: torch.dtype
+    build: Callable[[], nn.Module]
+    inputs: Callable[[], Mapping[str, Any]]
+    config: Mapping[str, Any]
+
+    def built(self) -> tuple[nn.Module, Mapping[str, Any]]:
+        """The part and its inputs."""
+        return self.build(), self.inputs()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What its layers are a function of: two designs with the same key have the same."""
+        with torch.device("meta"):
+            shapes = [tuple(leaf.shape) for leaf in tree_leaves(self.inputs()) if isinstance(leaf, Tensor)]
+        return self.name, self.kind, self.dtype, tuple(shapes), json.dumps(self.config, sort_keys=True, default=str)
 
 
 @contextmanager
@@ -127,34 +153,46 @@ def unet_inputs(source: Source, sizes: Sizes) -> dict[str, Any]:
     return inputs
 
 
-def parts_of(source: Source, sizes: Sizes) -> Iterator[tuple[str, str, int, torch.dtype, Make]]:
-    """Every part: its name and class, the rows of one call, its dtype, and how it is made with its inputs.
-
-    The VAE is float32 whatever the others are, as `Source.load` reads it.
-    """
+def parts_of(source: Source, sizes: Sizes) -> Iterator[Design]:
+    """Every part of a model, text encoders first; the VAE is float32 in every model, as `Source.load` reads it."""
     for name in source.encoders:
         rows = sizes.windows * sizes.texts
-        yield name, source.encoder_kind(name), rows, sizes.dtype, partial(text_and_ids, source, name, rows)
-    rows = unet_rows(source, sizes)
-    yield "unet", "UNet2DConditionModel", rows, sizes.dtype, lambda: (unet(source), unet_inputs(source, sizes))
-    kind = source.part("vae").get("_class_name", "AutoencoderKL")
-    for half, make in (("encoder", pictures_in), ("decoder", latents_in)):
-        yield f"vae.{half}", kind, sizes.pictures, torch.float32, partial(make, source, sizes)
-
-
-def text_and_ids(source: Source, name: str, rows: int) -> tuple[nn.Module, Mapping[str, Any]]:
-    """A text encoder, and windows of ids."""
-    return text_encoder(source, name), {"input_ids": torch.zeros(rows, WINDOW, dtype=torch.long)}
-
-
-def pictures_in(source: Source, sizes: Sizes) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Pictures → latents, and such pictures."""
-    channels = source.part("vae").get("in_channels", 3)
-    return Encode(vae(source)), {"pictures": torch.empty(sizes.pictures, channels, sizes.height, sizes.width)}
-
-
-def latents_in(source: Source, sizes: Sizes) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Latents → pictures, and such latents."""
+        build = partial(text_encoder, source, name)
+        ids = partial(windows_of_ids, rows)
+        yield Design(name, source.encoder_kind(name), rows, sizes.dtype, build, ids, source.part(name))
+    yield Design(
+        "unet",
+        "UNet2DConditionModel",
+        unet_rows(source, sizes),
+        sizes.dtype,
+        partial(unet, source),
+        partial(unet_inputs, source, sizes),
+        source.part("unet"),
+    )
+    config = source.part("vae")
+    kind = config.get("_class_name", "AutoencoderKL")
     high, wide = sizes.height // source.factor, sizes.width // source.factor
-    channels = source.config_value("vae", "latent_channels")
-    return Decode(vae(source)), {"latents": torch.empty(sizes.pictures, channels, high, wide)}
+    pictures = sizes.pictures, config.get("in_channels", 3), sizes.height, sizes.width
+    latents = sizes.pictures, source.config_value("vae", "latent_channels"), high, wide
+    for half, part, name, shape in (
+        ("encoder", Encode, "pictures", pictures),
+        ("decoder", Decode, "latents", latents),
+    ):
+        build = partial(half_of, part, source)
+        given = partial(one_input, name, shape)
+        yield Design(f"vae.{half}", kind, sizes.pictures, torch.float32, build, given, config)
+
+
+def windows_of_ids(rows: int) -> dict[str, Tensor]:
+    """What a text encoder reads."""
+    return {"input_ids": torch.zeros(rows, WINDOW, dtype=torch.long)}
+
+
+def half_of(half: Callable[[Any], nn.Module], source: Source) -> nn.Module:
+    """One half of the VAE."""
+    return half(vae(source))
+
+
+def one_input(name: str, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """What a half of the VAE reads."""
+    return {name: torch.empty(shape)}
