@@ -64,11 +64,16 @@ def secrets() -> tuple[str, ...]:
     """The secrets of the environment. The path of a file that is there is none: the file holds it."""
     found = {
         re.sub(r"""^[\s\\'"]+|[\s\\'"]+$""", "", text)
-        for name, text in os.environ.items()
-        if any(word in name.upper() for word in NAMES) and not (text.startswith(("/", "~")) and _is_path(text))
+        for name in os.environ
+        if _speaks_of_one(name) and (text := os.environ.get(name)) and not (text[0] in "/~" and _is_path(text))
     }
     found |= {unicodedata.normalize("NFC", text) for text in found}  # as a prompt is read
     return tuple(sorted((text for text in found if len(text) >= LEAST), key=lambda text: (-len(text), text)))
+
+
+@lru_cache(maxsize=1024)
+def _speaks_of_one(name: str) -> bool:
+    return any(word in name.upper() for word in NAMES)
 
 
 def secret_spans(text: str) -> list[tuple[int, int]]:

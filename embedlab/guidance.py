@@ -87,21 +87,22 @@ def guided(
     free = bool(taught) or all(scale == 1 for scale in scales)
     both = list(cond) if free else [*uncond, *cond]
     hidden, mask = stack(both)
-    hidden = hidden.to(unet.dtype)
+    dtype = unet.dtype  # diffusers looks through all modules for it: 2 ms, not to be spent in each step
+    hidden = hidden.to(dtype)
     kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
     if taught:
         kwargs["timestep_cond"] = scale_embedding(scales, taught).to(hidden)
     if size is not None:
-        ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=unet.dtype, device=hidden.device)
+        ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=dtype, device=hidden.device)
         kwargs["added_cond_kwargs"] = {
-            "text_embeds": torch.stack([c.pooled for c in both]).to(unet.dtype),
+            "text_embeds": torch.stack([c.pooled for c in both]).to(dtype),
             "time_ids": ids,
         }
     scale = torch.tensor(scales, dtype=hidden.dtype, device=hidden.device).view(-1, 1, 1, 1)
     timer = timer or Timer()
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        x = x.to(unet.dtype)
+        x = x.to(dtype)
         with timer.part("UNet", rows=len(both)):
             predicted: Tensor = unet(x if free else torch.cat([x, x]), t, **kwargs)[0]
         if free:

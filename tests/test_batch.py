@@ -21,6 +21,7 @@ from embedlab import Cell, During, Guidance, Interpolate, Job, Sampler, Source, 
 from embedlab.cli.progress import Display
 from embedlab.errors import ConfigError, ModelError
 from embedlab.sampler import generators
+from embedlab.samples import Sample
 from embedlab.sweep.background import Background
 from embedlab.sweep.batch_size import BatchSizeSearch
 from embedlab.sweep.job import load_result
@@ -184,6 +185,19 @@ def test_what_is_there_is_not_made_again(jobs, store, tmp_path):
     seen = Recorder()
     run_jobs(jobs(cell(0.5)), Store(store.folder), seen)
     assert sum(pictures for pictures, _ in seen.batches) == 1, "a file cut short is made again"
+
+
+def test_a_picture_is_given_back_as_it_will_be_read(store):
+    torch.manual_seed(0)
+    picture, latents, x0 = torch.rand(3, 3, 16, 16)
+    sample = Sample(picture, torch.randn(4, 8, 8).permute(0, 2, 1), ((1, latents, x0),), (1, 3), {"threads": 1})
+    given, read = store.put("ab", sample), Store(store.folder).get("ab")
+    assert torch.equal(given.picture, read.picture)
+    assert torch.equal(given.latents, read.latents)
+    assert (given.batch, given.runtime, given.steps[0][0]) == (read.batch, read.runtime, read.steps[0][0])
+    for mine, its in zip(given.steps[0][1:], read.steps[0][1:], strict=True):
+        assert torch.equal(mine, its)
+    assert not torch.equal(given.picture, picture), "a PNG has 256 shades"
 
 
 def test_the_picture_of_another_key_is_not_taken(jobs, store):

@@ -19,6 +19,22 @@ def test_settings_come_back_out_of_the_png(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["x.png"], "no temporary file is left"
 
 
+def test_a_png_holds_pixels_and_texts_whatever_its_texts_were_before(tmp_path):
+    picture = Image.radial_gradient("L").convert("RGB")
+    for n, words in enumerate(("Steps: 3", "Schritte: drei, ein Hündchen", "")):
+        path = images.save(picture, tmp_path / f"{n}.png", {"n": n}, words)
+        with Image.open(path) as read:
+            read.verify()  # the sums of all chunks
+        with Image.open(path) as read:
+            assert read.tobytes() == picture.tobytes()
+            assert read.text == {"embedlab": f'{{"n": {n}}}', **({"parameters": words} if words else {})}
+        assert images.is_whole(path)
+    other = picture.copy()
+    other.putpixel((0, 0), (1, 2, 3))
+    assert images.encoded(picture) is images.encoded(picture.copy())
+    assert images.encoded(other) != images.encoded(picture)
+
+
 def test_a_png_of_others_and_a_folder_that_is_no_folder_are_one_line(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     with pytest.raises(ConfigError, match="holds no embedlab settings"):

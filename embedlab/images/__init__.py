@@ -3,7 +3,7 @@
 from embedlab.images.drawing import font, sheet, shorten
 from embedlab.images.latents import decode, to_unet, to_vae
 from embedlab.images.pixels import Pixels, as_seen, content_of, open_picture, pixels_of, to_pil, to_tensor
-from embedlab.images.png import KEY, is_whole, save, settings_of
+from embedlab.images.png import KEY, encoded, is_whole, save, settings_of
 
 __all__ = [
     "KEY",
@@ -11,6 +11,7 @@ __all__ = [
     "as_seen",
     "content_of",
     "decode",
+    "encoded",
     "font",
     "is_whole",
     "open_picture",

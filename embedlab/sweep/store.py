@@ -6,6 +6,7 @@ import io
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from embedlab import readers
+from embedlab import images, readers
 from embedlab.cell import fingerprint
 from embedlab.files import remove_temporaries, write
 from embedlab.samples import Sample
@@ -55,9 +56,8 @@ class Store:
 
     def put(self, key: str, sample: Sample) -> Sample:
         """Keep a picture; answers with it as it was kept."""
-        data = packed(sample, key)
-        write(self.path(key), data)
-        return self._keep(key, unpacked(data, key))
+        write(self.path(key), packed(sample, key))
+        return self._keep(key, as_kept(sample))
 
     def remove_temporaries(self) -> None:
         """Remove what killed processes had begun to write; for who knows that nobody else is writing now."""
@@ -69,6 +69,16 @@ class Store:
         while len(self._recent) > self.remember:
             self._recent.popitem(last=False)
         return sample
+
+
+def as_kept(sample: Sample) -> Sample:
+    """A picture as it comes back from its file: a PNG has 256 shades of a colour."""
+    steps = tuple((number, _as_kept(latents), _as_kept(x0)) for number, latents, x0 in sample.steps)
+    return replace(sample, picture=_as_kept(sample.picture), latents=sample.latents.contiguous(), steps=steps)
+
+
+def _as_kept(picture: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 height width"]:
+    return saved(picture).float().div(255)
 
 
 def packed(sample: Sample, key: str) -> bytes:
@@ -102,9 +112,8 @@ def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 def as_png(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, " byte"]:
     """The bytes of a quickly compressed PNG."""
-    file = io.BytesIO()
-    Image.fromarray(saved(picture).permute(1, 2, 0).numpy()).save(file, format="PNG", compress_level=2)
-    return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+    data = images.encoded(Image.fromarray(saved(picture).permute(1, 2, 0).numpy()))
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def of_png(data: UInt8[Tensor, " byte"]) -> Float[Tensor, "3 height width"]:
