@@ -299,9 +299,9 @@ def _flops(job: Job, model: Model) -> tuple[int, dict[str, int]]:
     rows = max(len(call.cond.hidden) for call in condition_calls(model, [job.cell])[0])
     sizes = building.Sizes(high, wide, 1, False, rows, 1, model.unet.dtype)
     found = {
-        name: layers_and_peak(name, make, dtype)[0][0].flops
-        for name, _, _, dtype, make in building.parts_of(job.source, sizes)
-        if name != "vae.encoder"
+        part.name: layers_and_peak(part)[0][0].flops
+        for part in building.parts_of(job.source, sizes)
+        if part.name != "vae.encoder"
     }
     texts = sum(found.pop(name) for name in job.source.encoders)
     return rows, {"encode": texts, "UNet": found["unet"], "decode": found["vae.decoder"]}
