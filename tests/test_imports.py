@@ -12,8 +12,8 @@ import embedlab
 HOUSE = Path(embedlab.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
-    *("prompt", "select", "selector", "limits", "clip", "models", "structure", "embeddings", "operators", "encoder"),
-    *("schedule", "guidance", "sampler"),
+    *("prompt", "select", "selector", "limits", "clip", "models", "structure", "detector"),
+    *("embeddings", "operators", "encoder", "schedule", "guidance", "sampler"),
     *("cell", "condition", "validate", "samples", "rendering", "runtime", "images", "metrics", "explanation", "export"),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other

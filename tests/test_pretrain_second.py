@@ -1,6 +1,5 @@
 """The second edition's recipe: scenes and captions that are true, rows told apart, stages that fit together."""
 
-import json
 import math
 import shutil
 from itertools import combinations
@@ -12,6 +11,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from embedlab import Cell, Sampler, load, models, render
+from embedlab.detector import loading
+from embedlab.detector.detections import Detection, Detections, look, stands
+from embedlab.detector.network import Detector
 from embedlab.encoder import embed_all, encode, texts_of
 from embedlab.pretrain import bars, captions, drawings, eye, quality, recipe, world
 from embedlab.prompt import tokenize
@@ -23,11 +25,11 @@ def ids():
 
 
 def sight(thing):
-    return eye.Sight(thing.word, thing.x, thing.y, thing.size, 1.0, thing.colour or "red", 1.0)
+    return Detection(thing.word, thing.x, thing.y, thing.size, 1.0, {thing.colour or "red": 1.0})
 
 
 def seen(*things, ground="white"):
-    return eye.Seen(tuple(sight(thing) for thing in things), ground, 1.0)
+    return Detections(tuple(sight(thing) for thing in things), {ground: 1.0})
 
 
 def thing(word, x=64.0, y=64.0, size=50.0, colour=None):
@@ -54,15 +56,15 @@ def test_what_is_said_of_a_scene_is_true_of_its_places():
             continue
         one, other = map(sight, scene.things)
         relation = scene.relations[0]
-        told.setdefault(relation, []).append(eye.stands(one, relation, other))
+        told.setdefault(relation, []).append(stands(one, relation, other))
         turned = world.other_way(scene)
-        assert eye.stands(sight(turned.things[0]), turned.relations[0], sight(turned.things[1]))
+        assert stands(sight(turned.things[0]), turned.relations[0], sight(turned.things[1]))
     assert set(told) == set(world.RELATIONS)
     assert all(all(marks) for marks in told.values())
     for number in range(200):
         scene = world.scene_of(number, form="three")
         for one, relation, other in zip(scene.things, scene.relations, scene.things[1:], strict=False):
-            assert relation is None or eye.stands(sight(one), relation, sight(other))
+            assert relation is None or stands(sight(one), relation, sight(other))
 
 
 def test_training_never_shows_a_combination_that_is_held_out():
@@ -168,9 +170,6 @@ def test_pictures_of_a_prompt_are_marked_by_what_is_on_them():
     assert bars._two("cat", "above", "dog")(seen(cat)) == {"both": False}
     assert bars._count("cat", 2)(seen(cat, cat))["count"]
     assert not bars._count("cat", 2)(seen(cat, cat, dog))["count"]
-    assert eye.outcome(seen(cat, dog), "dog", "cat") == "both"
-    assert eye.outcome(seen(cat, cat), "dog", "cat") == "twice second"
-    assert eye.outcome(seen(), "dog", "cat") == "nothing"
     low, high = bars.Rate(8, 10).interval
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
 
@@ -182,14 +181,38 @@ def test_a_detector_that_is_shown_a_scene_again_and_again_finds_it(tmp_path):
     scenes = [world.scene_of(i, form="two") for i in (0, 1, 2, 3)]
     pictures = recipe.pixels(np.stack([np.asarray(world.paint(s, sprites, np.random.default_rng(0))) for s in scenes]))
     torch.manual_seed(0)
-    model = eye.Detector(64, (16, 32, 32))
+    model = Detector(64, (16, 32, 32), eye.VOCABULARY)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(150):
         optimizer.zero_grad()
         eye.loss(model(pictures), scenes).backward()
         optimizer.step()
-    marks = eye.marks(eye.look(model.eval(), pictures), scenes)
+    marks = eye.marks(look(model.eval(), pictures), scenes)
     assert marks["exact"] == marks["places"] == marks["grounds"] == 1.0, marks
+
+
+def test_probabilities_are_as_often_right_as_they_say():
+    """A detector that is too sure of itself, and blind in a part of the scenes, is brought to what it is worth."""
+    scenes = [world.scene_of(i, form="one") for i in range(400)]
+
+    def logits(pictures):
+        words = torch.full((len(pictures), 64, 16, 16), -8.0)
+        grounds = torch.zeros(len(pictures), 10)
+        for row, number in enumerate(pictures[:, 0, 0, 0].long().tolist()):
+            scene = scenes[number]
+            word = scene.things[0].word if number // 2 % 10 < 7 else eye.WORDS[number % 64]
+            words[row, eye.WORDS.index(word), 8, 8] = 8.0
+            grounds[row, eye.GROUNDS.index(scene.ground)] = 0.5
+        return words, torch.zeros(len(pictures), 8, 16, 16), torch.zeros(len(pictures), 3, 16, 16), grounds
+
+    pictures = torch.arange(400.0).reshape(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    scale, errors = eye.calibrated(logits, pictures, scenes)
+    before, after = errors["objects"]
+    assert before > 0.2
+    assert after < 0.06
+    assert scale.slope * 8 + scale.shift == pytest.approx(math.log(0.7 / 0.3), abs=0.4)
+    assert errors["grounds"][0] > 0.5, "it was right each time and gave a sixth"
+    assert errors["grounds"][1] < 0.1
 
 
 def discs(folder):
@@ -237,7 +260,11 @@ def test_all_stages_end_in_a_model_that_loads(forks, tmp_path):
     size = sum(path.stat().st_size for path in (folder / "export").rglob("*") if path.is_file())
     assert size <= 40_000_000
     assert (folder / "export" / "eye" / "model.safetensors").stat().st_size <= 4_000_000
-    assert set(json.loads((folder / "export" / "eye" / "config.json").read_text())["words"]) == set(drawings.WORDS)
+    shipped = loading.read_detector(folder / "export" / "eye", torch.device("cpu"))
+    assert shipped.vocabulary == eye.VOCABULARY
+    assert shipped.scale.least == 0.5, "what it gives is a probability"
+    trained = eye.load(folder / "eye.pt", eye.EYE).half().float()
+    assert all(torch.equal(a, b) for a, b in zip(shipped.parameters(), trained.parameters(), strict=True))
 
     small = {"size": 1, "words": ("cat",), "sampler": Sampler("ddim", 1), "held": 4}
     table = quality.table([quality.column(str(folder / "export"), folder, (0,), **small)])

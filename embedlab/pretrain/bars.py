@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from embedlab.detector.detections import Detections, look, stands
 from embedlab.encoder import Conditioning, Texts
 from embedlab.operators import Swap
 from embedlab.pretrain import captions, world
 from embedlab.pretrain.captions import article, plural
 from embedlab.pretrain.drawings import COLOURED, COLOURS, KINDS
-from embedlab.pretrain.eye import Seen, look, stands
 from embedlab.selector import Rows
 
 BARS: Mapping[str, tuple[str, float, str | None]] = {  # what it is, the bar, and what the rate is a share of
@@ -63,7 +63,7 @@ class Trial:
 
     measure: str
     prompt: str
-    ask: Callable[[Seen], Mapping[str, bool]]
+    ask: Callable[[Detections], Mapping[str, bool]]
     operators: tuple[Any, ...] = ()
 
 
@@ -127,20 +127,20 @@ def _filler(windows: int, ids: captions.Ids, rng: np.random.Generator) -> str:
     return ", ".join(parts)
 
 
-def _is(word: str, name: str) -> Callable[[Seen], Mapping[str, bool]]:
+def _is(word: str, name: str) -> Callable[[Detections], Mapping[str, bool]]:
     return lambda seen: {name: bool(seen.things) and seen.things[0].word == word}
 
 
-def _single(word: str, ground: str) -> Callable[[Seen], Mapping[str, bool]]:
-    def ask(seen: Seen) -> Mapping[str, bool]:
+def _single(word: str, ground: str) -> Callable[[Detections], Mapping[str, bool]]:
+    def ask(seen: Detections) -> Mapping[str, bool]:
         right = bool(seen.things) and seen.things[0].word == word
         return {"single": right, f"word/{word}": right, "ground": seen.ground == ground}
 
     return ask
 
 
-def _two(a: str, relation: str, b: str) -> Callable[[Seen], Mapping[str, bool]]:
-    def ask(seen: Seen) -> Mapping[str, bool]:
+def _two(a: str, relation: str, b: str) -> Callable[[Detections], Mapping[str, bool]]:
+    def ask(seen: Detections) -> Mapping[str, bool]:
         one, two = seen.of(a), seen.of(b)
         if not (one and two):
             return {"both": False}
@@ -150,34 +150,34 @@ def _two(a: str, relation: str, b: str) -> Callable[[Seen], Mapping[str, bool]]:
     return ask
 
 
-def _turned(a: str, turned: str, b: str, name: str) -> Callable[[Seen], Mapping[str, bool]]:
-    def ask(seen: Seen) -> Mapping[str, bool]:
+def _turned(a: str, turned: str, b: str, name: str) -> Callable[[Detections], Mapping[str, bool]]:
+    def ask(seen: Detections) -> Mapping[str, bool]:
         one, two = seen.of(a), seen.of(b)
         return {name: stands(one[0], turned, two[0])} if one and two else {}
 
     return ask
 
 
-def _colour(word: str, colour: str) -> Callable[[Seen], Mapping[str, bool]]:
+def _colour(word: str, colour: str) -> Callable[[Detections], Mapping[str, bool]]:
     return lambda seen: {"colour": any(thing.colour == colour for thing in seen.of(word)[:1])}
 
 
-def _colours(a: str, one: str, b: str, two: str) -> Callable[[Seen], Mapping[str, bool]]:
-    def ask(seen: Seen) -> Mapping[str, bool]:
+def _colours(a: str, one: str, b: str, two: str) -> Callable[[Detections], Mapping[str, bool]]:
+    def ask(seen: Detections) -> Mapping[str, bool]:
         return {"colours": [t.colour for w in (a, b) for t in seen.of(w)[:1]] == [one, two]}
 
     return ask
 
 
-def _count(word: str, count: int) -> Callable[[Seen], Mapping[str, bool]]:
-    def ask(seen: Seen) -> Mapping[str, bool]:
+def _count(word: str, count: int) -> Callable[[Detections], Mapping[str, bool]]:
+    def ask(seen: Detections) -> Mapping[str, bool]:
         right = len(seen.of(word)) == len(seen.things) == count
         return {"count": right, f"count/{count}": right}
 
     return ask
 
 
-def _kind(members: Sequence[str]) -> Callable[[Seen], Mapping[str, bool]]:
+def _kind(members: Sequence[str]) -> Callable[[Detections], Mapping[str, bool]]:
     return lambda seen: {"kind": bool(seen.things) and seen.things[0].word in members}
 
 

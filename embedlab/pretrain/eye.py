@@ -1,155 +1,29 @@
-"""Which objects are on a picture, where, how many and in what colour, and what they stand on.
+"""Two small detectors are trained of which objects are on a picture, where and in what colour.
 
-Two small detectors of this kind are trained. The *eye* ships with the model: it saw painted scenes and their passage
-through the autoencoder. The *judge* saw drawings alone, at half the size and with another network; it is there to tell
-how good the model is. Neither ever saw what the UNet draws.
-
-Each cell of 16 × 16 answers for the object whose middle it holds (CenterNet, arXiv 1904.07850).
+The *eye* ships with the model: it saw painted scenes and their passage through the autoencoder. The *judge* saw
+drawings alone, at half the size and with another network; it is there to tell how good the model is. Neither ever saw
+what the UNet draws.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from embedlab.detector.detections import Detections
+from embedlab.detector.network import GRID, Detector, Scale, Vocabulary
 from embedlab.pretrain import drawings, world
 
-GRID = 16
 WORDS, COLOURS, GROUNDS = list(drawings.WORDS), list(drawings.COLOURS), list(world.GROUNDS)
+VOCABULARY = Vocabulary(tuple(WORDS), tuple(COLOURS), tuple(GROUNDS), drawings.KINDS)
 EYE: Mapping[str, Any] = {"side": 128, "widths": (24, 48, 96, 128)}
 JUDGE: Mapping[str, Any] = {"side": 64, "widths": (40, 112, 144)}
-
-
-@dataclass(frozen=True)
-class Sight:
-    """An object that was seen: the middle of its box and its longer side in pixels, and how likely it is there.
-
-    `colour` is the likeliest of the named colours, whether or not it is the drawing's own.
-    """
-
-    word: str
-    x: float
-    y: float
-    size: float
-    chance: float
-    colour: str
-    colour_chance: float
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is on a picture, the likeliest object first."""
-
-    things: tuple[Sight, ...]
-    ground: str
-    ground_chance: float
-
-    def of(self, word: str) -> tuple[Sight, ...]:
-        """All objects of a word."""
-        return tuple(thing for thing in self.things if thing.word == word)
-
-
-class Block(nn.Module):
-    """Two convolutions past a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU()),
-            *(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width, h, w) → the same."""
-        return functional.relu(x + self.body(x))
-
-
-def _down(inward: int, outward: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inward, outward, 3, 2, 1), nn.GroupNorm(8, outward), nn.ReLU())
-
-
-class Detector(nn.Module):
-    """A small CenterNet: pictures (n, 3, side, side) in [-1, 1] → maps of words, colours and boxes, and the ground.
-
-    The widths but the last lead down to 16 × 16 cells; the last one is that of 8 × 8 and 4 × 4, where an object is seen
-    as a whole.
-    """
-
-    def __init__(self, side: int, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.side = side
-        inward = [3, *widths[:-1]]
-        steps: list[nn.Module] = []
-        for n, (a, b) in enumerate(pairwise(inward)):
-            steps += [_down(a, b), *([Block(b)] if n else [])]
-        fine, coarse = widths[-2:]
-        self.fine = nn.Sequential(*steps, Block(fine))
-        self.middle = nn.Sequential(_down(fine, coarse), Block(coarse))
-        self.coarse = nn.Sequential(_down(coarse, coarse), Block(coarse))
-        self.join = nn.ModuleList([nn.Conv2d(coarse, coarse, 1), nn.Conv2d(coarse, fine, 1)])
-        self.last = Block(fine)
-        self.maps = nn.Conv2d(fine, len(WORDS) + len(COLOURS) + 4, 1)  # a colour more: its own; and x, y, size
-        self.ground = nn.Linear(fine, len(GROUNDS))
-        nn.init.constant_(self.maps.bias[: len(WORDS)], -4.0)  # type: ignore[index]
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits of words (n, 64, 16, 16) and colours (n, 8, 16, 16), boxes (n, 3, 16, 16), logits of grounds."""
-        if pictures.shape[-1] != self.side:
-            pictures = functional.interpolate(pictures, (self.side, self.side), mode="area")
-        fine = self.fine(pictures)
-        middle = self.middle(fine)
-        middle = middle + functional.interpolate(self.join[0](self.coarse(middle)), scale_factor=2.0)
-        fine = self.last(fine + functional.interpolate(self.join[1](middle), scale_factor=2.0))
-        words, colours, boxes = self.maps(fine).split([len(WORDS), len(COLOURS) + 1, 3], dim=1)
-        return words, colours, boxes, self.ground(fine.mean((2, 3)))
-
-
-@torch.inference_mode()
-def look(detector: Any, pictures: Tensor, least: float = 0.3) -> list[Seen]:
-    """What is on pictures (n, 3, h, w) in [-1, 1]: of cells that lie side by side only the likeliest counts.
-
-    A detector that was calibrated has `scale`: slope and intercept of the objects' logits, and the slopes of the
-    colours' and the grounds'.
-    """
-    slope, shift, colour_slope, ground_slope = getattr(detector, "scale", (1.0, 0.0, 1.0, 1.0))
-    answers = []
-    for part in pictures.split(64):
-        words, colours, boxes, grounds = (x.float() for x in detector(part))
-        best, which = words.max(1)
-        peaks = (best == functional.max_pool2d(best[:, None], 3, 1, 1)[:, 0]) & (best.sigmoid() > least)
-        chances = (slope * best + shift).sigmoid()
-        hues = (colour_slope * colours[:, :-1]).softmax(1)
-        floors = (ground_slope * grounds).softmax(1)
-        for n in range(len(part)):
-            things = []
-            for row, column in peaks[n].nonzero().tolist():
-                dx, dy, size = boxes[n, :, row, column].tolist()
-                hue = hues[n, :, row, column]
-                things.append(
-                    Sight(
-                        WORDS[int(which[n, row, column])],
-                        (column + 0.5 + dx) * world.SIDE / GRID,
-                        (row + 0.5 + dy) * world.SIDE / GRID,
-                        size * world.SIDE,
-                        float(chances[n, row, column]),
-                        COLOURS[int(hue.argmax())],
-                        float(hue.max()),
-                    )
-                )
-            things.sort(key=lambda thing: -thing.chance)
-            answers.append(Seen(tuple(things), GROUNDS[int(floors[n].argmax())], float(floors[n].max())))
-    return answers
-
-
-# ── training ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def loss(predicted: tuple[Tensor, Tensor, Tensor, Tensor], scenes: Sequence[world.Scene]) -> Tensor:
@@ -195,7 +69,7 @@ def worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return pictures * gain + 0.05 * torch.randn(n, 3, 1, 1, generator=generator) + noise
 
 
-def marks(seen: Sequence[Seen], scenes: Sequence[world.Scene]) -> dict[str, float]:
+def marks(seen: Sequence[Detections], scenes: Sequence[world.Scene]) -> dict[str, float]:
     """How well scenes were seen: shares of objects found, of sights that are true, of places within 8 pixels, of
     colours, of scenes with exactly the right objects, and of grounds.
     """
@@ -226,39 +100,90 @@ def marks(seen: Sequence[Seen], scenes: Sequence[world.Scene]) -> dict[str, floa
 def load(path: Path, kind: Mapping[str, Any]) -> Detector:
     """A detector from its checkpoint."""
     state = torch.load(path, weights_only=True, map_location="cpu")["average"]
-    model = Detector(**kind).eval()
+    model = Detector(**kind, vocabulary=VOCABULARY).eval()
     model.load_state_dict({k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")})
     return model
 
 
-# ── what a picture of a prompt shows ──────────────────────────────────────────────────────────────────────────────
+# ── calibration ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stands(one: Sight, relation: str, other: Sight) -> bool:
-    """Whether one object stands to another as a relation says, by middles and sizes alone."""
-    dx, dy = other.x - one.x, other.y - one.y
-    near = math.hypot(dx, dy) < 0.9 * (one.size + other.size) / 2
-    return {
-        "above": dy > 12 and dy > abs(dx),
-        "below": -dy > 12 and -dy > abs(dx),
-        "left of": dx > 12 and dx > abs(dy),
-        "right of": -dx > 12 and -dx > abs(dy),
-        "beside": abs(dx) > 12 and abs(dx) > abs(dy),
-        "in front of": near and -dy > 6,
-        "behind": near and dy > 6,
-        "bigger than": one.size > 1.4 * other.size,
-        "smaller than": other.size > 1.4 * one.size,
-    }[relation]
+def calibrated(
+    detector: Any, pictures: Tensor, scenes: Sequence[world.Scene]
+) -> tuple[Scale, dict[str, tuple[float, float]]]:
+    """What makes probabilities of a detector's logits, by every second picture, and how far they are off on the others.
 
-
-def outcome(seen: Seen, first: str, second: str) -> str:
-    """What became of a prompt with two objects: `both`, `first only`, `second only`, `twice first`, `twice second`,
-    `other` or `nothing`.
+    The errors are expected calibration errors before and after: of the objects that are given 1 % or more, of the
+    colours of those that have one, of the grounds.
     """
-    one, two, all_ = len(seen.of(first)), len(seen.of(second)), len(seen.things)
-    if one and two:
-        return "both"
-    if one or two:
-        name = "first" if one else "second"
-        return f"twice {name}" if one + two > 1 else f"{name} only"
-    return "other" if all_ else "nothing"
+    there = torch.tensor([[word in {t.word for t in scene.things} for word in WORDS] for scene in scenes])
+    with torch.inference_mode():
+        parts = [[part.float().cpu() for part in detector(some)] for some in pictures.split(32)]
+    words, colours, _, grounds = (torch.cat(part).double().clone() for part in zip(*parts, strict=True))
+    cells = [
+        (n, int(thing.y * GRID / world.SIDE), int(thing.x * GRID / world.SIDE), COLOURS.index(thing.colour))
+        for n, scene in enumerate(scenes)
+        for thing in scene.things
+        if thing.colour
+    ]
+    picture, row, column, hue = torch.tensor(cells).reshape(-1, 4).T
+    floor = torch.tensor([GROUNDS.index(scene.ground) for scene in scenes])
+    best, hues = words.amax((2, 3)), colours[picture, :-1, row, column]
+    first = torch.arange(len(scenes)) % 2 == 0
+    slope, shift = _fitted(lambda s: s[0] * best[first] + s[1], there[first], 2)
+    (hue_slope,) = _fitted(lambda s: s[0] * hues[first[picture]], hue[first[picture]], 1)
+    (floor_slope,) = _fitted(lambda s: s[0] * grounds[first], floor[first], 1)
+    rest = ~first
+    scale, errors = Scale(slope, shift, hue_slope, floor_slope, least=0.5), {}
+    for name, logits, right, times in (
+        ("colours", hues[rest[picture]], hue[rest[picture]], hue_slope),
+        ("grounds", grounds[rest], floor[rest], floor_slope),
+    ):
+        sides = [(by * logits).softmax(1).max(1) for by in (1.0, times)]
+        errors[name] = (calibration_error(*_hits(sides[0], right)), calibration_error(*_hits(sides[1], right)))
+    sides_ = [best[rest].sigmoid(), (slope * best[rest] + shift).sigmoid()]
+    objects = [calibration_error(p[p >= 0.01], there[rest][p >= 0.01]) for p in sides_]
+    return scale, {"objects": (objects[0], objects[1]), **errors}
+
+
+def _hits(best: Any, right: Tensor) -> tuple[Tensor, Tensor]:
+    return best.values, best.indices == right
+
+
+def _fitted(logits_of: Any, target: Tensor, count: int) -> tuple[float, ...]:
+    """The slope, or slope and intercept, by which logits are likeliest; 1 and 0 where nothing tells."""
+    start = torch.tensor([1.0, 0.0][:count], dtype=torch.float64)
+    if not len(target):
+        return tuple(start.tolist())
+    with torch.inference_mode(False), torch.enable_grad():
+        settings = start.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS([settings], max_iter=50, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            logits = logits_of(settings)
+            if count == 2:
+                error = functional.binary_cross_entropy_with_logits(logits, target.double())
+            else:
+                error = functional.cross_entropy(logits, target)
+            error.backward()
+            return error
+
+        optimizer.step(closure)
+    return tuple(min(max(value, -10.0), 10.0) for value in settings.tolist())  # beyond, all were right
+
+
+def calibration_error(probabilities: Tensor, right: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: how far probabilities (n) are from the shares that are right (n), by bins of equal
+    width (Guo et al. 2017).
+
+    >>> calibration_error(torch.tensor([0.9, 0.9, 0.9, 0.9]), torch.tensor([True, True, True, False]))
+    0.15
+    """
+    where = (probabilities * bins).long().clamp_max(bins - 1)
+    total = 0.0
+    for n in range(bins):
+        inside = where == n
+        if inside.any():
+            total += float((probabilities[inside].double().mean() - right[inside].double().mean()).abs() * inside.sum())
+    return round(total / max(1, len(probabilities)), 6)

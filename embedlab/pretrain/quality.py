@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from embedlab import images
 from embedlab.cell import Cell
+from embedlab.detector.detections import look
 from embedlab.errors import ConfigError
 from embedlab.metrics.clip_score import image_features, text_features
 from embedlab.models import Model, Scorer, find, tokenizer
@@ -193,7 +194,7 @@ def column(
         rendered_cells = render(model, [Cell(trial.prompt, trial.operators, sampler=how) for trial in part], seeds)
         for kind, detector in detectors.items():
             for trial, rendered in zip(part, rendered_cells, strict=True):
-                seen = eye.look(detector, rendered.pictures.mul(2).sub(1))
+                seen = look(detector, rendered.pictures.mul(2).sub(1))
                 marks[kind] += [trial.ask(one) for one in seen]
     sprites = drawings.load(work / "sprites")
     pictures = recipe.painted(range(held), sprites, recipe.HELD_OUT, held_out=True).add(1).div(2)

@@ -20,6 +20,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from embedlab.detector.detections import look
+from embedlab.detector.loading import CONFIG, WEIGHTS
+from embedlab.detector.network import Detector
 from embedlab.errors import ConfigError
 from embedlab.files import write, written
 from embedlab.pretrain import bars, captions, drawings, eye, world
@@ -663,7 +666,7 @@ def detector(
     draws a green hat has to know one. A judge that did not missed 6 of 21 painted ones.
     """
     sprites = drawings.load(folder / "sprites")
-    model = eye.Detector(**(eye.EYE if stage == "eye" else eye.JUDGE)).to(device)
+    model = Detector(**(eye.EYE if stage == "eye" else eye.JUDGE), vocabulary=eye.VOCABULARY).to(device)
     passed = again(folder) if stage == "eye" else None
     held = [world.scene_of(i, HELD_OUT, held_out=True) for i in range(200)]
     pictures = painted(range(200), sprites, HELD_OUT, held_out=True)
@@ -691,7 +694,7 @@ def detector(
         return eye.loss(predicted, scenes), {}
 
     def sheet(model: Any, step: int) -> None:
-        log(eye.marks(eye.look(model, pictures.to(device)), held), step)
+        log(eye.marks(look(model, pictures.to(device)), held), step)
 
     return fit(model, loss_of, training, folder / f"{stage}.pt", log, sheet)
 
@@ -782,10 +785,11 @@ def vision(
 # ── export ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def export(folder: Path, target: Path, held_out: int = 64, read: int = 20_000) -> None:
+def export(folder: Path, target: Path, held_out: int = 64, read: int = 20_000, calibrate: int = 1000) -> None:
     """Write the stages' weights as a diffusers folder in fp16, with the image tower, the eye and held-out scenes.
 
-    The words that the model knows are those of the captions of `read` scenes.
+    The words that the model knows are those of the captions of `read` scenes. The eye's probabilities are fitted to
+    `calibrate` held-out scenes more, of which half go through the autoencoder.
     """
     sprites = drawings.load(folder / "sprites")
     denoiser, image = make_unet(), make_vision()
@@ -802,13 +806,25 @@ def export(folder: Path, target: Path, held_out: int = 64, read: int = 20_000) -
     pictures = painted(range(held_out), sprites, HELD_OUT, held_out=True)
     write_model(folder, target, parts, WORDS, words, pictures, rows)
     if (folder / "eye.pt").exists():
-        detector = eye.load(folder / "eye.pt", eye.EYE)
-        (target / "eye").mkdir(exist_ok=True)
-        save_file(
-            {k: v.half().contiguous() for k, v in detector.state_dict().items()}, target / "eye" / "model.safetensors"
-        )
-        config = {**eye.EYE, "words": WORDS, "colours": COLOURS, "grounds": GROUNDS}
-        (target / "eye" / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        export_eye(folder, target / "eye", sprites, calibrate)
+
+
+def export_eye(folder: Path, target: Path, sprites: drawings.Sprites, calibrate: int = 1000) -> None:
+    """Write the eye as a model's folder holds it, in fp16; its probabilities are those of what is written."""
+    detector, autoencoder = eye.load(folder / "eye.pt", eye.EYE).half().float(), ready_vae(folder)
+    numbers = range(10_000, 10_000 + calibrate)
+    scenes = [world.scene_of(i, HELD_OUT, held_out=True) for i in numbers]
+    pictures = painted(numbers, sprites, HELD_OUT, held_out=True)
+    with torch.inference_mode():
+        for start in range(0, calibrate, 32):  # every second sixteen of them
+            some = pictures[start : start + 16]
+            pictures[start : start + 16] = autoencoder.decode(autoencoder.encode(some).latent_dist.mode()).sample
+    scale, errors = eye.calibrated(detector, pictures, scenes)
+    target.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in detector.state_dict().items()}, target / WEIGHTS)
+    config = {**eye.EYE, "words": WORDS, "colours": COLOURS, "grounds": GROUNDS, "kinds": drawings.KINDS}
+    config |= {"scale": asdict(scale), "calibration_error": {name: after for name, (_, after) in errors.items()}}
+    (target / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 TRAINED: Mapping[str, Callable[..., nn.Module]] = {

@@ -102,7 +102,7 @@ def second(config: DictConfig) -> None:
         elif stage == "latents":
             recipe.latents(folder, config.scenes, device, config.workers)
         elif stage == "export":
-            recipe.export(folder, target, read=min(20_000, config.scenes))
+            recipe.export(folder, target, read=min(20_000, config.scenes), calibrate=min(1000, config.scenes))
         elif stage == "quality":
             print(quality.table([quality.column(name, folder) for name in (str(target), "emoji")]))
         else:
