@@ -20,6 +20,7 @@ from embedlab.errors import SamplerError
 from embedlab.limits import check_part
 from embedlab.schedule import Setting, varies
 from embedlab.timing import Timer
+from embedlab.transfer import send
 
 Denoiser = Callable[[Float[Tensor, "image c h w"], Tensor], Float[Tensor, "image c h w"]]
 
@@ -55,7 +56,7 @@ def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch r
     batch = first.new_zeros(len(lengths), longest, first.shape[1])
     for row, conditioning in zip(batch, conditionings, strict=True):
         row[: len(conditioning.hidden)] = conditioning.hidden
-    return batch, torch.arange(longest, device=first.device) < torch.tensor(lengths, device=first.device)[:, None]
+    return batch, send(torch.arange(longest) < torch.tensor(lengths)[:, None], first.device)
 
 
 def guided(
@@ -91,14 +92,14 @@ def guided(
     hidden = hidden.to(dtype)
     kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
     if taught:
-        kwargs["timestep_cond"] = scale_embedding(scales, taught).to(hidden)
+        kwargs["timestep_cond"] = send(scale_embedding(scales, taught).to(hidden.dtype), hidden.device)
     if size is not None:
-        ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=dtype, device=hidden.device)
+        ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=dtype)
         kwargs["added_cond_kwargs"] = {
             "text_embeds": torch.stack([c.pooled for c in both]).to(dtype),
-            "time_ids": ids,
+            "time_ids": send(ids, hidden.device),
         }
-    scale = torch.tensor(scales, dtype=hidden.dtype, device=hidden.device).view(-1, 1, 1, 1)
+    scale = send(torch.tensor(scales, dtype=hidden.dtype).view(-1, 1, 1, 1), hidden.device)
     timer = timer or Timer()
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -22,6 +23,7 @@ from embedlab.errors import EmbedlabError, PictureError, SamplerError, listed
 from embedlab.guidance import Denoiser
 from embedlab.limits import LARGEST, SCHEDULERS, SHIPPED, check_part, found
 from embedlab.schedule import Moment
+from embedlab.transfer import NumbersOnCpu, send
 
 
 @dataclass(frozen=True)
@@ -374,7 +376,7 @@ def sample(
     (torch.Size([1, 4, 8, 8]), [0, 3])
     """
     timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]]
-    there = timesteps.to(noise.device)  # all at once: a copy in each step would wait for the device
+    there = send(timesteps, noise.device)
     if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice
         scheduler.set_begin_index(first * scheduler.order)
     if start is None:
@@ -383,15 +385,15 @@ def sample(
         x = scheduler.add_noise(start, noise, there[:1].repeat(len(noise)))
     accepted = inspect.signature(scheduler.step).parameters
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
+    numbers = nullcontext() if noise.device.type == "cpu" else NumbersOnCpu()
     kept = []
     # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
     for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
         step = moment.step
         seen = denoise(scheduler.scale_model_input(x, t), t_there).to(x.dtype)
-        if "order" in accepted and warmup == "history":
-            out = advance(seen, t, x, order=min(n + 1, 4))
-        else:
-            out = advance(seen, t, x)
+        order = {"order": min(n + 1, 4)} if "order" in accepted and warmup == "history" else {}
+        with numbers:
+            out = advance(seen, t, x, **order)
         if step in keep:
             x0 = getattr(out, "pred_original_sample", None)
             x0 = predicted_x0(scheduler.config.prediction_type, seen, x, moment.sigma) if x0 is None else x0

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1, 2 and XL in small: real classes, random weights from a fixed seed."""
+"""Stable Diffusion 1, 2 and XL in small: real classes, random weights from a fixed seed; an operator of each kind."""
 
 from pathlib import Path
 
@@ -13,7 +13,35 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from embedlab import models
+from embedlab import (
+    Add,
+    Blend,
+    Freeze,
+    Interpolate,
+    Noise,
+    Normalise,
+    Permute,
+    Place,
+    ProjectOut,
+    Replace,
+    Reverse,
+    Rotate,
+    Scale,
+    Shift,
+    Shuffle,
+    Stretch,
+    Swap,
+    models,
+)
+
+PROMPT = "a picture of a puppy and a cat"
+OPERATORS = [
+    *(Interpolate("puppy", "skunk", 0.5), Replace("puppy", "fox"), Add("puppy", "fox", 0.3), Scale("puppy", 2.0)),
+    *(Noise("puppy", 0.5), Normalise("puppy"), ProjectOut("puppy", "cat"), Rotate("puppy", 30)),
+    *(Shift("puppy", 1.5), Place("puppy", 9), Freeze(at=2), Stretch(factor=2), Swap("puppy", "cat"), Reverse()),
+    *(Permute({"role": "words"}, [1, 0, 2, 3, 4, 5, 6, 7]), Shuffle(), Blend(["a fox", "a skunk"], [0.3, 0.2])),
+    *(Scale("puppy", 1.3, stage="hidden"), Noise({"role": "all"}, 0.1, stage="pooled")),
+]
 
 NOISE = {
     "beta_start": 0.00085,

@@ -15,31 +15,16 @@ import pytest
 import torch
 from conftest import DEVICE
 from diffusers import UNet2DConditionModel
+from tiny import OPERATORS, PROMPT
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from embedlab import (
-    Add,
-    Blend,
     Cell,
     Encoder,
-    Freeze,
     Guidance,
     Interpolate,
-    Noise,
-    Normalise,
-    Permute,
-    Place,
-    ProjectOut,
-    Replace,
-    Reverse,
-    Rotate,
     Sampler,
-    Scale,
-    Shift,
-    Shuffle,
     Start,
-    Stretch,
-    Swap,
     Switch,
     edit,
     edit_encoded,
@@ -60,14 +45,7 @@ from embedlab.sampler import generators, noise, sample
 CUDA = DEVICE.type == "cuda"
 RUN = [name for name in SCHEDULERS if name != "lms" or importlib.util.find_spec("scipy")]  # run.py says so
 KINDS = ("sd1", "sd2", "sdxl", "emoji")
-PROMPT, SEEDS = "a picture of a puppy and a cat", [0, 1]
-OPERATORS = [
-    *(Interpolate("puppy", "skunk", 0.5), Replace("puppy", "fox"), Add("puppy", "fox", 0.3), Scale("puppy", 2.0)),
-    *(Noise("puppy", 0.5), Normalise("puppy"), ProjectOut("puppy", "cat"), Rotate("puppy", 30)),
-    *(Shift("puppy", 1.5), Place("puppy", 9), Freeze(at=2), Stretch(factor=2), Swap("puppy", "cat"), Reverse()),
-    *(Permute({"role": "words"}, [1, 0, 2, 3, 4, 5, 6, 7]), Shuffle(), Blend(["a fox", "a skunk"], [0.3, 0.2])),
-    *(Scale("puppy", 1.3, stage="hidden"), Noise({"role": "all"}, 0.1, stage="pooled")),
-]
+SEEDS = [0, 1]
 
 
 def cells(**more):
@@ -293,9 +271,8 @@ def test_a_batch_that_does_not_fit_is_halved(sweep):
 
 
 if CUDA:  # what a CPU cannot show
-    WAITS = {"unipc", "ddpm", "euler_ancestral"}  # diffusers solves on the device; noise comes from the CPU
 
-    @pytest.mark.parametrize("scheduler", [name for name in RUN if name not in WAITS])
+    @pytest.mark.parametrize("scheduler", RUN)
     @torch.inference_mode()
     def test_the_loop_never_waits_for_the_device(load, scheduler):
         model = load("sdxl", "bfloat16")
@@ -304,7 +281,7 @@ if CUDA:  # what a CPU cannot show
         denoise = guided(model.unet, [cond] * 2, [uncond] * 2, [4.0] * 2, (model.size, model.size))
         x = noise((4, 8, 8), generators(SEEDS)).to(DEVICE)
         made = Sampler(scheduler, 5).make(model.scheduler)
-        sample(denoise, x, made)
+        sample(denoise, x, made, generators(SEEDS))
         made.set_timesteps(5)
 
         def watched(x, t):
@@ -312,7 +289,7 @@ if CUDA:  # what a CPU cannot show
             return denoise(x, t)
 
         try:
-            sample(watched, x, made)
+            sample(watched, x, made, generators(SEEDS))
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
