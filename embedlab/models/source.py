@@ -36,10 +36,21 @@ PARTS = ("unet", "vae", "scheduler", "image_encoder", "text_encoder", "text_enco
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
-@lru_cache(maxsize=1)
 def tokenizer() -> CLIPTokenizer:
     """The true CLIP tokenizer (49,408 entries), which is shipped with the default model."""
-    return CLIPTokenizer.from_pretrained(SHIPPED["emoji"] / "tokenizer")
+    return read_tokenizer(SHIPPED["emoji"] / "tokenizer")
+
+
+def read_tokenizer(folder: Path, **settings: str) -> CLIPTokenizer:
+    """The tokenizer of a folder, the same as before where its files are."""
+    stats = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    stamps = tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
+    return _read_tokenizer(folder, stamps, tuple(settings.items()))
+
+
+@lru_cache(maxsize=8)
+def _read_tokenizer(folder: Path, stamps: object, settings: tuple[tuple[str, str], ...]) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(folder, **dict(settings))
 
 
 @dataclass(frozen=True)
@@ -221,7 +232,7 @@ class Source:
             LAYOUTS in Path(place).parents
         ):  # SD 1 and the first encoder of SDXL pad with the end of text, the others with "!"
             pads = "!" if name == "tokenizer_2" or Path(place).name == "sd2" else "<|endoftext|>"
-            return CLIPTokenizer.from_pretrained(SHIPPED["emoji"] / "tokenizer", pad_token=pads)
+            return read_tokenizer(SHIPPED["emoji"] / "tokenizer", pad_token=pads)
         if isinstance(place, Path):
             if not (place / inner).is_dir():
                 raise ModelError(
@@ -235,6 +246,8 @@ class Source:
                     f"{TOKENIZER[1]} with {TOKENIZER[2]}."
                 )
         try:
+            if isinstance(place, Path):
+                return read_tokenizer(place / inner)
             return CLIPTokenizer.from_pretrained(place, subfolder=inner)
         except Exception as error:
             raise ModelError(
