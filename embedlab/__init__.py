@@ -19,6 +19,17 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         equal_lengths as equal_lengths,
         texts_of as texts_of,
     )
+    from embedlab.engines import (
+        Auto as Auto,
+        CUDAGraph as CUDAGraph,
+        Compile as Compile,
+        Eager as Eager,
+        Engine as Engine,
+        ONNXRuntime as ONNXRuntime,
+        OpenVINO as OpenVINO,
+        TensorRT as TensorRT,
+        with_engine as with_engine,
+    )
     from embedlab.errors import EmbedlabError as EmbedlabError
     from embedlab.explanation import explain as explain
     from embedlab.export import (
@@ -89,16 +100,21 @@ _HOME = {
     "Add": "operators",
     "Alternate": "schedule",
     "Anatomy": "structure.anatomy",
+    "Auto": "engines",
     "Average": "operators",
     "Blend": "operators",
+    "CUDAGraph": "engines",
     "Cell": "cell",
+    "Compile": "engines",
     "Concatenate": "operators",
     "Conditioning": "encoder",
     "Drop": "operators",
     "During": "schedule",
+    "Eager": "engines",
     "Embeddings": "embeddings",
     "EmbedlabError": "errors",
     "Encoder": "encoder",
+    "Engine": "engines",
     "Freeze": "operators",
     "Guidance": "guidance",
     "Interpolate": "operators",
@@ -109,6 +125,8 @@ _HOME = {
     "Moment": "schedule",
     "Noise": "operators",
     "Normalise": "operators",
+    "ONNXRuntime": "engines",
+    "OpenVINO": "engines",
     "Operator": "operators",
     "Permute": "operators",
     "Place": "operators",
@@ -130,6 +148,7 @@ _HOME = {
     "Subtract": "operators",
     "Swap": "operators",
     "Switch": "schedule",
+    "TensorRT": "engines",
     "Texts": "encoder",
     "Tokens": "prompt",
     "Tower": "clip",
@@ -165,6 +184,7 @@ _HOME = {
     "to_pil": "images",
     "to_tensor": "images",
     "tokenize": "prompt",
+    "with_engine": "engines",
 }
 __version__ = "0.2.0"
 OLD = {  # spellings of the version before → today's

@@ -48,6 +48,10 @@ class PictureError(EmbedlabError):
     """An input picture."""
 
 
+class EngineError(EmbedlabError):
+    """An engine that is not here, or that cannot run a part of a model."""
+
+
 class ConfigError(EmbedlabError):
     """Anything else that was configured: folders, trackers, metrics."""
 

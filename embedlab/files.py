@@ -90,3 +90,8 @@ def remove_temporaries(folder: Path) -> None:
     for path in folder.glob(".*.*[0-9]"):
         if path.is_file():
             path.unlink()
+
+
+def cache() -> Path:
+    """Where embedlab keeps what it found out about this machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedlab"

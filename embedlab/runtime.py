@@ -22,6 +22,7 @@ def runtime_of(model: Model) -> dict[str, str | int | bool]:
     device = torch.device(model.device)
     facts: dict[str, str | int | bool] = {
         "device": device.type,
+        "engine": model.engine,
         "dtype": str(model.unet.dtype).removeprefix("torch."),
         "torch_build": torch.__version__,
         "processor": processor(),

@@ -1,6 +1,7 @@
 """Tiny real models: classes and layout of Stable Diffusion 1, 2 and XL with random weights, saved as folders."""
 
 import datetime
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,6 +36,8 @@ pytest.register_assert_rewrite("cluster_laws")
 collect_ignore = [] if os.environ.get("EMBEDLAB_SLURM") else ["slurm"]  # needs the cluster of tests/slurm/run.py
 collect_ignore += [] if os.environ.get("EMBEDLAB_GPU") else ["gpu"]  # needs a GPU: tests/gpu/run.py
 torch.set_grad_enabled(True)
+# thousands of lines for each graph of torch.export, which pytest would format: two fifths of the time of an export
+logging.getLogger("torch.__trace").propagate = False
 hypothesis.settings.register_profile("embedlab", deadline=None)  # a busy machine is slow, not wrong
 hypothesis.settings.load_profile("embedlab")
 

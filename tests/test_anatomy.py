@@ -25,6 +25,7 @@ import embedlab as lab
 from embedlab import models
 from embedlab.clean import clean_streams
 from embedlab.cli.commands import anatomy as command
+from embedlab.engines import onnx_file
 from embedlab.errors import ConfigError, ModelError, SamplerError
 from embedlab.structure import counting, onnx_export, pages
 from embedlab.structure.anatomy import HUB, described, odd_sides
@@ -473,7 +474,7 @@ def test_edited_rows_go_into_the_exported_text_encoder(exported_emoji, emoji):
 
 
 def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "LARGEST", 0)
+    monkeypatch.setattr(onnx_file, "LARGEST", 0)
     for _ in range(2):  # the second time over the first
         path, far = onnx_export.exported("a.part", nn.Linear(64, 64), (torch.ones(1, 64),), tmp_path)
         assert far < 1e-5

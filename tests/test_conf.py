@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, Guidance, Metrics, Replace, Sampler, Source, Start, operators
+from embedlab import Cell, Guidance, Metrics, ONNXRuntime, Replace, Sampler, Source, Start, operators
 from embedlab.cli import settings
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError
@@ -200,7 +200,7 @@ CHANGED = {
     **{"prompt": "the puppy", "operators": [Replace("puppy", "owl")], "encoder": Encoder(skip=1), "size": 64},
     **{"guidance": Guidance(2), "sampler": Sampler("lms"), "start": Start("puppy.png", strength=0.5)},
     **{"seeds": (0,), "metrics": Metrics(words=["owl"]), "export": True},
-    **{"at_once": 1, "tracker": Disk(), "group": "g"},
+    **{"at_once": 1, "tracker": Disk(), "group": "g", "engine": ONNXRuntime()},
 }
 
 

@@ -134,6 +134,7 @@ def job_of(config: DictConfig, make: Any = None, **place: Any) -> Job:
         config=redact(resolved),
         metrics=make(config, "metrics"),
         tracker=make(config, "tracker"),
+        engine=make(config, "engine"),
         at_once=config.at_once,
         export=config.export,
         **redact({**place, "group": config.group if config.group is not None else place.get("group")}),

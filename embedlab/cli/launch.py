@@ -30,7 +30,7 @@ from embedlab.files import make_folder, write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
-from embedlab.sweep.job import Job, load_finished, load_result, of_sweep, prepare_folder, validate_job
+from embedlab.sweep.job import Job, check_engine, load_finished, load_result, of_sweep, prepare_folder, validate_job
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.roles import OF_NO_RESULT
@@ -39,7 +39,7 @@ from embedlab.sweep.store import Store
 from embedlab.sweep.tracking import TrackerQueue
 from embedlab.tracker import make_ready
 
-Engine = Callable[[Path], Callable[..., Any]]  # from a sweep's folder to who runs its jobs on other machines
+Elsewhere = Callable[[Path], Callable[..., Any]]  # from a sweep's folder to who runs its jobs on other machines
 
 
 def launch(
@@ -48,7 +48,7 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     first: int,
     session: Session,
-    engine: Engine | None = None,
+    engine: Elsewhere | None = None,
     gpus: float = 0,
 ) -> list[JobReturn]:
     """Run all jobs of a batch; each return holds the value of the objective, if there is one.
@@ -174,6 +174,8 @@ def jobs_of(
                 if gpus is not None:
                     job = replace(job, source=job.source.for_worker(gpus))
                 validate_job(job)
+                if gpus is None:  # a worker checks for itself
+                    check_engine(job)
                 if config.explain is not False:
                     raise ConfigError("explain takes one cell; leave it out of a sweep.")
                 check_distinct(same, job, overrides, is_search(master))

@@ -167,7 +167,7 @@ def run_single(config: DictConfig, session: Session) -> None:
         from embedlab.cli.launch import Plan, store_of
     from embedlab.files import make_folder
     from embedlab.models.silence import silence_libraries
-    from embedlab.sweep.job import of_sweep, validate_job
+    from embedlab.sweep.job import check_engine, of_sweep, validate_job
     from embedlab.sweep.labels import label
     from embedlab.sweep.result import Result
     from embedlab.tracker import make_ready
@@ -192,6 +192,7 @@ def run_single(config: DictConfig, session: Session) -> None:
         profile.run(job, session.profile)
         return
     validate_job(job)
+    check_engine(job)
     if sweep:  # of another launcher than ours
         session.sweep = sweep, config
     with session.locked(job.folder):

@@ -44,6 +44,7 @@ class Model:
     scorer: Scorer | None = None
     concepts: tuple[str, ...] = ()  # the things that a small model draws
     words: tuple[str, ...] = ()  # all the words that it was trained on
+    engine: str = "eager"  # what runs its UNet: `embedlab.engines`
 
     @property
     def device(self) -> torch.device:

@@ -18,30 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from embedlab.errors import ModelError, first_line
 from embedlab.limits import WINDOW
 from embedlab.models import Source
-
-
-class Encode(nn.Module):
-    """The half of a VAE that makes latents: mean and log variance of each, where it has both."""
-
-    def __init__(self, vae: Any):
-        super().__init__()
-        self.encoder, self.quant_conv = vae.encoder, getattr(vae, "quant_conv", None)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        encoded: Tensor = self.encoder(pictures)
-        return encoded if self.quant_conv is None else self.quant_conv(encoded)
-
-
-class Decode(nn.Module):
-    """The half of a VAE that makes pictures."""
-
-    def __init__(self, vae: Any):
-        super().__init__()
-        self.post_quant_conv, self.decoder = getattr(vae, "post_quant_conv", None), vae.decoder
-
-    def forward(self, latents: Tensor) -> Tensor:
-        pictures: Tensor = self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
-        return pictures
+from embedlab.models.parts import Decode, Encode
 
 
 @dataclass(frozen=True)

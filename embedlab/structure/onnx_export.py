@@ -2,37 +2,31 @@
 
 A text encoder takes the summed rows of tokens and positions, so that edited rows go in; it gives the hidden state that
 the UNet is conditioned on, and the final one, from which the pooled output is read (through the projection where it has
-one). The UNet and the halves of the VAE take what they take in torch. Shapes are those of the anatomy.
+one). The UNet and the halves of the VAE take what they take in torch, by the same names, at the sizes of the anatomy.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from embedlab.clip import Tower
+from embedlab.engines.graphs import unet_inputs
+from embedlab.engines.onnx_file import write_onnx
 from embedlab.errors import ConfigError, ModelError, first_line
 from embedlab.files import make_folder
 from embedlab.limits import WINDOW
 from embedlab.models import LAYOUTS, Model, Source
-from embedlab.models.silence import silence_libraries
+from embedlab.models.parts import Decode, Encode, Predict, Text
 from embedlab.structure.anatomy import Anatomy, described
-from embedlab.structure.building import Decode, Encode
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-LARGEST = 1 << 30  # bytes of weights in one file; protobuf ends at twice as many
 NEAR = 1e-3  # of the largest value of an output: float32 sums in another order stay far below
 
 
@@ -48,39 +42,6 @@ class Exported:
 
     def __str__(self) -> str:
         return f"{self.path}  (ONNX Runtime and torch differ by {self.difference:.1e} of the largest value)"
-
-
-class Text(nn.Module):
-    """A text encoder from the summed rows of tokens and positions."""
-
-    def __init__(self, tower: Tower):
-        super().__init__()
-        self.core, self.projection = tower.core, getattr(tower.encoder, "text_projection", None)
-        self.layer, self.final_norm = tower.layer, tower.final_norm
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        shut = torch.full((rows.shape[1], rows.shape[1]), torch.finfo(rows.dtype).min, dtype=rows.dtype)
-        causal = torch.triu(shut, diagonal=1)[None, None]
-        states = [rows]
-        for layer in self.core.encoder.layers:
-            states.append(layer(states[-1], attention_mask=causal))
-        last = self.core.final_layer_norm(states[-1])
-        read = states[-1 - self.layer]
-        hidden = self.core.final_layer_norm(read) if self.final_norm else read
-        return hidden, last if self.projection is None else self.projection(last)
-
-
-class Predict(nn.Module):
-    """A UNet with its inputs in a row; SDXL's pooled text and sizes come last."""
-
-    def __init__(self, unet: Any):
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, latents: Tensor, timestep: Tensor, hidden: Tensor, *added: Tensor) -> Tensor:
-        more = dict(zip(("text_embeds", "time_ids"), added, strict=True)) if added else None
-        predicted: Tensor = self.unet(latents, timestep, hidden, added_cond_kwargs=more, return_dict=False)[0]
-        return predicted
 
 
 def export(source: Source, anatomy: Anatomy, folder: Path) -> Iterator[Exported]:
@@ -124,11 +85,13 @@ def parts_of(model: Model, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module, t
             yield part.name, Text(tower), (rows + tower.position_table[:WINDOW],)
         elif part.name == "unet":
             width = sum(tower.width for tower in model.towers)
-            inputs = [noise(*whole.input), torch.tensor(500.0), noise(part.rows, anatomy.tokens, width)]
+            latents, text, added = noise(*whole.input), noise(part.rows, anatomy.tokens, width), None
             if model.unet.config.addition_embed_type == "text_time":
                 sizes = torch.tensor([[*anatomy.size, 0, 0, *anatomy.size]] * part.rows, dtype=torch.float32)
-                inputs += [noise(part.rows, model.towers[-1].encoder.config.projection_dim), sizes]
-            yield part.name, Predict(model.unet), tuple(inputs)
+                pooled = noise(part.rows, model.towers[-1].encoder.config.projection_dim)
+                added = {"text_embeds": pooled, "time_ids": sizes}
+            inputs = unet_inputs(latents, torch.tensor(500), text, added_cond_kwargs=added)
+            yield part.name, Predict(model.unet, tuple(inputs)), tuple(inputs.values())
         else:
             half = (Encode if part.name == "vae.encoder" else Decode)(model.vae)
             yield part.name, half, (noise(*whole.input),)
@@ -137,14 +100,10 @@ def parts_of(model: Model, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module, t
 def exported(name: str, module: nn.Module, inputs: tuple[Tensor, ...], folder: Path) -> tuple[Path, float]:
     """The file of a part, which appears when it is whole and as torch has it, and how far it is from torch."""
     module = module.eval()
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
     with TemporaryDirectory(dir=folder, prefix=".onnx.") as inside:
         path = Path(inside, f"{name.replace('.', '_')}.onnx")
         try:
-            with silence_libraries(), exporter_silent(), torch.no_grad():
-                program = torch.onnx.export(module, inputs, dynamo=True, verbose=False)
-                assert program is not None
-                program.save(path, external_data=weights > LARGEST)
+            write_onnx(module, path, inputs, getattr(module, "names", None))
         except Exception as error:
             raise ConfigError(f"the part '{name}' cannot be exported as ONNX: {first_line(error)}") from None
         far = distance(path, module, inputs)
@@ -156,20 +115,6 @@ def exported(name: str, module: nn.Module, inputs: tuple[Tensor, ...], folder: P
         for file in sorted(Path(inside).iterdir(), reverse=True):  # the weights before what names them
             os.replace(file, folder / file.name)
     return folder / path.name, far
-
-
-@contextlib.contextmanager
-def exporter_silent() -> Iterator[None]:
-    """Let the exporter say only what is wrong: what it says of torchvision, which nothing here uses, is left out."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def distance(path: Path, module: nn.Module, inputs: tuple[Tensor, ...]) -> float:

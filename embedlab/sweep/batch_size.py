@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +70,6 @@ class BatchSizeSearch:
                 write_json(self.memory, {**self._read(), self.name: {"most": self.most, "best": self.best}})
             except OSError:  # it is found again next time
                 self.memory = None
-
-
-def cache() -> Path:
-    """Where embedlab keeps what it found out about this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedlab"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 from embedlab import images
 from embedlab.cell import Cell, denoiser_calls, fingerprint
 from embedlab.clean import redact
-from embedlab.errors import ConfigError, EmbedlabError, OperatorError, listed
+from embedlab.engines import Auto, Eager, Engine
+from embedlab.errors import ConfigError, EmbedlabError, OperatorError, brief, listed
 from embedlab.files import make_folder, remove_temporaries
 from embedlab.limits import check_part
 from embedlab.metrics.score import Metrics, check_scored, score_names, scored_words
-from embedlab.models import Source
+from embedlab.models import Source, pick_device, pick_dtype
 from embedlab.sampler import noise_of
 from embedlab.schedule import varies
 from embedlab.sweep.identity import key_of, versions
@@ -37,6 +38,7 @@ class Job:
     config: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     tracker: Tracker = field(default_factory=Silent)
+    engine: Engine | Auto = field(default_factory=Eager)
     name: str = ""
     group: str | None = None
     at_once: int | None = None
@@ -53,6 +55,10 @@ class Job:
         if self.export and varies(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
         check_tracker(self.tracker)
+        if not isinstance(self.engine, Engine | Auto):
+            raise ConfigError(
+                f"engine is {brief(self.engine)}; it has to be one of embedlab.engines, such as engine=openvino."
+            )
 
     @cached_property
     def notes(self) -> list[str]:
@@ -104,6 +110,12 @@ def of_sweep(job: Job, **settings: Any) -> Job:
     for name, value in settings.items():
         object.__setattr__(other, name, value)
     return other
+
+
+def check_engine(job: Job) -> None:
+    """Raise EngineError where a job's engine is not here, or does not run its model, by the settings of both."""
+    device = pick_device(job.source.device)
+    job.engine.check(device, pick_dtype(job.source.dtype, device))
 
 
 def validate_job(job: Job) -> None:

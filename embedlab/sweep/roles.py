@@ -36,6 +36,7 @@ ROLES = {
     "tracker": Role(resumes=True, part="one", unnamed=("tracker", "tracker.mode")),
     "seeds": Role("", True, unnamed=("seeds",)),  # each picture is of one seed
     "size": Role("all", True),
+    "engine": Role(resumes=True, part="one", unnamed=("engine",)),
     "at_once": Role(resumes=True, unnamed=("at_once",)),
     "store": Role(resumes=True, unnamed=("store",)),
     "objective": Role(resumes=True, unnamed=("objective",)),

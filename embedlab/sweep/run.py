@@ -16,7 +16,9 @@ from torch import Tensor
 
 from embedlab.cell import fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
+from embedlab.engines import Auto, Engine, Work, with_engine
 from embedlab.errors import EmbedlabError, check_kind, check_list
+from embedlab.files import cache
 from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
@@ -24,8 +26,8 @@ from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
 from embedlab.schedule import value_of
 from embedlab.sweep.artifacts import fail, failure, finish
 from embedlab.sweep.background import Background
-from embedlab.sweep.batch_size import BatchSizeSearch, cache, out_of_memory
-from embedlab.sweep.job import Job, prepare_folder, reason_of
+from embedlab.sweep.batch_size import SIZES, BatchSizeSearch, out_of_memory
+from embedlab.sweep.job import Job, check_engine, prepare_folder, reason_of
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome, Picture, plan
 from embedlab.sweep.store import Store
@@ -59,14 +61,18 @@ def run_jobs(
         own = log is None
         log = log or TrackerQueue(observer, outcome)
         try:
-            by_source: dict[Source, list[int]] = {}
+            by_source: dict[tuple[Source, Engine | Auto], list[int]] = {}
             for n, job in enumerate(jobs):
-                by_source.setdefault(job.source, []).append(n)
-            for source, numbers in by_source.items():
+                by_source.setdefault((job.source, job.engine), []).append(n)
+            for (source, asked), numbers in by_source.items():
                 mine = set(numbers)
                 try:
+                    check_engine(jobs[numbers[0]])
+                    left = [key for key, picture in missing.items() if mine & set(picture.jobs)]
                     with outcome.timer.part("load"):
                         model = source.load()
+                        engine = _engine(asked, model, jobs[numbers[0]], len(left), observer)
+                        model = with_engine(model, engine, observer.on_notice)
                 except EmbedlabError as error:
                     if len(by_source) == 1:
                         raise
@@ -91,6 +97,15 @@ def _failed(job: Job, reason: str, outcome: Outcome, observer: Observer) -> None
         outcome.results[job.number] = failure(job, reason)
         reason = f"{reason} (and its result.json cannot be written: {error.strerror})"
     observer.on_failure(job, reason)
+
+
+def _engine(engine: Engine | Auto, model: Model, job: Job, pictures: int, observer: Observer) -> Engine:
+    """The engine for so many pictures like those of a job: what was asked for, or what `auto` finds to be fastest."""
+    if not isinstance(engine, Auto):
+        return engine
+    at_once = job.at_once or max(1, min(pictures, SIZES.get(model.device.type, (8,))[0]))
+    work = Work(pictures, job.cell.sampler.steps, at_once, picture_size(job.cell, model))
+    return engine.choose(model, work, observer.on_notice)
 
 
 class Pipeline:
@@ -119,7 +134,10 @@ class Pipeline:
         self.encoding = Lock()  # text encoders are written to while they encode, tokenizers are not made for threads
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
         unet = model.unet
-        name = f"{model.name} {unet.dtype} {unet.device} {torch.get_num_threads()} threads {os.uname().nodename}"
+        engine = "" if model.engine == "eager" else f"{model.engine} "
+        name = (
+            f"{model.name} {unet.dtype} {unet.device} {engine}{torch.get_num_threads()} threads {os.uname().nodename}"
+        )
         self.batch_sizes: dict[Any, BatchSizeSearch] = {}  # by size of the pictures
         self._search_for = partial(BatchSizeSearch, min(fixed, default=None), unet.device.type)
         self._machine = name

@@ -147,9 +147,24 @@ def cost(source: lab.Source, folder: Path) -> float:
     return found.times.share("UNet")
 
 
+ENGINES: tuple[lab.Engine, ...] = (
+    *(lab.Eager(), lab.OpenVINO("f32"), lab.ONNXRuntime(), lab.Compile(), lab.CUDAGraph(), lab.TensorRT(fp16=True)),
+)
+
+
+def faster(model: lab.Model) -> lab.Model:
+    """A model that another engine runs."""
+    said: list[str] = []
+    return lab.with_engine(model, ENGINES[0], say=said.append)
+
+
 def sweep(source: lab.Source, folder: Path) -> int:
     """A sweep without the command line."""
-    jobs = [lab.Job(source, cell, seeds=(0,), folder=folder / str(n), number=n) for n, cell in enumerate(cells()[:2])]
+    edited, baseline, _ = cells()
+    jobs = [
+        lab.Job(source, edited, seeds=(0,), folder=folder / "0", engine=lab.Auto()),
+        lab.Job(source, baseline, seeds=(0,), folder=folder / "1", number=1, engine=ENGINES[0]),
+    ]
     try:
         lab.run_jobs(jobs, lab.Store(folder / ".cells"))
     except lab.EmbedlabError as error:

@@ -1,0 +1,65 @@
+"""What an engine is: (graph, folder) → files, (graph, folder) → a function of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from embedlab.engines.graphs import Graph
+from embedlab.errors import EngineError
+
+Run = Callable[[dict[str, Tensor]], Tensor]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Another way to run a part of a model than torch's eager mode.
+
+    `compile` writes a graph into a folder, which is kept by what it was made of; `load` makes a function of it.
+    `exact` engines end in latents that are within 1e-4 of eager's, over 25 steps in float32.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `engine=` calls it."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether final latents are within 1e-4 of eager."""
+        ...
+
+    def check(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Raise EngineError, before weights are read, where it cannot run here."""
+        ...
+
+    def depends_on(self, graph: Graph) -> list[Any]:
+        """What a compiled graph depends on beside weights, inputs, versions and the machine."""
+        ...
+
+    def compile(self, graph: Graph, folder: Path) -> None:
+        """Write what `load` reads into a folder; EngineError names what cannot be converted."""
+        ...
+
+    def load(self, graph: Graph, folder: Path) -> Run:
+        """Tensors by name → the output of the graph, from a folder that `compile` filled."""
+        ...
+
+
+def on_cuda(name: str, device: torch.device) -> None:
+    """Refuse an engine elsewhere than on CUDA."""
+    if device.type != "cuda":
+        raise EngineError(f"engine={name} needs a CUDA device, and the model is on {device.type}: set model.device.")
+
+
+def only_on_cpu(name: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse an engine that runs float32 on the CPU anywhere else."""
+    if device.type != "cpu":
+        raise EngineError(f"engine={name} runs on the CPU, and the model is on {device.type}: set model.device=cpu.")
+    if dtype != torch.float32:
+        short = str(dtype).removeprefix("torch.")
+        raise EngineError(f"engine={name} takes a float32 model, and this one is {short}: set model.dtype=float32.")

@@ -1,0 +1,336 @@
+"""Engines: the same latents as eager's, compiled once, never other numbers in silence."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from embedlab import (
+    Auto,
+    Cell,
+    Compile,
+    CUDAGraph,
+    Eager,
+    Guidance,
+    Job,
+    ONNXRuntime,
+    OpenVINO,
+    Sampler,
+    Source,
+    Store,
+    TensorRT,
+    models,
+    render,
+    run_jobs,
+    with_engine,
+)
+from embedlab.engines import cache as engine_cache
+from embedlab.engines.auto import FILE, Work
+from embedlab.engines.cache import Entry, folder, require
+from embedlab.engines.compiled import ready
+from embedlab.engines.graphs import ROWS, Graph, in_parts, unet_inputs
+from embedlab.errors import ConfigError, EngineError
+from embedlab.models.parts import Predict
+
+FAST = Sampler("ddim", 3)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache that the tests of this file share, so that each graph is compiled once."""
+    home = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(home))
+        yield home
+
+
+def far(ours, theirs):
+    return max(float((a.latents - b.latents).abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def sdxl(folders):
+    return models.load(str(folders["sdxl"]), device="cpu")
+
+
+@pytest.fixture(scope="module", params=["sd1-openvino", "sdxl-onnxruntime"])
+def pair(request, cache):
+    """A model, the same run by an engine, what it said."""
+    name, engine = request.param.split("-")
+    model, lines = request.getfixturevalue(name), []
+    engine = OpenVINO() if engine == "openvino" else ONNXRuntime()
+    return model, with_engine(model, engine, lines.append, decoder=False), lines
+
+
+def cell_of(model, sampler, **more):
+    """Short prompts for XL, which has no masks; elsewhere one that is longer than its negative prompt, with a mask."""
+    if not model.size_conditioned:
+        more = {"guidance": Guidance(3.0, negative="a dog"), **more}
+        return Cell("a red cat, " * 40, sampler=sampler, **more)
+    return Cell("a puppy", sampler=sampler, **more)
+
+
+def test_final_latents_are_eagers_over_25_steps(pair):
+    model, fast, _ = pair
+    cells = [cell_of(model, Sampler("ddim", 25)), cell_of(model, Sampler("dpmpp_2m", 25))]
+    ours, eager = render(fast, cells, [0]), render(model, cells, [0])
+    spread = min(float(one.latents.std()) for one in eager)  # those of random weights are ten times as wide as others
+    assert 0 < far(ours, eager) <= 1e-4 * spread
+    assert {runtime["engine"] for one in ours for runtime in one.runtimes} == {fast.engine}
+    assert fast.engine in ("openvino", "onnxruntime")
+    assert eager[0].runtimes[0]["engine"] == "eager"
+
+
+def test_one_graph_serves_other_batches_sizes_and_lengths(pair):
+    model, fast, lines = pair
+    cells = [cell_of(model, FAST), cell_of(model, FAST, size=(model.size, 2 * model.size))]
+    if model.size_conditioned:
+        cells += [
+            Cell("a puppy", guidance=Guidance(1.0), sampler=FAST),  # one row a picture
+            Cell("a red cat, " * 40, guidance=Guidance(3.0, negative="a big dog, " * 40), sampler=FAST),
+        ]
+    else:
+        cells.append(cell_of(model, FAST, guidance=Guidance(3.0, negative="a dog, " * 80)))
+    assert far(render(fast, cells, [0]), render(model, cells, [0])) <= 1e-4
+    assert far(render(fast, cells[:1], range(5)), render(model, cells[:1], range(5))) <= 1e-4
+    assert sum("compiling the unet" in line for line in lines) == 1
+    assert sum("kept in" in line for line in lines) == 1
+
+
+def test_hooks_and_gradients_run_eager_and_that_is_said_once(pair):
+    model, fast, lines = pair
+    seen = []
+    with model.unet.mid_block.register_forward_hook(lambda *a: seen.append(1)):
+        (hooked,) = render(fast, [Cell("a puppy", sampler=FAST)], [0])
+    (eager,) = render(model, [Cell("a puppy", sampler=FAST)], [0])
+    assert len(seen) == 3
+    assert torch.equal(hooked.latents, eager.latents)
+    why = "the module has hooks, which a compiled graph does not call"
+    assert lines.count(f"the unet runs eager, not with {fast.engine}: {why}") == 1
+
+
+def test_a_decoder_serves_other_batches_and_sizes(sd1, cache):
+    lines = []
+    fast = with_engine(sd1, OpenVINO(), lines.append)
+    for shape in ((1, 4, 8, 8), (3, 4, 8, 12), (1, 4, 7, 8)):
+        latents = torch.randn(shape)
+        with torch.inference_mode():
+            (ours,), (eager,) = (model.vae.decode(latents, return_dict=False) for model in (fast, sd1))
+        torch.testing.assert_close(ours, eager, atol=1e-5, rtol=0)
+    assert sum("compiling the vae.decoder" in line for line in lines) == 1
+
+
+class Same:
+    """An engine that runs the module itself, and writes down which graphs it was given."""
+
+    name, exact = "same", True
+
+    def __init__(self, wait=0.0):
+        self.graphs, self.wait = [], wait
+
+    def __repr__(self):
+        return "Same()"
+
+    def check(self, device, dtype):
+        pass
+
+    def depends_on(self, graph):
+        return []
+
+    def compile(self, graph, folder):
+        (folder / "graph").write_text("here")
+
+    def load(self, graph, folder):
+        assert (folder / "graph").read_text() == "here"
+        self.graphs.append(graph)
+
+        def run(inputs):
+            time.sleep(self.wait)
+            return graph.module(*inputs.values())
+
+        return run
+
+
+def test_graphs_are_made_for_masks_and_sides_that_cannot_be_halved_and_for_no_more(sd1, cache):
+    engine = Same()
+    fast = with_engine(sd1, engine, [].append, decoder=False)
+    odd = (sd1.size + sd1.factor, sd1.size)
+    cells = [
+        Cell("a cat", sampler=FAST),
+        Cell("a dog", guidance=Guidance(1.0), sampler=FAST),
+        Cell("a cat, " * 40, guidance=Guidance(3.0, negative="a dog"), sampler=FAST),
+        *(Cell("a cat", sampler=FAST, size=size) for size in (odd, odd)),
+    ]
+    for cell in cells:
+        assert far(render(fast, [cell], [0]), render(sd1, [cell], [0])) == 0
+    assert [(graph.fixed, "encoder_attention_mask" in graph.inputs) for graph in engine.graphs] == [
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
+
+
+@pytest.fixture
+def halves():
+    """A small graph, and a cache of its own."""
+    return Graph("halves", Halves().eval(), {"latents": torch.randn(2, 4, 8, 8)})
+
+
+def test_a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_done_without(halves, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def run():
+        lines = []
+        return ready(Same(), halves, lines.append)(dict(halves.inputs)), lines
+
+    first, lines = run()
+    (blob,) = folder().glob("*/graph")
+    assert len(lines) == 2
+    assert f"kept in {blob.parent}" in lines[1]
+    again, lines = run()
+    assert torch.equal(first, again)
+    assert not lines, "the second time it is read"
+    blob.write_bytes(blob.read_bytes()[:-1])
+    again, lines = run()
+    assert torch.equal(first, again)
+    assert any("is not whole; it is made again" in line for line in lines)
+    monkeypatch.setattr(engine_cache, "versions", lambda: {"openvino": "another"})
+    again, lines = run()
+    assert torch.equal(first, again)
+    assert len(list(folder().glob("*/graph"))) == 2, "of another version"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("no folder")
+    again, lines = run()
+    assert torch.equal(first, again)
+    assert any("cannot be kept in" in line and "it is made again next time" in line for line in lines)
+
+
+def test_a_graph_is_kept_by_its_weights_inputs_and_engine(sd1, cache):
+    unet = sd1.unet
+    inputs = unet_inputs(torch.zeros(2, 4, 8, 8), torch.tensor(3), torch.zeros(2, 77, unet.config.cross_attention_dim))
+    graph = Graph("unet", Predict(unet, tuple(inputs)), inputs)
+    same = Graph("unet", Predict(unet, tuple(inputs)), {**inputs, "sample": torch.zeros(6, 4, 16, 16)})
+    keys = [Entry(OpenVINO(), graph), Entry(ONNXRuntime(), graph), Entry(OpenVINO(), replace(graph, fixed=True))]
+    assert Entry(OpenVINO(), graph).folder == Entry(OpenVINO(), same).folder
+    with torch.no_grad():
+        weight = next(unet.parameters())
+        kept = weight.clone()
+        weight.add_(1)
+        keys.append(Entry(OpenVINO(), graph))
+        weight.copy_(kept)
+    assert len({key.folder for key in keys}) == 4
+    assert Entry(OpenVINO(), graph).folder == keys[0].folder
+
+
+@pytest.mark.parametrize("rows", [1, 2, ROWS, ROWS + 1, 3 * ROWS])
+def test_any_number_of_rows_goes_through_a_graph_of_2_to_63(rows):
+    calls = []
+
+    def run(inputs):
+        calls.append(len(inputs["sample"]))
+        return inputs["sample"] * inputs["timestep"]
+
+    x = torch.randn(rows, 4, 2, 2)
+    out = in_parts(run)({"sample": x, "timestep": torch.tensor(2.0)})
+    assert torch.equal(out, 2 * x)
+    assert all(2 <= count <= ROWS for count in calls)
+
+
+class Halves(nn.Module):
+    """Small enough for a C++ compiler to be done soon."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, latents):
+        return torch.tanh(self.conv(latents))
+
+
+def test_torchs_compiler_makes_a_library_that_serves_any_batch(halves, tmp_path):
+    Compile().check(CPU, torch.float32)
+    Compile().compile(halves, tmp_path)
+    run = Compile().load(halves, tmp_path)
+    for shape in ((1, 4, 8, 8), (5, 4, 8, 12), (70, 4, 8, 8)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(run({"latents": x}), halves.module(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "line"),
+    [
+        (CUDAGraph(), torch.float32, "engine=cuda_graph needs a CUDA device, and the model is on cpu"),
+        (TensorRT(), torch.float16, "engine=tensorrt needs a CUDA device, and the model is on cpu"),
+        (OpenVINO(), torch.bfloat16, "engine=openvino takes a float32 model, and this one is bfloat16"),
+        (ONNXRuntime(), torch.float16, "engine=onnxruntime runs float32 on cpu"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_before_weights_are_read(engine, dtype, line):
+    with pytest.raises(EngineError, match=line):
+        engine.check(CPU, dtype)
+
+
+def test_a_missing_package_is_named_with_its_extra():
+    with pytest.raises(EngineError, match=r"engine=x needs the package no-such-package.*pip install 'embedlab\[y\]'"):
+        require("x", "no-such-package", "y")
+
+
+def test_a_precision_that_is_none_is_refused():
+    with pytest.raises(EngineError, match=r"engine\.precision"):
+        OpenVINO("int3")
+
+
+def test_what_cannot_be_exported_is_one_line():
+    class Branches(nn.Module):
+        def forward(self, latents):
+            return latents if latents.sum() > 0 else -latents
+
+    graph = Graph("vae.decoder", Branches(), {"latents": torch.randn(2, 4, 8, 8)})
+    with pytest.raises(EngineError, match=r"^the vae\.decoder cannot be exported by torch\.export: [^\n]+$"):
+        graph.export()
+
+
+def test_a_sweep_runs_with_an_engine_and_its_pictures_name_it(folders, tmp_path, cache):
+    source = Source(str(folders["sd1"]), device="cpu")
+    engine = Same()
+    job = Job(source, Cell("a puppy", sampler=FAST), (0, 1), tmp_path / "job", engine=engine)
+    (result,) = run_jobs([job], Store(tmp_path / "store")).results.values()
+    assert {picture.runtime["engine"] for picture in result.pictures} == {"same"}
+    assert [graph.part for graph in engine.graphs] == ["unet", "vae.decoder"]
+    with pytest.raises(ConfigError, match=r"engine is 'openvino'; it has to be one of embedlab\.engines"):
+        replace(job, engine="openvino")
+
+
+class Instant(Same):
+    """An engine that is done at once."""
+
+    name = "instant"
+
+    def load(self, graph, folder):
+        return lambda inputs: inputs["sample"]
+
+
+def test_auto_takes_the_fastest_where_it_pays_and_says_so(sd1, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lines, auto = [], Auto((Same(wait=0.2), Instant()))
+    few = Work(1, 2, 1, (sd1.size, sd1.size))
+    assert auto.choose(sd1, few, lines.append) == Eager()
+    assert not lines
+    assert not (tmp_path / "embedlab").exists(), "nothing is measured for so little"
+    many = replace(few, pictures=10_000, calls=50)
+    assert auto.choose(sd1, many, lines.append).name == "instant"
+    assert lines[-1].startswith("engine: instant, ")
+    lines.clear()
+    assert auto.choose(sd1, many, lines.append).name == "instant"
+    assert not [line for line in lines if "compiling" in line], "what was measured is remembered"
+    (seconds,) = (value for key, value in json.loads((tmp_path / "embedlab" / FILE).read_text()).items() if " " in key)
+    assert set(seconds) == {"eager", "same", "instant"}
+    assert seconds["instant"] < seconds["eager"] < seconds["same"]
+    lines.clear()
+    assert Auto((Same(wait=0.2),)).choose(sd1, many, lines.append) == Eager()
+    assert not lines
