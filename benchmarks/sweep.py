@@ -197,7 +197,8 @@ def outside(given: argparse.Namespace) -> None:
         print(
             f"the same of 500 pictures / {labels['c']:18s}{ratio(found['c'], found['e'], pictures['c'], pictures['e'])}"
         )
-    print(next(line for text in reversed(said) for line in re.findall(r"\d+ UNet evaluations in .*", text)))
+    lines = [line for text in said for line in re.findall(r"\d+ UNet evaluations in .*", text)]
+    print(max(lines, key=lambda line: int(line.split()[0])))  # of the largest arm
     medians = {name: statistics.median(pictures[name] / t.seconds for t in found[name]) for name in found}
     print(", ".join(f"{name} {rate:.2f} pictures a second" for name, rate in medians.items()))
 

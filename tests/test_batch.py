@@ -187,6 +187,48 @@ def test_what_is_there_is_not_made_again(jobs, store, tmp_path):
     assert sum(pictures for pictures, _ in seen.batches) == 1, "a file cut short is made again"
 
 
+def test_what_has_to_be_done_always_is_done_also_where_the_rest_is_dropped():
+    done, background, go = [], Background("embedlab-test", most=8), threading.Event()
+    background.put(go.wait)
+    background.put(lambda: done.append("left out"))
+    background.put(lambda: done.append("written"), always=True)
+    threading.Timer(0.05, go.set).start()
+    background.close(drop=True)
+    assert done == ["written"]
+
+
+def test_pictures_are_written_beside_the_sampling_and_before_their_job(jobs, store):
+    threads, seen = set(), []
+
+    class Watched(Store):
+        def put(self, key, sample):
+            threads.add(threading.current_thread().name)
+            assert self.get(key) is not None, "it is held until it is written"
+            seen.append(key)
+            return super().put(key, sample)
+
+    class AtJob(Recorder):
+        def on_job(self, job, result):
+            assert {key for pair in job.pictures.values() for key in pair} <= set(seen)
+
+    watch = AtJob()
+    assert not run_jobs(jobs(cell(0.5), cell(1), at_once=2), Watched(store.folder), watch).failures
+    assert threads == {"embedlab-files"}
+    assert not store._held
+
+
+def test_a_picture_is_held_until_it_is_written_or_given_up(store):
+    sample = Sample(torch.zeros(3, 8, 8), torch.zeros(4, 2, 2))
+    assert store.hold("ab", sample) is store.get("ab")
+    assert not store.path("ab").exists()
+    store.release("ab")
+    assert store.get("ab") is None
+    held = store.hold("ab", sample)
+    assert store.put("ab", held) is held
+    assert store.path("ab").exists()
+    assert store.get("ab") is held
+
+
 def test_a_picture_is_given_back_as_it_will_be_read(store):
     torch.manual_seed(0)
     picture, latents, x0 = torch.rand(3, 3, 16, 16)
@@ -337,6 +379,7 @@ def test_a_full_disk_fails_what_it_hits_and_no_more(jobs, store):
     ((job, reason),) = outcome.failures
     assert job.number == 0
     assert "No space left on device" in reason
+    assert [row.error and "No space left" in row.error for row in load_result(mine[0]).pictures] == [None, True]
     assert load_result(mine[1]).status == "done"
 
 

@@ -136,8 +136,8 @@ def test_a_plan_says_where_its_time_went(emoji, tmp_path, settings, rows):
     outcome = run_jobs([Job(Source("emoji"), cell, (0, 1), tmp_path / "0")], Store(tmp_path / "store"), seen)
     took = time.perf_counter() - start
     times = outcome.times
-    assert times.seconds == pytest.approx(took, abs=0.05)
-    named = {"plan", "load", "tokenise", "edit", "encode", "scheduler", "UNet", "decode", "files", "waiting", "other"}
+    assert took / 2 < times.seconds <= took
+    named = {"plan", "load", "tokenise", "edit", "encode", "scheduler", "UNet", "decode", "waiting", "other"}
     assert set(times.parts) == named
     assert times.parts["UNet"].rows == seen.rows == rows, "as many as went through the UNet"
     assert times.parts["UNet"].seconds == pytest.approx(seen.seconds), "and without decoding"

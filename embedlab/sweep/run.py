@@ -311,11 +311,18 @@ class Pipeline:
         if not sample.finite:
             self.faults[picture.key] = f"the latents of seed {picture.seed} {NOT_FINITE}"
             return
+        kept = self.store.hold(picture.key, sample)
+        with self.timer.part("waiting"):
+            self.background.put(partial(self._put, picture.key, kept), always=True)
+
+    def _put(self, key: str, sample: Sample) -> None:
+        """Write a picture before its jobs are: a disk takes its time, and the UNet need not wait for it."""
         try:
             with self.timer.part("files", rows=1):
-                self.store.put(picture.key, sample)
+                self.store.put(key, sample)
         except OSError as error:
-            self.faults[picture.key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
+            self.faults[key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
+            self.store.release(key)
 
     def _copy(self, picture: Picture, sample: Sample) -> None:
         """Keep a picture that came out as another did."""
@@ -362,6 +369,11 @@ class Pipeline:
         faults: Mapping[int, str],
         calls: Mapping[str, tuple[CallConditioning, ...]],
     ) -> None:
+        late = {
+            seed: self.faults[key] for seed in kept for key in job.pictures[seed] if key in self.faults
+        }  # what could not be written
+        faults = {**faults, **late}
+        kept = {seed: pair for seed, pair in kept.items() if seed not in late}
         try:
             prepare_folder(job)
             before = after = None

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class Store:
         self.folder = Path(folder)
         self.remember = remember
         self._recent: OrderedDict[str, Sample] = OrderedDict()
+        self._held: dict[str, Sample] = {}
+        self._lock = Lock()  # one thread samples, another writes
 
     def path(self, key: str) -> Path:
         """Where a picture is, once it is finished."""
@@ -46,18 +49,32 @@ class Store:
 
     def get(self, key: str) -> Sample | None:
         """A finished picture as it was kept; None where there is none, or only a file that cannot be read."""
-        if key not in self._recent:
-            try:
-                self._keep(key, unpacked(readers.read_bytes(self.path(key)), key))
-            except (OSError, SafetensorError, KeyError, ValueError, TypeError, EOFError):
-                return None
-        self._recent.move_to_end(key)
-        return self._recent[key]
+        with self._lock:
+            if (sample := self._held.get(key) or self._recent.get(key)) is not None:
+                return sample if key in self._held else self._keep(key, sample)
+        try:
+            sample = unpacked(readers.read_bytes(self.path(key)), key)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, EOFError):
+            return None
+        with self._lock:
+            return self._keep(key, sample)
+
+    def hold(self, key: str, sample: Sample) -> Sample:
+        """Keep a picture in memory until `put` or `release`, whoever calls that; answers with it as it will be kept."""
+        with self._lock:
+            self._held[key] = as_kept(sample)
+            return self._held[key]
+
+    def release(self, key: str) -> None:
+        """Hold a picture no longer."""
+        with self._lock:
+            self._held.pop(key, None)
 
     def put(self, key: str, sample: Sample) -> Sample:
         """Keep a picture; answers with it as it was kept."""
         write(self.path(key), packed(sample, key))
-        return self._keep(key, as_kept(sample))
+        with self._lock:
+            return self._keep(key, self._held.pop(key) if key in self._held else as_kept(sample))
 
     def remove_temporaries(self) -> None:
         """Remove what killed processes had begun to write; for who knows that nobody else is writing now."""
@@ -66,6 +83,7 @@ class Store:
 
     def _keep(self, key: str, sample: Sample) -> Sample:
         self._recent[key] = sample
+        self._recent.move_to_end(key)
         while len(self._recent) > self.remember:
             self._recent.popitem(last=False)
         return sample
