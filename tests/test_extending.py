@@ -1,6 +1,5 @@
 """What the pages of docs/extending say is done, word by word, in a copy of the checkout."""
 
-import os
 import re
 import shlex
 import shutil
@@ -46,21 +45,29 @@ def checkout(tmp_path):
     return copy
 
 
+# a module of the copied checkout, run where torch and diffusers are imported already and nothing of ours is
+IN_THE_COPY = """
+import runpy, sys
+OURS = ("embedlab", "hydra_plugins", "hydra", "omegaconf", "tests", "conftest", "table", "trials")
+for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+    del sys.modules[name]
+module, *words = sys.argv[1:]
+sys.argv = [module, *words]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_is_followed_literally(page, checkout):
+def test_a_page_is_followed_literally(page, checkout, forks):
     assert {kind for kind, _ in blocks(page)} <= {"python", "yaml", "diff", "bash"}
     for kind, block in blocks(page):
         if kind != "bash":
             place(checkout, kind, block)
-    python = f"{shlex.quote(sys.executable)} -P -m"
-    env = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "120"}
+    env = {"PYTHONPATH": str(checkout), "COLUMNS": "120"}
     commands = [line for kind, block in blocks(page) if kind == "bash" for line in block.splitlines()]
     said = ""
     for command in commands:
-        line = command.replace("embedlab ", f"{python} embedlab ", 1).replace("python -m", python)
-        done = subprocess.run(
-            shlex.split(line), cwd=checkout, env=env, capture_output=True, text=True, encoding="utf-8", check=False
-        )
+        done = forks.python(IN_THE_COPY, *shlex.split(command.removeprefix("python -m ")), cwd=checkout, env=env)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         said += done.stdout
     ruff = subprocess.run(
