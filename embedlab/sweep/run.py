@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -145,10 +146,9 @@ class Pipeline:
         self.left = {n: set(keys) for n, keys in self.waits.items()}
         self.faults: dict[str, str] = {}  # by key of the picture
         self.conditioning: dict[str, tuple[CallConditioning, ...]] = {}
-        self.uses = dict.fromkeys((name for n in numbers for name in self._names(n)), 0)
-        for n in numbers:
-            for name in self._names(n):
-                self.uses[name] += 1
+        # of each job the fingerprints of its unedited and its edited cell, and how many jobs ask for one
+        self.names = {n: tuple(fingerprint(c) for c in (jobs[n].cell.baseline(), jobs[n].cell)) for n in numbers}
+        self.uses = Counter(name for names in self.names.values() for name in set(names))
         self.content: dict[str, str] = {}  # by fingerprint of a cell: a hash of what the UNet is told of it
         self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
         self.duplicates: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
@@ -158,10 +158,6 @@ class Pipeline:
         if size not in self.batch_sizes:
             self.batch_sizes[size] = self._search_for(f"{self._machine} {size}", cache() / "batches.json")
         return self.batch_sizes[size]
-
-    def _names(self, number: int) -> tuple[str, ...]:
-        cell = self.jobs[number].cell
-        return tuple(dict.fromkeys(fingerprint(c) for c in (cell.baseline(), cell)))
 
     def __call__(self, pictures: Sequence[Picture], missing: set[str]) -> None:
         """Everything: pictures on this thread, scores and files on one beside it; returns when both are done."""
@@ -224,7 +220,7 @@ class Pipeline:
                     with self._encoding():
                         self.conditioning[name] = condition_calls(self.model, [cell], self.timer)[0]
                 except Exception as error:
-                    for n in [n for n in self.left if name in self._names(n)]:
+                    for n in [n for n in self.left if name in self.names[n]]:
                         self._fail_job(n, reason_of(error))
         for name in new.keys() & self.conditioning.keys():
             self.content[name] = conditioning_hash(self.conditioning[name], self.model)
@@ -357,7 +353,7 @@ class Pipeline:
                 faults[seed] = f"its file in '{self.store.folder}' cannot be read back"
             else:
                 kept[seed] = (pair[0], pair[1])
-        calls = {name: self.conditioning[name] for name in self._names(number) if kept}
+        calls = [self.conditioning[name] for name in self.names[number] if kept]
         with self.timer.part("waiting"):
             self.background.put(partial(self._write, job, kept, faults, calls))
         self._forget(number)
@@ -367,7 +363,7 @@ class Pipeline:
         job: Job,
         kept: Mapping[int, tuple[Sample, Sample]],
         faults: Mapping[int, str],
-        calls: Mapping[str, tuple[CallConditioning, ...]],
+        calls: Sequence[tuple[CallConditioning, ...]],
     ) -> None:
         late = {
             seed: self.faults[key] for seed in kept for key in job.pictures[seed] if key in self.faults
@@ -380,8 +376,8 @@ class Pipeline:
             if kept:
                 seeds, pairs = list(kept), list(zip(*kept.values(), strict=True))
                 before, after = (
-                    stack_samples(cell, seeds, samples, calls[fingerprint(cell)])
-                    for cell, samples in zip((job.cell.baseline(), job.cell), pairs, strict=True)
+                    stack_samples(cell, seeds, samples, mine)
+                    for cell, samples, mine in zip((job.cell.baseline(), job.cell), pairs, calls, strict=True)
                 )
             with self.encoding, self.timer.part("files", rows=2 * len(kept)):
                 say = self.observer.on_notice
@@ -400,7 +396,7 @@ class Pipeline:
 
     def _forget(self, number: int) -> None:
         """What nobody is going to ask for any more need not be held."""
-        for name in self._names(number):
+        for name in set(self.names[number]):
             self.uses[name] -= 1
             if not self.uses[name]:
                 self.conditioning.pop(name, None)
