@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -63,7 +62,7 @@ def theirs(tmp_path_factory):
     return root / "site"
 
 
-def test_an_installed_operator_is_swept_over(theirs, tmp_path):
+def test_an_installed_operator_is_swept_over(forks, theirs, tmp_path):
     words = [
         "+operators.fade._target_=their_operators.Fade",
         "+operators.fade.word=puppy",
@@ -74,14 +73,7 @@ def test_an_installed_operator_is_swept_over(theirs, tmp_path):
         "tracker=silent",
         f"hydra.sweep.dir={tmp_path}",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "embedlab", "-m", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(theirs)},
-        cwd=tmp_path,
-    )
+    done = forks.embedlab("-m", *words, cwd=tmp_path, env={"PYTHONPATH": str(theirs)})
     assert done.returncode == 0, done.stderr
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
