@@ -51,6 +51,35 @@ def whole_number(
     raise error(f"{name} is {repr(value)[:80]}; it has to be a whole number{of}{bounds}.")
 
 
+def number_within(
+    value: Any, name: str, error: type[EmbedlabError], least: float = 0, most: float | None = None
+) -> None:
+    """Refuse a setting that is no finite number within bounds.
+
+    >>> from embedlab.errors import ConfigError
+    >>> number_within(-1, "gpus", ConfigError)
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.ConfigError: gpus is -1; it has to be a number, 0 or more.
+    """
+    if not (is_number(value) and least <= value and (most is None or value <= most)):
+        bounds = f", {least:g} or more" if most is None else f" from {least:g} to {most:g}"
+        raise error(f"{name} is {repr(value)[:80]}; it has to be a number{bounds}.")
+
+
+def true_or_false(value: Any, name: str, error: type[EmbedlabError]) -> None:
+    """Refuse a setting that is neither true nor false.
+
+    >>> from embedlab.errors import ConfigError
+    >>> true_or_false(1, "guided", ConfigError)
+    Traceback (most recent call last):
+    ...
+    embedlab.errors.ConfigError: guided is 1; it has to be true or false.
+    """
+    if not isinstance(value, bool):
+        raise error(f"{name} is {repr(value)[:80]}; it has to be true or false.")
+
+
 def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
     """A setting that has to be a finite number: Python's, numpy's, or a tensor of one, which may be learned.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from embedlab.checks import finite_number, float_of, in_choices, is_number, is_whole, whole_number
+from embedlab.checks import finite_number, float_of, in_choices, is_number, is_whole, true_or_false, whole_number
 from embedlab.errors import (
     ConfigError,
     ModelError,
@@ -247,8 +247,7 @@ def check_dtype(dtype: Any) -> None:
 
 def check_pickle(allow_pickle: Any) -> None:
     """Whether files that can run code are read."""
-    if not isinstance(allow_pickle, bool):
-        raise ModelError(f"model.allow_pickle is {allow_pickle!r}; it has to be true or false.")
+    true_or_false(allow_pickle, "model.allow_pickle", ModelError)
 
 
 def check_prediction(prediction_type: Any) -> None:
@@ -289,8 +288,7 @@ def check_batch(at_once: Any) -> None:
 
 def check_export(export: Any) -> None:
     """Whether a job exports."""
-    if not isinstance(export, bool):
-        raise ConfigError(f"export is {export!r}; it has to be true or false.")
+    true_or_false(export, "export", ConfigError)
 
 
 def check_group(group: Any) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from embedlab import Cell, Sampler, load, models, render
+from embedlab.errors import ConfigError
 from embedlab.pretrain import scenes
 from embedlab.pretrain.loop import Training, fit
 
@@ -61,6 +62,20 @@ def test_a_run_that_is_asked_to_stop_saves_its_last_step_first(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
     fit(model, loss_of, Training(20, 1e-2, 1), tmp_path / "x.pt", lambda *_: None, say=lambda _: None)
     assert seen == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": True}, "steps is True; it has to be a whole number, 0 or more"),
+        ({"sheet_seeds": 0}, "sheet_seeds is 0; it has to be a whole number, 1 or more"),
+        ({"lr": float("nan")}, "lr is nan; it has to be a number, 0 or more"),
+        ({"ema": 1}, "ema is 1; it has to be a number from 0 to 0.999999"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_in_one_line(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Training(**{"steps": 1, "lr": 1.0, "batch": 1, **settings})
 
 
 def test_it_learns(tmp_path):

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from embedlab.checks import true_or_false
 from embedlab.clean import check_name, clean_streams
 from embedlab.cli.commands import profile
 from embedlab.cli.compose import job_of, name_of_model
@@ -173,8 +174,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     from embedlab.tracker import make_ready
 
     session.enter_context(silence_libraries())
-    if not isinstance(config.explain, bool):
-        raise ConfigError(f"explain is {config.explain!r}; it has to be true or false.")
+    true_or_false(config.explain, "explain", ConfigError)
     info = HydraConfig.get()
     sweep = Path(info.sweep.dir).absolute() if in_sweep() else None
     job = job_of(

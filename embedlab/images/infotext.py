@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from embedlab.checks import is_whole
+
 KEY = "parameters"  # the PNG text chunk that other tools look into
 SAMPLERS = {
     "ddim": "DDIM",
@@ -52,7 +54,7 @@ def infotext(settings: Mapping[str, Any], size: tuple[int, int]) -> str:
         "Model": named(str(model["name"])) if model.get("name") else None,
         "Denoising strength": strength(config.get("start") or {}, steps),
         # the webui counts from the last layer as 1
-        "Clip skip": skip + 1 if isinstance(skip, int) and not isinstance(skip, bool) and skip > 0 else None,
+        "Clip skip": skip + 1 if is_whole(skip) and skip > 0 else None,
         "embedlab operators": settings.get("label") if edited else None,
         "Version": f"embedlab {made_by.get('embedlab', '')}".strip(),
     }

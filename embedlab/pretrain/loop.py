@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from embedlab.checks import number_within, whole_number
 from embedlab.errors import ConfigError
 from embedlab.files import written
 
@@ -49,15 +50,9 @@ class Training:
     def __post_init__(self) -> None:
         whole = {"steps": 0, "batch": 1, "warmup": 0, "save_every": 1, "sheet_every": 0, "sheet_seeds": 1}
         for name, least in {**whole, "sheet_steps": 1}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} is {value!r}; it has to be a whole number, {least} or more.")
-        for name, below in (("lr", math.inf), ("floor", 1.0), ("weight_decay", math.inf), ("clip", math.inf)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= below:
-                raise ConfigError(f"{name} is {value!r}; it has to be a number from 0 to {below:g}.")
-        if isinstance(self.ema, bool) or not isinstance(self.ema, int | float) or not 0 <= self.ema < 1:
-            raise ConfigError(f"ema is {self.ema!r}; it has to be a number from 0 and below 1.")
+            whole_number(getattr(self, name), name, ConfigError, least=least)
+        for name, most in (("lr", None), ("floor", 1), ("weight_decay", None), ("clip", None), ("ema", 1 - 1e-6)):
+            number_within(getattr(self, name), name, ConfigError, most=most)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step.

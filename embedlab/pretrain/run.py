@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
+from embedlab.checks import true_or_false, whole_number
 from embedlab.cli.messages import as_user_error
 from embedlab.errors import ConfigError, listed
 from embedlab.models import SHIPPED, pick_device
@@ -47,12 +48,9 @@ def work(config: DictConfig) -> None:
         raise ConfigError(f"stages is {config.stages!r}; it has to be a list, such as {known[1:3]}: {listed(known)}.")
     if unknown := [str(stage) for stage in config.stages if stage not in known]:
         raise ConfigError(f"there is no stage {listed(unknown)}; choose from {listed(known)}.")
-    if not isinstance(config.warm_start, bool):
-        raise ConfigError(f"warm_start is {config.warm_start!r}; it has to be true or false.")
-    if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
-        raise ConfigError(f"threads is {config.threads!r}; it has to be a whole number, 1 or more.")
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    true_or_false(config.warm_start, "warm_start", ConfigError)
+    if config.threads is not None:
+        torch.set_num_threads(whole_number(config.threads, "threads", ConfigError, least=1))
     if config.edition == 2:
         second(config)
         return

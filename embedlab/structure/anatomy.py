@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedlab.checks import whole_number
+from embedlab.checks import true_or_false, whole_number
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, listed
 from embedlab.limits import WINDOW, Join
 from embedlab.memo import Memo
@@ -138,8 +138,7 @@ def anatomy(
     """
     pictures = whole_number(pictures, "pictures", SamplerError, least=1, most=4096)
     steps = whole_number(steps, "steps", SamplerError, least=1, most=10_000)
-    if not isinstance(guided, bool):
-        raise SamplerError(f"guided is {brief(guided)}; it has to be true or false.")
+    true_or_false(guided, "guided", SamplerError)
     windows = windows_of(tokens)
     source, name, said = described(source)
     source = source if dtype is None else replace(source, dtype=dtype)

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
+from embedlab.checks import is_number
 from embedlab.clean import redact
 from embedlab.files import write as write_file
 from embedlab.metrics.titles import format_score, title_of
@@ -98,7 +99,7 @@ def curves(
     names = short_names(varied)
     found = []
     for axis, values in varied.items():
-        if axis == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        if axis == "seed" or not all(map(is_number, values)):
             continue
         others = [key for key in varied if key not in (axis, "seed")]
         for score in shown_scores(rows, (key for row in rows for key in row.scores if key.startswith(SCORES))):

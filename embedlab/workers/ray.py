@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from embedlab.checks import is_number
+from embedlab.checks import number_within
 from embedlab.errors import ConfigError, listed
 from embedlab.workers.engine import TRIES, Engine, Progress
 from embedlab.workers.worker import Event, run_chunk
@@ -41,8 +41,7 @@ class Ray(Engine):
         if find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray needs a package of its own: pip install 'embedlab[ray]'.")
         self.check_whole(1, "cpus", "pictures", *(["workers"] if self.workers is not None else []))
-        if not is_number(self.gpus) or self.gpus < 0:
-            raise ConfigError(f"hydra.launcher.gpus is {self.gpus!r}; it has to be a number, 0 or more.")
+        number_within(self.gpus, "hydra.launcher.gpus", ConfigError)
         self._bytes = 0 if self.memory is None else bytes_of(self.memory)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_enable_output_error_log_if_still_retry", "0")  # it would print what we report

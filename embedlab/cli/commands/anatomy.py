@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
 from embedlab import readers
-from embedlab.checks import is_whole, whole_number
+from embedlab.checks import is_whole, true_or_false, whole_number
 from embedlab.clean import drawn_on, one_line
 from embedlab.cli import settings
 from embedlab.cli.messages import unparsed
@@ -164,8 +164,7 @@ def check(asked: Mapping[str, list[Any]], out: Path | None, onnx: Path | None, s
         for value in asked.get(key, []):
             whole_number(value, key, ConfigError, least=0 if key == "depth" else 1, most=most)
     for value in asked.get("guided", []):
-        if not isinstance(value, bool):
-            raise ConfigError(f"guided is {brief(value)}; it has to be true or false.")
+        true_or_false(value, "guided", ConfigError)
     for value in asked.get("size", []):
         sides = value if isinstance(value, list) and len(value) == 2 else [value]
         if value is not None and not all(is_whole(side) and side > 0 for side in sides):

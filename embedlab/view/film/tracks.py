@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedlab.checks import is_number
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, short_names, values_of
 from embedlab.sweep.result import Result
@@ -68,20 +68,15 @@ def axis_along(results: Sequence[Result], name: str | None = None) -> str:
     values = {key: v for key, v in values_of(results).items() if key != "seed"}
     if name is not None:
         key = find_axis(name, values)
-        if not are_numbers(values[key]):
+        if not all(map(is_number, values[key])):
             raise ConfigError(f"a film runs along numbers; {key} is {listed(map(format_value, values[key]))}.")
         return key
-    found = [key for key in values if are_numbers(values[key])]
+    found = [key for key in values if all(map(is_number, values[key]))]
     if not found:
         raise ConfigError(f"no setting of this sweep takes several numbers; its axes are {listed(axes_of(results))}.")
     if len(found) > 1:
         raise ConfigError(f"{listed(found)} take several numbers; choose: --along {short_names(values)[found[0]]}.")
     return found[0]
-
-
-def are_numbers(values: Sequence[Any]) -> bool:
-    """Whether these are finite numbers."""
-    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
 
 
 def tracks_along(results: Sequence[Result], key: str, seed: int | str | None = None) -> Tracks:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedlab.checks import is_number
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
 from embedlab.metrics.titles import name_of
@@ -101,8 +102,7 @@ def waiting(folder: Path, job: PlannedJob) -> Result:
 
 def number(value: Any) -> float | None:
     """A finite number, or none."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if good else None
+    return value if is_number(value) else None
 
 
 def rounded(value: Any) -> float | None:
