@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from embedlab import Cell, Guidance, Job, Replace, Sampler, Source, anatomy, profile
-from embedlab.errors import ConfigError, PromptError, SamplerError
+from embedlab import Cell, CUDAGraph, Guidance, Job, ONNXRuntime, Replace, Sampler, Source, anatomy, profile
+from embedlab.errors import ConfigError, EngineError, PromptError, SamplerError
 from embedlab.structure.rate import peak_bytes
 from embedlab.tracker import Disk
 
@@ -91,7 +91,7 @@ def test_it_is_written_as_the_name_says(found, tmp_path):
     with one.save(tmp_path / "new" / "parts.csv").open() as file:
         rows = {(row["part"], row["thread"]): row for row in csv.DictReader(file)}
     assert float(rows["UNet", "sampling"]["rate_reached"]) == pytest.approx(one.reached("UNet"))
-    assert rows["files", "sampling"]["flops"] == ""
+    assert rows["waiting", "sampling"]["flops"] == rows["files", "beside"]["flops"] == ""
     assert float(rows["scores", "beside"]["seconds"]) > 0
     value = json.loads(one.save(tmp_path / "profile.json").read_text())
     assert value["parts"][0].keys() == next(iter(rows.values())).keys()
@@ -158,6 +158,20 @@ def test_a_model_that_cannot_be_read_is_a_line(job, unreadable):
     with pytest.raises(ValueError, match="unet") as caught:
         profile(replace(job, source=Source(str(unreadable), device="cpu")))
     assert "\n" not in str(caught.value)
+
+
+def test_an_engine_runs_it_and_is_named(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one = profile(replace(job, engine=ONNXRuntime(), seeds=(0,)))
+    assert one.engine == "onnxruntime"
+    assert " by onnxruntime, float32 on cpu" in str(one)
+    assert one.times.spent("UNet").rows == 2 * 2 * 3
+    assert not any("conv" in operation.name for operation in one.operations), "none of torch's is left in the UNet"
+
+
+def test_an_engine_that_does_not_run_here_is_refused_before_weights_are_read(job, unread):
+    with pytest.raises(EngineError):
+        profile(replace(job, engine=CUDAGraph()))
 
 
 def test_a_cell_that_changes_and_one_without_guidance_are_profiled(job):

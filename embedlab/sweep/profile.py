@@ -16,6 +16,7 @@ import torch
 from embedlab.cell import picture_size
 from embedlab.clean import redact
 from embedlab.condition import condition_calls
+from embedlab.engines import Eager
 from embedlab.errors import ConfigError, check_kind, counted, listed
 from embedlab.files import make_folder, write
 from embedlab.models import Model
@@ -26,7 +27,7 @@ from embedlab.structure.anatomy import counted as layers_and_peak
 from embedlab.structure.pages import page
 from embedlab.structure.rate import matrix_rate, peak_bytes, waiting
 from embedlab.structure.tables import Table, as_csv, fragment, in_terminal, short, size_of
-from embedlab.sweep.job import Job, validate_job
+from embedlab.sweep.job import Job, check_engine, validate_job
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome, plan
 from embedlab.sweep.run import run_jobs
@@ -54,16 +55,17 @@ class Operation:
 class Profile:
     """Where the time of a job went.
 
-    title: the job. model, device, dtype, threads: what it ran on. images: those that were rendered, unedited ones too.
-    size: their height and width in pixels. rows: of text that the UNet reads. load: how busy the machine was before, as
-    it counts that itself (1 is one core), where it does. loading: seconds until the model was there. times: seconds,
-    calls, rows and the most bytes of each part, on the thread that samples and beside it. flops: of one row of a part.
-    rate: FLOPs a second of matrix products on this device, measured beside. operations: the dearest operators of
-    torch on the thread that samples, with what a GPU did for them.
+    title: the job. model, engine, device, dtype, threads: what it ran on. images: those that were rendered, unedited
+    ones too. size: their height and width in pixels. rows: of text that the UNet reads. load: how busy the machine
+    was before, as it counts that itself (1 is one core), where it does. loading: seconds until the model was there.
+    times: seconds, calls, rows and the most bytes of each part, on the thread that samples and beside it. flops: of
+    one row of a part. rate: FLOPs a second of matrix products on this device, measured beside. operations: the
+    dearest operators of torch on the thread that samples, with what a GPU did for them.
     """
 
     title: str
     model: str
+    engine: str
     device: str
     dtype: str
     threads: int
@@ -116,7 +118,19 @@ class Profile:
         if ending == ".csv":
             text = as_csv(self.records())
         elif ending == ".json":
-            names = ("title", "model", "device", "dtype", "threads", "images", "size", "rows", "load", "loading")
+            names = (
+                "title",
+                "model",
+                "engine",
+                "device",
+                "dtype",
+                "threads",
+                "images",
+                "size",
+                "rows",
+                "load",
+                "loading",
+            )
             value = {name: getattr(self, name) for name in names} | {
                 "matrix_rate": self.rate,
                 "limit_rows_a_second": self.limit,
@@ -140,8 +154,8 @@ class Profile:
         total = ("in all", "sampling", f"{self.times.seconds:.3f}", "100.0%", "", "", "", "", "", _size(self.peak))
         high, wide = self.size
         title = (
-            f"{self.title}: {counted(self.images, 'image')} of {wide} × {high} pixels, {self.model}, {self.dtype} on "
-            f"{self.device}, {counted(self.threads, 'thread')}"
+            f"{self.title}: {counted(self.images, 'image')} of {wide} × {high} pixels, {self.model} by {self.engine}, "
+            f"{self.dtype} on {self.device}, {counted(self.threads, 'thread')}"
         )
         columns = ("part", "thread", "seconds", "share", "calls", "rows", "rows/s", "FLOPs", "of rate", "peak memory")
         return Table(title, columns, (*rows, total), frozenset(columns) - {"part", "thread"}, total=True)
@@ -204,10 +218,10 @@ def check_ending(path: Path, what: str = "out", fit: Sequence[str] = ENDINGS) ->
 def profile(job: Job, trace: str | Path | None = None, say: Callable[[str], object] = lambda _: None) -> Profile:
     """Run a job twice in a folder that is thrown away, and say where its time and its memory went.
 
-    The first run is watched by torch.profiler, which tells the dearest operators, and warms up; what else is said comes
-    from the second. Its tracker hears of the second: `Silent` leaves that out. trace: a file that gets the first run as
-    a Chrome trace (`.json` or `.json.gz`; chrome://tracing and ui.perfetto.dev open it), with the parts as spans.
-    `say` hears what is done next.
+    The first run is watched by torch.profiler, which tells the dearest operators, and warms up; what else is said
+    comes from the second; an engine other than eager has a run before. Its tracker hears of the second: `Silent`
+    leaves that out. trace: a file that gets the first run as a Chrome trace (`.json` or `.json.gz`; chrome://tracing
+    and ui.perfetto.dev open it), with the parts as spans. `say` hears what is done next.
 
     Raises what keeps the job from being run, before weights are read where that can be known, and ConfigError with the
     reason where it fails.
@@ -223,6 +237,7 @@ def profile(job: Job, trace: str | Path | None = None, say: Callable[[str], obje
     if target is not None:
         check_ending(target, "trace", TRACES)
     validate_job(job)
+    check_engine(job)
     make_ready(job.tracker)
     if target is not None:
         make_folder(target.parent)
@@ -235,22 +250,28 @@ def profile(job: Job, trace: str | Path | None = None, say: Callable[[str], obje
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if device.type == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        silent = replace(job, tracker=Silent())
+        if not isinstance(job.engine, Eager):  # what compiling does is none of the job's operators
+            say("running it once for the engine's sake")
+            _run(silent, Path(folder, "before"), Timer())
         say("running it once under torch.profiler")
         with _quiet(), torch.profiler.profile(activities=kinds) as watched:
             mark = torch.profiler.record_function
-            _run(replace(job, tracker=Silent()), Path(folder, "first"), Timer(mark=mark))
+            _run(silent, Path(folder, "first"), Timer(mark=mark))
         if target is not None:
             spans = Path(folder, f"trace{TRACES[target.name.lower().endswith('.gz')]}")
             watched.export_chrome_trace(str(spans))
             write(target, spans.read_bytes())
         say("running it once more, timed by part")
         timer = Timer(settle=waiting(device), peak=peak_bytes(device))
-        times = _run(job, Path(folder, "second"), timer)
+        outcome = _run(job, Path(folder, "second"), timer)
+        (result,) = outcome.results.values()
         say("measuring matrix products")
         rows, flops = _flops(job, model)
         return Profile(
             title=redact(job.title),
             model=model.name,
+            engine=str((result.pictures[0].runtime or {}).get("engine", model.engine)),
             device=str(device),
             dtype=str(model.unet.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
@@ -259,7 +280,7 @@ def profile(job: Job, trace: str | Path | None = None, say: Callable[[str], obje
             rows=rows,
             load=load,
             loading=loading.spent("load").seconds,
-            times=times,
+            times=outcome.times,
             flops=flops,
             rate=matrix_rate(device, model.unet.dtype),
             operations=_dearest(watched, device),
@@ -279,7 +300,7 @@ def _quiet() -> Iterator[None]:
             del os.environ[name]
 
 
-def _run(job: Job, folder: Path, timer: Timer) -> Times:
+def _run(job: Job, folder: Path, timer: Timer) -> Outcome:
     """Run a job in a folder, all of it anew; ConfigError where it fails."""
     outcome = Outcome(timer=timer)
     log = TrackerQueue(Observer(), outcome)
@@ -290,7 +311,7 @@ def _run(job: Job, folder: Path, timer: Timer) -> Times:
             log.close()
     if outcome.failures:
         raise ConfigError(f"the job fails, so that there is nothing to profile: {outcome.failures[0][1]}")
-    return outcome.times
+    return outcome
 
 
 def _flops(job: Job, model: Model) -> tuple[int, dict[str, int]]:
