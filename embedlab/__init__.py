@@ -9,6 +9,8 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     # isort: off
     from embedlab.cell import Cell as Cell
     from embedlab.clip import Tower as Tower
+    from embedlab.detector.detect import detect as detect
+    from embedlab.detector.detections import Detection as Detection, Detections as Detections
     from embedlab.embeddings import Embeddings as Embeddings, Lookup as Lookup, embed as embed, lookup_of as lookup_of
     from embedlab.encoder import (
         Conditioning as Conditioning,
@@ -109,6 +111,8 @@ _HOME = {
     "Concatenate": "operators",
     "Conditioning": "encoder",
     "Drop": "operators",
+    "Detection": "detector.detections",
+    "Detections": "detector.detections",
     "During": "schedule",
     "Eager": "engines",
     "Embeddings": "embeddings",
@@ -155,6 +159,7 @@ _HOME = {
     "Truncate": "operators",
     "anatomy": "structure.anatomy",
     "decode": "images",
+    "detect": "detector.detect",
     "edit": "operators",
     "edit_encoded": "operators",
     "edited_rows": "export",

@@ -228,6 +228,12 @@ def check_words(words: Any) -> None:
         raise ConfigError(f"metrics.words holds {wrong[0]!r}; each has to be a word or phrase.")
 
 
+def check_eye(eye: Any) -> None:
+    """Whether a detector looks at pictures."""
+    if not isinstance(eye, bool):
+        raise ConfigError(f"metrics.eye is {eye!r}; it has to be true or false.")
+
+
 def model_text(setting: str, needed: bool = False) -> Check:
     """The check that a model's setting is a text, or none where none is needed."""
 
@@ -467,7 +473,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "picture step strength warmup": check_start,
         "picture": check_picture,
     },
-    "embedlab.Metrics": {"template": check_template, "words": check_words},
+    "embedlab.Metrics": {"template": check_template, "words": check_words, "eye": check_eye},
     "embedlab.Job": {"seeds": check_seeds, "at_once": check_batch, "export": check_export, "group": check_group},
     "embedlab.OnRows": ROWS,  # somebody's own
     "embedlab.Add": ROWS | WEIGHT,

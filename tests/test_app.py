@@ -248,6 +248,7 @@ BAD = {
     "seeds=[0,0]": "seed 0 is there twice",
     "metrics.words=cat": "metrics.words is 'cat'; it has to be a list",
     "metrics.words=[null]": "metrics.words holds None",
+    "metrics.eye=1": "metrics.eye is 1; it has to be true or false",
     "metrics.template=a": "it needs one {}, where the word goes",
     "model.device=gpu": "'gpu' is no device that embedlab runs on",
     "tracker.tags=abc": "tracker.tags is 'abc'; it has to be a list",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ from torch import Tensor
 
 from embedlab.cell import Cell, content_of, fingerprint
 from embedlab.condition import CallConditioning
-from embedlab.errors import ConfigError, OperatorError, PromptError, check_kind, contained, listed
+from embedlab.detector.asked import Asked, asked_of, with_words
+from embedlab.detector.detect import detect
+from embedlab.detector.detections import Detections
+from embedlab.detector.loading import vocabulary_of
+from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, check_kind, contained, listed
 from embedlab.explanation import Explanation, described
 from embedlab.limits import check_part
 from embedlab.memo import Memo
@@ -27,6 +32,7 @@ from embedlab.metrics.distance import (
     pixel_distance,
     row_distance,
 )
+from embedlab.metrics.eye import eye_names, eye_scores, outcome_names, outcome_of
 from embedlab.metrics.ssim import ssim
 from embedlab.models import Model, Source
 from embedlab.operators.base import named
@@ -38,6 +44,7 @@ from embedlab.samples import Rendered
 class Metrics:
     """Settings of what is measured. `words` are scored each as `template` says; left out, they are the edit's words.
 
+    `eye`: the model's detector looks for what the prompt asks for, and for the words (`detect`).
     Raises ConfigError for a template without one `{}`, and for words that are none.
 
     >>> Metrics(["cat", "dog", "cat"]).words
@@ -46,6 +53,7 @@ class Metrics:
 
     words: tuple[str, ...] | None = None
     template: str = "a picture of a {}"
+    eye: bool = False
 
     def __post_init__(self) -> None:
         check_part(self)
@@ -61,13 +69,42 @@ def scored_words(cell: Cell, settings: Metrics) -> list[str]:
 
 
 def check_scored(cell: Cell, settings: Metrics, source: Source) -> None:
-    """Refuse words that cannot be scored, before weights are read; nobody scores words where nothing sees pictures."""
+    """Refuse words that cannot be scored, before weights are read; nobody scores words where nothing sees pictures.
+
+    A model without a detector, or with one that is none, is refused with `eye`.
+    """
+    if settings.eye:
+        vocabulary_of(eye_of(source))
     for word in scored_words(cell, settings) if source.has_scorer else ():
         try:
             ids_of(settings.template.format(word), source.tokenizers[0])
         except PromptError as error:
             where = "metrics.words" if settings.words is not None else "the edit; metrics.words=[…] names others"
             raise PromptError(f"{word!r:.80} cannot be scored, a word of {where}: {error}") from None
+
+
+def eye_of(model: Model | Source) -> Path:
+    """The folder of a model's detector; ModelError where it has none."""
+    if model.eye_folder is None:
+        raise ModelError(
+            f"metrics.eye is true, and the model '{model.name}' has no detector, a folder 'eye' beside its parts; "
+            "set metrics.eye=false, or name a model that has one."
+        )
+    return model.eye_folder
+
+
+def _asked(cell: Cell, settings: Metrics, model: Model | Source) -> tuple[Asked, Asked]:
+    """What a detector is to look for: what the prompt asks for, and the same with the words that are scored."""
+    if not settings.eye:
+        return Asked(), Asked()
+    known = vocabulary_of(eye_of(model))
+    asked = asked_of(cell.text, known)
+    return asked, with_words(asked, scored_words(cell, settings), known)
+
+
+def _is_replaced(words: Sequence[str], everything: Asked) -> bool:
+    """Whether a detector knows all of the words, and says more of them than which one is the closest."""
+    return set(words) <= {one.word for one in everything.objects}
 
 
 def words_named(operator: Any) -> tuple[str, ...]:
@@ -91,6 +128,7 @@ class FeatureCache:
         self.model = model
         self._pictures = Memo[str, Tensor](remember)
         self._texts = Memo[str, Tensor](remember)
+        self._detections = Memo[str, Detections](remember)
         self._explained = Memo[str, Explanation](remember)
 
     def pictures(self, pictures: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image joint"]:
@@ -102,6 +140,12 @@ class FeatureCache:
         return torch.stack(
             self._pictures(keys, lambda new: list(image_features(scorer, pictures[[where[k] for k in new]])))
         )
+
+    def detections(self, pictures: Float[Tensor, "image 3 height width"]) -> list[Detections]:
+        """What the model's detector finds on pictures; those seen before are not looked at again."""
+        keys = [content_of(picture) for picture in pictures]
+        where = {key: n for n, key in enumerate(keys)}
+        return self._detections(keys, lambda new: detect(pictures[[where[k] for k in new]], self.model))
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "text joint"]:
         """CLIP features of texts."""
@@ -131,8 +175,11 @@ def score(
     change/…: against the unedited picture of the same seed: ssim (1 is the same), pixels (root mean square, 0 to 1),
     latents (distance relative to their length), cosine of the image features. Figures of a picture do not depend on
     what is scored beside it. Of a model without a scorer (`Model.scorer`) there are no CLIP scores and no cosine.
+    eye/…, where `Metrics.eye` is true: how likely the picture shows what the prompt asks for (`eye_scores`), and
+    eye/outcome, what became of a prompt with two objects; they take the place of `closest` for words that the detector
+    knows.
 
-    Raises ConfigError for pictures of different seeds or sizes.
+    Raises ConfigError for pictures of different seeds or sizes, ModelError for `eye` of a model without a detector.
 
     >>> from embedlab import Replace, Sampler, models, render
     >>> model, cell = models.load("emoji"), Cell("a puppy", [Replace("puppy", "cat")], sampler=Sampler(steps=2))
@@ -156,8 +203,9 @@ def score(
     words = scored_words(after.cell, settings)
     columns: dict[str, Tensor] = {}
     closest: list[str] = []
+    asked, everything = _asked(after.cell, settings, model)
+    features = features or FeatureCache(model)
     if model.scorer:
-        features = features or FeatureCache(model)
         old, new = features.pictures(torch.cat([a, b])).chunk(2)
         texts = [after.cell.text, *(settings.template.format(word) for word in words)]
         scores = scores_of(new, features.texts(texts))
@@ -165,17 +213,28 @@ def score(
         heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
         columns = {f"clip_score/{head}": s for head, s in zip(heads, scores.T, strict=True)}
         columns["change/cosine"] = image_cosine(old, new)
-        closest = [words[i] for i in scores[:, 1:].argmax(1).tolist()] if len(words) > 1 else []
+        if len(words) > 1 and not _is_replaced(words, everything):
+            closest = [words[i] for i in scores[:, 1:].argmax(1).tolist()]
     columns["change/ssim"] = ssim(a, b)
     columns["change/pixels"] = pixel_distance(a, b)
     columns["change/latents"] = latent_distance(before.latents, after.latents)
+    outcomes: list[str] = []
+    if settings.eye:
+        found = features.detections(b)
+        shown = [eye_scores(one, everything) for one in found]
+        columns |= {name: torch.tensor([one[name] for one in shown]) for name in eye_names(everything)}
+        outcomes = [became for one in found if (became := outcome_of(one, asked)) is not None]
     for n, row in enumerate(rows):
         row |= {name: round(float(column[n]), 6) for name, column in columns.items()}
         if closest:
             row["closest"] = closest[n]
+        if outcomes:
+            row["eye/outcome"] = outcomes[n]
     whole = {name: round(float(column.double().mean()), 6) for name, column in columns.items()}
     for word in words if closest else ():
         whole[f"closest/{word}"] = closest.count(word) / len(closest)
+    for name in outcome_names(asked):
+        whole[name] = outcomes.count(name.removeprefix("eye/outcome/")) / len(outcomes)
     # a mean over the calls, of which most have the same conditioning
     pairs = list(zip(before.conditioning, after.conditioning, strict=True))
     distinct = {(id(old), id(new)): (old, new) for old, new in pairs}
@@ -193,6 +252,8 @@ def score_names(cell: Cell, settings: Metrics, source: Source) -> list[str]:
     seen = source.has_scorer
     words = scored_words(cell, settings) if seen else []
     heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)] if seen else []
-    closest = [f"closest/{word}" for word in words] if len(words) > 1 else []
+    asked, everything = _asked(cell, settings, source)
+    closest = [f"closest/{word}" for word in words] if len(words) > 1 and not _is_replaced(words, everything) else []
+    eye = [*eye_names(everything), *closest, *outcome_names(asked)]
     changes = [*(["change/cosine"] if seen else []), "change/ssim", "change/pixels", "change/latents"]
-    return [*(f"clip_score/{head}" for head in heads), *changes, *closest, *DISTANCES]
+    return [*(f"clip_score/{head}" for head in heads), *changes, *eye, *DISTANCES]

@@ -17,7 +17,13 @@ def title_of(key: str) -> tuple[str, str]:
 
     >>> title_of("change/ssim"), title_of("clip_score/cat"), title_of("closest/cat")
     (('similarity to unedited', 'SSIM'), ('', 'CLIP cat'), ('', 'is cat'))
+    >>> title_of("eye/count/cat"), title_of("eye/outcome/first only")
+    (('eye', 'count cat'), ('outcome', 'first only'))
     """
+    if key.startswith("eye/outcome/"):
+        return "outcome", key.removeprefix("eye/outcome/")
+    if key.startswith("eye/"):
+        return "eye", key.removeprefix("eye/").replace("/", " ")
     return TITLES.get(key, ("", key.replace("clip_score/", "CLIP ").replace("closest/", "is ")))
 
 
@@ -32,7 +38,7 @@ def name_of(key: str) -> str:
 
 
 def format_score(key: str, value: float | None) -> str:
-    """A score as people read it: CLIPScores with one digit, shares in percent.
+    """A score as people read it: CLIPScores with one digit, shares and the eye's probabilities in percent.
 
     >>> format_score("clip_score/cat", 31.06), format_score("closest/cat", 0.5), format_score("change/ssim", None)
     ('31.1', '50%', '–')
@@ -41,4 +47,4 @@ def format_score(key: str, value: float | None) -> str:
         return "–"
     if key.startswith("clip_score/"):
         return f"{value:.1f}"
-    return f"{100 * value:.0f}%" if key.startswith("closest/") else f"{value:.3f}"
+    return f"{100 * value:.0f}%" if key.startswith(("closest/", "eye/")) else f"{value:.3f}"

@@ -55,6 +55,7 @@ def read_model(source: Source) -> Model:
         scorer=_scorer(source, towers, device),
         concepts=source.names("concepts"),
         words=source.names("words"),
+        eye_folder=source.eye_folder,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Model:
     concepts: tuple[str, ...] = ()  # the things that a small model draws
     words: tuple[str, ...] = ()  # all the words that it was trained on
     engine: str = "eager"  # what runs its UNet: `embedlab.engines`
+    eye_folder: Path | None = None  # its detector of objects, which is read when it is asked for
 
     @property
     def device(self) -> torch.device:

@@ -388,6 +388,12 @@ class Source:
         own = self.index.get("image_encoder", [None])[0] == "transformers" and not self.single_file
         return bool(self.scorer) or own
 
+    @property
+    def eye_folder(self) -> Path | None:
+        """The folder of the detector that a model folder brings; None where there is none."""
+        folder = Path(self.location) / "eye" if isinstance(self.location, Path) and not self.single_file else None
+        return folder if folder is not None and folder.is_dir() else None
+
     @cached_property
     def identity(self) -> list[str]:
         """What its weights and configs are: the commit on the hub, or a hash of each whole file; and its scheduler."""

@@ -168,7 +168,8 @@ def load_finished(job: Job) -> Result | None:
         return None
     files = [file for row in result.pictures for file in (row.file, row.baseline) if file]
     whole = all(images.is_whole(job.folder / file) for file in files)
-    asked = [name for name in score_names(job.cell, job.scoring, job.source) if name.startswith("clip_score/")]
+    names = score_names(job.cell, job.scoring, job.source)
+    asked = [name for name in names if name.startswith(("clip_score/", "eye/"))]
     whole = whole and all(name in result.scores for name in asked)  # the sweep may have got more words since
     return result if whole and [row.seed for row in result.pictures] == list(job.seeds) else None
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from embedlab.cell import fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
+from embedlab.detector.loading import read_detector
 from embedlab.engines import Auto, Engine, Work, with_engine
 from embedlab.errors import EmbedlabError, check_kind, check_list
 from embedlab.files import cache
-from embedlab.metrics.score import FeatureCache
+from embedlab.metrics.score import FeatureCache, eye_of
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
@@ -74,6 +75,8 @@ def run_jobs(
                         model = source.load()
                         engine = _engine(asked, model, jobs[numbers[0]], len(left), observer)
                         model = with_engine(model, engine, observer.on_notice)
+                        if any(jobs[n].metrics.eye for n in numbers):
+                            read_detector(eye_of(model), model.device)
                 except EmbedlabError as error:
                     if len(by_source) == 1:
                         raise
@@ -131,6 +134,7 @@ class Pipeline:
             log,
         )
         self.features = FeatureCache(model)
+        self.eye = any(jobs[n].metrics.eye for n in numbers)
         self.background = Background("embedlab-files", most=32)
         self.encoding = Lock()  # text encoders are written to while they encode, tokenizers are not made for threads
         fixed = [job.at_once for n, job in enumerate(jobs) if n in set(numbers) and job.at_once is not None]
@@ -295,13 +299,16 @@ class Pipeline:
     def _embed_pictures(self, keys: Sequence[str]) -> None:
         """Let the scorer see a batch at once; the jobs' scores then find what it saw."""
         kept = [sample.picture for key in keys if (sample := self.store.get(key)) is not None]
-        if kept and self.model.scorer is not None:
+        if kept and (self.model.scorer is not None or self.eye):
             with self.timer.part("waiting"):
                 self.background.put(partial(self._embed, torch.stack(kept)))
 
     def _embed(self, pictures: Tensor) -> None:
         with self.encoding, self.timer.part("scores", rows=len(pictures)):
-            self.features.pictures(pictures)
+            if self.model.scorer is not None:
+                self.features.pictures(pictures)
+            if self.eye:
+                self.features.detections(pictures)
 
     def _keep(self, picture: Picture, sample: Sample) -> None:
         if not sample.finite:

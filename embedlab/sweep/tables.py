@@ -23,7 +23,7 @@ from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.versioned import FORMAT
 from embedlab.timing import Times
 
-SCORES = ("clip_score/", "closest/", "change/", "rows/", "conditioning/")  # what the names of scores begin with
+SCORES = ("clip_score/", "closest/", "change/", "eye/", "rows/", "conditioning/")  # what the names of scores begin with
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class Row:
 def records(results: Sequence[Result], alone: bool = False) -> list[Row]:
     """One row a picture: job, label, prompt, each axis, every score, status, key, files.
 
-    Files are named as seen from the sweep's folder, of one job `alone` from its own. `closest/WORD` of a picture is 1
-    or 0, so that its mean is the share that result.json has; scores of an edit as a whole stand in each row of its job.
+    Files are named as seen from the sweep's folder, of one job `alone` from its own. `closest/WORD` and
+    `eye/outcome/NAME` of a picture are 1 or 0, so that their mean is the share that result.json has; scores of an edit
+    as a whole stand in each row of its job.
     """
     varied = [key for key in axes(results) if key != "seed"]
     rows = []
@@ -72,9 +73,10 @@ def records(results: Sequence[Result], alone: bool = False) -> list[Row]:
         for picture in result.pictures:
             shared = {} if picture.error else {k: v for k, v in result.scores.items() if k not in picture.measured}
             shared |= {
-                key: float(picture.measured.get("closest") == key.removeprefix("closest/"))
+                key: float(picture.measured.get(name) == key.removeprefix(f"{name}/"))
                 for key in shared
-                if key.startswith("closest/")
+                for name in ("closest", "eye/outcome")
+                if key.startswith(f"{name}/")
             }
             file, baseline = (name and f"{folder}{name}" for name in (picture.file, picture.baseline))
             # batch and runtime are what its bits depend on, and no result

@@ -93,11 +93,22 @@ def pictures(model: lab.Model, seeds: Sequence[int]) -> list[float]:
     """Render, score, and read what comes out."""
     edited, baseline, moving = cells()
     before, after = lab.render(model, [baseline, edited], seeds=seeds)
-    rows, whole = lab.score(model, before, after, lab.Metrics(words=("puppy", "cat")))
+    rows, whole = lab.score(model, before, after, lab.Metrics(words=("puppy", "cat"), eye=model.eye_folder is not None))
+    assert len(cats(model, after.pictures)) in (0, len(seeds))
     (changing,) = lab.render(model, [moving], seeds=seeds)
     lab.to_pil(changing.pictures)[0].convert("L")
     scores: dict[str, Any] = {**rows[0], **whole}
     return [value for value in scores.values() if isinstance(value, float)]
+
+
+def cats(model: lab.Model, pictures: torch.Tensor) -> list[float]:
+    """How likely a cat is on pictures, where the model brings a detector."""
+    if model.eye_folder is None:
+        return []
+    found: list[lab.Detections] = lab.detect(pictures, model)
+    likeliest: list[lab.Detection] = [one.things[0] for one in found if one.things]
+    assert all(thing.colour in thing.colours for thing in likeliest)
+    return [one.presence("cat") for one in found]
 
 
 def tables(towers: Sequence[lab.Tower], folder: Path) -> lab.Conditioning:
