@@ -153,8 +153,6 @@ def _hits(best: Any, right: Tensor) -> tuple[Tensor, Tensor]:
 def _fitted(logits_of: Any, target: Tensor, count: int) -> tuple[float, ...]:
     """The slope, or slope and intercept, by which logits are likeliest; 1 and 0 where nothing tells."""
     start = torch.tensor([1.0, 0.0][:count], dtype=torch.float64)
-    yes = int(target.sum())  # Platt's aims (1999), with which what is told apart by a line has a finite slope
-    aim = torch.where(target > 0, (yes + 1) / (yes + 2), 1 / (target.numel() - yes + 2)).double()
     if not len(target):
         return tuple(start.tolist())
     with torch.inference_mode(False), torch.enable_grad():
@@ -165,14 +163,16 @@ def _fitted(logits_of: Any, target: Tensor, count: int) -> tuple[float, ...]:
             optimizer.zero_grad()
             logits = logits_of(settings)
             if count == 2:
-                error = functional.binary_cross_entropy_with_logits(logits, aim)
+                error = functional.binary_cross_entropy_with_logits(logits, target.double())
             else:
                 error = functional.cross_entropy(logits, target)
+            # as one expects them before looking, within 3 or so: else what is told apart by a line has no finite slope
+            error = error + ((settings - start) / 3).square().sum() / (2 * target.numel())
             error.backward()
             return error
 
         optimizer.step(closure)
-    return tuple(value if count == 2 else min(value, 10.0) for value in settings.tolist())  # beyond, all were right
+    return tuple(settings.tolist())
 
 
 def calibration_error(probabilities: Tensor, right: Tensor, bins: int = 15) -> float:
