@@ -1,8 +1,11 @@
 """Engines: the same latents as eager's, compiled once, never other numbers in silence."""
 
+import errno
 import json
+import os
 import time
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -27,10 +30,11 @@ from embedlab import (
     run_jobs,
     with_engine,
 )
+from embedlab.engines import RECORDED
 from embedlab.engines import cache as engine_cache
 from embedlab.engines.auto import FILE, Work
-from embedlab.engines.cache import Entry, folder, require
-from embedlab.engines.compiled import ready
+from embedlab.engines.cache import Entry, folder
+from embedlab.engines.compiled import label, ready
 from embedlab.engines.graphs import ROWS, Graph, in_parts, unet_inputs
 from embedlab.errors import ConfigError, EngineError
 from embedlab.models.parts import Predict
@@ -209,6 +213,26 @@ def test_a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_done_wi
     assert any("cannot be kept in" in line and "it is made again next time" in line for line in lines)
 
 
+@pytest.mark.parametrize("room", ["in the temporary folder", "nowhere"])
+def test_a_full_disk_leaves_nothing_half_made(room, halves, tmp_path, monkeypatch):
+    class Large(Same):
+        def compile(self, graph, folder):
+            (folder / "graph").write_text("he")
+            if room == "nowhere" or tmp_path in folder.parents:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().compile(graph, folder)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lines = []
+    if room == "nowhere":
+        with pytest.raises(EngineError, match=r"^a compiled graph has no place in [^\n]*No space left[^\n]*$"):
+            ready(Large(), halves, lines.append)
+    else:
+        ready(Large(), halves, lines.append)
+    assert any("cannot be kept in" in line and "No space left" in line for line in lines)
+    assert not list(folder().glob("*/graph")) + list(folder().glob(".*/graph"))
+
+
 def test_a_graph_is_kept_by_its_weights_inputs_and_engine(sd1, cache):
     unet = sd1.unet
     inputs = unet_inputs(torch.zeros(2, 4, 8, 8), torch.tensor(3), torch.zeros(2, 77, unet.config.cross_attention_dim))
@@ -275,14 +299,63 @@ def test_what_an_engine_cannot_do_is_refused_before_weights_are_read(engine, dty
         engine.check(CPU, dtype)
 
 
-def test_a_missing_package_is_named_with_its_extra():
-    with pytest.raises(EngineError, match=r"engine=x needs the package no-such-package.*pip install 'embedlab\[y\]'"):
-        require("x", "no-such-package", "y")
+@pytest.mark.parametrize(
+    ("engine", "package", "extra"),
+    [(OpenVINO(), "openvino", "openvino"), *((ONNXRuntime(), name, "onnx") for name in ("onnx", "onnxscript"))],
+)
+def test_a_missing_package_is_named_with_its_extra(engine, package, extra, monkeypatch):
+    def version(name):
+        if name == package:
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(engine_cache, "version", version)
+    line = rf"^engine={engine.name} needs the package {package}, .*: pip install 'embedlab\[{extra}\]'\.$"
+    with pytest.raises(EngineError, match=line):
+        engine.check(CPU, torch.float32)
 
 
-def test_a_precision_that_is_none_is_refused():
+def test_settings_that_are_none_are_refused():
     with pytest.raises(EngineError, match=r"engine\.precision"):
         OpenVINO("int3")
+    with pytest.raises(EngineError, match=r"engine\.weights"):
+        ONNXRuntime("int3")
+
+
+@pytest.mark.parametrize("engine", ["cuda_graph", "tensorrt", "openvino model.dtype=bfloat16", "fastest"])
+def test_an_engine_that_cannot_be_is_one_line_before_weights_are_read(engine, embedlab, unread):
+    code, _, errors = embedlab(*f"engine={engine}".split())
+    assert code != 0
+    assert f"engine={engine.split()[0]}" in errors or "'engine/fastest'" in errors
+    assert len(errors.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("engine", [OpenVINO(), ONNXRuntime()], ids=lambda engine: engine.name)
+def test_an_operator_that_a_converter_lacks_is_named(engine, tmp_path):
+    class Bessel(nn.Module):
+        def forward(self, latents):
+            return torch.special.bessel_j0(latents)
+
+    graph = Graph("unet", Bessel(), {"latents": torch.randn(2, 4, 8, 8)})
+    with pytest.raises(EngineError, match=r"^\w+ has no operator [\w.]+bessel_j0[^\n]*, which the unet needs"):
+        engine.compile(graph, tmp_path)
+
+
+def test_8_bit_weights_are_smaller_lossy_and_say_so(tmp_path, monkeypatch):
+    graph = Graph("halves", nn.Sequential(Halves(), nn.Conv2d(3, 64, 9)).eval(), {"latents": torch.randn(2, 4, 9, 9)})
+    sizes, outs = [], []
+    for engine in (ONNXRuntime(), ONNXRuntime("int8")):
+        (place := tmp_path / engine.weights).mkdir()
+        engine.compile(graph, place)
+        sizes.append(sum(file.stat().st_size for file in place.iterdir()))
+        outs.append(engine.load(graph, place)(dict(graph.inputs)))
+    assert sizes[1] < 0.5 * sizes[0]
+    assert 0 < (outs[1] - outs[0]).std() < 0.05 * outs[0].std()
+    assert (label(ONNXRuntime()), label(engine)) == ("onnxruntime", "onnxruntime (ONNXRuntime(weights='int8'))")
+    assert set(RECORDED) >= {label(engine), label(OpenVINO("bf16"))}
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(EngineError, match=r"engine\.weights=int8 runs on the CPU"):
+        engine.check(torch.device("cuda"), torch.float32)
 
 
 def test_what_cannot_be_exported_is_one_line():
@@ -315,6 +388,15 @@ class Instant(Same):
         return lambda inputs: inputs["sample"]
 
 
+class Unable(Same):
+    """An engine whose converter takes nothing."""
+
+    name = "unable"
+
+    def compile(self, graph, folder):
+        raise EngineError("it cannot.")
+
+
 def test_auto_takes_the_fastest_where_it_pays_and_says_so(sd1, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     lines, auto = [], Auto((Same(wait=0.2), Instant()))
@@ -331,6 +413,10 @@ def test_auto_takes_the_fastest_where_it_pays_and_says_so(sd1, tmp_path, monkeyp
     (seconds,) = (value for key, value in json.loads((tmp_path / "embedlab" / FILE).read_text()).items() if " " in key)
     assert set(seconds) == {"eager", "same", "instant"}
     assert seconds["instant"] < seconds["eager"] < seconds["same"]
+    assert auto.choose(sd1, replace(many, at_once=2), [].append).name == "instant"
+    lines.clear()
+    assert Auto((Unable(), Same(wait=0.2))).choose(sd1, replace(many, at_once=3), lines.append) == Eager()
+    assert "engine=auto does without unable: it cannot." in lines
     lines.clear()
     assert Auto((Same(wait=0.2),)).choose(sd1, many, lines.append) == Eager()
     assert not lines

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
+from test_engines import Same
 
-from embedlab import Job, Store, images, run_jobs
+from embedlab import Job, Store, engines, images, run_jobs
 from embedlab.cli.commands import film as command
 from embedlab.errors import ConfigError, PictureError
 from embedlab.sweep.cells import cell_of
@@ -314,6 +315,14 @@ def test_a_picture_that_is_rendered_anew_is_that_of_the_sweep(swept):
     assert known.weights[1] == anew.weights[1] == 0.25
     for old, new in zip(known.frames[1], anew.frames[1], strict=True):
         assert np.abs(np.asarray(old, dtype=int) - np.asarray(new, dtype=int)).max() <= 1
+
+
+def test_frames_in_between_are_made_by_the_engine_that_the_pictures_name(swept, monkeypatch):
+    engine = Same()
+    monkeypatch.setitem(engines.RECORDED, "eager", engine)
+    film = render_films(read_tracks(swept), frames=5, pace="perceptual")
+    assert len(film["perceptual"].frames) == 5
+    assert [graph.part for graph in engine.graphs] == ["unet", "vae.decoder"], "once for all calls"
 
 
 def test_a_start_picture_is_found_from_elsewhere(tmp_path, monkeypatch):

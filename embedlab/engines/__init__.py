@@ -2,12 +2,13 @@
 
 from embedlab.engines.auto import Auto, Work
 from embedlab.engines.compile import Compile
-from embedlab.engines.compiled import label, with_engine
+from embedlab.engines.compiled import with_engine
 from embedlab.engines.cuda_graph import CUDAGraph
 from embedlab.engines.eager import Eager
 from embedlab.engines.engine import Engine
 from embedlab.engines.onnxruntime import ONNXRuntime, TensorRT
 from embedlab.engines.openvino import OpenVINO
+from embedlab.engines.recorded import RECORDED, as_recorded
 
 __all__ = [
     "RECORDED",
@@ -20,13 +21,6 @@ __all__ = [
     "OpenVINO",
     "TensorRT",
     "Work",
+    "as_recorded",
     "with_engine",
 ]
-
-RECORDED = {
-    label(engine): engine
-    for engine in (
-        *(Eager(), OpenVINO(), OpenVINO("bf16"), ONNXRuntime(), Compile()),
-        *(CUDAGraph(), TensorRT(), TensorRT(fp16=True)),
-    )
-}  # by what pictures say that ran their UNet

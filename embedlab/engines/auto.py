@@ -82,7 +82,8 @@ class Auto:
             for engine in fresh:
                 known.setdefault("compiling", {})[engine.name] = (time.perf_counter() - began) / millions(graph)
         remember({**known, self._case(model, work): seconds})
-        best: Engine = min([*eager, *worth], key=lambda engine: seconds[engine.name])
+        there = [engine for engine in (*eager, *worth) if engine.name in seconds]
+        best: Engine = min(there, key=lambda engine: seconds[engine.name])
         if best.name != "eager":
             ratio = seconds["eager"] / seconds[best.name]
             say(f"engine: {best.name}, {ratio:.2f} times as fast as eager for {work.at_once} pictures a call")
@@ -141,10 +142,14 @@ def example(model: Model, work: Work) -> Graph:
 
 @torch.inference_mode()
 def measured(engines: list[Engine], graph: Graph, say: Say) -> dict[str, float]:
-    """Seconds a call by engine: the median of interleaved calls, after one to warm up."""
+    """Seconds a call by engine: the median of interleaved calls, after one to warm up; without those that refuse it."""
     calls: dict[str, Callable[[], Any]] = {}
     for engine in engines:
-        run = engine.load(graph, cache()) if engine.name == "eager" else ready(engine, graph, say)
+        try:
+            run = engine.load(graph, cache()) if engine.name == "eager" else ready(engine, graph, say)
+        except EngineError as error:
+            say(f"engine=auto does without {engine.name}: {error}")
+            continue
         calls[engine.name] = partial(run, dict(graph.inputs))
     took: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(REPEATS + 1):

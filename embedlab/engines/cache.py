@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import platform
@@ -103,8 +104,15 @@ class Entry:
         except (OSError, Timeout) as error:
             why = getattr(error, "strerror", None) or str(error)
             say(f"the compiled graph cannot be kept in {self.folder.parent} ({why}); it is made again next time")
-        place = Path(tempfile.mkdtemp(prefix="embedlab-engine-"))
-        make(place)
+        try:
+            place = Path(tempfile.mkdtemp(prefix="embedlab-engine-"))
+            atexit.register(shutil.rmtree, place, ignore_errors=True)
+            make(place)
+        except OSError as error:
+            raise EngineError(
+                f"a compiled graph has no place in {tempfile.gettempdir()} either ({error.strerror or error}): "
+                "engine=eager."
+            ) from error
         return place, True
 
     def _make(self, make: Callable[[Path], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor
 
 from embedlab.engines.graphs import Graph
-from embedlab.errors import EngineError
+from embedlab.errors import EngineError, first_line
 
 Run = Callable[[dict[str, Tensor]], Tensor]
+LACKING = re.compile(  # how OpenVINO and torch's ONNX exporter name an operator that they do not know
+    r"No conversion rule found for operations: ([^\n]+)|No ONNX function found for <OpOverload\(op='([^']+)'"
+)
 
 
 @runtime_checkable
@@ -63,3 +67,14 @@ def only_on_cpu(name: str, device: torch.device, dtype: torch.dtype) -> None:
     if dtype != torch.float32:
         short = str(dtype).removeprefix("torch.")
         raise EngineError(f"engine={name} takes a float32 model, and this one is {short}: set model.dtype=float32.")
+
+
+def refusal(who: str, part: str, error: Exception) -> EngineError:
+    """The line for a part that a converter does not take: by the operators that it lacks, where it names them."""
+    causes = [error]
+    while isinstance(cause := causes[-1].__cause__, Exception):
+        causes.append(cause)
+    for one in causes:
+        if found := LACKING.search(str(one)):
+            return EngineError(f"{who} has no operator {found[1] or found[2]}, which the {part} needs: engine=eager.")
+    return EngineError(f"{who} cannot convert the {part}: {first_line(causes[-1])}")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from embedlab.checks import in_choices
 from embedlab.engines.cache import require
-from embedlab.engines.engine import Run, only_on_cpu
+from embedlab.engines.engine import Run, only_on_cpu, refusal
 from embedlab.engines.graphs import Graph
-from embedlab.errors import EngineError, first_line, listed
+from embedlab.errors import EngineError, listed
 
 PRECISIONS = {"f32": "FP32", "bf16": "BF16"}  # as OpenVINO's hint → as a device says that it can
 BLOB = "model.blob"
@@ -64,7 +64,7 @@ class OpenVINO:
             model = openvino.convert_model(program)
             compiled = openvino.Core().compile_model(model, "CPU", self._settings())
         except Exception as error:
-            raise EngineError(f"OpenVINO cannot convert the {graph.part}: {first_line(error)}") from error
+            raise refusal("OpenVINO", graph.part, error) from error
         (folder / BLOB).write_bytes(compiled.export_model().getvalue())
 
     def load(self, graph: Graph, folder: Path) -> Run:

@@ -13,10 +13,10 @@ from PIL import Image
 from embedlab import images
 from embedlab.cell import Cell, picture_size
 from embedlab.condition import condition_calls
-from embedlab.engines import RECORDED, with_engine
-from embedlab.errors import ConfigError, EngineError, PictureError
+from embedlab.engines import as_recorded
+from embedlab.errors import ConfigError, PictureError
 from embedlab.limits import check_seeds, found
-from embedlab.models import Model, Source
+from embedlab.models import Source
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
 from embedlab.sweep.identity import versions
@@ -112,7 +112,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
             f"'{path}' has {first.width}x{first.height} pixels, and what it says gives {width}x{height}: "
             "it was resized since."
         )
-    model = _as_recorded(source.load(), metadata.runtime.get("engine", "eager"))
+    model = as_recorded(source.load(), metadata.runtime.get("engine", "eager"))
     (calls,) = condition_calls(model, [cell if metadata.edited else cell.baseline()])
     position, size = metadata.batch
     again = sample_batch(model, [Request(calls, seed)] * size)[position]
@@ -129,16 +129,6 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         versions_now=versions(),
         runtime_changes=changes if then else None,
     )
-
-
-def _as_recorded(model: Model, engine: str) -> Model:
-    """A model with the engine that a picture names; eager where that is not here, which the comparison then says."""
-    if engine not in RECORDED:
-        return model
-    try:
-        return with_engine(model, RECORDED[engine], lambda line: None)
-    except EngineError:
-        return model
 
 
 def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> tuple[Source, Cell]:

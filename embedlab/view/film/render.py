@@ -16,14 +16,16 @@ from torch import Tensor
 
 from embedlab import images, readers
 from embedlab.cell import Cell
-from embedlab.errors import ConfigError, EmbedlabError
+from embedlab.engines import as_recorded
+from embedlab.errors import ConfigError, EmbedlabError, PictureError
 from embedlab.metrics.clip_score import image_features
-from embedlab.models import Source
+from embedlab.models import Model, Source
 from embedlab.rendering import render
 from embedlab.sweep.recorded_config import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.film.pace import chord_lengths, even_values, evenness, paced
 from embedlab.view.film.tracks import Track, Tracks, check_alone, with_setting
+from embedlab.view.metadata import read_metadata
 from embedlab.view.replay import locate_start
 
 Frame = tuple[Image.Image, ...]  # a picture of each track
@@ -103,6 +105,7 @@ class Renderer:
             value: tuple(open_picture(track.files[value]) for track in tracks.tracks) for value in tracks.values
         }
         self._features: dict[float, Tensor] = {}
+        self._models: dict[Source, Model] = {}
 
     @property
     def values(self) -> list[float]:
@@ -124,11 +127,21 @@ class Renderer:
                 cells.setdefault(source, []).append((value, cell))
             for source, pairs in cells.items():
                 validate(pairs[0][1], source)
-                done = render(source.load(), [cell for _, cell in pairs], seeds, on_step=self.on_step)
+                done = render(self._model(source), [cell for _, cell in pairs], seeds, on_step=self.on_step)
                 for (value, _), one in zip(pairs, done, strict=True):
                     rendered |= {(value, n): p for n, p in zip(numbers, images.to_pil(one.pictures), strict=True)}
         for value in new:
             self.frames[value] = tuple(rendered[value, n] for n in range(len(self.tracks.tracks)))
+
+    def _model(self, source: Source) -> Model:
+        """The model, run by the engine that the sweep's first picture names."""
+        if source not in self._models:
+            try:
+                runtime = read_metadata(self.tracks.tracks[0].files[self.tracks.values[0]]).runtime
+            except PictureError:
+                runtime = {}
+            self._models[source] = as_recorded(source.load(), runtime.get("engine", "eager"))
+        return self._models[source]
 
     def _same_but_for_seeds(self) -> list[list[int]]:
         """The numbers of tracks by what they have in common beside the axis: their seeds share a call."""
