@@ -246,7 +246,15 @@ def test_a_graph_is_kept_by_its_weights_inputs_and_engine(sd1, cache):
         weight.add_(1)
         keys.append(Entry(OpenVINO(), graph))
         weight.copy_(kept)
-    assert len({key.folder for key in keys}) == 4
+    own = dict(unet.config)
+    try:
+        unet.register_to_config(_use_default_values=["b", "a"])  # a list made of a set: it differs by the process
+        assert Entry(OpenVINO(), graph).folder == keys[0].folder
+        unet.register_to_config(norm_eps=1e-3)
+        keys.append(Entry(OpenVINO(), graph))
+    finally:
+        unet.register_to_config(**own)
+    assert len({key.folder for key in keys}) == 5
     assert Entry(OpenVINO(), graph).folder == keys[0].folder
 
 
@@ -377,6 +385,14 @@ def test_a_sweep_runs_with_an_engine_and_its_pictures_name_it(folders, tmp_path,
     assert [graph.part for graph in engine.graphs] == ["unet", "vae.decoder"]
     with pytest.raises(ConfigError, match=r"engine is 'openvino'; it has to be one of embedlab\.engines"):
         replace(job, engine="openvino")
+
+
+def test_exact_engines_share_pictures_and_lossy_ones_have_their_own(folders, tmp_path):
+    job = Job(Source(str(folders["sd1"]), device="cpu"), Cell("a puppy"), (0,), tmp_path)
+    exact = [replace(job, engine=engine) for engine in (OpenVINO(), ONNXRuntime(), Auto(), Same())]
+    lossy = [replace(job, engine=engine) for engine in (OpenVINO("bf16"), ONNXRuntime("int8"))]
+    assert {one.key for one in exact} == {job.key}
+    assert len({one.pictures[0] for one in (job, *lossy)}) == 3
 
 
 class Instant(Same):

@@ -2,7 +2,7 @@
 
 from embedlab.engines.auto import Auto, Work
 from embedlab.engines.compile import Compile
-from embedlab.engines.compiled import with_engine
+from embedlab.engines.compiled import label, with_engine
 from embedlab.engines.cuda_graph import CUDAGraph
 from embedlab.engines.eager import Eager
 from embedlab.engines.engine import Engine
@@ -22,5 +22,6 @@ __all__ = [
     "TensorRT",
     "Work",
     "as_recorded",
+    "label",
     "with_engine",
 ]

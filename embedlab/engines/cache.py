@@ -17,13 +17,14 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+import embedlab
 from embedlab.engines.graphs import Graph
 from embedlab.errors import EngineError
 from embedlab.files import cache, write_json
 from embedlab.runtime import processor
 
 WHOLE = "whole.json"  # sizes and hashes of the files beside it, written last
-PACKAGES = ("torch", "diffusers", "openvino", "onnxruntime", "onnxscript", "embedlab")
+PACKAGES = ("torch", "diffusers", "openvino", "onnxruntime", "onnxscript")
 
 
 def content_of(module: nn.Module) -> str:
@@ -37,7 +38,9 @@ def content_of(module: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     for name, one in module.named_modules():
-        digest.update(f"{name} {type(one).__qualname__} {dict(getattr(one, 'config', None) or {})}".encode())
+        settings = dict(getattr(one, "config", None) or {})
+        public = {key: settings[key] for key in sorted(settings) if not key.startswith("_")}  # others hold sets
+        digest.update(f"{name} {type(one).__qualname__} {public}".encode())
     return digest.hexdigest()
 
 
@@ -55,7 +58,7 @@ def key_of(engine: Any, graph: Graph) -> str:
 
 def versions() -> dict[str, str]:
     """Of the packages that a compiled graph depends on, those that are here."""
-    found = {}
+    found = {"embedlab": embedlab.__version__}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -13,6 +13,7 @@ from embedlab.checks import in_choices
 from embedlab.engines.cache import require
 from embedlab.engines.engine import Run, only_on_cpu, refusal
 from embedlab.engines.graphs import Graph
+from embedlab.engines.onnx_file import exporter_silent
 from embedlab.errors import EngineError, listed
 
 PRECISIONS = {"f32": "FP32", "bf16": "BF16"}  # as OpenVINO's hint → as a device says that it can
@@ -61,7 +62,8 @@ class OpenVINO:
 
         program = graph.export()
         try:
-            model = openvino.convert_model(program)
+            with exporter_silent():
+                model = openvino.convert_model(program)
             compiled = openvino.Core().compile_model(model, "CPU", self._settings())
         except Exception as error:
             raise refusal("OpenVINO", graph.part, error) from error

@@ -25,16 +25,16 @@ def versions() -> dict[str, str]:
     return {"embedlab": embedlab.__version__, **others}
 
 
-def key_of(source: Source, cell: Cell) -> Callable[[int], str]:
+def key_of(source: Source, cell: Cell, lossy: str = "") -> Callable[[int], str]:
     """Seed → key of the picture: a hash of weights, cell, versions, and the code of operators that are not ours.
 
-    The number type and the kind of device count, the size of the batch does not.
+    The number type and the kind of device count, the size of the batch does not; nor does the engine, unless it is
+    `lossy`: then what it is called.
     """
     device = torch.device(source.device) if source.device else pick_device(None)
     start = cell.start.content
-    whole = fingerprint(
-        [source.identity, device.type, str(pick_dtype(source.dtype, device)), cell, start, code_of(cell), versions()]
-    )
+    what = [source.identity, device.type, str(pick_dtype(source.dtype, device)), cell, start, code_of(cell), versions()]
+    whole = fingerprint([*what, lossy] if lossy else what)
     return lambda seed: hashlib.sha256(f"{whole}/{seed}".encode()).hexdigest()[:24]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from embedlab import images
 from embedlab.cell import Cell, denoiser_calls, fingerprint
 from embedlab.clean import redact
-from embedlab.engines import Auto, Eager, Engine
+from embedlab.engines import Auto, Eager, Engine, label
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, brief, listed
 from embedlab.files import make_folder, remove_temporaries
 from embedlab.limits import check_part
@@ -71,7 +71,8 @@ class Job:
     @cached_property
     def pictures(self) -> dict[int, tuple[str, str]]:
         """Seed → keys of the unedited and of the edited picture; the same one where nothing is edited."""
-        unedited, edited = key_of(self.source, self.cell.baseline()), key_of(self.source, self.cell)
+        lossy = "" if isinstance(self.engine, Auto) or self.engine.exact else label(self.engine)
+        unedited, edited = (key_of(self.source, cell, lossy) for cell in (self.cell.baseline(), self.cell))
         return {seed: (unedited(seed), edited(seed)) for seed in self.seeds}
 
     @cached_property
