@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 
 from embedlab.models.silence import silence_libraries
 
-EXPORTERS = ("torch.onnx._internal.exporter._registration", "torch.fx.experimental.symbolic_shapes")
 LARGEST = 1 << 30  # bytes of weights in one file; protobuf ends at twice as many
 
 
@@ -40,19 +39,15 @@ def _weights(part: nn.Module | ExportedProgram) -> list[Tensor]:
 
 @contextlib.contextmanager
 def exporter_silent() -> Iterator[None]:
-    """Let the exporters raise what is wrong, and say nothing: not of torchvision, which nothing here uses, nor a graph.
+    """Let the exporters raise what is wrong, and log and print nothing: not of torchvision, which nothing here uses.
 
-    Levels of logging and standard output are the process's: one thread at a time.
+    Logging and standard output are the process's: one thread at a time.
     """
-    loggers = [logging.getLogger(name) for name in EXPORTERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    before, quiet = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.CRITICAL)
     try:
-        quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
