@@ -341,6 +341,9 @@ def test_a_sweep_scores_with_it_and_its_tables_have_it(folder, tmp_path):
     shown = table(results)
     assert "first only" in shown
     assert "%" in shown
+    apart = replace(results[1], scores={**results[0].scores, "eye/count/star": 0.5})
+    head = table([results[0], apart]).splitlines()[0].split()
+    assert head[-2:] == ["eye", "outcome"], "what belongs together stands together, whatever each job has"
     again = run_jobs(jobs, Store(tmp_path / "store"))
     assert [again.results[n].scores for n in (0, 1)] == [result.scores for result in results]
 

@@ -138,6 +138,8 @@ def table(results: Sequence[Result], names: Sequence[str] | None = None, most: i
     drop = ("rows/", "conditioning/")
     scores = shown_scores(results, (key for result in results for key in result.scores))
     keys = [key for key in scores if not key.startswith(drop)]
+    # jobs of different prompts ask for different things: what belongs together stands together
+    keys.sort(key=lambda key: key.startswith("eye/") + key.startswith("eye/outcome/"))
     names = [textwrap.shorten(name, 60, placeholder="…") for name in names]
     wide = max([4, *(len(name) for name in names)])
     titles = [title_of(key) for key in keys]
