@@ -93,5 +93,6 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def cache() -> Path:
-    """Where embedlab keeps what it found out about this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "embedlab"
+    """Where embedlab keeps what it found out: `EMBEDLAB_CACHE`, else `embedlab` in `XDG_CACHE_HOME` or `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get("EMBEDLAB_CACHE") or Path(base) / "embedlab")

@@ -45,7 +45,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to wh
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST_FILES = ("test_app", "test_sweep", "test_workers", "test_ray", "test_readme", "test_crash", "test_hostile")
+LONGEST_FILES = (
+    *("test_app", "test_sweep", "test_workers", "test_ray", "test_readme", "test_crash", "test_hostile"),
+    *("test_engines", "test_anatomy", "test_model_files", "test_sampler", "test_pretrain", "test_pretrain_second"),
+)
 
 
 def pytest_collection_finish() -> None:

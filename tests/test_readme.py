@@ -1,11 +1,9 @@
 """Everything written down is run: each block of the README and of the manual's pages, in an empty folder."""
 
-import json
 import re
 import runpy
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,11 +29,10 @@ VIEWS = ("gallery", "sheet", "film", "replay", "sync", "anatomy")
 RUNS = [c for _, c in COMMANDS if c.startswith("embedlab") and c.split()[1] not in VIEWS and "resume=" not in c]
 AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS]
 SESSION = """
-import json, os, shlex, sys
-from pathlib import Path
+import os, sys
 
 os.environ["TQDM_DISABLE"] = "1"
-for n, block in enumerate(json.loads(sys.stdin.read())):
+for n, block in enumerate(sys.argv[1:]):
     try:
         exec(compile(block, f"block {n}", "exec"), {"__name__": "__main__"})
     except BaseException:
@@ -75,9 +72,8 @@ def test_there_is_nothing_in_them_that_this_file_does_not_run():
     assert len(PAGES[0].read_text().splitlines()) <= 150, "the README is for a first look; the rest has pages"
 
 
-def test_python_blocks_run(session):
-    blocks, words = json.dumps([block for _, block in PYTHON]), [sys.executable, "-c", SESSION]
-    ended_well(subprocess.run(words, cwd=session, input=blocks, capture_output=True, encoding="utf-8", check=False))
+def test_python_blocks_run(forks, session):
+    ended_well(forks.python(SESSION, *(block for _, block in PYTHON), cwd=session))
     assert {"half-a-skunk.png", "louder.png", "cat-1.png", "from-puppy-to-cat.png"} <= {
         path.name for path in session.iterdir()
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from contextlib import suppress
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from embedlab.errors import ModelError, listed
-from embedlab.files import written
+from embedlab.files import cache, written
 from embedlab.limits import PREDICTIONS
 
 LARGEST_JSON = 64 << 20  # bytes; a tokenizer has 3 MB
@@ -183,15 +182,14 @@ SETTLED = 2.0  # seconds after which a file that is written again has another ti
 def hash_of(path: Path) -> str:
     """A hash of a whole file. Of a large one it is remembered by path, size, time and inode, so that it costs once.
 
-    The notes are small files in the user's cache folder (`EMBEDLAB_CACHE`, else `~/.cache/embedlab`, or where
-    `XDG_CACHE_HOME` says), which may be deleted.
+    The notes are small files in the user's cache folder, which may be deleted.
     """
     path = path.resolve()
     stat = path.stat()
     if stat.st_size < LARGE:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     stamp = [str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino]
-    note = _notes() / f"{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:32]}.json"
+    note = cache() / "hashes" / f"{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:32]}.json"
     try:
         known = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # none yet, or damaged: the file is hashed
@@ -217,11 +215,6 @@ def _remember(note: Path, text: str) -> None:
         return
     with suppress(OSError, UnicodeError):  # a cache that cannot be written saves nothing, and harms nothing
         written(note, lambda file: file.write(text.encode()))
-
-
-def _notes() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("EMBEDLAB_CACHE") or Path(base) / "embedlab") / "hashes"
 
 
 # ── what a file tells of its training ─────────────────────────────────────────────────────────────────────────────

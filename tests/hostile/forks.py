@@ -194,7 +194,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if "code" in order:
-            print(json.dumps(forked(partial(program, **order), 240, 1)), flush=True)
+            print(json.dumps(forked(partial(program, **order), 600, 1)), flush=True)
             continue
         trial = TABLE[order["number"]] if "number" in order else Trial("generated", tuple(order["words"]))
         print(json.dumps(run(trial, Path(order["folder"]), place / "made")), flush=True)
