@@ -426,7 +426,7 @@ def test_auto_takes_the_fastest_where_it_pays_and_says_so(sd1, tmp_path, monkeyp
     lines.clear()
     assert auto.choose(sd1, many, lines.append).name == "instant"
     assert not [line for line in lines if "compiling" in line], "what was measured is remembered"
-    (seconds,) = (value for key, value in json.loads((tmp_path / "embedlab" / FILE).read_text()).items() if " " in key)
+    (seconds,) = (value for key, value in json.loads((tmp_path / FILE).read_text()).items() if " " in key)
     assert set(seconds) == {"eager", "same", "instant"}
     assert seconds["instant"] < seconds["eager"] < seconds["same"]
     assert auto.choose(sd1, replace(many, at_once=2), [].append).name == "instant"
