@@ -1,11 +1,13 @@
 """Engines: the same latents as eager's, compiled once, never other numbers in silence."""
 
 import errno
+import importlib.util
 import json
 import os
 import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 import torch
@@ -436,3 +438,27 @@ def test_auto_takes_the_fastest_where_it_pays_and_says_so(sd1, tmp_path, monkeyp
     lines.clear()
     assert Auto((Same(wait=0.2),)).choose(sd1, many, lines.append) == Eager()
     assert not lines
+
+
+def test_the_benchmark_measures_engines_beside_each_other(folders, tmp_path, cache, capsys, monkeypatch):
+    file = Path(__file__).parents[1] / "benchmarks" / "engines.py"
+    spec = importlib.util.spec_from_file_location("engines_benchmark", file)
+    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    monkeypatch.setattr(benchmark, "KNOWN", {"eager": Eager(), "same": Same(wait=0.3), "cuda_graph": CUDAGraph()})
+    monkeypatch.setattr(benchmark, "STEPS", 2)
+    words = (
+        f"--engines same,cuda_graph --pictures 1,2 --rounds 5 --model {folders['sd1']} --out {tmp_path / 'out.json'}"
+    )
+    figures = benchmark.main(words.split())
+    assert json.loads((tmp_path / "out.json").read_text()) == figures
+    of = {(row["what"], row["engine"]): row for row in figures}
+    assert {what for what, _ in of} >= {"1 guided a call", "a picture, 2 steps", "final latents"}
+    assert of["1 guided a call", "eager"]["interval"] == [1, 1]
+    low, high = of["1 guided a call", "same"]["interval"]
+    assert low <= of["1 guided a call", "same"]["ratio"] <= high < 1, "it waits"
+    assert of["final latents", "same"]["far"] == 0
+    out = capsys.readouterr().out
+    assert out.count("load average") == 2
+    assert "without cuda_graph: engine=cuda_graph needs a CUDA device" in out
+    with pytest.raises(SystemExit):
+        benchmark.main(["--engines", "fastest"])
