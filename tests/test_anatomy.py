@@ -1,10 +1,12 @@
 """What `anatomy` says of a model: laws of its sums, figures from the literature, torch and torchinfo as judges."""
 
+import contextlib
 import copy
 import csv
 import io
 import json
 import re
+import shlex
 import sys
 from dataclasses import replace
 from itertools import islice
@@ -34,6 +36,8 @@ from embedlab.structure.onnx_export import export
 from embedlab.structure.tables import Comparison, show, tables_of
 from embedlab.sweep.config import conf_dir
 
+MANUAL = (Path(__file__).parent.parent / "docs" / "inside.md").read_text()
+COMMANDS = re.findall(r"^embedlab anatomy(.*?)(?:  +#.*)?$", MANUAL, re.MULTILINE)
 NAMES = ("emoji", "sd1", "sd2", "sdxl")
 KNOWN = {  # from the papers' repositories and model cards
     "sd1": {"text_encoder": 123_060_480, "unet": 859_520_964},
@@ -355,8 +359,7 @@ def test_the_drawings_of_the_manual_are_what_the_command_draws(inside, name, tmp
 
 
 def test_the_tables_of_the_manual_are_what_the_command_says(inside):
-    page = (Path(__file__).parent.parent / "docs" / "inside.md").read_text()
-    written = re.findall(r"^\| (?:\S.*) \|$", page.partition("## SD 1 beside")[2], re.MULTILINE)
+    written = re.findall(r"^\| (?:\S.*) \|$", MANUAL.partition("## SD 1 beside")[2], re.MULTILINE)
     studies = [
         Comparison(("sd1", "sd2", "sdxl"), tuple(inside[name] for name in ("sd1", "sd2", "sdxl"))),
         Comparison(("", "", ""), (inside["sdxl"], *(lab.anatomy("sdxl", tokens=n) for n in (154, 227)))),
@@ -395,6 +398,16 @@ def test_the_command_prints_and_writes(embedlab, tmp_path, unread):
     code, out, _ = embedlab("anatomy", "tokens=77,227", "guided=true,false", "out=both.html", plain=True)
     assert code == 0
     assert "tokens 227, guided False" in out
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if "onnx=" not in words])
+def test_a_command_of_the_manual_runs(words, inside, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with clean_streams():
+        command.main(shlex.split(words))
+    said = capsys.readouterr().out
+    assert "unet" in said
+    assert [path.name for path in tmp_path.iterdir()] == re.findall(r"out=(\S+)", words)
 
 
 @pytest.mark.parametrize(
@@ -438,21 +451,30 @@ def test_wrong_words_are_one_line_without_a_model(embedlab, words, line, monkeyp
 
 @pytest.fixture(scope="module")
 def exported_emoji(tmp_path_factory):
-    """The files of all parts of the shipped model."""
-    return list(export(lab.Source("emoji"), lab.anatomy("emoji"), tmp_path_factory.mktemp("onnx")))
+    """The files of all parts of the shipped model, and how far each is from torch, as the manual's command says."""
+    (words,) = (words for words in COMMANDS if "onnx=" in words)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.chdir(tmp_path_factory.mktemp("onnx"))
+        with clean_streams():
+            command.main(shlex.split(words))
+        said = re.findall(r"^(\S+)  \(ONNX Runtime and torch differ by (\S+) of", out.getvalue(), re.MULTILINE)
+        return {Path(path).absolute(): float(difference) for path, difference in said}
 
 
 def check_files(files, width):
-    assert {path.name for path in files[0].path.parent.iterdir()} == {file.path.name for file in files}
-    for file in files:
-        onnx.checker.check_model(onnx.load(file.path), full_check=True)
-        assert file.difference < 1e-4
-    text = onnx.load(files[0].path).graph.input
+    first = next(iter(files))
+    assert set(first.parent.iterdir()) == set(files)
+    for path, difference in files.items():
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+        assert difference < 1e-4
+    text = onnx.load(first).graph.input
     assert [dim.dim_value for dim in text[0].type.tensor_type.shape.dim] == [2, 77, width], "summed rows"
 
 
 def test_parts_as_onnx_do_what_they_do_in_torch(exported_emoji, inside):
-    assert [file.name for file in exported_emoji] == [part.name for part in inside["emoji"].parts]
+    assert [path.stem.replace("vae_", "vae.") for path in exported_emoji] == [
+        part.name for part in inside["emoji"].parts
+    ]
     check_files(exported_emoji, 96)
 
 
@@ -460,7 +482,7 @@ def test_two_text_encoders_and_their_unet_as_onnx_do_what_they_do_in_torch(folde
     source = lab.Source(str(folders["sdxl"]))
     files = list(islice(export(source, lab.anatomy(source), tmp_path), 3))  # its VAE is as any other
     assert [file.name for file in files] == ["text_encoder", "text_encoder_2", "unet"]
-    check_files(files, source.widths[0])
+    check_files({file.path: file.difference for file in files}, source.widths[0])
 
 
 def test_edited_rows_go_into_the_exported_text_encoder(exported_emoji, emoji):
@@ -469,7 +491,7 @@ def test_edited_rows_go_into_the_exported_text_encoder(exported_emoji, emoji):
     prompt = edited(lab.embed("a picture of a puppy", tower), lab.lookup_of(tower))
     (ours,) = lab.encode([(prompt,)], [tower])
     rows = prompt.summed.detach().expand(2, -1, -1).numpy()
-    hidden, _ = onnxruntime.InferenceSession(exported_emoji[0].path).run(None, {"rows": rows})
+    hidden, _ = onnxruntime.InferenceSession(next(iter(exported_emoji))).run(None, {"rows": rows})
     assert torch.allclose(ours.hidden, torch.from_numpy(hidden[0]), atol=1e-4)
 
 

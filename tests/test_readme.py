@@ -27,7 +27,7 @@ COMMANDS = [
 FAST = ["sampler.steps=2", "seeds=[0]", "tracker=silent"]
 VIEWS = ("gallery", "sheet", "film", "replay", "sync", "anatomy")
 RUNS = [c for _, c in COMMANDS if c.startswith("embedlab") and c.split()[1] not in VIEWS and "resume=" not in c]
-AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS]
+AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS and c.split()[1] != "anatomy"]
 SESSION = """
 import os, sys
 
@@ -68,6 +68,7 @@ def session(forks, tmp_path_factory):
 def test_there_is_nothing_in_them_that_this_file_does_not_run():
     assert {kind for _, kind, _ in BLOCKS} == {"bash", "python", "text"}
     assert {command.split()[0] for _, command in COMMANDS} == {"make", "embedlab"}
+    assert {page for page, c in COMMANDS if c.startswith("embedlab anatomy")} == {"inside"}, "run by test_anatomy"
     assert [page for page, kind, _ in BLOCKS if kind == "text"] == ["architecture"]
     assert len(PAGES[0].read_text().splitlines()) <= 150, "the README is for a first look; the rest has pages"
 
