@@ -14,7 +14,7 @@ from embedlab.guidance import guided
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
 from embedlab.sweep.observer import Observer
-from embedlab.sweep.tables import write_times
+from embedlab.sweep.tables import read_shares, write_times
 from embedlab.timing import Spent, Timer, Times
 
 
@@ -178,6 +178,11 @@ def test_the_table_of_times_has_a_row_a_part_and_stays_where_nothing_was_rendere
         ("decode", "sampling", "0.25"),
         ("files", "beside", "0.25"),
     ]
+    assert read_shares(tmp_path) == {"UNet": 0.75, "decode": 0.25}
+    for other in ("", "part,thread\na,sampling\n", "part,thread,share\na,sampling,x\n", "\0"):
+        (tmp_path / "times.csv").write_text(other)
+        assert read_shares(tmp_path) == {}
+    assert read_shares(tmp_path / "nowhere") == {}
 
 
 def test_a_step_asks_nothing_of_the_unet_but_its_prediction(sd1):

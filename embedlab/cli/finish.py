@@ -18,8 +18,7 @@ from embedlab.sweep.job import reason_of
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.results import collect
-from embedlab.sweep.tables import curves, plain_cell, records, table, write_tables, write_times
-from embedlab.timing import Times
+from embedlab.sweep.tables import curves, plain_cell, read_shares, records, table, write_tables, write_times
 from embedlab.tracker import Silent, Tracker, discard_log, opened
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read
@@ -46,7 +45,7 @@ def finish_sweep(session: Session) -> None:
             write(folder, results)
             write_times(folder, session.display.times)
             page = write_page(read(folder)).index
-            log(folder, results, tracker, redact(config.group or folder.name), session.display.times)
+            log(folder, results, tracker, redact(config.group or folder.name))
     except Exception as error:  # a full disk, a tracker that dies: every job has its own files
         failures.append((-1, "the sweep's own table, sheet and run", reason_of(error)))
     if done:
@@ -88,7 +87,7 @@ def write(folder: Path, results: Sequence[Result]) -> None:
     write_tables(folder, records(results))
 
 
-def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str, times: Times) -> None:
+def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str) -> None:
     """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
     rows, varied = records(results), axes(results)
     lines = [row.as_dict() for row in rows]
@@ -114,6 +113,6 @@ def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str, t
                 "sweep/jobs": len(results),
                 "sweep/pictures": sum(1 for row in rows if row.status == "done"),
                 "sweep/failed": sum(1 for row in rows if row.status != "done"),
-                **{f"time/{name}": times.share(name) for name in times.parts},
+                **{f"time/{name}": share for name, share in read_shares(folder).items()},
             }
         )

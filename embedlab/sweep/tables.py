@@ -13,8 +13,10 @@ from pathlib import Path
 from statistics import fmean as mean
 from typing import Any
 
+from embedlab import readers
 from embedlab.checks import is_number
 from embedlab.clean import redact
+from embedlab.errors import EmbedlabError
 from embedlab.files import write as write_file
 from embedlab.metrics.titles import format_score, title_of
 from embedlab.sweep.axes import axes, format_value, short_names
@@ -173,6 +175,15 @@ def write_times(folder: Path, times: Times) -> None:
     if times.spent("UNet").calls:
         rows = times.records()
         write_file(folder / "times.csv", as_csv(rows, list(rows[0])))
+
+
+def read_shares(folder: Path) -> dict[str, float]:
+    """The share of each part of the thread that samples, as `write_times` left it; nothing of a file that is not so."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(readers.read_bytes(folder / "times.csv").decode())))
+        return {row["part"]: float(row["share"]) for row in rows if row["thread"] == "sampling"}
+    except (OSError, EmbedlabError, ValueError, KeyError, TypeError, csv.Error):
+        return {}
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes:
