@@ -440,10 +440,24 @@ def test_auto_takes_the_fastest_where_it_pays_and_says_so(sd1, tmp_path, monkeyp
     assert not lines
 
 
+def file_of(folder, name):
+    """A script of ours as a module."""
+    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", Path(__file__).parents[1] / folder / f"{name}.py")
+    spec.loader.exec_module(found := importlib.util.module_from_spec(spec))
+    return found
+
+
+def test_the_study_of_lossy_engines_compares_pictures(cache, tmp_path, capsys):
+    file_of("experiments", "lossy").main(tmp_path, {"same": Same(), "none": CUDAGraph()}, of=2, steps=2)
+    head, eager, same = capsys.readouterr().out.splitlines()[-3:]
+    assert eager.split()[1:] == same.split()[1:]
+    assert same.split()[:4] == ["same", "0.00e+00", "0.000", "1.0000"]
+    assert "to prompt" in head
+    assert (tmp_path / "lossy.png").is_file()
+
+
 def test_the_benchmark_measures_engines_beside_each_other(folders, tmp_path, cache, capsys, monkeypatch):
-    file = Path(__file__).parents[1] / "benchmarks" / "engines.py"
-    spec = importlib.util.spec_from_file_location("engines_benchmark", file)
-    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    benchmark = file_of("benchmarks", "engines")
     monkeypatch.setattr(benchmark, "KNOWN", {"eager": Eager(), "same": Same(wait=0.3), "cuda_graph": CUDAGraph()})
     monkeypatch.setattr(benchmark, "STEPS", 2)
     words = (
