@@ -28,7 +28,7 @@ def hashes(study: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         words = [f"experiment={study}", "tracker=silent", "at_once=16"]
         words += [f"hydra.sweep.dir={folder}", f"hydra.run.dir={folder}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{folder}/.cache"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "EMBEDLAB_CACHE": f"{folder}/.cache"}
         subprocess.run(
             [sys.executable, "-m", "embedlab", *words],
             check=True,

@@ -113,7 +113,7 @@ class Timer:
     ...         pass
     >>> times = timer.times()
     >>> {name: part.seconds for name, part in times.parts.items()}, times.seconds, times.spent("UNet").rows
-    ({'scheduler': 3.0, 'UNet': 3.0, 'other': 1.0}, 7.0, 2)
+    ({'UNet': 3.0, 'scheduler': 3.0, 'other': 1.0}, 7.0, 2)
     """
 
     def __init__(

@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_nothing_half_made(room, halves, tmp_path, monkeypatc
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             super().compile(graph, folder)
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
     lines = []
     if room == "nowhere":
         with pytest.raises(EngineError, match=r"^a compiled graph has no place in [^\n]*No space left[^\n]*$"):

@@ -161,7 +161,7 @@ def test_a_model_that_cannot_be_read_is_a_line(job, unreadable):
 
 
 def test_an_engine_runs_it_and_is_named(job, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
     one = profile(replace(job, engine=ONNXRuntime(), seeds=(0,)))
     assert one.engine == "onnxruntime"
     assert " by onnxruntime, float32 on cpu" in str(one)

@@ -25,6 +25,7 @@ def cluster():
 
 @pytest.fixture
 def workers(cluster) -> list[str]:
+    cluster.wait_for_nodes(timeout=120)  # one that a test before has killed counts as alive for some seconds
     return ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
 
 

@@ -131,6 +131,8 @@ def forked(become: Callable[[Path, Path], int], longest: float, failed: int) -> 
             code = failed
             try:
                 os.setsid()
+                # torch renews its pool of threads when a fork first wants it, which two threads must not do at once
+                torch.set_num_threads(torch.get_num_threads())
                 code = become(out, err)
             except SystemExit as error:
                 code = int(error.code or 0)
