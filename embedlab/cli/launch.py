@@ -26,7 +26,7 @@ from embedlab.cli.objective import check_objective, check_search, is_search, job
 from embedlab.cli.resume import plan_jobs, quoted
 from embedlab.cli.session import Session, rollback
 from embedlab.errors import ConfigError, listed
-from embedlab.files import make_folder, write
+from embedlab.files import make_folder, remove_temporaries, write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
 from embedlab.sweep.config import complete
@@ -109,6 +109,7 @@ class Plan:
     def write_folders(self, hydra: HydraConf | None = None) -> None:
         """Make the folder of each job, with the files that Hydra leaves of it."""
         for job, config in zip(self.jobs, self.configs, strict=True):
+            remove_temporaries(job.folder)  # a finished result is written once more, when the tracker has seen it
             if hydra is not None or job.number not in self.there or not (job.folder / ".hydra").is_dir():
                 prepare_folder(job)
                 write_hydra(job, config, hydra)
