@@ -109,10 +109,11 @@ class Plan:
     def write_folders(self, hydra: HydraConf | None = None) -> None:
         """Make the folder of each job, with the files that Hydra leaves of it."""
         for job, config in zip(self.jobs, self.configs, strict=True):
-            remove_temporaries(job.folder)  # a finished result is written once more, when the tracker has seen it
             if hydra is not None or job.number not in self.there or not (job.folder / ".hydra").is_dir():
                 prepare_folder(job)
                 write_hydra(job, config, hydra)
+            else:
+                remove_temporaries(job.folder)  # a finished result is written once more, when the tracker has seen it
 
     def run(self, session: Session, run: Callable[..., Any] = run_jobs) -> dict[int, Result]:
         """Run the jobs that are left and log all that was not; the results. Failures are noted in the session."""

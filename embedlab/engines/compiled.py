@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,11 +94,14 @@ def processors_of(module: Any) -> list[Any]:
 
 def ready(engine: Engine, graph: Graph, say: Say) -> Run:
     """A graph as a function: from the cache, or compiled now, which is said with what it took."""
-    entry, began = Entry(engine, graph), time.perf_counter()
-    if not entry.whole:
+    began = time.perf_counter()
+
+    def compiling(place: Path) -> None:
         millions = sum(p.numel() for p in graph.module.parameters()) / 1e6
         say(f"{engine.name}: compiling the {graph.part} ({millions:.1f} M parameters), once for this machine …")
-    folder, made = entry.ready(lambda place: engine.compile(graph, place), say)
+        engine.compile(graph, place)
+
+    folder, made = Entry(engine, graph).ready(compiling, say)
     run = engine.load(graph, folder)
     if made:
         say(f"{engine.name}: compiled in {time.perf_counter() - began:.0f} s, kept in {folder}")

@@ -60,6 +60,7 @@ def capture(graph: Graph, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor],
             graph.module(*held.values())
     torch.cuda.current_stream().wait_stream(side)
     recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
+    # scores of other pictures use the device from a thread of their own, which must not end a capture
+    with torch.cuda.graph(recorded, capture_error_mode="thread_local"):
         out = graph.module(*held.values())
     return held, recorded, out
