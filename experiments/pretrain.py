@@ -1,10 +1,11 @@
 """Can a Stable Diffusion in miniature be trained on a laptop? This makes the default model from nothing, in stages.
 
     python experiments/pretrain.py                     # all stages; kill it and run it again, it goes on
-    python experiments/pretrain.py stages=[unet] unet.steps=40000 warm_start=true
+    python experiments/pretrain.py stages=[drawings,decoder,export] warm_start=emoji folder=pretrain-runs/more
 
-data → vae → whole → decoder → clip → vision → unet → export → quality. A stage goes on from its checkpoint in
-`folder`; with `warm_start` a stage without one begins at the weights that embedlab ships.
+drawings → vae → text → judge → latents → decoder → unet → eye → vision → export → quality. A stage goes on from its
+checkpoint in `folder`; one without begins at the weights of the model that `warm_start` names. docs/training.md tells
+what each is for, how long it takes and what was tried.
 """
 
 from embedlab.pretrain.run import main

@@ -47,7 +47,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to wh
 
 LONGEST_FILES = (
     *("test_app", "test_sweep", "test_workers", "test_ray", "test_readme", "test_crash", "test_hostile"),
-    *("test_engines", "test_anatomy", "test_model_files", "test_sampler", "test_pretrain", "test_pretrain_second"),
+    *("test_engines", "test_anatomy", "test_model_files", "test_sampler", "test_pretrain"),
 )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from embedlab.errors import ConfigError
 from embedlab.files import written
 
 # word people type → emoji name in both sets; every word is one token of CLIP's vocabulary
@@ -146,6 +147,9 @@ def fetch(folder: Path) -> None:
 
 def load(folder: Path) -> Sprites:
     """All drawings by (style, word, colour), at 128 px at the most; colour None is the drawing as it is."""
+    paths = [folder / style / f"{word}.png" for style in STYLES for word in WORDS]
+    if missing := [path for path in paths if not path.exists()]:
+        raise ConfigError(f"'{missing[0]}' is missing; run the stage drawings first.")
     sprites: Sprites = {}
     for style in STYLES:
         for word in WORDS:

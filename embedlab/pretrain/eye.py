@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from embedlab.detector.detections import Detections
+from embedlab.detector.detections import Detections, look
 from embedlab.detector.network import GRID, Detector, Scale, Vocabulary
 from embedlab.pretrain import drawings, world
+from embedlab.pretrain.autoencoder import again
+from embedlab.pretrain.loop import Feed, Training, fit
+from embedlab.pretrain.stage import CPU, HELD_OUT, Log, Show, begin, fast, numbers_of, painted, pixels
 
 WORDS, COLOURS, GROUNDS = list(drawings.WORDS), list(drawings.COLOURS), list(world.GROUNDS)
 VOCABULARY = Vocabulary(tuple(WORDS), tuple(COLOURS), tuple(GROUNDS), drawings.KINDS)
@@ -103,6 +106,56 @@ def load(path: Path, kind: Mapping[str, Any]) -> Detector:
     model = Detector(**kind, vocabulary=VOCABULARY).eval()
     model.load_state_dict({k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")})
     return model
+
+
+def detector(
+    folder: Path,
+    training: Training,
+    log: Log,
+    show: Show,
+    device: torch.device = CPU,
+    workers: int = 0,
+    stage: Literal["eye", "judge"] = "eye",
+) -> nn.Module:
+    """Train the eye on painted scenes and what the autoencoder makes of them, or the judge on painted ones alone.
+
+    Every fourth painted scene is of the combinations that the other stages never see: who is to tell whether the model
+    draws a green hat has to know one. A judge that did not missed 6 of 21 painted ones.
+    """
+    sprites = drawings.load(folder / "sprites")
+    model = Detector(**(EYE if stage == "eye" else JUDGE), vocabulary=VOCABULARY).to(device)
+    passed = again(folder) if stage == "eye" else None
+    if stage == "eye":
+        begin(model, folder, "eye")
+    held = [world.scene_of(i, HELD_OUT, held_out=True) for i in range(200)]
+    pictures = painted(range(200), sprites, HELD_OUT, held_out=True)
+    first = {"eye": 2_000_000, "judge": 3_000_000}[stage]
+
+    def prepare(step: int) -> tuple[tuple[world.Scene, ...], Tensor]:
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+        if passed is not None and step % 2:
+            numbers = torch.randint(len(passed), (training.batch,), generator=generator).sort().values.tolist()
+            scenes, wanted = [world.scene_of(i) for i in numbers], pixels(passed[numbers])
+        else:
+            numbers = list(numbers_of(step, training, first))
+            usual, rare = numbers[::4] + numbers[1::4] + numbers[2::4], numbers[3::4]
+            scenes = [world.scene_of(i) for i in usual] + [world.scene_of(i, held_out=True) for i in rare]
+            parts = [painted(usual, sprites), *([painted(rare, sprites, held_out=True)] if rare else [])]
+            wanted = torch.cat(parts)
+        return tuple(scenes), worn(wanted, generator)
+
+    feed = Feed(prepare, training.steps, workers)
+
+    def loss_of(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        scenes, wanted = feed(step)
+        with fast(device):
+            predicted = model(wanted.to(device, memory_format=torch.channels_last))
+        return loss(predicted, scenes), {}
+
+    def sheet(model: Any, step: int) -> None:
+        log(marks(look(model, pictures.to(device)), held), step)
+
+    return fit(model, loss_of, training, folder / f"{stage}.pt", log, sheet)
 
 
 # ── calibration ───────────────────────────────────────────────────────────────────────────────────────────────────
