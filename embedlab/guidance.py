@@ -77,7 +77,7 @@ def guided(
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
     >>> cond, uncond = encode([embed_all(text, model.towers) for text in ("a puppy", "")], model.towers)
-    >>> x, t = torch.zeros(2, 4, 16, 16), torch.tensor(500)
+    >>> x, t = torch.zeros(2, 8, 16, 16), torch.tensor(500)
     >>> denoise = guided(model.unet, [cond] * 2, [uncond] * 2, scales=[1.0, 4.0])
     >>> with torch.inference_mode():
     ...     alone, guided_by_4 = denoise(x, t)

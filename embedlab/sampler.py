@@ -261,7 +261,7 @@ def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]
 
     >>> from embedlab import models
     >>> picture_latents(models.load("emoji").vae, torch.zeros(3, 64, 64), generators([0, 1])).shape
-    torch.Size([2, 4, 8, 8])
+    torch.Size([2, 8, 8, 8])
     """
     encoded = vae.encode(picture[None].to(vae.device, vae.dtype))
     if not hasattr(encoded, "latent_dist"):  # a tiny autoencoder has one answer

@@ -94,14 +94,14 @@ def test_the_shipped_model_is_as_it_is_when_it_is_loaded(inside, emoji):
     try:
         emoji.unet.set_attn_processor(AttnProcessor())
         with torch.no_grad(), FlopCounterMode(display=False) as counted:
-            emoji.unet(torch.zeros(2, 4, 16, 16), 5, torch.zeros(2, 77, tower.width))
+            emoji.unet(torch.zeros(2, 8, 16, 16), 5, torch.zeros(2, 77, tower.width))
     finally:
         emoji.unet.set_attn_processor(own)
         for hook in hooks:
             hook.remove()
     assert parts["unet"].whole.flops == counted.get_total_flops()
     plain = copy.deepcopy(emoji.unet).to(memory_format=torch.contiguous_format)
-    given = torch.zeros(2, 4, 16, 16), torch.tensor(5.0), torch.zeros(2, 77, tower.width)
+    given = torch.zeros(2, 8, 16, 16), torch.tensor(5.0), torch.zeros(2, 77, tower.width)
     with torch.no_grad(), counting.LiveBytes([*plain.parameters(), *given]) as memory:
         plain(*given)
     assert memory.peak == parts["unet"].peak, "real tensors live and die as fake ones do"
@@ -232,7 +232,7 @@ def test_a_size_that_does_not_fit_names_the_layer_and_what_would(size, layer, si
 
 def test_a_size_with_a_remainder_is_said(inside):
     seen = lab.anatomy("emoji", size=104)
-    assert seen.part("unet").whole.output == (2, 4, 13, 13)
+    assert seen.part("unet").whole.output == (2, 8, 13, 13)
     assert any("unet.down_blocks.0.downsamplers.0 halves a side of 13" in line for line in seen.notices)
     assert not odd_sides(inside["emoji"].part("unet").layers)
 
@@ -316,7 +316,7 @@ def test_a_narrow_terminal_goes_without_columns_and_cuts_no_figure(inside, wide)
     out = io.StringIO()
     show(tables_of(inside["emoji"], 1)[:5], Console(file=out, width=wide, force_terminal=True, color_system=None))
     lines = out.getvalue().splitlines()
-    assert "5,948,356" in out.getvalue()
+    assert "6,415,336" in out.getvalue()
     assert not [line for line in lines if "…" in line]
     assert max(len(line.rstrip()) for line in lines if "FLOPs" in line or "UNet2D" in line) <= max(wide, 80)
     assert ("activations" in out.getvalue()) == (wide == 160)

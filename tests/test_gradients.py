@@ -37,7 +37,7 @@ def picture(model, operators, steps=4, seed=0):
     told = edit_encoded(told, operators, texts_of(model.towers))
     scheduler = Sampler("ddim", steps).make(model.scheduler)
     denoise = guided(model.unet, [told], [empty], [Guidance().scale])
-    return decode(sample(denoise, noise((4, 16, 16), generators([seed])), scheduler).latents, model.vae)
+    return decode(sample(denoise, noise((8, 16, 16), generators([seed])), scheduler).latents, model.vae)
 
 
 def test_textual_inversion_in_small_raises_the_clip_score_in_twenty_steps(emoji):

@@ -167,6 +167,20 @@ def test_a_picture_that_was_touched_is_told_in_figures(drawn, tmp_path):
     )
 
 
+def test_a_model_of_other_files_is_said(drawn, tmp_path):
+    mine = drawn / "seed-3.png"
+    assert images.settings_of(mine)["model_files"]
+    assert not replay(mine).other_model
+    with Image.open(mine) as picture:
+        changed = picture.convert("RGB")
+    changed.putpixel((0, 0), (1, 2, 3))
+    images.save(changed, tmp_path / "a.png", {**images.settings_of(mine), "model_files": "0123456789abcdef"})
+    done = replay(tmp_path / "a.png")
+    assert done.other_model
+    assert str(done).endswith("the model's files are others than those that made it")
+    assert replay(altered(mine, tmp_path / "b.png", model_files=None)).other_model is False
+
+
 def test_rounding_is_told_from_a_difference(drawn, tmp_path, capsys):
     """The same settings on another number of threads: by 1 of 255 at the most is the same; by more, or here, is not."""
     settings = images.settings_of(drawn / "seed-3.png")

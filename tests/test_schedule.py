@@ -225,7 +225,7 @@ def test_it_is_the_loop_that_a_reader_would_write(small, emoji):
     told, cat, empty = encode([rows, edit(rows, [CAT], emoji.towers), embed_all("", emoji.towers)], emoji.towers)
     scheduler = Sampler("ddim", steps=4).make(emoji.scheduler)
     with torch.inference_mode():
-        x = noise((4, 16, 16), generators([3]))
+        x = noise((8, 16, 16), generators([3]))
         for n, t in enumerate(scheduler.timesteps):
             x = scheduler.step(guided(emoji.unet, [cat if n >= 2 else told], [empty], [4.0])(x, t), t, x).prev_sample
     assert same(picture(cell([During(CAT, begin=0.5)]))[0], x)

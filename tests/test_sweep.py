@@ -527,12 +527,11 @@ def test_a_tracker_that_is_named_later_is_told_of_what_was_made_before(embedlab,
 
 
 def test_a_curve_is_a_mean_over_seeds_and_over_nothing_else():
-    rows = [
-        tables.Row(0, "", "", {"weight": w, "toward": t}, PictureResult(s, {"change/ssim": 1 - w + s / 10 + off}), {})
-        for w in (1, 0, 0.5)
-        for t, off in (("cat", 0), ("skunk", 5))
-        for s in (0, 1)
-    ]
+    def row(w, t, off, s):
+        measured = {"change/ssim": 1 - w + s / 10 + off, "eye/outcome": "both"}  # a word is no point of a curve
+        return tables.Row(0, "", "", {"weight": w, "toward": t}, PictureResult(s, measured), {})
+
+    rows = [row(w, t, off, s) for w in (1, 0, 0.5) for t, off in (("cat", 0), ("skunk", 5)) for s in (0, 1)]
     alone = [row for row in rows if row.axes["toward"] == "cat"]
     ((axis, score, at, lines),) = tables.curves(alone, {"weight": [1, 0, 0.5], "seed": [0, 1]})
     assert (axis, score, at) == ("weight", "change/ssim", [0, 0.5, 1])

@@ -37,7 +37,7 @@ def decode(latents: Float[Tensor, "image c h w"], vae: Any, at_once: int = 4) ->
 
     >>> from embedlab import models
     >>> with torch.inference_mode():
-    ...     decode(torch.zeros(1, 4, 8, 8), models.load("emoji").vae).shape
+    ...     decode(torch.zeros(1, 8, 8, 8), models.load("emoji").vae).shape
     torch.Size([1, 3, 64, 64])
     """
     latents = to_vae(latents, vae).to(vae.device, vae.dtype)

@@ -134,7 +134,7 @@ def anatomy(
 
     >>> inside = anatomy("emoji", size=128, pictures=4)
     >>> inside.part("unet").whole.output, inside.layer("unet.mid_block").output
-    ((8, 4, 16, 16), (8, 128, 4, 4))
+    ((8, 8, 16, 16), (8, 144, 4, 4))
     """
     pictures = whole_number(pictures, "pictures", SamplerError, least=1, most=4096)
     steps = whole_number(steps, "steps", SamplerError, least=1, most=10_000)

@@ -18,7 +18,7 @@ from embedlab.images.infotext import infotext
 from embedlab.metrics.score import FeatureCache, score, scored_words
 from embedlab.models import Model
 from embedlab.samples import Rendered
-from embedlab.sweep.identity import versions
+from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.job import Job
 from embedlab.sweep.result import PictureResult, Result, write_result
 from embedlab.sweep.versioned import FORMAT
@@ -43,7 +43,7 @@ def finish(
     timer = timer or Timer()
     notes = list(job.notes)
     settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
-    settings["concluded"] = redact(job.source.concluded)
+    settings |= {"concluded": redact(job.source.concluded), "model_files": files_of(job.source)}
     if (start := job.cell.start.about(job.folder)) is not None:
         settings["start"] = redact(start)
     rows: list[dict[str, Any]] = []

@@ -25,6 +25,11 @@ def versions() -> dict[str, str]:
     return {"embedlab": embedlab.__version__, **others}
 
 
+def files_of(source: Source) -> str:
+    """A short hash of all that a model is made of: another one may draw otherwise."""
+    return fingerprint(source.identity)[:16]
+
+
 def key_of(source: Source, cell: Cell, lossy: str = "") -> Callable[[int], str]:
     """Seed → key of the picture: a hash of weights, cell, versions, and the code of operators that are not ours.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -35,7 +36,7 @@ def labels(results: Sequence[Result]) -> list[str]:
 
 
 def label(result: Result, common: Collection[str] = ()) -> str:
-    """What tells a job apart from the others of its sweep: its edit, where that was chosen, and what else was set.
+    r"""What tells a job apart from the others of its sweep: its edit, where that was chosen, and what else was set.
 
     `common` are parts of its name that all have.
 
@@ -43,13 +44,16 @@ def label(result: Result, common: Collection[str] = ()) -> str:
     'skip {0:0.5,2:0.5}, steps 9'
     >>> label(Result("done", label="puppy → cat", name="operators.replace.by=cat,guidance.scale=2"))
     'puppy → cat, scale 2'
+    >>> label(Result("done", label="as written", name=r"prompt=a\ red\ cat,encoder.skip=1"))
+    'prompt a red cat, skip 1'
     """
     own = [part for part in split(result.name) if part not in common]
     name = ",".join(own) or result.name
     named = result.label or AS_WRITTEN  # one that failed early may have none
     parts = split(name) if name != named else []
     others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
-    settings = [f"{key.split('.')[-1]} {short(value)}" for key, _, value in others]
+    plain = [(key.split(".")[-1], re.sub(r"\\(.)", r"\1", value)) for key, _, value in others]  # as Hydra escapes it
+    settings = [f"{key} {short(value)}" for key, value in plain]
     return ", ".join([named, *settings] if len(settings) < len(parts) or not parts else settings)
 
 

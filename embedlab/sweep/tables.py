@@ -106,7 +106,9 @@ def curves(
         if axis == "seed" or not all(map(is_number, values)):
             continue
         others = [key for key in varied if key not in (axis, "seed")]
-        for score in shown_scores(rows, (key for row in rows for key in row.scores if key.startswith(SCORES))):
+        scores = (item for row in rows for item in row.scores.items())
+        numbers = [key for key, value in scores if key.startswith(SCORES) and not isinstance(value, str)]
+        for score in shown_scores(rows, numbers):
             groups: dict[str, dict[float, list[float]]] = {}
             for row in rows:
                 if (value := row.scores.get(score)) is not None:

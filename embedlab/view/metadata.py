@@ -28,6 +28,7 @@ class Metadata:
     batch: tuple[int, int]  # position in a batch, and its size
     versions: dict[str, str]
     runtime: dict[str, str]  # what the bits depend on beside versions; 0.1 did not store it
+    model_files: str | None = None  # a hash of the model's; older pictures have none
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -68,6 +69,7 @@ def read_metadata(path: Path) -> Metadata:
         batch=(batch[0], batch[1]),
         versions=short_texts(settings.get("versions")),
         runtime=short_texts(settings.get("runtime")),
+        model_files=short_texts(settings).get("model_files"),
     )
 
 

@@ -19,7 +19,7 @@ from embedlab.limits import check_seeds, found
 from embedlab.models import Source
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
-from embedlab.sweep.identity import versions
+from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.recorded_config import instantiate_checked
 from embedlab.validate import validate
 from embedlab.view.metadata import Metadata, read_metadata, short_texts
@@ -30,7 +30,8 @@ class Replay:
     """A picture made again, and how it compares with the first.
 
     `largest_difference` is of one colour of a pixel, from 0 to 255. `runtime_changes` are what differs of what the bits
-    depend on beside versions, as (then, now); None where the picture does not say.
+    depend on beside versions, as (then, now); None where the picture does not say. `other_model` says whether the files
+    of the model are others than those that made it.
 
     >>> print(Replay(None, 100, 2, 1, {}, {}, {"threads": ("2", "1")}))
     the same but for rounding (at most 1 of 255), made with 2 threads, this is 1; 2 of 100 pixels differ
@@ -43,6 +44,7 @@ class Replay:
     versions_then: dict[str, str]
     versions_now: dict[str, str]
     runtime_changes: Mapping[str, tuple[str, str]] | None = field(default_factory=dict)
+    other_model: bool = False
 
     @property
     def identical(self) -> bool:
@@ -52,7 +54,7 @@ class Replay:
     @property
     def only_rounded(self) -> bool:
         """Whether they differ by rounding alone: by 1 at the most, and made where sums may come in another order."""
-        elsewhere = bool(self.runtime_changes) and not self._changed_versions
+        elsewhere = bool(self.runtime_changes) and not self._changed_versions and not self.other_model
         return not self.identical and self.largest_difference == 1 and elsewhere
 
     @property
@@ -71,7 +73,9 @@ class Replay:
                 f"the same but for rounding (at most 1 of 255), made with {then}, this is {now}; "
                 f"{self.different_pixels} of {self.pixels} pixels differ"
             )
-        if changed := self._changed_versions:
+        if self.other_model:
+            why = "the model's files are others than those that made it"
+        elif changed := self._changed_versions:
             then = ", ".join(f"{name} {self.versions_then[name]}" for name in changed)
             why = f"made with {then}, this is {', '.join(f'{name} {self.versions_now[name]}' for name in changed)}"
         else:
@@ -128,6 +132,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         versions_then=metadata.versions,
         versions_now=versions(),
         runtime_changes=changes if then else None,
+        other_model=metadata.model_files not in (None, files_of(source)),
     )
 
 
