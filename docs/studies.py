@@ -18,12 +18,15 @@ ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 PICTURES = ROOT / "docs" / "studies"
 WIDEST = 1200  # pixels, for the page
+FIRST = ("turned_over", "counting", "colour_leaks", "window_not_read", "arithmetic", "when_placed", "layers")
 
 
 def page() -> str:
     """The whole page, from the comments at the head of every study."""
     made = (
-        f"{len(STUDIES)} studies on the default model, made by `python docs/studies.py`: rows are seeds, columns jobs."
+        f"{len(STUDIES)} studies on the default model, made by `python docs/studies.py`: rows are seeds, columns jobs. "
+        "The eye is the detector that ships ([what it says](trackers.md)); rates over more seeds than a sheet has are "
+        "printed by `python docs/rates.py`. To begin with: " + ", ".join(f"[{name}](#{name})" for name in FIRST) + "."
     )
     parts = ["# What was asked, and what was seen", "", made]
     for study in STUDIES:
@@ -49,7 +52,7 @@ def run(name: str) -> None:
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
     PICTURES.mkdir(exist_ok=True)
-    picture.save(PICTURES / f"{name}.jpg", quality=88, subsampling=0)
+    picture.save(PICTURES / f"{name}.jpg", quality=85, subsampling=0)
 
 
 if __name__ == "__main__":
