@@ -42,7 +42,8 @@ def relations(model: lab.Model) -> Image.Image:
     """Each relation for some pairs of words, the first seed of each."""
     prompts = [[f"{article(a)} {relation} {article(b)}" for a, b in PAIRS] for relation in RELATIONS]
     pictures = [[one[0] for one in drawn(model, row, [0])] for row in prompts]
-    return sheet(pictures, [f"{article(a)}, {article(b)}" for a, b in PAIRS], list(RELATIONS), "relations: the first … the second")
+    columns = [f"{article(a)}, {article(b)}" for a, b in PAIRS]
+    return sheet(pictures, columns, list(RELATIONS), "relations: the first … the second")
 
 
 def more(model: lab.Model) -> Image.Image:
