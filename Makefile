@@ -19,9 +19,9 @@ demo: $(STAMP)
 	@$(BIN)/embedlab experiment=demo hydra.sweep.dir=outputs/demo
 	@echo
 	@echo "Next:"
-	@echo "  $(BIN)/embedlab experiment=puppy_and_skunk"
+	@echo "  $(BIN)/embedlab experiment=turned_over"
 	@echo "  $(BIN)/embedlab -m operators=[interpolate] operators.interpolate.toward=fox operators.interpolate.weight=0,0.5,1"
-	@echo "  $(BIN)/embedlab experiment=when_decided"
+	@echo "  $(BIN)/embedlab experiment=colour_leaks"
 
 test: lint
 	@$(BIN)/python tests/browser.py
