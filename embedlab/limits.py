@@ -303,6 +303,38 @@ def check_group(group: Any) -> None:
         raise ConfigError(f"group is {group!r}; it has to be a text.")
 
 
+# ── anatomy ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ENDINGS = (".csv", ".json", ".html", ".svg", ".png")  # of its files; the first three are also those of a comparison
+
+
+def whole(name: str, most: int) -> Check:
+    """The check that a setting of this name is a whole number from 1."""
+    return lambda value: whole_number(value, name, SamplerError, least=1, most=most)
+
+
+def check_guided(guided: Any) -> None:
+    """Whether the UNet sees each picture twice."""
+    true_or_false(guided, "guided", SamplerError)
+
+
+def check_sides(size: Any) -> None:
+    """One side or two, or none; whether a model can have them is asked of the model."""
+    sides = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
+    if size is not None and not all(is_whole(side) and side > 0 for side in sides):
+        raise SamplerError(f"size is {repr(size)[:80]}; it has to be one side or [height, width] in pixels.")
+
+
+def check_ending(path: Path, several: bool = False) -> str:
+    """How a file is to be written, by its name; ConfigError for a name that does not say it."""
+    ending = path.suffix.lower()
+    fit = ENDINGS[:3] if several else ENDINGS
+    if ending not in fit:
+        what = "several values are written as" if several else "it has to end in"
+        raise ConfigError(f"out is '{path}'; {what} {listed(fit)}.")
+    return ending
+
+
 # ── operators ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -455,6 +487,14 @@ def check_count(to: Any) -> None:
 ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage}
 WEIGHT = {"weight": number("weight")}
 CHECKS: dict[str, dict[str, Check]] = {
+    "embedlab.anatomy": {
+        "pictures": whole("pictures", 4096),
+        "steps": whole("steps", 10_000),
+        "tokens": whole("tokens", 100_000),
+        "guided": check_guided,
+        "size": check_sides,
+        "dtype": check_dtype,
+    },
     "embedlab.Source": {
         "name": model_text("name", needed=True),
         "dtype": check_dtype,

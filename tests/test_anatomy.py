@@ -536,7 +536,3 @@ class Unable(nn.Module):
 
     def forward(self, x):
         return x if x.sum() > 0 else x[:, :1]
-
-
-def test_the_command_knows_the_endings_of_the_library():
-    assert command.ENDINGS == pages.ENDINGS

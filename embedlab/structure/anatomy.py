@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedlab.checks import true_or_false, whole_number
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, listed
-from embedlab.limits import WINDOW, Join
+from embedlab.limits import WINDOW, Join, check_settings
 from embedlab.memo import Memo
 from embedlab.models import LAYOUTS, Source, fits, pick_device, pick_dtype
 from embedlab.models.silence import silence_libraries
@@ -136,9 +135,8 @@ def anatomy(
     >>> inside.part("unet").whole.output, inside.layer("unet.mid_block").output
     ((8, 8, 16, 16), (8, 144, 4, 4))
     """
-    pictures = whole_number(pictures, "pictures", SamplerError, least=1, most=4096)
-    steps = whole_number(steps, "steps", SamplerError, least=1, most=10_000)
-    true_or_false(guided, "guided", SamplerError)
+    given = {"size": size, "pictures": pictures, "guided": guided, "tokens": tokens, "dtype": dtype, "steps": steps}
+    check_settings("embedlab.anatomy", given)
     windows = windows_of(tokens)
     source, name, said = described(source)
     source = source if dtype is None else replace(source, dtype=dtype)
@@ -210,7 +208,6 @@ def windows_of(tokens: int) -> int:
     >>> windows_of(77), windows_of(227), windows_of(231)
     (1, 3, 3)
     """
-    whole_number(tokens, "tokens", SamplerError, least=1)
     joins: tuple[Join, ...] = ("windows", "run")
     fit = {len(joined(n, join)): n for n in range(1, MOST + 1) for join in joins}
     if tokens not in fit:

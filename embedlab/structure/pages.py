@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedlab.clean import redact
-from embedlab.errors import ConfigError, listed
 from embedlab.files import make_folder, write
+from embedlab.limits import check_ending
 from embedlab.structure.drawing import draw, drawn
 from embedlab.structure.tables import Comparison, as_csv, as_json, fragment, heading, records, tables_of
 
 if TYPE_CHECKING:
     from embedlab.structure.anatomy import Anatomy
 
-ENDINGS = (".csv", ".json", ".html", ".svg", ".png")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 STYLE = (
     "body{font:14px system-ui,sans-serif;color:#1f2933;margin:2em}table{border-collapse:collapse;margin:.3em 0 1.6em}"
@@ -55,13 +54,3 @@ def save(what: Anatomy | Comparison, path: Path, depth: int | None = None) -> Pa
         text = page(heading(what), body)
     write(path, text.encode())
     return path
-
-
-def check_ending(path: Path, several: bool = False) -> str:
-    """How a file is to be written, by its name; ConfigError for a name that does not say it."""
-    ending = path.suffix.lower()
-    fit = ENDINGS[:3] if several else ENDINGS
-    if ending not in fit:
-        what = "several models or sizes are written as" if several else "it has to end in"
-        raise ConfigError(f"out is '{path}'; {what} {listed(fit)}.")
-    return ending

@@ -14,14 +14,14 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
 from embedlab import readers
-from embedlab.checks import is_whole, true_or_false, whole_number
+from embedlab.checks import whole_number
 from embedlab.clean import drawn_on, one_line
 from embedlab.cli import settings
 from embedlab.cli.messages import unparsed
 from embedlab.cli.progress import aside
 from embedlab.errors import ConfigError, brief, listed
 from embedlab.files import make_folder
-from embedlab.limits import check_dtype
+from embedlab.limits import check_ending, check_settings
 
 HELP = """\
 usage: embedlab anatomy [KEY=VALUE ...]
@@ -51,7 +51,6 @@ KEYS = {
 }
 TEXTS = ("out", "onnx", "model.name", "model.config", "model.scorer", "model.vae", "model.text_encoder")
 MOST = 24  # columns of a comparison
-ENDINGS = (".csv", ".json", ".html", ".svg", ".png")
 
 
 def main(argv: list[str]) -> None:
@@ -160,23 +159,15 @@ def parsed(word: str) -> tuple[str, list[Any]]:
 
 def check(asked: Mapping[str, list[Any]], out: Path | None, onnx: Path | None, several: list[str]) -> None:
     """Refuse what cannot be, before torch is imported."""
-    for key, most in (("pictures", 4096), ("steps", 10_000), ("tokens", 100_000), ("depth", 99)):
-        for value in asked.get(key, []):
-            whole_number(value, key, ConfigError, least=0 if key == "depth" else 1, most=most)
-    for value in asked.get("guided", []):
-        true_or_false(value, "guided", ConfigError)
-    for value in asked.get("size", []):
-        sides = value if isinstance(value, list) and len(value) == 2 else [value]
-        if value is not None and not all(is_whole(side) and side > 0 for side in sides):
-            raise ConfigError(f"size is {brief(value)}; it has to be one side or [height, width] in pixels.")
-    for value in asked.get("dtype", []):
-        check_dtype(value)
+    for key, values in asked.items():
+        for value in values:
+            check_settings("embedlab.anatomy", {key: value})
+    for value in asked.get("depth", []):
+        whole_number(value, "depth", ConfigError, most=99)
     if "depth" in several:
         raise ConfigError("depth is one number: it says how deep the layers are shown.")
-    fit = ENDINGS[:3] if several else ENDINGS
-    if out is not None and out.suffix.lower() not in fit:
-        what = "several values are written as" if several else "it has to end in"
-        raise ConfigError(f"out is '{out}'; {what} {listed(fit)}.")
+    if out is not None:
+        check_ending(out, bool(several))
     for key, path, wrong in (("out", out, Path.is_dir), ("onnx", onnx, Path.is_file)):
         if path is not None and wrong(path):
             raise ConfigError(f"{key} is '{path}', which is a {'folder' if key == 'out' else 'file'}.")
