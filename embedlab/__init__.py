@@ -92,6 +92,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     )
     from embedlab.selector import Rows as Rows
     from embedlab.structure.anatomy import Anatomy as Anatomy, anatomy as anatomy
+    from embedlab.structure.tables import Comparison as Comparison
     from embedlab.sweep.job import Job as Job
     from embedlab.sweep.profile import Profile as Profile, profile as profile
     from embedlab.sweep.run import run_jobs as run_jobs
@@ -107,6 +108,7 @@ _HOME = {
     "Blend": "operators",
     "CUDAGraph": "engines",
     "Cell": "cell",
+    "Comparison": "structure.tables",
     "Compile": "engines",
     "Concatenate": "operators",
     "Conditioning": "encoder",

@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from embedlab.clean import one_line, redact
+from embedlab.errors import ConfigError, brief
 from embedlab.models.source import NAMES
 
 if TYPE_CHECKING:
@@ -267,6 +268,9 @@ def _attention(ending: str) -> Callable[[Anatomy], int]:
 class Comparison:
     """Several anatomies beside each other: each row is a measure, with its ratio to the first.
 
+    labels: what stands above each. anatomies: one or more. Raises ConfigError for others than anatomies, and for labels
+    that are not one each.
+
     >>> from embedlab import anatomy
     >>> both = Comparison(("77", "227"), (anatomy("sd1"), anatomy("sd1", tokens=227)))
     >>> next(row for row in both.table.rows if row[0] == "unet FLOPs a call")
@@ -275,6 +279,12 @@ class Comparison:
 
     labels: tuple[str, ...]
     anatomies: tuple[Anatomy, ...]
+
+    def __post_init__(self) -> None:
+        if not self.anatomies or not all(hasattr(one, "parts") for one in self.anatomies):
+            raise ConfigError(f"anatomies is {brief(self.anatomies)}; it has to be a list of what lab.anatomy gives.")
+        if len(self.labels) != len(self.anatomies):
+            raise ConfigError(f"there are {len(self.labels)} labels for {len(self.anatomies)} anatomies; one each.")
 
     @property
     def measures(self) -> dict[str, tuple[Callable[[Anatomy], Any], Callable[[Any], str] | None]]:
