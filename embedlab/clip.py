@@ -7,9 +7,9 @@ library's own forward on rows that we hand in: its embedding module is swapped f
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class Tower:
     """A text encoder, its tokenizer, and which of its hidden states is read.
 
     `layer` counts back from the last one, as diffusers does: SD 1 and 2 read layer 0 through the final norm, SDXL reads
-    layer 1 of both encoders without it.
+    layer 1 of both encoders without it. `states`, where an engine runs the encoder, takes summed rows and gives all
+    hidden states and the final ones, or None for a call that the encoder has to run itself.
 
     >>> from embedlab import models
     >>> (tower,) = models.load("emoji").towers
@@ -39,6 +40,7 @@ class Tower:
     encoder: CLIPTextModel | CLIPTextModelWithProjection
     layer: int = 0
     final_norm: bool = True
+    states: Callable[[Tensor], tuple[Tensor, ...] | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def core(self) -> CLIPTextModel:
@@ -114,14 +116,17 @@ def injected(core: CLIPTextModel, rows: Float[Tensor, "batch position dim"]) -> 
 
 def forward(tower: Tower, ids: Int[Tensor, "batch position"], rows: Float[Tensor, "batch position dim"]) -> States:
     """Run the library's own causal forward on edited rows; `ids` only says where each text ends."""
-    core = tower.core
-    with injected(core, rows):
-        out = core(input_ids=ids.to(rows.device), output_hidden_states=True)
+    states = None if tower.states is None else tower.states(rows)
+    if states is None:
+        with injected(tower.core, rows):
+            out = tower.core(input_ids=ids.to(rows.device), output_hidden_states=True)
+        states = (*out.hidden_states, out.last_hidden_state)
+    *hidden, last = states
     ends = (ids == tower.tokenizer.eos_token_id).int().argmax(dim=-1).to(rows.device)
-    pooled = out.last_hidden_state[torch.arange(len(rows), device=rows.device), ends]
+    pooled = last[torch.arange(len(rows), device=rows.device), ends]
     if isinstance(tower.encoder, CLIPTextModelWithProjection):
         pooled = tower.encoder.text_projection(pooled)
-    return States(out.hidden_states, out.last_hidden_state, pooled)
+    return States(tuple(hidden), last, pooled)
 
 
 def read(tower: Tower, states: States, skip: int = 0) -> Float[Tensor, "batch position dim"]:

@@ -1,16 +1,19 @@
 """Engines: the same latents as eager's, compiled once, never other numbers in silence."""
 
+import contextlib
 import errno
 import importlib.util
 import json
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from embedlab import (
@@ -24,20 +27,24 @@ from embedlab import (
     ONNXRuntime,
     OpenVINO,
     Sampler,
+    Scale,
     Source,
     Store,
     TensorRT,
+    clip,
+    embed,
+    lookup_of,
     models,
     render,
     run_jobs,
     with_engine,
 )
-from embedlab.engines import RECORDED
+from embedlab.engines import RECORDED, graphs
 from embedlab.engines import cache as engine_cache
 from embedlab.engines.auto import FILE, Work
 from embedlab.engines.cache import Entry, folder
 from embedlab.engines.compiled import label, ready
-from embedlab.engines.graphs import ROWS, Graph, in_parts, unet_inputs
+from embedlab.engines.graphs import ROWS, Graph, in_parts, noise_for, unet_inputs
 from embedlab.errors import ConfigError, EngineError
 from embedlab.models.parts import Predict
 
@@ -68,7 +75,7 @@ def pair(request, cache):
     """A model, the same run by an engine, what it said."""
     name, engine = request.param.split("-")
     model, lines = request.getfixturevalue(name), []
-    engine = OpenVINO() if engine == "openvino" else ONNXRuntime()
+    engine = OpenVINO(text_encoder=True) if engine == "openvino" else ONNXRuntime(text_encoder=True)
     return model, with_engine(model, engine, lines.append, decoder=False), lines
 
 
@@ -104,19 +111,46 @@ def test_one_graph_serves_other_batches_sizes_and_lengths(pair):
     assert far(render(fast, cells, [0]), render(model, cells, [0])) <= 1e-4
     assert far(render(fast, cells[:1], range(5)), render(model, cells[:1], range(5))) <= 1e-4
     assert sum("compiling the unet" in line for line in lines) == 1
-    assert sum("kept in" in line for line in lines) == 1
+    texts = ["text_encoder", "text_encoder_2"][: len(model.towers)]
+    assert [sum(f"compiling the {text} " in line for line in lines) for text in texts] == [1] * len(texts)
+    assert sum("kept in" in line for line in lines) == 1 + len(texts)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("stretch", [None, 4])
+def test_a_text_encoder_gives_eagers_hidden_states_for_any_windows_of_any_length(pair, stretch):
+    model, fast, _ = pair
+    for ours, theirs in zip(fast.towers, model.towers, strict=True):
+        prompt = embed("a red cat, " * 60, ours, stretch=stretch)
+        prompt = Scale("cat", by=1.5)(prompt, lookup_of(ours))
+        ids = prompt.tokens.ids
+        assert ids.shape == ((4, 77) if stretch is None else (1, 248))
+        for many in (1, len(ids)):
+            states, eager = (clip.forward(tower, ids[:many], prompt.summed[:many]) for tower in (ours, theirs))
+            assert len(states.hidden) == len(eager.hidden)
+            for a, b in zip((*states.hidden, states.last), (*eager.hidden, eager.last), strict=True):
+                assert float((a - b).norm() / b.norm()) <= 1e-5
+            assert float((states.pooled - eager.pooled).norm() / eager.pooled.norm()) <= 1e-5
+        assert not torch.equal(states.last, eager.last), "it is the engine that ran"
 
 
 def test_hooks_and_gradients_run_eager_and_that_is_said_once(pair):
     model, fast, lines = pair
     seen = []
-    with model.unet.mid_block.register_forward_hook(lambda *a: seen.append(1)):
+    with contextlib.ExitStack() as hooks:
+        for part in (model.unet.mid_block, *(tower.core.final_layer_norm for tower in model.towers)):
+            hooks.enter_context(part.register_forward_hook(lambda module, *_: seen.append(type(module).__name__)))
         (hooked,) = render(fast, [Cell("a puppy", sampler=FAST)], [0])
     (eager,) = render(model, [Cell("a puppy", sampler=FAST)], [0])
-    assert len(seen) == 3
+    assert seen.count("UNetMidBlock2DCrossAttn") == 3
+    assert seen.count("LayerNorm") >= len(model.towers)
     assert torch.equal(hooked.latents, eager.latents)
     why = "the module has hooks, which a compiled graph does not call"
-    assert lines.count(f"the unet runs eager, not with {fast.engine}: {why}") == 1
+    for part in ("unet", "text_encoder"):
+        assert lines.count(f"the {part} runs eager, not with {fast.engine}: {why}") == 1
+    rows = embed("a puppy", model.towers[0]).summed
+    assert fast.towers[0].states(rows) is None
+    assert f"the text_encoder runs eager, not with {fast.engine}: gradients are on" in lines
 
 
 def test_a_decoder_serves_other_batches_and_sizes(sd1, cache):
@@ -241,23 +275,34 @@ def test_a_graph_is_kept_by_its_weights_inputs_and_engine(sd1, cache):
     graph = Graph("unet", Predict(unet, tuple(inputs)), inputs)
     same = Graph("unet", Predict(unet, tuple(inputs)), {**inputs, "sample": torch.zeros(6, 4, 16, 16)})
     keys = [Entry(OpenVINO(), graph), Entry(ONNXRuntime(), graph), Entry(OpenVINO(), replace(graph, fixed=True))]
-    assert Entry(OpenVINO(), graph).folder == Entry(OpenVINO(), same).folder
+    for engine, other in ((OpenVINO(), same), (OpenVINO(text_encoder=True), graph)):
+        assert Entry(OpenVINO(), graph).folder == Entry(engine, other).folder
     with torch.no_grad():
         weight = next(unet.parameters())
         kept = weight.clone()
         weight.add_(1)
-        keys.append(Entry(OpenVINO(), graph))
+        keys.append(Entry(OpenVINO(), replace(graph)))
         weight.copy_(kept)
     own = dict(unet.config)
     try:
         unet.register_to_config(_use_default_values=["b", "a"])  # a list made of a set: it differs by the process
-        assert Entry(OpenVINO(), graph).folder == keys[0].folder
+        assert Entry(OpenVINO(), replace(graph)).folder == keys[0].folder
         unet.register_to_config(norm_eps=1e-3)
-        keys.append(Entry(OpenVINO(), graph))
+        keys.append(Entry(OpenVINO(), replace(graph)))
     finally:
         unet.register_to_config(**own)
     assert len({key.folder for key in keys}) == 5
-    assert Entry(OpenVINO(), graph).folder == keys[0].folder
+    assert Entry(OpenVINO(), replace(graph)).folder == keys[0].folder
+
+
+def test_weights_are_hashed_once_for_all_engines_and_not_where_nothing_is_kept(halves, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(graphs, "content_of", lambda module: hashed.append(module) or "one")
+    for engine in (Eager(), CUDAGraph()):
+        ready(engine, halves, pytest.fail)
+    assert not hashed
+    assert len({Entry(engine, halves).folder for engine in (OpenVINO(), ONNXRuntime(), Compile())}) == 3
+    assert len(hashed) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 2, ROWS, ROWS + 1, 3 * ROWS])
@@ -275,7 +320,7 @@ def test_any_number_of_rows_goes_through_a_graph_of_2_to_63(rows):
 
 
 class Halves(nn.Module):
-    """Small enough for a C++ compiler to be done soon."""
+    """A small part."""
 
     def __init__(self):
         super().__init__()
@@ -285,14 +330,26 @@ class Halves(nn.Module):
         return torch.tanh(self.conv(latents))
 
 
-def test_torchs_compiler_makes_a_library_that_serves_any_batch(halves, tmp_path):
+def test_torchs_compiler_makes_a_library_of_a_unet_that_serves_any_batch_size_and_length(tmp_path):
+    unet = UNet2DConditionModel(  # small enough for a C++ compiler to be done soon
+        block_out_channels=(4,),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D",),
+        cross_attention_dim=8,
+        attention_head_dim=2,
+        norm_num_groups=2,
+    )
+    inputs = noise_for(unet, 2, (8, 8))
+    graph = Graph("unet", Predict(unet, tuple(inputs)).eval(), inputs)
     Compile().check(CPU, torch.float32)
-    Compile().compile(halves, tmp_path)
-    run = Compile().load(halves, tmp_path)
-    for shape in ((1, 4, 8, 8), (5, 4, 8, 12), (70, 4, 8, 8)):
-        x = torch.randn(shape)
+    Compile().compile(graph, tmp_path)
+    run = Compile().load(graph, tmp_path)
+    for rows, sides, tokens in ((1, (8, 8), 77), (3, (8, 12), 154), (70, (8, 8), 77)):
+        given = noise_for(unet, rows, sides, tokens)
         with torch.no_grad():
-            torch.testing.assert_close(run({"latents": x}), halves.module(x), atol=1e-5, rtol=0)
+            torch.testing.assert_close(run(given), graph.module(*given.values()), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +387,13 @@ def test_settings_that_are_none_are_refused():
         OpenVINO("int3")
     with pytest.raises(EngineError, match=r"engine\.weights"):
         ONNXRuntime("int3")
+    with pytest.raises(EngineError, match=r"^engine\.text_encoder is 'all'; it has to be true or false\.$"):
+        CUDAGraph(text_encoder="all")
+    for make in (partial(OpenVINO, "bf16"), partial(ONNXRuntime, "int8"), partial(TensorRT, fp16=True)):
+        with pytest.raises(
+            EngineError, match=r"^engine\.text_encoder=true goes with exact settings, and [^\n]+ is lossy\.$"
+        ):
+            make(text_encoder=True)
 
 
 @pytest.mark.parametrize("engine", ["cuda_graph", "tensorrt", "openvino model.dtype=bfloat16", "fastest"])

@@ -17,12 +17,11 @@ from embedlab.engines.cache import Entry
 from embedlab.engines.compiled import Say, eager_part, ready
 from embedlab.engines.eager import Eager
 from embedlab.engines.engine import Engine
-from embedlab.engines.graphs import Graph, unet_inputs
+from embedlab.engines.graphs import Graph, noise_for
 from embedlab.engines.onnxruntime import ONNXRuntime
 from embedlab.engines.openvino import OpenVINO
 from embedlab.errors import EngineError
 from embedlab.files import cache, write_json
-from embedlab.limits import WINDOW
 from embedlab.models import Model
 from embedlab.models.parts import Predict
 
@@ -77,7 +76,7 @@ class Auto:
             seconds["eager"] = measured(eager, graph, say)["eager"]
         worth = [engine for engine in able if self._worth(engine, graph, seconds, work, known)]
         if new := [engine for engine in worth if engine.name not in seconds]:
-            began, fresh = time.perf_counter(), [engine for engine in new if not Entry(engine, graph).whole]
+            began, fresh = time.perf_counter(), [engine for engine in new if not Entry(engine, graph).there]
             seconds |= measured([*eager, *new], graph, say)
             for engine in fresh:
                 known.setdefault("compiling", {})[engine.name] = (time.perf_counter() - began) / millions(graph)
@@ -93,7 +92,7 @@ class Auto:
         """Whether what an engine saves exceeds what it costs to have it."""
         saving = max(0.0, 1 - seconds[engine.name] / seconds["eager"]) if engine.name in seconds else SAVING
         rate = known.get("compiling", {}).get(engine.name, COMPILING)
-        cost = 0.5 if Entry(engine, graph).whole else rate * millions(graph)
+        cost = 0.5 if Entry(engine, graph).there else rate * millions(graph)
         if engine.name not in seconds:
             cost += 2 * (REPEATS + 1) * seconds["eager"]
         return work.batches * seconds["eager"] * saving > cost
@@ -122,21 +121,8 @@ def millions(graph: Graph) -> float:
 
 def example(model: Model, work: Work) -> Graph:
     """The UNet with inputs of the shape of this work's calls, filled with noise."""
-    unet, random = eager_part(model.unet), torch.Generator().manual_seed(0)
-    rows, (height, width) = 2 * work.at_once, (side // model.factor for side in work.size)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=random).to(unet.device, unet.dtype)
-
-    more: dict[str, Any] = {}
-    if taught := unet.config.get("time_cond_proj_dim"):
-        rows, more = work.at_once, {"timestep_cond": noise(work.at_once, taught)}
-    if model.size_conditioned:
-        width_of_text = model.towers[-1].encoder.config.projection_dim
-        added = {"text_embeds": noise(rows, width_of_text), "time_ids": noise(rows, 6)}
-        more["added_cond_kwargs"] = added
-    text = noise(rows, WINDOW, unet.config.cross_attention_dim)
-    inputs = unet_inputs(noise(rows, unet.config.in_channels, height, width), torch.tensor(500), text, **more)
+    unet, (height, width) = eager_part(model.unet), (side // model.factor for side in work.size)
+    inputs = noise_for(unet, work.at_once * (1 if unet.config.time_cond_proj_dim else 2), (height, width))
     return Graph("unet", Predict(unet, tuple(inputs)).eval(), inputs)
 
 
@@ -146,7 +132,7 @@ def measured(engines: list[Engine], graph: Graph, say: Say) -> dict[str, float]:
     calls: dict[str, Callable[[], Any]] = {}
     for engine in engines:
         try:
-            run = engine.load(graph, cache()) if engine.name == "eager" else ready(engine, graph, say)
+            run = ready(engine, graph, say)
         except EngineError as error:
             say(f"engine=auto does without {engine.name}: {error}")
             continue

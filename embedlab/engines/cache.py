@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 import embedlab
 from embedlab.engines.graphs import Graph
@@ -24,24 +23,7 @@ from embedlab.files import cache, write_json
 from embedlab.runtime import processor
 
 WHOLE = "whole.json"  # sizes and hashes of the files beside it, written last
-PACKAGES = ("torch", "diffusers", "openvino", "onnxruntime", "onnxscript")
-
-
-def content_of(module: nn.Module) -> str:
-    """A hash of a module's weights, their names and types, and of its configuration.
-
-    >>> content_of(nn.Linear(2, 2)) == content_of(nn.Linear(2, 2))
-    False
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    for name, one in module.named_modules():
-        settings = dict(getattr(one, "config", None) or {})
-        public = {key: settings[key] for key in sorted(settings) if not key.startswith("_")}  # others hold sets
-        digest.update(f"{name} {type(one).__qualname__} {public}".encode())
-    return digest.hexdigest()
+PACKAGES = ("torch", "diffusers", "transformers", "openvino", "onnxruntime", "onnxscript")
 
 
 def key_of(engine: Any, graph: Graph) -> str:
@@ -52,7 +34,7 @@ def key_of(engine: Any, graph: Graph) -> str:
     ]
     threads = torch.get_num_threads()
     machine = [platform.machine(), processor(), torch.backends.cpu.get_cpu_capability(), threads]
-    what = [repr(engine), graph.part, content_of(graph.module), inputs, versions(), machine, *engine.depends_on(graph)]
+    what = [repr(engine), graph.part, graph.content, inputs, versions(), machine, *engine.depends_on(graph)]
     return hashlib.sha256(json.dumps(what, default=str).encode()).hexdigest()[:24]
 
 
@@ -77,6 +59,11 @@ class Entry:
 
     def __init__(self, engine: Any, graph: Graph):
         self.folder = folder() / f"{engine.name}-{graph.part}-{key_of(engine, graph)}"
+
+    @property
+    def there(self) -> bool:
+        """Whether it was made, without a look at what its files hold."""
+        return (self.folder / WHOLE).is_file()
 
     @property
     def whole(self) -> bool:

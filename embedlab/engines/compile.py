@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from embedlab.engines.engine import Run
+from embedlab.engines.engine import Common, Run
 from embedlab.engines.graphs import Graph, in_parts
 from embedlab.errors import EngineError, first_line
 
@@ -17,7 +17,7 @@ FILE = "model.pt2"
 
 
 @dataclass(frozen=True)
-class Compile:
+class Compile(Common):
     """Runs graphs that torch's inductor compiled ahead of time (AOTInductor); it needs a C++ compiler."""
 
     name: ClassVar[str] = "compile"

@@ -1,9 +1,9 @@
-"""A model whose UNet, and if asked for whose VAE decoder, is run by an engine."""
+"""A model whose UNet, and if asked for whose VAE decoder and text encoders, are run by an engine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embedlab.clip import Tower
 from embedlab.engines.cache import Entry
 from embedlab.engines.engine import Engine, Run
 from embedlab.engines.graphs import Graph, unet_inputs
 from embedlab.models import Model
-from embedlab.models.parts import Decode, Predict
+from embedlab.models.parts import Decode, HiddenStates, Predict
 
 Say = Callable[[str], None]
 
@@ -37,7 +38,7 @@ class Part:
         """Why the call that comes has to be eager: somebody looks into the module, or changes it; None where not."""
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return "gradients are on"
-        if any(one._forward_hooks or one._forward_pre_hooks for one in self.children):
+        if any(foreign(one._forward_hooks) or foreign(one._forward_pre_hooks) for one in self.children):
             return "the module has hooks, which a compiled graph does not call"
         if any(now is not then for now, then in zip(processors_of(self.module), self.processors, strict=True)):
             return "its attention processors were changed"
@@ -87,6 +88,24 @@ class CompiledVAE(Part):
         return self.module.decode(latents, return_dict=False) if out is None else (out,)
 
 
+class CompiledStates(Part):
+    """The layers of a text encoder, run by an engine; `Tower.states` is one."""
+
+    def __init__(self, tower: Tower, part: str, engine: Engine, say: Say):
+        super().__init__(tower.core, engine, say)
+        self.tower, self.part = tower, part
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, ...] | None:
+        """(window, position, dim) → all hidden states and the final ones; None where the encoder has to run itself."""
+        out = self.run(self.part, lambda: HiddenStates(self.tower), {"rows": rows.contiguous()})
+        return None if out is None else out.unbind(1)
+
+
+def foreign(hooks: Mapping[int, Any]) -> bool:
+    """Whether there are hooks beside transformers' own, by which it collects hidden states."""
+    return any(not str(getattr(hook, "__module__", "")).startswith("transformers.") for hook in hooks.values())
+
+
 def processors_of(module: Any) -> list[Any]:
     """The attention processors of a UNet or VAE; what edits attention replaces them."""
     return list(getattr(module, "attn_processors", {}).values())
@@ -94,6 +113,8 @@ def processors_of(module: Any) -> list[Any]:
 
 def ready(engine: Engine, graph: Graph, say: Say) -> Run:
     """A graph as a function: from the cache, or compiled now, which is said with what it took."""
+    if engine.depends_on(graph) is None:
+        return engine.load(graph, Path())
     began = time.perf_counter()
 
     def compiling(place: Path) -> None:
@@ -109,19 +130,28 @@ def ready(engine: Engine, graph: Graph, say: Say) -> Run:
 
 
 def with_engine(model: Model, engine: Engine, say: Say = print, decoder: bool = True) -> Model:
-    """A model whose UNet and VAE decoder are run by an engine; text encoders, scheduler and scores stay as they are.
+    """A model whose UNet and VAE decoder are run by an engine, and its text encoders where the engine's `text_encoder`
+    is true; scheduler and scores stay as they are.
 
     What an engine cannot do falls back to eager for that call, and `say` is told once.
 
     Raises EngineError where the engine is not here, or does not run on the model's device or in its number type.
     """
     unet, vae = eager_part(model.unet), eager_part(model.vae)
+    towers = tuple(replace(tower, states=None) for tower in model.towers)
     if engine.name == "eager":
-        return replace(model, unet=unet, vae=vae, engine=engine.name)
-    engine.check(unet.device, unet.dtype)
+        return replace(model, towers=towers, unet=unet, vae=vae, engine=engine.name)
+    for part in (unet, *(tower.encoder for tower in towers)):
+        engine.check(part.device, part.dtype)
     decoded: Any = CompiledVAE(vae, engine, say) if decoder and vae.dtype == unet.dtype else vae
     compiled: Any = CompiledUNet(unet, engine, say)
-    return replace(model, unet=compiled, vae=decoded, engine=label(engine))
+    if getattr(engine, "text_encoder", False):
+        parts = [f"text_encoder{f'_{n + 1}' if n else ''}" for n in range(len(towers))]
+        towers = tuple(
+            replace(tower, states=CompiledStates(tower, part, engine, say))
+            for tower, part in zip(towers, parts, strict=True)
+        )
+    return replace(model, towers=towers, unet=compiled, vae=decoded, engine=label(engine))
 
 
 def label(engine: Engine) -> str:

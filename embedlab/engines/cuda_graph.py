@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from embedlab.engines.engine import Run, on_cuda
+from embedlab.engines.engine import Common, Run, on_cuda
 from embedlab.engines.graphs import Graph
 
 WARM_UPS = 3  # before a capture cuDNN and cuBLAS choose their kernels and get their memory
 
 
 @dataclass(frozen=True)
-class CUDAGraph:
+class CUDAGraph(Common):
     """Records the calls of a part, one graph for each set of shapes; the same kernels as eager, to the bit."""
 
     name: ClassVar[str] = "cuda_graph"
@@ -26,9 +26,8 @@ class CUDAGraph:
         """Refuse another device than CUDA."""
         on_cuda(self.name, device)
 
-    def depends_on(self, graph: Graph) -> list[Any]:
-        """Nothing: a capture lives as long as its process."""
-        return []
+    def depends_on(self, graph: Graph) -> None:
+        """Nothing is kept: a capture lives as long as its process."""
 
     def compile(self, graph: Graph, folder: Path) -> None:
         """Nothing is kept."""

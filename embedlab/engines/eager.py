@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -22,9 +22,8 @@ class Eager:
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """It runs everywhere."""
 
-    def depends_on(self, graph: Graph) -> list[Any]:
-        """Nothing."""
-        return []
+    def depends_on(self, graph: Graph) -> None:
+        """Nothing is kept."""
 
     def compile(self, graph: Graph, folder: Path) -> None:
         """Nothing is kept."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from embedlab.checks import true_or_false
 from embedlab.engines.graphs import Graph
 from embedlab.errors import EngineError, first_line
 
@@ -41,8 +43,8 @@ class Engine(Protocol):
         """Raise EngineError, before weights are read, where it cannot run here."""
         ...
 
-    def depends_on(self, graph: Graph) -> list[Any]:
-        """What a compiled graph depends on beside weights, inputs, versions and the machine."""
+    def depends_on(self, graph: Graph) -> list[Any] | None:
+        """What a compiled graph depends on beside weights, inputs, versions and the machine; None: nothing is kept."""
         ...
 
     def compile(self, graph: Graph, folder: Path) -> None:
@@ -52,6 +54,20 @@ class Engine(Protocol):
     def load(self, graph: Graph, folder: Path) -> Run:
         """Tensors by name → the output of the graph, from a folder that `compile` filled."""
         ...
+
+
+@dataclass(frozen=True)
+class Common:
+    """What engines of ours have in common: text_encoder says whether they run text encoders, too, which pays where many
+    windows are encoded: where operators change over time. It does not change what a compiled graph is.
+    """
+
+    text_encoder: bool = field(default=False, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        true_or_false(self.text_encoder, "engine.text_encoder", EngineError)
+        if self.text_encoder and not getattr(self, "exact", True):
+            raise EngineError(f"engine.text_encoder=true goes with exact settings, and {self} is lossy.")
 
 
 def on_cuda(name: str, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from embedlab.checks import in_choices
 from embedlab.engines.cache import require
-from embedlab.engines.engine import Run, on_cuda, refusal
+from embedlab.engines.engine import Common, Run, on_cuda, refusal
 from embedlab.engines.graphs import Graph
 from embedlab.engines.onnx_file import exporter_silent, write_onnx
 from embedlab.errors import EngineError, listed
@@ -23,7 +23,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 
 
 @dataclass(frozen=True)
-class ONNXRuntime:
+class ONNXRuntime(Common):
     """Runs graphs with ONNX Runtime: float32 on the CPU, the model's own number type on CUDA.
 
     weights: `f32` is exact; `int8` rounds the weights of matrix products and convolutions to 8 bits, on the CPU: a
@@ -37,6 +37,7 @@ class ONNXRuntime:
 
     def __post_init__(self) -> None:
         in_choices(self.weights, "engine.weights", WEIGHTS, EngineError)
+        super().__post_init__()
 
     @property
     def exact(self) -> bool:

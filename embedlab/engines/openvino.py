@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embedlab.checks import in_choices
 from embedlab.engines.cache import require
-from embedlab.engines.engine import Run, only_on_cpu, refusal
+from embedlab.engines.engine import Common, Run, only_on_cpu, refusal
 from embedlab.engines.graphs import Graph
 from embedlab.engines.onnx_file import exporter_silent
 from embedlab.errors import EngineError, listed
@@ -21,7 +21,7 @@ BLOB = "model.blob"
 
 
 @dataclass(frozen=True)
-class OpenVINO:
+class OpenVINO(Common):
     """Runs graphs with OpenVINO on the CPU, as many threads as torch has.
 
     precision: `f32` is exact (final latents within 1e-4 of eager); `bf16` is lossy, and needs a CPU that has it.
@@ -33,6 +33,7 @@ class OpenVINO:
 
     def __post_init__(self) -> None:
         in_choices(self.precision, "engine.precision", PRECISIONS, EngineError)
+        super().__post_init__()
 
     @property
     def exact(self) -> bool:

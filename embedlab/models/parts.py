@@ -18,17 +18,30 @@ class Text(nn.Module):
         self.core, self.projection = tower.core, getattr(tower.encoder, "text_projection", None)
         self.layer, self.final_norm = tower.layer, tower.final_norm
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(window, 77, dim) → the hidden states that the UNet reads, and the final ones through the projection."""
-        shut = torch.full((rows.shape[1], rows.shape[1]), torch.finfo(rows.dtype).min, dtype=rows.dtype)
+    def states(self, rows: Tensor) -> list[Tensor]:
+        """What enters, what each layer gives, and the last of it through the final norm; each (window, 77, dim)."""
+        places = rows.shape[1]
+        shut = torch.full((places, places), torch.finfo(rows.dtype).min, dtype=rows.dtype, device=rows.device)
         causal = torch.triu(shut, diagonal=1)[None, None]
         states = [rows]
         for layer in self.core.encoder.layers:
             states.append(layer(states[-1], attention_mask=causal))
-        last = self.core.final_layer_norm(states[-1])
+        return [*states, self.core.final_layer_norm(states[-1])]
+
+    def forward(self, rows: Tensor) -> Any:
+        """(window, 77, dim) → the hidden states that the UNet reads, and the final ones through the projection."""
+        *states, last = self.states(rows)
         read = states[-1 - self.layer]
         hidden = self.core.final_layer_norm(read) if self.final_norm else read
         return hidden, last if self.projection is None else self.projection(last)
+
+
+class HiddenStates(Text):
+    """A text encoder from the summed rows to everything that is read of it."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(window, 77, dim) → all `states` of it as one tensor: (window, state, 77, dim)."""
+        return torch.stack(self.states(rows), dim=1)
 
 
 class Predict(nn.Module):
