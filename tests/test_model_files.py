@@ -11,6 +11,7 @@ import types
 from contextlib import ExitStack
 
 import diffusers
+import onnx
 import pytest
 import torch
 from conftest import open_pipeline
@@ -27,6 +28,7 @@ from embedlab import Cell, Guidance, Sampler, Source, Start, anatomy, images, lo
 from embedlab.errors import ModelError, SamplerError
 from embedlab.models import single_file as checkpoint
 from embedlab.models.silence import silence_libraries
+from embedlab.structure import onnx_export
 from embedlab.sweep.job import Job
 from embedlab.validate import validate
 
@@ -245,6 +247,12 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     with source.load().unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
         drawn(source)
     assert {anatomy(source).part("unet").rows} == set(seen), "no unconditional half, and none is counted"
+    module, inputs = next(
+        rest for part, *rest in onnx_export.parts_of(source.load(), anatomy(source)) if part == "unet"
+    )
+    path, far = onnx_export.exported("unet", module, inputs, folder)
+    assert "timestep_cond" in [one.name for one in onnx.load(path).graph.input]
+    assert far < 1e-4
     cells = [Cell("a puppy", sampler=Sampler("ddim", 2), guidance=Guidance(scale)) for scale in (1.0, 4.0)]
     together = render(source.load(), cells, [0])
     assert not torch.equal(together[0].pictures, together[1].pictures)

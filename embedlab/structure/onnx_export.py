@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from embedlab.engines.graphs import unet_inputs
+from embedlab.engines.graphs import noise_for
 from embedlab.engines.onnx_file import write_onnx
 from embedlab.errors import ConfigError, ModelError, first_line
 from embedlab.files import make_folder
@@ -84,13 +84,7 @@ def parts_of(model: Model, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module, t
             rows = tower.token_table[torch.randint(1000, (part.rows, WINDOW), generator=random)]
             yield part.name, Text(tower), (rows + tower.position_table[:WINDOW],)
         elif part.name == "unet":
-            width = sum(tower.width for tower in model.towers)
-            latents, text, added = noise(*whole.input), noise(part.rows, anatomy.tokens, width), None
-            if model.unet.config.addition_embed_type == "text_time":
-                sizes = torch.tensor([[*anatomy.size, 0, 0, *anatomy.size]] * part.rows, dtype=torch.float32)
-                pooled = noise(part.rows, model.towers[-1].encoder.config.projection_dim)
-                added = {"text_embeds": pooled, "time_ids": sizes}
-            inputs = unet_inputs(latents, torch.tensor(500), text, added_cond_kwargs=added)
+            inputs = noise_for(model.unet, part.rows, (whole.input[2], whole.input[3]), anatomy.tokens)
             yield part.name, Predict(model.unet, tuple(inputs)), tuple(inputs.values())
         else:
             half = (Encode if part.name == "vae.encoder" else Decode)(model.vae)
