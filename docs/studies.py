@@ -37,7 +37,7 @@ def page() -> str:
         told = told[0].upper() + told[1:]
         parts += ["", f"## {study.stem}", "", question, "", f"    embedlab experiment={study.stem}", "", told, ""]
         parts += [f"![{study.stem}](studies/{study.stem}.jpg)"]
-    inside = "SD 1 beside 2 and XL, what 227 rows cost against 77, what doubling the side costs: [inside.md](inside.md)."
+    inside = "SD 1 beside 2 and XL, what 227 rows cost against 77, what twice the side costs: [inside.md](inside.md)."
     parts += ["", "## What a model is made of", "", inside]
     return "\n".join(parts) + "\n"
 
