@@ -144,7 +144,7 @@ def chosen(words: Sequence[str]) -> dict[str, list[str]]:
     """The options that a command line chooses in each group, by itself and by its experiment.
 
     >>> chosen(["experiment=demo", "sampler=lms"])["operators"], chosen(["sampler=lms"])["sampler"]
-    (['interpolate'], ['lms'])
+    (['swap'], ['lms'])
     """
     picked = dict(_chosen_in(Path(conf_dir(), "config.yaml")))
     said = [word.lstrip("+").partition("=") for word in words]
