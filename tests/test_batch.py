@@ -320,6 +320,22 @@ def test_the_fastest_size_of_a_batch_is_found_and_kept(tmp_path):
     assert BatchSizeSearch(5, "cpu", "a model", file).size == 5, "a number that was asked for"
 
 
+def test_a_size_that_was_measured_at_a_bad_moment_is_measured_again(tmp_path):
+    file = tmp_path / "batches.json"
+    seconds = {4: 2.4, 8: 3.6, 16: 6.4, 32: 13.6}  # of a call: 16 at once is the fastest
+
+    def sizes(search, many, slowed=()):
+        for n in range(many):
+            yield (size := search.size)
+            search.took(size, 50 * size, seconds[size] * (1.2 if n in slowed else 1))
+
+    assert list(sizes(BatchSizeSearch(None, "cpu", "it", file), 4, slowed=[0, 1])) == [16, 32, 8, 4]
+    assert list(sizes(BatchSizeSearch(None, "cpu", "it", file), 5)) == [16, 8, 16, 16, 16], "8 looked the fastest"
+    later = list(sizes(BatchSizeSearch(None, "cpu", "it", file), 64))
+    assert later.count(16) >= 56
+    assert set(later) == {8, 16}
+
+
 @dataclass(frozen=True)
 class Fails:
     """An operator of the user's that fails."""
