@@ -1,6 +1,6 @@
 """The rates that docs/studies.md gives: many seeds, judged by the eye, with Wilson's 95 % intervals.
 
-python docs/rates.py    # 624 pictures, about ten minutes of a core
+python docs/rates.py    # 656 pictures
 """
 
 from collections.abc import Callable, Iterator

@@ -18,7 +18,8 @@ from embedlab.sweep.results import collect, unread
 from embedlab.sweep.sweep_plan import PlannedJob, SweepPlan, read_plan, write_plan
 from embedlab.sweep.tables import records
 from embedlab.view.gallery.content import read
-from embedlab.view.replay import replay
+from embedlab.view.metadata import read_metadata
+from embedlab.view.replay import recorded_cell, replay
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"
 PICTURES = sorted(OLD.rglob("*seed-*.png"))
@@ -30,11 +31,16 @@ def old(tmp_path):
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: str(path.relative_to(OLD)))
-def test_its_pictures_are_read_and_what_has_changed_since_is_said(picture):
-    """The default model is another one since 0.2, so that they cannot come out the same."""
-    done = replay(picture)
-    assert done.versions_then["embedlab"] == "0.1.0"
-    assert not done.only_rounded
+def test_its_pictures_say_what_they_were_made_of(picture):
+    metadata = read_metadata(picture)
+    source, cell = recorded_cell(metadata, picture)
+    assert (source.name, metadata.versions["embedlab"]) == ("emoji", "0.1.0")
+    assert str(cell.prompt).endswith("puppy")
+
+
+def test_a_picture_of_the_old_default_model_comes_out_otherwise_and_that_is_said():
+    done = replay(PICTURES[0])
+    assert done.different_pixels
     assert f"made with embedlab 0.1.0, this is embedlab {embedlab.__version__}" in str(done)
 
 

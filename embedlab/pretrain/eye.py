@@ -21,7 +21,7 @@ from embedlab.detector.network import GRID, Detector, Scale, Vocabulary
 from embedlab.pretrain import drawings, world
 from embedlab.pretrain.autoencoder import again
 from embedlab.pretrain.loop import Feed, Training, fit
-from embedlab.pretrain.stage import CPU, HELD_OUT, Log, Show, begin, fast, numbers_of, painted, pixels
+from embedlab.pretrain.stage import CPU, HELD_OUT, Log, Show, averaged, begin, fast, numbers_of, painted, pixels
 
 WORDS, COLOURS, GROUNDS = list(drawings.WORDS), list(drawings.COLOURS), list(world.GROUNDS)
 VOCABULARY = Vocabulary(tuple(WORDS), tuple(COLOURS), tuple(GROUNDS), drawings.KINDS)
@@ -102,9 +102,8 @@ def marks(seen: Sequence[Detections], scenes: Sequence[world.Scene]) -> dict[str
 
 def load(path: Path, kind: Mapping[str, Any]) -> Detector:
     """A detector from its checkpoint."""
-    state = torch.load(path, weights_only=True, map_location="cpu")["average"]
     model = Detector(**kind, vocabulary=VOCABULARY).eval()
-    model.load_state_dict({k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")})
+    model.load_state_dict(averaged(path))
     return model
 
 
