@@ -43,7 +43,15 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     from embedlab.guidance import Guidance as Guidance, guided as guided
     from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
     from embedlab.metrics.score import Metrics as Metrics, score as score
-    from embedlab.models import Model as Model, Source as Source, load as load, text_encoders_of as text_encoders_of
+    from embedlab.models import (
+        Concept as Concept,
+        Model as Model,
+        Source as Source,
+        load as load,
+        load_concepts as load_concepts,
+        save_concept as save_concept,
+        text_encoders_of as text_encoders_of,
+    )
     from embedlab.operators import (
         Add as Add,
         Average as Average,
@@ -111,6 +119,7 @@ _HOME = {
     "Comparison": "structure.tables",
     "Compile": "engines",
     "Concatenate": "operators",
+    "Concept": "models",
     "Conditioning": "encoder",
     "Drop": "operators",
     "Detection": "detector.detections",
@@ -173,6 +182,7 @@ _HOME = {
     "generators": "sampler",
     "guided": "guidance",
     "load": "models",
+    "load_concepts": "models",
     "load_embeds": "export",
     "lookup_of": "embeddings",
     "moments": "sampler",
@@ -184,6 +194,7 @@ _HOME = {
     "resolve": "schedule",
     "run_jobs": "sweep.run",
     "sample": "sampler",
+    "save_concept": "models",
     "save_embeds": "export",
     "score": "metrics.score",
     "text_encoders_of": "models",

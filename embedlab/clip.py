@@ -29,6 +29,8 @@ class Tower:
     `layer` counts back from the last one, as diffusers does: SD 1 and 2 read layer 0 through the final norm, SDXL reads
     layer 1 of both encoders without it. `states`, where an engine runs the encoder, takes summed rows and gives all
     hidden states and the final ones, or None for a call that the encoder has to run itself.
+    layer 1 of both encoders without it. `added` are the rows of the last words of the tokenizer, where those are
+    concepts (textual inversion) that the encoder has no rows for.
 
     >>> from embedlab import models
     >>> (tower,) = models.load("emoji").towers
@@ -41,6 +43,8 @@ class Tower:
     layer: int = 0
     final_norm: bool = True
     states: Callable[[Tensor], tuple[Tensor, ...] | None] | None = field(default=None, repr=False, compare=False)
+    added: Float[Tensor, "vector dim"] | None = field(default=None, repr=False, compare=False)
+    _tables: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def core(self) -> CLIPTextModel:
@@ -50,9 +54,19 @@ class Tower:
 
     @property
     def token_table(self) -> Float[Tensor, "vocab dim"]:
-        """One row a vocabulary entry."""
+        """One row a vocabulary entry; with concepts a table of our own, and the encoder's stays as it is."""
         weight: Tensor = self.core.embeddings.token_embedding.weight
-        return weight
+        if self.added is None:
+            return weight
+        own = weight.detach()
+        key = (own.data_ptr(), own.dtype, own.device, 0 if own.is_inference() else own._version)
+        if key not in self._tables:
+            first = len(self.tokenizer) - len(self.added)
+            self._tables.clear()
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks next may want gradients of other things
+                parts = [own[:first], self.added.to(own), own[first + len(self.added) :]]
+                self._tables[key] = torch.cat(parts)
+        return self._tables[key]
 
     @property
     def position_table(self) -> Float[Tensor, "position dim"]:

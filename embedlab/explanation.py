@@ -18,6 +18,7 @@ from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
+from embedlab.prompt import concepts_of
 from embedlab.schedule import value_of, varies
 from embedlab.select import roles
 from embedlab.selector import ROLES
@@ -170,7 +171,8 @@ def described(
         if old.layers and new.layers:
             layers += layers_of(n, old.layers[n], new.layers[n])
     words = after.original[0].tokens
-    notes = [*words.notes(), *notes_of(tokens, towers), *strangers(words.words, known), *faults(old, new)]
+    own = [w for w in words.words if w.text.lower() not in {name.lower() for name in concepts_in(towers)}]
+    notes = [*words.notes(), *notes_of(tokens, towers), *strangers(own, known), *faults(old, new)]
     if cell.operators and torch.equal(old.hidden, new.hidden) and torch.equal(old.pooled, new.pooled):
         notes.append(UNCHANGED)
     return Explanation(
@@ -212,9 +214,10 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
     kept = (a * b).sum(-1) / a.square().sum(-1).clamp_min(1e-12)
     moved = (p - q).norm(dim=-1) / p.norm(dim=-1).clamp_min(1e-12)
     pieces = tower.tokenizer.convert_ids_to_tokens(ids.tolist())
+    vectors = numbered(tower)
     tokens = []
     for i, row in enumerate(kept_rows.tolist()):
-        text = pieces[i].replace("</w>", " ").strip() or pieces[i]
+        text = vectors.get(int(ids[i])) or pieces[i].replace("</w>", " ").strip() or pieces[i]
         tokens.append(
             Token(
                 encoder=encoder,
@@ -233,6 +236,24 @@ def tokens_of(encoder: int, tower: Tower, old: Embeddings, new: Embeddings, most
             )
         )
     return tokens
+
+
+def concepts_in(towers: Sequence[Tower]) -> tuple[str, ...]:
+    """The names of concepts that some text encoders know."""
+    return concepts_of(tower.tokenizer for tower in towers)
+
+
+def numbered(tower: Tower) -> dict[int, str]:
+    """The vectors of concepts that have several: the id of each → whose it is, and which of how many."""
+    added = {name: number for name, number in tower.tokenizer.get_added_vocab().items() if number is not None}
+    answer: dict[int, str] = {}
+    for name in added:
+        mine = [name]
+        while (after := f"{name}_{len(mine)}") in added:
+            mine.append(after)
+        if len(mine) > 1:
+            answer |= {added[one]: f"{name} ({n} of {len(mine)})" for n, one in enumerate(mine, 1)}
+    return answer
 
 
 def blanked(tokens: Sequence[Token], written: Embeddings, cell: Any) -> list[Token]:

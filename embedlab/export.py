@@ -15,12 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from embedlab.cell import content_of
-from embedlab.clean import redact
+from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower
 from embedlab.condition import condition
 from embedlab.encoder import equal_lengths
 from embedlab.errors import ConfigError, brief, public_name
 from embedlab.files import write
+from embedlab.models.concept_files import MOST_VECTORS, save_concept
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
 
@@ -45,6 +46,53 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
         end = f"_{n}" if n > 1 else ""
         rows |= {f"token{end}": part.token, f"position{end}": part.position, f"ids{end}": part.tokens.ids}
     return rows
+
+
+def edited_words(cell: Any, towers: Sequence[Tower]) -> dict[str, list[Tensor]]:
+    """The words whose token rows an edit changed → their rows (token, width) as edited, before each text encoder.
+
+    Changed words that stand side by side are one phrase; of a word that stands there twice the first is taken, and
+    words of secrets are left out.
+
+    >>> from embedlab import Cell, Interpolate, models
+    >>> half = Cell("a puppy", [Interpolate("puppy", "skunk", 0.5)])
+    >>> {word: rows[0].shape for word, rows in edited_words(half, models.load("emoji").towers).items()}
+    {'puppy': torch.Size([1, 96])}
+    """
+    (one,) = condition([cell], towers)
+    changed = [(a.token != b.token).any(-1).flatten() for a, b in zip(one.original, one.edited, strict=True)]
+    words = one.original[0].tokens.words
+    if any(len(part.tokens.words) != len(words) for part in one.original):
+        return {}
+    runs: list[list[int]] = []
+    for n in range(len(words)):
+        hit = any(bool(rows[list(p.tokens.words[n].rows)].any()) for rows, p in zip(changed, one.original, strict=True))
+        if hit and runs and runs[-1][-1] == n - 1:
+            runs[-1].append(n)
+        elif hit:
+            runs.append([n])
+    found: dict[str, list[Tensor]] = {}
+    for run in runs:
+        texts = [words[n].text for n in run]
+        if BLANK not in texts:
+            spans = [[row for n in run for row in part.tokens.words[n].rows] for part in one.edited]
+            rows = [part.token.flatten(0, 1)[span] for part, span in zip(one.edited, spans, strict=True)]
+            found.setdefault(" ".join(texts), rows)
+    return found
+
+
+def save_edited_words(folder: Path, cell: Any, towers: Sequence[Tower], made_by: Any = None) -> list[Path]:
+    """Write each edited word as a concept that A1111, ComfyUI and diffusers load, `concept.safetensors` and so on.
+
+    A word that encoders read as unequal numbers of tokens, or as more than a window holds, is none.
+    """
+    files = []
+    for word, rows in edited_words(cell, towers).items():
+        if len({len(part) for part in rows}) == 1 and len(rows[0]) <= MOST_VECTORS:
+            path = folder / f"concept{f'-{len(files) + 1}' if files else ''}.safetensors"
+            name = word if word.startswith("<") else f"<{word.replace(' ', '-')[:80]}>"
+            files.append(save_concept(path, rows, name=name, metadata={KEY: as_text(made_by, path)}))
+    return files
 
 
 def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
@@ -106,15 +154,20 @@ def save_embeds(path: Path | str, embeds: Mapping[str, Tensor], made_by: Any = N
     if gone := [name for name, tensor in embeds.items() if tensor.is_meta]:
         raise ConfigError(f"the tensor '{gone[0]}' has no numbers (it is on the meta device).")
     tensors = {name: tensor.detach().cpu().to_dense().contiguous().clone() for name, tensor in embeds.items()}
-    try:
-        text = json.dumps(redact(recipe(made_by)), ensure_ascii=False, allow_nan=True)
-    except (RecursionError, ValueError) as error:
-        raise ConfigError(f"the recipe of '{path}' cannot be written: {error}.") from None
+    text = as_text(made_by, path)
     try:
         write(path, save(tensors, metadata={KEY: text}))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     return path
+
+
+def as_text(made_by: Any, path: Path) -> str:
+    """A recipe as JSON, without secrets."""
+    try:
+        return json.dumps(redact(recipe(made_by)), ensure_ascii=False, allow_nan=True)
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"the recipe of '{path}' cannot be written: {error}.") from None
 
 
 def is_path(text: str) -> bool:

@@ -7,7 +7,7 @@ them. No import of torch or numpy here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -256,6 +256,17 @@ def check_pickle(allow_pickle: Any) -> None:
     true_or_false(allow_pickle, "model.allow_pickle", ModelError)
 
 
+def check_concepts(concepts: Any) -> None:
+    """Paths of files, each with a name or without, or none."""
+    values = concepts.values() if isinstance(concepts, Mapping) else concepts
+    given = () if values is None else [values] if isinstance(values, str | Path) else values
+    if not isinstance(given, Iterable) or any(not isinstance(one, str | Path) or not str(one) for one in given):
+        raise ModelError(
+            f"model.concepts is {repr(concepts)[:80]}; it has to be a list of files of textual inversion, "
+            "[cat.pt,'<dog>=dog.safetensors'], or names with files, {cat: cat.pt}."
+        )
+
+
 def check_prediction(prediction_type: Any) -> None:
     """What a UNet predicts, or none."""
     model_text("prediction_type")(prediction_type)
@@ -500,6 +511,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "dtype": check_dtype,
         **{name: model_text(name) for name in ("config", "scorer", "vae", "text_encoder")},
         "allow_pickle": check_pickle,
+        "concepts": check_concepts,
         "prediction_type": check_prediction,
         "zero_snr": check_zero_snr,
         "variant": check_variant,

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
-from embedlab.clean import BLANK, secret_spans
+from embedlab.clean import BLANK, redact, secret_spans
 from embedlab.errors import PromptError, brief, check_kind, listed
 from embedlab.limits import WINDOW, Join
 from embedlab.memo import Memo
@@ -96,6 +96,12 @@ class Tokens:
         gone = f" (truncation left out {listed(self.dropped, 12)})" if self.dropped else ""
         raise PromptError(f"'{phrase}' is not in the prompt; its words are {listed(w.text for w in self.words)}{gone}.")
 
+    def not_loaded(self) -> list[str]:
+        """What the text writes as concepts are written, `<name>` or `embedding:name`, and is none."""
+        known = {name.lower() for name in concepts_of([self.tokenizer])} | {word.text.lower() for word in self.words}
+        found = regex.findall(r"<[\w][\w .-]*>|\bembedding:[\w.-]+", str(redact(self.text)), regex.IGNORECASE)
+        return [name for name in dict.fromkeys(found) if name.lower() not in known]
+
     def notes(self) -> list[str]:
         """What a reader should know about this prompt: windows, words cut in two, words left out."""
         windows = len(self.ids)
@@ -104,6 +110,11 @@ class Tokens:
             said.append(f"the prompt has {self.length} tokens and runs in {windows} windows of {self.window - 2}")
         if cut := [word.text for word in self.words if word.cut]:
             said.append(f"cut in two between windows: {listed(cut, 12)}")
+        if strange := self.not_loaded():
+            said.append(
+                f"{listed(strange, 12)}: no concept of that name is loaded, so it is read as text; "
+                "model.concepts=[PATH] loads one"
+            )
         if self.dropped:
             said.append(f"truncated: {len(self.dropped)} words left out, from '{self.dropped[0]}' on")
         return said
@@ -177,7 +188,11 @@ def concepts_of(tokenizers: Iterable[CLIPTokenizer]) -> tuple[str, ...]:
 @lru_cache(maxsize=64)
 def _word_pattern(concepts: tuple[str, ...]) -> regex.Pattern[str]:
     """CLIP's own: contractions, runs of letters, single digits, runs of other signs; and names of concepts, whole."""
-    names = [regex.escape(name) for name in sorted(concepts, key=len, reverse=True)]
+    before, after = r"(?<!\w)", r"(?!\w)"  # `art` is not in `party`
+    names = [
+        before * name[0].isalnum() + regex.escape(name) + after * name[-1].isalnum()
+        for name in sorted(concepts, key=len, reverse=True)
+    ]
     own = [r"'s|'t|'re|'ve|'m|'ll|'d", r"\p{L}+", r"\p{N}", r"[^\p{White_Space}\p{L}\p{N}]+"]
     if concepts:  # a run of signs ends where a name begins
         own[-1] = rf"(?:(?!{'|'.join(names)})[^\p{{White_Space}}\p{{L}}\p{{N}}])+"

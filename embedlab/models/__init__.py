@@ -1,5 +1,6 @@
 """name | hub id | folder | single file → Model."""
 
+from embedlab.models.concept_files import Concept, load_concepts, save_concept
 from embedlab.models.device import pick_device, pick_dtype
 from embedlab.models.loading import models_read
 from embedlab.models.model import Model, Scorer
@@ -9,14 +10,17 @@ from embedlab.models.source import LAYOUTS, SHIPPED, Source, find, load, tokeniz
 __all__ = [
     "LAYOUTS",
     "SHIPPED",
+    "Concept",
     "Model",
     "Scorer",
     "Source",
     "find",
     "load",
+    "load_concepts",
     "models_read",
     "pick_device",
     "pick_dtype",
+    "save_concept",
     "text_encoders_of",
     "tokenizer",
 ]

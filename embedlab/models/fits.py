@@ -60,6 +60,7 @@ def check_source(source: Source) -> None:
     for part in ("unet", "vae", *source.encoders):
         variant_of(source, part)
     source.scheduler  # noqa: B018  (what nothing tells is refused there)
+    source.loaded_concepts  # noqa: B018  (those of another model)
 
 
 def check_configs(source: Source) -> None:
@@ -97,7 +98,7 @@ def check_configs(source: Source) -> None:
         check_kinds(config, part, dict.fromkeys(whole, int), name)
         source.config_value(part, "hidden_size"), source.config_value(part, "num_hidden_layers")
     refiner = bool(source.index.get("requires_aesthetics_score"))
-    check_text(unet, encoders, [len(words) for words in source.tokenizers], name, refiner)
+    check_text(unet, encoders, [len(words) for words in source.own_tokenizers], name, refiner)
     if not 0 < source.size <= 8192:
         raise ModelError(
             f"the model '{name}' says that its pictures have {source.size} pixels a side; no model's have."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from embedlab.clip import Tower
 from embedlab.errors import ModelError, first_line, listed
 from embedlab.models import fits
 from embedlab.models import single_file as checkpoint
+from embedlab.models.concept_files import Concept
+from embedlab.models.concepts import rows_added
 from embedlab.models.device import pick_device, pick_dtype
 from embedlab.models.model import Model, Scorer
 from embedlab.models.places import path_of, variant_of, weights_home
@@ -42,7 +45,7 @@ def read_model(source: Source) -> Model:
     if device.type == "cpu":  # a fifth faster there: oneDNN convolves channels last without reordering
         unet.to(memory_format=torch.channels_last)
         vae.to(memory_format=torch.channels_last)
-    towers = towers_of(source.tokenizers, encoders)
+    towers = towers_of(source.tokenizers, encoders, source.loaded_concepts)
     for tower in towers:
         clip.check(tower)
     return Model(
@@ -65,14 +68,19 @@ def read_towers(source: Source) -> tuple[Tower, ...]:
         return source.load().towers
     device = pick_device(source.device)
     encoders = _encoders(source, pick_dtype(source.dtype, device))
-    return towers_of(source.tokenizers, [encoder.to(device).eval().requires_grad_(False) for encoder in encoders])
+    ready = [encoder.to(device).eval().requires_grad_(False) for encoder in encoders]
+    return towers_of(source.tokenizers, ready, source.loaded_concepts)
 
 
-def towers_of(tokenizers: Any, encoders: Any) -> tuple[Tower, ...]:
-    """Tokenizers with their text encoders; those of SDXL are read at the last but one layer, without the final norm."""
+def towers_of(tokenizers: Any, encoders: Any, concepts: Sequence[Concept] = ()) -> tuple[Tower, ...]:
+    """Tokenizers with their text encoders; those of SDXL are read at the last but one layer, without the final norm.
+
+    `concepts` are those that the tokenizers know and the encoders do not.
+    """
     joint = any(isinstance(e, CLIPTextModelWithProjection) for e in encoders)
     settings: dict[str, Any] = {"layer": 1, "final_norm": False} if joint else {}
-    return tuple(Tower(t, e, **settings) for t, e in zip(tokenizers, encoders, strict=True))
+    pairs = enumerate(zip(tokenizers, encoders, strict=True))
+    return tuple(Tower(words, encoder, **settings, added=rows_added(concepts, n)) for n, (words, encoder) in pairs)
 
 
 def read_parts(source: Source, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, Any]:

@@ -9,15 +9,20 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from embedlab import clip
 from embedlab.clip import Tower
 from embedlab.errors import ModelError, listed
-from embedlab.limits import WINDOW
+from embedlab.limits import WINDOW, check_concepts
 from embedlab.models import fits
+from embedlab.models.concepts import entries_of, read_concepts, with_words
 from embedlab.models.loading import towers_of
 
 
-def text_encoders_of(pipeline: Any) -> tuple[Tower, ...]:
+def text_encoders_of(pipeline: Any, concepts: Any = ()) -> tuple[Tower, ...]:
     """The text encoders of a diffusers pipeline (SD 1, 2, XL and what is built on them), ready for operators.
 
-    Raises ModelError at once for encoders that are not CLIP's, or that do not belong to their tokenizers.
+    `concepts` are files of textual inversion, as `Source` takes them; those that the pipeline has loaded are there
+    without. The pipeline itself, its tokenizers and encoders are left as they are.
+
+    Raises ModelError at once for encoders that are not CLIP's, or that do not belong to their tokenizers, and for
+    concepts that do not fit them.
 
     >>> from diffusers import DiffusionPipeline
     >>> from embedlab.models import SHIPPED, load
@@ -39,7 +44,11 @@ def text_encoders_of(pipeline: Any) -> tuple[Tower, ...]:
         )
     for words, encoder in found:
         check_pair(words, encoder)
-    towers = towers_of([t for t, _ in found], [e for _, e in found])
+    check_concepts(concepts)
+    words, encoders = zip(*found, strict=True)
+    widths = [encoder.config.hidden_size for encoder in encoders]
+    added = read_concepts(entries_of(concepts), widths, words, kind)
+    towers = towers_of([with_words(one, added) for one in words], encoders, added)
     for tower in towers:
         clip.check(tower)
     return towers

@@ -158,19 +158,23 @@ def _unpickled(path: Path) -> tuple[dict[str, Any], int | None]:
         asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # of a form that torch.load takes, or refuses with its reason
         asked = []
-    known: list[Any] = [(Left, name) for name in asked if re.match(r"(pytorch_)?lightning\.", name)]
-    try:
-        with torch.serialization.safe_globals(known):
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"it asks to run {named[1]}" if named else "it holds something else, or was cut short"
-        raise ModelError(f"'{path}' is not plain tensors and is not opened: {found}.") from None
+    state = unpickled(path, [(Left, name) for name in asked if re.match(r"(pytorch_)?lightning\.", name)], mmap=True)
     step = state.get("global_step") if isinstance(state, dict) else None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise ModelError(f"'{path}' holds a {type(state).__name__}, not a dictionary of tensors.")
     return {str(key): value for key, value in state.items()}, step if isinstance(step, int) else None
+
+
+def unpickled(path: Path, known: list[Any], mmap: bool = False) -> Any:
+    """What a pickle of torch's holds. No code in it is run: it may name classes of tensors, and those `known`."""
+    try:
+        with torch.serialization.safe_globals(known):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it asks to run {named[1]}" if named else "it holds something else, or was cut short"
+        raise ModelError(f"'{path}' is not plain tensors and is not opened: {found}.") from None
 
 
 # ── identity ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
@@ -19,10 +20,12 @@ import torch
 from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
-from embedlab.errors import ModelError, first_line, listed
+from embedlab.errors import ModelError, counted, first_line, listed
 from embedlab.limits import PREDICTIONS, check_part
 from embedlab.models import fits, loading
 from embedlab.models import single_file as checkpoint
+from embedlab.models.concept_files import Concept, file_of
+from embedlab.models.concepts import content_of_entry, entries_of, identity_lines, parted, read_concepts, with_words
 from embedlab.models.device import pick_device, pick_dtype
 from embedlab.models.model import Model
 from embedlab.models.places import HUB_ID, first_of, identity_of, path_of, place_of, small_file
@@ -66,6 +69,7 @@ class Source:
     vae: a folder, hub id or single file whose VAE is taken in place of the model's own, or where it has none.
     text_encoder: a model folder or hub id whose text encoders are taken, or the folder of one.
     prediction_type: what the UNet predicts (epsilon, v_prediction or sample), where it is told wrong or not at all.
+    concepts: files of textual inversion whose concepts prompts may name: `[PATH, "NAME=PATH"]`, or `{NAME: PATH}`.
     zero_snr: whether it was trained down to no signal at all (Lin et al. 2024), where that is told wrong or not at all.
     """
 
@@ -80,9 +84,11 @@ class Source:
     text_encoder: str | None = None
     prediction_type: str | None = None
     zero_snr: bool | None = None
+    concepts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_part(self)
+        object.__setattr__(self, "concepts", entries_of(self.concepts))
         self.location  # noqa: B018  (a wrong name is refused here)
         if self.config is not None:
             if not self.single_file:
@@ -222,8 +228,18 @@ class Source:
         return tuple(names)
 
     @cached_property
+    def loaded_concepts(self) -> tuple[Concept, ...]:
+        """What `concepts` names, fitted to the text encoders; ModelError where one cannot be used."""
+        return read_concepts(self.concepts, self.widths, self.own_tokenizers, self.name) if self.concepts else ()
+
+    @cached_property
     def tokenizers(self) -> tuple[CLIPTokenizer, ...]:
-        """One tokenizer a text encoder."""
+        """One tokenizer a text encoder, which knows the names of the concepts."""
+        return tuple(with_words(words, self.loaded_concepts) for words in self.own_tokenizers)
+
+    @cached_property
+    def own_tokenizers(self) -> tuple[CLIPTokenizer, ...]:
+        """The same as the model brings them."""
         return tuple(self._tokenizer(name.replace("text_encoder", "tokenizer")) for name in self.encoders)
 
     def _tokenizer(self, name: str) -> CLIPTokenizer:
@@ -358,6 +374,9 @@ class Source:
         if self.layout is not None:
             said["layout"] = f"{NAMES[self.layout]} (by the names and shapes of its weights)"
             said["size"] = f"{self.size} pixels (by {self._size_by})"
+        for concept in self.loaded_concepts:
+            how = counted(len(concept.names), "vector")
+            said[f"concept {concept.name}"] = f"{how} (by {concept.path})"
         for setting in ("variant", "vae", "text_encoder"):
             if (value := getattr(self, setting)) is not None:
                 said[setting] = f"{value} (by model.{setting})"
@@ -403,7 +422,16 @@ class Source:
             names.append(Source(self.config).location)
         files = [line for place in (self.location, *names) for line in identity_of(place)]
         settings = {"size": self.sample_size, "variant": self.variant, "scheduler": json.loads(config)}
-        return [*files, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]]
+        own = [*files, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]]
+        return [*own, *identity_lines(self.loaded_concepts)]
+
+    def about_concepts(self, folder: Path) -> list[dict[str, str]]:
+        """What is kept in a file in `folder` so that each entry of `concepts` is found from there and known again."""
+        files = [file_of(parted(entry)[1]).absolute() for entry in self.concepts]
+        return [
+            {"path": os.path.relpath(file, folder.absolute()), "content": content_of_entry(entry)}
+            for file, entry in zip(files, self.concepts, strict=True)
+        ]
 
     @cached_property
     def scorer_identity(self) -> list[str]:

@@ -117,7 +117,7 @@ def scheduler_words(config: Mapping[str, Any]) -> dict[str, str]:
 def vocabularies_of(source: Source) -> tuple[Vocabulary, ...]:
     """The tokenizers and their special tokens."""
     found = []
-    for name, words in zip(source.encoders, source.tokenizers, strict=True):
+    for name, words in zip(source.encoders, source.own_tokenizers, strict=True):
         special = {
             role.removesuffix("_token"): (str(token), int(words.convert_tokens_to_ids(str(token))))
             for role in ("bos_token", "eos_token", "pad_token", "unk_token")

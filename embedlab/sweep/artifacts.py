@@ -13,10 +13,11 @@ from embedlab.clean import redact
 from embedlab.condition import schedule_of
 from embedlab.errors import listed
 from embedlab.explanation import UNCHANGED, Explanation
-from embedlab.export import edited_rows, prompt_embeds, save_embeds
+from embedlab.export import edited_rows, prompt_embeds, save_edited_words, save_embeds
 from embedlab.images.infotext import infotext
 from embedlab.metrics.score import FeatureCache, score, scored_words
 from embedlab.models import Model
+from embedlab.prompt import concepts_of
 from embedlab.samples import Rendered
 from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.job import Job
@@ -44,6 +45,8 @@ def finish(
     notes = list(job.notes)
     settings = {"format": FORMAT, "config": job.config, "versions": versions(), "label": redact(job.cell.label)}
     settings |= {"concluded": redact(job.source.concluded), "model_files": files_of(job.source)}
+    if job.source.concepts:
+        settings["concepts"] = redact(job.source.about_concepts(job.folder))
     if (start := job.cell.start.about(job.folder)) is not None:
         settings["start"] = redact(start)
     rows: list[dict[str, Any]] = []
@@ -55,13 +58,15 @@ def finish(
         made_by = {"model": model.name, "cell": job.cell}
         save_embeds(job.folder / "conditioning.safetensors", embeds, made_by)
         save_embeds(job.folder / "rows.safetensors", edited_rows(job.cell, model.towers), made_by)
+        save_edited_words(job.folder, job.cell, model.towers, made_by)
     if before is not None and after is not None:
         schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
         with timer.part("scores", rows=len(after.pictures)):
             rows, whole = score(model, before, after, job.scoring, features)
             explanation = features.explain(before.conditioning[-1], after.conditioning[-1])
         notes = list(dict.fromkeys([*notes, *explanation.notes]))
-        strange = [word for word in scored_words(after.cell, job.scoring) if word not in model.concepts]
+        known = {*model.concepts, *concepts_of(tower.tokenizer for tower in model.towers)}
+        strange = [word for word in scored_words(after.cell, job.scoring) if word not in known]
         if model.concepts and strange:
             notes.append(
                 f"{listed(strange)}: none of the {len(model.concepts)} things that this model draws, so that its "

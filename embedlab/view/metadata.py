@@ -18,12 +18,13 @@ MOST = 256  # pictures in a batch; a file may ask for more
 
 @dataclass(frozen=True)
 class Metadata:
-    """The settings stored in a PNG, and its picture. `config`, `seed` and `start` are as they were found: unchecked."""
+    """The settings stored in a PNG, and its picture. What is `Any` is as it was found: unchecked."""
 
     picture: Image.Image
     config: Any
     seed: Any
     start: Any  # path and hash of the start picture
+    concepts: Any  # path and hash of each file of textual inversion
     edited: bool
     batch: tuple[int, int]  # position in a batch, and its size
     versions: dict[str, str]
@@ -65,6 +66,7 @@ def read_metadata(path: Path) -> Metadata:
         config=settings.get("config"),
         seed=settings["seed"],
         start=settings.get("start"),
+        concepts=settings.get("concepts"),
         edited=bool(settings.get("edited", True)),
         batch=(batch[0], batch[1]),
         versions=short_texts(settings.get("versions")),

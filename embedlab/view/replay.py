@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from embedlab import images
 from embedlab.cell import Cell, picture_size
 from embedlab.condition import condition_calls
 from embedlab.engines import as_recorded
-from embedlab.errors import ConfigError, PictureError
-from embedlab.limits import check_seeds, found
+from embedlab.errors import ConfigError, ModelError, PictureError
+from embedlab.limits import check_concepts, check_seeds, found
 from embedlab.models import Source
+from embedlab.models.concept_files import file_of
+from embedlab.models.concepts import content_of_entry, entries_of, parted
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
 from embedlab.sweep.identity import files_of, versions
@@ -141,11 +144,50 @@ def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> 
     config = metadata.config
     if isinstance(config, dict) and isinstance(config.get("model"), dict):  # a scorer draws nothing
         config = {**config, "model": {key: value for key, value in config["model"].items() if key != "scorer"}}
-    config = locate_start(config, metadata.start, path)
+    config = locate_concepts(locate_start(config, metadata.start, path), metadata.concepts, path)
     try:
         return instantiate_checked(config, trust)
     except ConfigError as error:
         raise ConfigError(f"'{path}' cannot be made again: {error}") from None
+
+
+def locate_concepts(config: Any, recorded: Any, path: Path) -> Any:
+    """A picture's config with its files of textual inversion where those are found, as `locate_start` does.
+
+    `recorded` are their paths and hashes. PictureError where one is not there, or another one.
+    """
+    model = config.get("model") if isinstance(config, dict) else None
+    given = model.get("concepts") if isinstance(model, dict) else None
+    if not given or not isinstance(recorded, list):
+        return config
+    check_concepts(given)
+    entries = entries_of(given)
+    if len(entries) != len(recorded) or not all(isinstance(one, dict) for one in recorded):
+        raise PictureError(f"the concepts of '{path}' are not those of its settings; it was changed since.")
+    there = [located(entry, one, path) for entry, one in zip(entries, recorded, strict=True)]
+    return {**config, "model": {**model, "concepts": there}}
+
+
+def located(entry: str, recorded: Mapping[str, Any], path: Path) -> str:
+    """The entry of a concept whose file was found."""
+    name, first = parted(entry)
+    candidates = [first]
+    if isinstance(recorded.get("path"), str):
+        candidates.append(str(path.absolute().parent / recorded["path"]))
+    other = None
+    for candidate in candidates:
+        entry = candidate if name is None else f"{name}={candidate}"
+        try:
+            file_of(candidate)
+        except ModelError:
+            continue
+        with suppress(ModelError):  # something that is no concept is another one, too
+            if content_of_entry(entry) == recorded.get("content"):
+                return entry
+        other = other or candidate
+    if other:
+        raise PictureError(f"the concept of '{path}' is another one: '{other}' is not what it was made with.")
+    raise PictureError(f"the concept of '{path}' is not there any more: {' and '.join(map(repr, candidates))}.")
 
 
 def locate_start(config: Any, recorded: Any, path: Path) -> Any:
