@@ -86,7 +86,7 @@ def save_edited_words(folder: Path, cell: Any, towers: Sequence[Tower], made_by:
 
     A word that encoders read as unequal numbers of tokens, or as more than a window holds, is none.
     """
-    files = []
+    files: list[Path] = []
     for word, rows in edited_words(cell, towers).items():
         if len({len(part) for part in rows}) == 1 and len(rows[0]) <= MOST_VECTORS:
             path = folder / f"concept{f'-{len(files) + 1}' if files else ''}.safetensors"

@@ -263,7 +263,7 @@ def check_concepts(concepts: Any) -> None:
     if not isinstance(given, Iterable) or any(not isinstance(one, str | Path) or not str(one) for one in given):
         raise ModelError(
             f"model.concepts is {repr(concepts)[:80]}; it has to be a list of files of textual inversion, "
-            "[cat.pt,'<dog>=dog.safetensors'], or names with files, {cat: cat.pt}."
+            "[my-cat.pt,'<fog>=fog.safetensors'], or names with files, {my-cat: cat.pt}."
         )
 
 

@@ -9,9 +9,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from test_replay import draw
-from tiny import NOISE  # noqa: F401  (the small models of this folder)
 
 import embedlab as lab
+from embedlab import images
+from embedlab.clip import forward
 from embedlab.encoder import embed_all, encode
 from embedlab.errors import ConfigError, EmbedlabError, ModelError, OperatorError, PictureError
 from embedlab.explanation import explain
@@ -96,7 +97,7 @@ def parts_of(pipeline):
 
 
 def test_pooled_is_read_at_the_true_end_and_knows_the_concept(folders, kind, tmp_path):
-    entry, vectors = concept_file(tmp_path / "my-cat.pt.safetensors", kind, 2)
+    entry, _ = concept_file(tmp_path / "my-cat.pt.safetensors", kind, 2)
     towers = lab.Source(str(folders[kind]), device="cpu", concepts=[entry]).towers()
     (one,) = encode([embed_all("a <my-cat> on a bench", towers)], towers)
     (plain,) = encode([embed_all("a cat on a bench", towers)], towers)
@@ -106,16 +107,10 @@ def test_pooled_is_read_at_the_true_end_and_knows_the_concept(folders, kind, tmp
     assert end == 7
     tower = towers[-1]
     with torch.no_grad():
-        states = lab_forward(tower, last)
+        states = forward(tower, last.tokens.ids, last.summed)
         wanted = states.last[0, end]
         wanted = tower.encoder.text_projection(wanted) if kind == "sdxl" else wanted
     torch.testing.assert_close(one.pooled, wanted, atol=1e-6, rtol=0)
-
-
-def lab_forward(tower, part):
-    from embedlab.clip import forward
-
-    return forward(tower, part.tokens.ids, part.summed)
 
 
 def test_it_is_a_word_in_every_selector_and_operator(folders, kind, tmp_path):
@@ -169,6 +164,36 @@ def test_an_empty_list_changes_nothing_and_a_model_is_read_once(folders):
     assert one.load() is other.load()
 
 
+def test_concepts_share_the_weights_of_a_model_and_a_file_that_changed_is_read_anew(folders, tmp_path):
+    name, file = str(folders["sd1"]), tmp_path / "x.safetensors"
+    plain = lab.load(name, device="cpu")
+    lab.save_concept(file, rows(1, 16, 0), name="<c>")
+    first = lab.load(name, device="cpu", concepts=[str(file)])
+    assert lab.load(name, device="cpu", concepts=[str(file)]) is first
+    lab.save_concept(file, rows(1, 16, 1), name="<c>")
+    second = lab.load(name, device="cpu", concepts=[str(file)])
+    assert first.unet is second.unet is plain.unet
+    assert [torch.equal(lab.lookup_of(m.towers[0])("<c>"), rows(1, 16, n)) for n, m in enumerate((first, second))] == [
+        True,
+        True,
+    ]
+    assert len(plain.towers[0].tokenizer) == len(plain.towers[0].token_table) == 49408
+    assert first.towers[0].token_table.data_ptr() == first.towers[0].token_table.data_ptr(), "made once"
+
+
+def test_a_concept_of_a_negative_prompt_is_read_there(folders, tmp_path):
+    file = tmp_path / "EasyNegative.safetensors"
+    save_file({"emb_params": rows(2, 16)}, file)
+    source = lab.Source(str(folders["sd1"]), device="cpu", concepts=[str(file)])
+    cell = lab.Cell("a cat", guidance=lab.Guidance(3, "easynegative, blurry"))
+    assert [tokens.text for tokens in validate(cell, source)] == ["a cat", "easynegative, blurry"]
+    towers = source.towers()
+    embeds = lab.prompt_embeds(cell, towers)["negative_prompt_embeds"][0]
+    (wanted,) = encode([embed_all("EasyNegative, blurry", towers)], towers)
+    assert torch.equal(embeds, wanted.hidden)
+    assert not torch.allclose(embeds[2], encode([embed_all("blurry", towers)], towers)[0].hidden[2], atol=1e-3)
+
+
 # ── layouts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CAT = rows(2, 16)
@@ -213,12 +238,13 @@ def test_every_layout_is_read(layout, tmp_path, folders):
 
 def test_both_encoders_several_names_and_folders_of_training(tmp_path, folders):
     one, other = rows(2, 16), rows(2, 24)
-    save_file({"clip_g": other, "clip_l": one}, tmp_path / "xl.safetensors")
-    towers = lab.Source(str(folders["sdxl"]), concepts=str(tmp_path / "xl.safetensors")).towers()
-    assert torch.equal(lab.lookup_of(towers[0])("xl"), one)
-    assert torch.equal(lab.lookup_of(towers[1])("xl"), other)
-    bundle = {f"bundle_emb.{n}.{key}": value for n in "ab" for key, value in (("clip_l", one), ("clip_g", other))}
-    save_file(bundle | {"lora_te.down": one}, tmp_path / "bundle.safetensors")
+    save_file({"clip_g": other, "clip_l": one}, tmp_path / "toy-xl.safetensors")
+    towers = lab.Source(str(folders["sdxl"]), concepts=str(tmp_path / "toy-xl.safetensors")).towers()
+    assert torch.equal(lab.lookup_of(towers[0])("toy-xl"), one)
+    assert torch.equal(lab.lookup_of(towers[1])("toy-xl"), other)
+    pair = {"clip_l": one, "clip_g": other}
+    bundle = {f"bundle_emb.{n}.{key}": value.clone() for n in "ab" for key, value in pair.items()}
+    save_file(bundle | {"lora_te.down": one.clone()}, tmp_path / "bundle.safetensors")
     assert [(c.name, c.keys) for c in lab.load_concepts(tmp_path / "bundle.safetensors")] == [
         ("a", ("clip_l", "clip_g")),
         ("b", ("clip_l", "clip_g")),
@@ -267,12 +293,12 @@ def comfyui_reads(data, key):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_both_encoders_are_written_in_one_file(folders, tmp_path, layout):
     one, other = rows(2, 16), rows(2, 24)
-    path = lab.save_concept(tmp_path / "xl.safetensors", [one, other], layout)
+    path = lab.save_concept(tmp_path / "toy-xl.safetensors", [one, other], layout)
     state = load_file(path)
     assert set(state) == {"clip_l", "clip_g"}
     assert torch.equal(comfyui_reads(state, "clip_g"), other)
     towers = lab.Source(str(folders["sdxl"]), concepts=[str(path)]).towers()
-    assert torch.equal(lab.lookup_of(towers[1])("xl"), other)
+    assert torch.equal(lab.lookup_of(towers[1])("toy-xl"), other)
 
 
 @pytest.mark.parametrize(
@@ -353,9 +379,9 @@ def test_replay_finds_the_file_or_says_that_it_is_missing_or_another(tmp_path, m
         tmp_path / "out",
         "seeds=[1]",
         "prompt='a <mine>'",
-        "model.concepts={<mine>:toy.safetensors}".replace("<mine>", '"<mine>"'),
+        "model.concepts=['<mine>=toy.safetensors']",
     )
-    settings = lab_settings(made / "seed-1.png")
+    settings = images.settings_of(made / "seed-1.png")
     assert settings["concepts"][0]["path"] == "../there/toy.safetensors"
     assert "concept <mine>" in settings["concluded"]
     assert replay(made / "seed-1.png").identical
@@ -370,12 +396,6 @@ def test_replay_finds_the_file_or_says_that_it_is_missing_or_another(tmp_path, m
     (there / file).unlink()
     with pytest.raises(PictureError, match=r"is not there any more: 'toy.safetensors' and '.*there/toy.safetensors'"):
         replay(made / "seed-1.png")
-
-
-def lab_settings(path):
-    from embedlab import images
-
-    return images.settings_of(path)
 
 
 # ── what cannot be used ───────────────────────────────────────────────────────────────────────────────────────────
@@ -393,7 +413,7 @@ BAD = {
     "a piece already": ({"ing": CAT}, "'ing', the name of the concept"),
     "a LoRA": ({"lora_unet_down.lora_down.weight": CAT}, "is no file of textual inversion but a LoRA: its keys are"),
     "a UNet": ({"model.diffusion_model.x.weight": CAT}, "is no file of textual inversion but a unet"),
-    "many": ({f"k{n}": CAT for n in range(65)}, "but something else: its keys are"),
+    "many": ({f"k{n}": CAT.clone() for n in range(65)}, "but something else: its keys are"),
     "whole numbers": ({"<c>": torch.ones(1, 16, dtype=torch.int64)}, r"where a concept has vectors"),
     "a picture": ({"<c>": torch.ones(3, 8, 16)}, r"a tensor of shape \(3, 8, 16\), where"),
     "too many vectors": ({"<c>": rows(76, 16)}, "has 76 vectors for a concept; a window holds 75"),
@@ -515,11 +535,11 @@ def test_the_command_line_takes_them(embedlab, tmp_path):
     assert code == 0, err
     assert "sks-toy (2 of 2)" in out
     code, out, err = embedlab("explain", f"model.concepts=[{tmp_path}/gone.pt]", "prompt=a cat")
-    assert code == 1
+    assert code == 2
     assert err.strip().count("\n") == 0
     assert "there is no concept" in err
     code, _, err = embedlab("explain", "model.concepts=3")
-    assert (code, "model.concepts is 3" in err) == (1, True)
+    assert (code, "model.concepts is 3" in err) == (2, True)
 
 
 def test_content_is_a_hash_of_vectors():

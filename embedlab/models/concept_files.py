@@ -36,7 +36,7 @@ SIGNS = {"lora_": "a LoRA", "hada_w1": "a LoRA", "text_model.": "a text encoder"
 SIGNS |= checkpoint.OTHERS | {prefix: f"a {part}" for prefix, part in checkpoint.PREFIXES.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Concept:
     """A word that textual inversion learned: its name, and its vectors for each text encoder that it is for.
 
@@ -50,9 +50,15 @@ class Concept:
     """
 
     name: str
-    vectors: tuple[Float[Tensor, "vector dim"], ...] = field(repr=False, compare=False)
+    vectors: tuple[Float[Tensor, "vector dim"], ...] = field(repr=False)
     keys: tuple[str, ...] = ("",)
     path: Path | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Concept) and (self.name, self.content) == (other.name, other.content)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.content))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,6 +141,8 @@ def vectors_of(value: Any, file: Path | str) -> Float[Tensor, "vector dim"]:
         shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else brief(value)
         raise ModelError(f"'{file}' holds {shape}, where a concept has vectors (vector, width).")
     rows = value.detach().to_dense().reshape(-1, value.shape[-1]).float().contiguous().clone()
+    if rows.is_meta:
+        raise ModelError(f"'{file}' holds a tensor without numbers (it is on the meta device).")
     if len(rows) > MOST_VECTORS:
         raise ModelError(f"'{file}' has {len(rows)} vectors for a concept; a window holds {MOST_VECTORS}.")
     if not torch.isfinite(rows).all():
@@ -193,10 +201,12 @@ def arranged(state: Mapping[str, Any], file: Path) -> Found:
             raise ModelError(f"'{file}' is in A1111's layout, and its string_to_param holds no vectors of '*'.")
         name = state.get("name")
         return [(name if name != "*" else None, {"": held["*"] if "*" in held else next(iter(held.values()))})]
+    order = {key: n for n, key in enumerate((*KEYS, ""))}
     bundles: dict[str, dict[str, Any]] = {}
     for found in filter(None, map(BUNDLED.fullmatch, state)):
         key = found["key"] if found["key"] in KEYS else ""
         bundles.setdefault(found["name"], {})[key] = state[found.string]
+    bundles = {name: dict(sorted(parts.items(), key=lambda part: order[part[0]])) for name, parts in bundles.items()}
     if bundles:
         return list(bundles.items())
     _check_keys(list(state), file)
@@ -242,7 +252,9 @@ def save_concept(
         raise ConfigError(f"rows for {counted(len(parts), 'encoder')} came; a concept is for one, or for SDXL's two.")
     try:
         called = checked_name(target.stem if name is None else name, target)
-        vectors = [vectors_of(part.cpu() if isinstance(part, Tensor) else part, target) for part in parts]
+        vectors = [
+            vectors_of(part.cpu() if isinstance(part, Tensor) and not part.is_meta else part, target) for part in parts
+        ]
     except ModelError as error:
         raise ConfigError(str(error)) from None
     if len({len(part) for part in vectors}) > 1:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.errors import ModelError
-from embedlab.models.concept_files import KEYS, Concept, load_concepts
+from embedlab.models.concept_files import Concept, load_concepts
 from embedlab.models.places import path_of
 
 
@@ -75,10 +74,8 @@ def read_concepts(
 
 
 def fitted(concept: Concept, widths: Sequence[int], model: str) -> Concept:
-    """A concept with its parts in the order of a model's text encoders; ModelError where it is of another model."""
-    order = sorted(range(len(concept.keys)), key=lambda n: (*KEYS, "").index(concept.keys[n]))
-    keys, vectors = (tuple(of[n] for n in order) for of in (concept.keys, concept.vectors))
-    mine = [rows.shape[1] for rows in vectors]
+    """A concept with one part for each of a model's text encoders; ModelError where it is of another model."""
+    keys, mine = concept.keys, [rows.shape[1] for rows in concept.vectors]
     two = ("clip_l", "clip_g")
     if mine != list(widths) or (len(widths) > 1 and keys != two):
         has = " and ".join(f"{key} {width}".strip() for key, width in zip(keys, mine, strict=True))
@@ -87,7 +84,7 @@ def fitted(concept: Concept, widths: Sequence[int], model: str) -> Concept:
             f"'{concept.path}' holds vectors {has} wide, and {have} of '{model}' "
             f"{'are' if len(widths) > 1 else 'is'} {' and '.join(map(str, widths))} wide: a concept of another model."
         )
-    return replace(concept, keys=keys, vectors=vectors)
+    return concept
 
 
 def check_new(concept: Concept, tokenizers: Iterable[CLIPTokenizer]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -18,7 +20,7 @@ from embedlab.errors import ModelError, first_line, listed
 from embedlab.models import fits
 from embedlab.models import single_file as checkpoint
 from embedlab.models.concept_files import Concept
-from embedlab.models.concepts import rows_added
+from embedlab.models.concepts import rows_added, with_words
 from embedlab.models.device import pick_device, pick_dtype
 from embedlab.models.model import Model, Scorer
 from embedlab.models.places import path_of, variant_of, weights_home
@@ -45,7 +47,7 @@ def read_model(source: Source) -> Model:
     if device.type == "cpu":  # a fifth faster there: oneDNN convolves channels last without reordering
         unet.to(memory_format=torch.channels_last)
         vae.to(memory_format=torch.channels_last)
-    towers = towers_of(source.tokenizers, encoders, source.loaded_concepts)
+    towers = towers_of(source.own_tokenizers, encoders)
     for tower in towers:
         clip.check(tower)
     return Model(
@@ -60,6 +62,25 @@ def read_model(source: Source) -> Model:
         words=source.names("words"),
         eye_folder=source.eye_folder,
     )
+
+
+_with_concepts: WeakValueDictionary[Any, Model] = WeakValueDictionary()  # as long as somebody has them
+
+
+def with_concepts(source: Source, concepts: tuple[Concept, ...]) -> Model:
+    """A model whose text encoders know concepts; its weights are those of the model without."""
+    if (known := _with_concepts.get((source, concepts))) is not None:
+        return known
+    model = read_model(source)
+    towers = tuple(
+        replace(tower, tokenizer=with_words(tower.tokenizer, concepts), added=rows_added(concepts, n))
+        for n, tower in enumerate(model.towers)
+    )
+    scorer = model.scorer
+    if scorer is not None and scorer.text is model.towers[0]:
+        scorer = replace(scorer, text=towers[0])
+    made = _with_concepts[source, concepts] = replace(model, towers=towers, scorer=scorer)
+    return made
 
 
 def read_towers(source: Source) -> tuple[Tower, ...]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -442,9 +442,14 @@ class Source:
         return identity_of(path if path is not None and path.is_dir() else self.scorer)
 
     def load(self) -> Model:
-        """Read the weights, and print nothing. The same source gives the same model again within a process."""
+        """Read the weights, and print nothing. The same source gives the same model again within a process.
+
+        Concepts cost no weights: with others it is the same model with other words.
+        """
         with silence_libraries():
-            return loading.read_model(self)
+            if not self.concepts:
+                return loading.read_model(self)
+            return loading.with_concepts(replace(self, concepts=()), self.loaded_concepts)
 
     def towers(self) -> tuple[Tower, ...]:
         """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""

@@ -158,7 +158,7 @@ def locate_concepts(config: Any, recorded: Any, path: Path) -> Any:
     """
     model = config.get("model") if isinstance(config, dict) else None
     given = model.get("concepts") if isinstance(model, dict) else None
-    if not given or not isinstance(recorded, list):
+    if not isinstance(model, dict) or not given or not isinstance(recorded, list):
         return config
     check_concepts(given)
     entries = entries_of(given)
