@@ -204,6 +204,7 @@ LAYOUT_FILES = {
     "diffusers .bin": ("learned.bin", {"<cat-toy>": CAT}, "<cat-toy>", CAT),
     "a parameter in half precision": ("x.bin", {"<h>": torch.nn.Parameter(CAT.half())}, "<h>", CAT.half().float()),
     "EasyNegative": ("EasyNegative.safetensors", {"emb_params": CAT}, "EasyNegative", CAT),
+    "a name that begins like a LoRA's": ("f.safetensors", {"flora_te-style": CAT}, "flora_te-style", CAT),
     "A1111": ("outer.pt", A1111 | {"string_to_param": {"*": torch.nn.Parameter(CAT)}}, "inner", CAT),
     "A1111, without a name": ("outer.pt", {"string_to_param": {"*": CAT}, "name": None}, "outer", CAT),
     "A1111 of old torch": (
@@ -412,6 +413,7 @@ BAD = {
     "a word already": ({"cat": CAT}, "'cat', the name of the concept '.*', is a word of the vocabulary already; give"),
     "a piece already": ({"ing": CAT}, "'ing', the name of the concept"),
     "a LoRA": ({"lora_unet_down.lora_down.weight": CAT}, "is no file of textual inversion but a LoRA: its keys are"),
+    "large": ({"<c>": torch.ones(2048, 1024, dtype=torch.float16)}, r"a tensor of shape \(2048, 1024\), which is no"),
     "a UNet": ({"model.diffusion_model.x.weight": CAT}, "is no file of textual inversion but a unet"),
     "many": ({f"k{n}": CAT.clone() for n in range(65)}, "but something else: its keys are"),
     "whole numbers": ({"<c>": torch.ones(1, 16, dtype=torch.int64)}, r"where a concept has vectors"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ MOST_NAMES = 64  # of one file
 LARGEST = 64 << 20  # bytes of a pickle; 75 vectors of SDXL have 600 kB
 FOLDER = ("learned_embeds.safetensors", "learned_embeds.bin")  # what diffusers' training leaves in a folder
 BUNDLED = re.compile(r"bundle_emb\.(?P<name>.+)\.(?P<key>string_to_param\.\*|clip_[lgh])")
-SIGNS = {"lora_": "a LoRA", "hada_w1": "a LoRA", "text_model.": "a text encoder", "to_k.weight": "a UNet"}
+LARGEST_TENSOR = 1 << 20  # numbers; 75 vectors of SDXL's second encoder have 96,000
+SIGNS = {"lora_unet": "a LoRA", "lora_te": "a LoRA", "text_model.": "a text encoder", "to_k.weight": "a UNet"}
 SIGNS |= checkpoint.OTHERS | {prefix: f"a {part}" for prefix, part in checkpoint.PREFIXES.items()}
 
 
@@ -160,6 +162,9 @@ def _safetensors(file: Path) -> Found:
             bundled = [key for key in keys if BUNDLED.fullmatch(key)]
             if not bundled:
                 _check_keys(keys, file)
+            for key in bundled or keys:
+                if math.prod(shape := opened.get_slice(key).get_shape()) > LARGEST_TENSOR:
+                    raise ModelError(f"'{file}' holds a tensor of shape {tuple(shape)}, which is no concept's.")
             return arranged({key: opened.get_tensor(key) for key in bundled or keys}, file)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"'{file}' cannot be read as safetensors: {error}") from None
@@ -179,7 +184,8 @@ def _pickled(file: Path) -> Found:
 
 def _check_keys(keys: Sequence[str], file: Path) -> None:
     """Refuse a file of another kind by its keys; ModelError says which kind."""
-    what = next((what for mark, what in SIGNS.items() if any(mark in key for key in keys)), None)
+    found = ((what, mark, key) for mark, what in SIGNS.items() for key in keys)
+    what = next((what for what, mark, key in found if (mark in key if "." in mark else key.startswith(mark))), None)
     if what is not None or len(keys) > MOST_NAMES or not keys:
         some = f": its keys are {listed(keys, 3)}" if keys else ": it is empty"
         raise ModelError(f"'{file}' is no file of textual inversion but {what or 'something else'}{some}.")
