@@ -2,6 +2,7 @@
 
 EmbedlabError
 ├── PromptError     a prompt, or a word that an operator looks for in it
+│   └── LanguageError  a prompt that is malformed in its language; knows the line and the column
 ├── OperatorError   an operator's settings, or vectors that do not fit the rows
 ├── ModelError      a model that is not there, lacks a part or cannot be read
 ├── SamplerError    scheduler, steps, start, guidance, sizes, seeds
@@ -30,6 +31,20 @@ class EmbedlabError(ValueError):
 
 class PromptError(EmbedlabError):
     """A prompt, or a word that an operator looks for in it."""
+
+
+class LanguageError(PromptError):
+    """A prompt that is malformed in its language: where, and what is wrong there.
+
+    `line` and `column` count from 1, and `place` is the offset in the text.
+    """
+
+    def __init__(self, message: str, text: str, place: int) -> None:
+        before = text[:place]
+        self.line, self.column, self.place = before.count("\n") + 1, place - (before.rfind("\n") + 1) + 1, place
+        piece = text[place : place + 20].split("\n")[0]
+        at = f"at {piece!r}" if piece.strip() else "at its end"
+        super().__init__(f"line {self.line}, column {self.column} of the prompt, {at}: {message}")
 
 
 class OperatorError(EmbedlabError):

@@ -12,7 +12,7 @@ import embedlab
 HOUSE = Path(embedlab.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
-    *("prompt", "select", "selector", "limits", "clip", "models", "engines", "structure", "detector"),
+    *("language", "prompt", "select", "selector", "limits", "clip", "models", "engines", "structure", "detector"),
     *("embeddings", "operators", "encoder", "schedule", "guidance", "sampler"),
     *("cell", "condition", "validate", "samples", "rendering", "runtime", "images", "metrics", "explanation", "export"),
 )
