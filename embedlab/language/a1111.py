@@ -71,13 +71,23 @@ def read(text: str, notes: list[str]) -> Parts:
             weight, end = number(found[1], text, found.start(1)), found.start()
         end = begin + len(text[begin:end].rstrip())
         parts = with_mixes(text, begin, end, lambda row, inside: _stretch(text, row, notes), notes)
-        members.append(Member(parts, weight, begin=begin, end=end))
+        members.append(Member(_stripped(parts), weight, begin=begin, end=end))
         begin = following
-    if len(members) == 1 and members[0].weight is None:
+    if len(members) == 1 and members[0].weight in (None, 1.0):
         return members[0].parts
     if len(members) == 1:
-        notes.append(f"the prompt ends in :{members[0].weight:g}, its weight as a whole, and no text; end with :1 to keep it")
+        written = f":{members[0].weight:g}"
+        notes.append(f"the prompt ends in {written}, its weight as a whole and no text; end it in {written}:1 for the text")
     return (And(tuple(members), begin=0, end=len(text)),)
+
+
+def _stripped(parts: Parts) -> Parts:
+    """Without blanks at the end, which a backslash may have kept."""
+    last = parts[-1] if parts else None
+    if not isinstance(last, Text) or not last.text[-1:].isspace():
+        return parts
+    text = last.text.rstrip()
+    return (*parts[:-1], *([Text(text, begin=last.begin, end=last.end)] if text else []))
 
 
 def _stretch(text: str, row: list[Stretch | Sign], notes: list[str]) -> Parts:
