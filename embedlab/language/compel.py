@@ -43,11 +43,11 @@ GRAMMAR = grammar(
     ["BLANK", "ESCAPED", "SLASHED", "SIGNS", "ROUND", "ROUND_END", "QUOTE", "COMMA", "DOT", "EQUALS"],
 )
 WORD = ("TEXT", "ESCAPED", "SLASHED")
-SYNTAX = ("ROUND", "ROUND_END", "QUOTE", "COMMA", "DOT", "EQUALS", "SIGNS", "ESCAPED")
+SYNTAX = ("ROUND", "ROUND_END", "QUOTE", "COMMA", "DOT", "EQUALS", "SIGNS")
 WEIGHT = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)|-?[0-9]+")
 ARGUMENTS = re.compile(r"\s*\.(attend|swap|blend|and|add)\s*\(", re.ASCII)
 LORA = re.compile(r"(?:useLora|withLora)\s*\(\s*[\w-]+\s*(?:,\s*[+-]?[0-9]*\.?[0-9]+\s*)?\)", re.ASCII)
-OPTION = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=\s*([A-Za-z0-9_.+-]+)\s*")
+OPTION = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:=\s*([A-Za-z0-9_.+-]+)\s*)?")
 UP, DOWN = 1.1, 0.9
 LONGEST_OPTIONS = 200  # characters
 Found = tuple[int, list[Sign]]  # where the reader is then, and what it read
@@ -247,11 +247,12 @@ class _Reader:
             close = self.closes[after] if after < len(self.closes) else end
             if close >= end or self.here(close) - self.here(at) > LONGEST_OPTIONS:
                 return None
-            for written in self.text[self.here(at) + 1 : self.here(close)].split(","):
-                option = OPTION.fullmatch(written)
+            for one in self.text[self.here(at) + 1 : self.here(close)].split(","):
+                option = OPTION.fullmatch(one)
                 if not option:
                     return None
-                value = number(option[2], self.text, self.here(at)) if WEIGHT.fullmatch(option[2]) else option[2]
+                written = option[2] or ""
+                value = number(written, self.text, self.here(at)) if WEIGHT.fullmatch(written) else written
                 options.append((option[1], value))
             at = close
         if self.kind(at, end) != "ROUND_END":
@@ -416,9 +417,8 @@ class Compel(Writer):
 
     def write_swap(self, node: Swap, inside: tuple[str, ...]) -> str:
         within = (*inside, "swap")
-        options = "".join(
-            f", {name}={value if isinstance(value, str) else positional(value)}" for name, value in node.options
-        )
+        values = [(name, value if isinstance(value, str) else positional(value)) for name, value in node.options]
+        options = "".join(f", {name}{value and f'={value}'}" for name, value in values)
         return f"({self.parts(node.original, within)}).swap({self.parts(node.edited, within)}{options})"
 
     def write_joined(self, node: Joined, inside: tuple[str, ...]) -> str:

@@ -94,6 +94,8 @@ def _mix(text: str, braces: _Braces, close: int, read: Read) -> Mix | None:
     choices = []
     for start, stop, weight, inner in found:
         parts = read(_row(inner, start, stop, last=True), True)
+        if not parts:
+            raise LanguageError("a choice of {…} has no words.", text, start)
         if any(isinstance(node, Break) for node, _, _ in walk(parts)):
             raise LanguageError("BREAK cannot stand inside {…}: rows are mixed in place.", text, start)
         value = None if weight is None else number(weight, text, stop + 1)
