@@ -42,7 +42,7 @@ class LanguageError(PromptError):
     def __init__(self, message: str, text: str, place: int) -> None:
         before = text[:place]
         self.line, self.column, self.place = before.count("\n") + 1, place - (before.rfind("\n") + 1) + 1, place
-        piece = text[place : place + 20].split("\n")[0]
+        piece = text[place : place + 20].partition("\n")[0]
         at = f"at {piece!r}" if piece.strip() else "at its end"
         super().__init__(f"line {self.line}, column {self.column} of the prompt, {at}: {message}")
 

@@ -25,7 +25,17 @@ WRITERS: dict[str, Writer] = {
 LANGUAGES = tuple(READERS)
 
 __all__ = [
-    *("LANGUAGES", "Node", "Parsed", "Parts", "Piece", "escaped", "foreign", "fragments", "parse", "pieces", "stages"),
+    "LANGUAGES",
+    "Node",
+    "Parsed",
+    "Parts",
+    "Piece",
+    "escaped",
+    "foreign",
+    "fragments",
+    "parse",
+    "pieces",
+    "stages",
     "write",
 ]
 

@@ -1,4 +1,4 @@
-r"""`language=a1111`: the prompts of stable-diffusion-webui and Forge. They raise nothing; what they did is in the notes.
+r"""`language=a1111`: the prompts of stable-diffusion-webui and Forge. They raise nothing; the notes say what they did.
 
 `(x)` `(x:1.3)` `[x]` weights · BREAK · AND with weights · `[a:b:0.5]` `[a:0.5]` `[a::0.5]` editing · `[a|b]`
 alternation · `\` before a sign. AND is looked for first, anywhere; then schedules; then weights, whose two kinds of
@@ -77,7 +77,9 @@ def read(text: str, notes: list[str]) -> Parts:
         return members[0].parts
     if len(members) == 1:
         written = f":{members[0].weight:g}"
-        notes.append(f"the prompt ends in {written}, its weight as a whole and no text; end it in {written}:1 for the text")
+        notes.append(
+            f"the prompt ends in {written}, its weight as a whole and no text; end it in {written}:1 for the text"
+        )
     return (And(tuple(members), begin=0, end=len(text)),)
 
 
@@ -221,7 +223,9 @@ def _resolved(text: str, read_signs: list[Sign], notes: list[str]) -> list[Sign]
     if matching.crossed:
         notes.append("( ) and [ ] cross each other: each weighs what it holds")
     if any(sign.type == "BREAK" for sign in read_signs) and _break_inside(found):
-        notes.append("BREAK stands inside brackets: A1111 weighs it and reads it as a word; here it begins a new window")
+        notes.append(
+            "BREAK stands inside brackets: A1111 weighs it and reads it as a word; here it begins a new window"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-r"""`language=comfyui`: `(x)` is 1.1 times the weight around it, `(x:1.3)` is 1.3 whatever is around; `\(` and `\)` are text.
+r"""`language=comfyui`: `(x)` weighs 1.1 times what is around it, `(x:1.3)` 1.3 whatever that is; `\\(` `\\)` are text.
 
 Nothing else has a meaning there, and nothing is an error: a parenthesis that is never closed is text, as is one that
 was closed too often, until the count is even again.
@@ -135,5 +135,7 @@ class ComfyUI(Writer):
     def write_weighted(self, node: Weighted, inside: tuple[str, ...]) -> str:
         weight = f":{positional(node.weight)}" if node.replaces else ""
         if not weight and node.weight != 1.1:
-            raise PromptError("language=comfyui has no weight that multiplies but 1.1; (x:1.3) replaces those around it.")
+            raise PromptError(
+                "language=comfyui has no weight that multiplies but 1.1; (x:1.3) replaces those around it."
+            )
         return f"({self.parts(node.parts, (*inside, 'weighted'))}{weight})"

@@ -1,4 +1,4 @@
-r"""`language=compel`: `word++` `word--` `(phrase)1.2` `("quoted")++` `.attend()` · `.swap()` · whole prompts by `.blend()` and `.and()`.
+r"""`language=compel`: `word++` `(phrase)1.2` `"quoted"++` `.attend()` · `.swap()` · whole prompts: `.blend()` `.and()`.
 
 Words are what blanks part; a parenthesis or a quote means something where a word begins, and only when all it holds
 can be read, else it is text up to the next blank. `+` is 1.1 and `-` is 0.9, as often as they stand there. Texts of one
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from embedlab.errors import LanguageError, PromptError
 from embedlab.language.grammar import MOST_DEPTH, Sign, build, grammar, number, positional, signs
 from embedlab.language.mixes import Stretch, literal, protected, with_mixes
-from embedlab.language.tree import Blend, Joined, Member, Mix, Node, Parts, Swap, Text, Weighted
+from embedlab.language.tree import Blend, Joined, Member, Node, Parts, Swap, Text, Weighted
 from embedlab.language.writing import Writer
 
 GRAMMAR = grammar(
@@ -113,9 +113,7 @@ class _Reader:
         self.closes = [n for n, sign in enumerate(self.signs) if sign.type == "ROUND_END"]
         self.parting: set[int] = set()  # commas that compel puts a blank behind: every second one of a row has none
         for n, sign in enumerate(self.signs):
-            if sign.type == "COMMA" and n - 1 not in self.parting:
-                self.parting.add(n)
-            elif sign.type == "COMMA" and self.signs[n - 1].type != "COMMA":
+            if sign.type == "COMMA" and not (n - 1 in self.parting and self.signs[n - 1].type == "COMMA"):
                 self.parting.add(n)
 
     def kind(self, n: int, end: int) -> str:

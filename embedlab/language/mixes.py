@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from embedlab.errors import LanguageError
 from embedlab.language.grammar import MOST_DEPTH, NUMBER, Sign, mixed, number
@@ -79,7 +80,7 @@ def _mix(text: str, braces: _Braces, close: int, read: Read) -> Mix | None:
     colons, mixes = iter(braces.colons), iter(braces.mixes)
     colon, mix = next(colons, None), next(mixes, None)
     found: list[tuple[int, int, str | None, list[Mix]]] = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         start, stop, weight, inner, last = left + 1, right, None, [], None
         while colon is not None and colon < right:
             last, colon = colon, next(colons, None)

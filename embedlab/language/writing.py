@@ -20,9 +20,7 @@ class Writer:
     def parts(self, parts: Parts, inside: tuple[str, ...] = ()) -> str:
         """Parts in order; `inside` names what stands around them, outermost first."""
         around = [None, *parts, None]
-        return self.between.join(
-            self.node(node, around[n], around[n + 2], inside) for n, node in enumerate(parts)
-        )
+        return self.between.join(self.node(node, around[n], around[n + 2], inside) for n, node in enumerate(parts))
 
     def node(self, node: Node, before: Node | None, after: Node | None, inside: tuple[str, ...]) -> str:
         if isinstance(node, Text):
