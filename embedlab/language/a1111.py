@@ -172,8 +172,8 @@ class _Matching:
         if bracket.kind != "SQUARE" or not bracket.fits:
             return False
         if bracket.bars and not bracket.colons:
-            marks = [(bar, "TURN_BAR", None) for bar in bracket.bars]
-            bracket.schedule = [(bracket.begin, "TURN", None), *marks, (n, "TURN_END", None)]
+            turns = [(bar, "TURN_BAR", None) for bar in bracket.bars]
+            bracket.schedule = [(bracket.begin, "TURN", None), *turns, (n, "TURN_END", None)]
         elif not bracket.bars and 1 <= len(bracket.colons) <= 2:
             last = bracket.colons[-1]
             between = self.signs[last + 1 : n]
@@ -184,8 +184,8 @@ class _Matching:
             clock = "fraction" if "." in written else "steps"
             at = value if clock == "fraction" else int(value)
             bar = bracket.colons[0] if len(bracket.colons) == 2 else bracket.begin
-            marks = [(bar, "EDIT_BAR", None), (last, "", None), (last + 1, "", None), (n, "EDIT_END", (at, clock))]
-            bracket.schedule = [(bracket.begin, "EDIT", None), *marks]
+            begins = [(bracket.begin, "EDIT", None), (bar, "EDIT_BAR", None)]
+            bracket.schedule = [*begins, (last, "", None), (last + 1, "", None), (n, "EDIT_END", (at, clock))]
         else:
             return False
         self.schedules.append(bracket)

@@ -1,4 +1,4 @@
-r"""`language=comfyui`: `(x)` weighs 1.1 times what is around it, `(x:1.3)` 1.3 whatever that is; `\\(` `\\)` are text.
+r"""`language=comfyui`: `(x)` weighs 1.1 times what is around it, `(x:1.3)` 1.3 whatever that is; `\(` `\)` are text.
 
 Nothing else has a meaning there, and nothing is an error: a parenthesis that is never closed is text, as is one that
 was closed too often, until the count is even again.
@@ -63,7 +63,8 @@ def _matched(text: str, found: list[Sign], notes: list[str]) -> list[Sign]:
     """The signs as the grammar wants them: parentheses that ComfyUI reads are OPEN and CLOSE, all others are text."""
     pairs = _pairs(text, found, notes)
     openings = {close: opened for opened, close in pairs.items()}
-    last_colon, gone = -1, set()
+    last_colon = -1
+    gone: set[int] = set()
     ready: dict[int, Sign] = {n: Sign("OPEN", "(", found[n].begin, found[n].end) for n in pairs}
     for n, sign in enumerate(found):
         if sign.type.endswith("COLON"):
