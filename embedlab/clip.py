@@ -28,8 +28,8 @@ class Tower:
 
     `layer` counts back from the last one, as diffusers does: SD 1 and 2 read layer 0 through the final norm, SDXL reads
     layer 1 of both encoders without it. `states`, where an engine runs the encoder, takes summed rows and gives all
-    hidden states and the final ones, or None for a call that the encoder has to run itself. `added` are the rows of the last words of the tokenizer, where those are
-    concepts (textual inversion) that the encoder has no rows for.
+    hidden states and the final ones, or None for a call that the encoder has to run itself. `added` are the rows of
+    the last words of the tokenizer, where those are concepts (textual inversion) that the encoder has no rows for.
 
     >>> from embedlab import models
     >>> (tower,) = models.load("emoji").towers

@@ -13,7 +13,7 @@ SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {  # what it looks like, and th
     "prompt editing": (rf"(?<!\\)\[[^\[\]:|]{{0,200}}(?::[^\[\]:|]{{0,200}})?:\s*{WEIGHT}\s*\]", ("a1111",)),
     "alternation": (r"(?<!\\)\[[^\[\]:|]{1,200}(?:\|[^\[\]:|]{0,200})+\]", ("a1111",)),
     "square brackets": (r"(?<![\\\w])\[[^\[\]:|]{1,200}\]", ("a1111",)),
-    "a word with ++ or --": (r"(?:(?<=[\w)])|(?<=\w\"))(?:\+\+|--)+(?![\w+-])", ("compel",)),
+    "a word with ++ or --": (r"(?:\w{1,40}|\)|\")(?:\+\+|--)+(?![\w+-])", ("compel",)),
     "a weight after parentheses": (rf"(?<!\\)\([^()]{{1,200}}\)(?:{WEIGHT}|[+-]+(?![\w]))", ("compel",)),
     "an operator on prompts": (r"\)\s*\.(?:blend|and|add|swap|attend)\s*\(", ("compel",)),
     "a swapped word": (r"\w\.swap\s*\(", ("compel",)),
