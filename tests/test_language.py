@@ -48,7 +48,7 @@ prompts = st.lists(st.sampled_from(SIGNS) | st.text(max_size=3), max_size=14).ma
 CORPUS = [  # what broke once
     *(":-1", "+\n\\", ") \\\n ", "|{}\n\\", "\\0.5 \\", "x \\BREAK", "BREAK\\ x", "AND\\xyz", "{\\|b}", "(a\\ )1.2"),
     *("withLora(x).and({{a|withLora(x)}+", "cat .swap (dog)1.2", "useLora (x)1.2", "2+\\(a", ",,a", ",,,a", "[ :3])["),
-    *("(x)1.2foo", "a\\\\{b|c}", "((a)", "a) (b)", "{(a|b)|c}"),
+    *("(x)1.2foo", "a\\\\{b|c}", "((a)", "a) (b)", "{(a|b)|c}", "[:AND:\\1", " BREAK :\\1 AND ", "2.swap(cat,a)x"),
 ]
 
 
@@ -116,7 +116,7 @@ def test_stages_of_a1111(text, steps, rule, expected):
 
 def test_and_has_weights_that_end_a_part():
     (both,) = parse("a cat :1.2 AND a dog AND x:-0.5", "a1111").root
-    assert [(m.parts[0].text, m.weight) for m in both.prompts] == [("a cat", 1.2), (" a dog", None), (" x", -0.5)]
+    assert [(m.parts[0].text, m.weight) for m in both.prompts] == [("a cat", 1.2), (" a dog", 1.0), (" x", -0.5)]
     alone = parse("a photo, 16:9", "a1111")
     assert alone.root[0].prompts[0].weight == 9
     assert "its weight as a whole" in alone.notes[0]

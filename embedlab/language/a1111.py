@@ -66,14 +66,14 @@ def read(text: str, notes: list[str]) -> Parts:
     members, begin = [], 0
     edges = [(found.start(), found.end()) for found in AND.finditer(text)]
     for stop, following in [*edges, (len(text), len(text))]:
-        weight, end = None, stop
+        weight, end = 1.0, stop
         if found := PART_WEIGHT.search(text, begin, stop):
             weight, end = number(found[1], text, found.start(1)), found.start()
         end = begin + len(text[begin:end].rstrip())
         parts = with_mixes(text, begin, end, lambda row, inside: _stretch(text, row, notes), notes)
         members.append(Member(_stripped(parts), weight, begin=begin, end=end))
         begin = following
-    if len(members) == 1 and members[0].weight in (None, 1.0):
+    if len(members) == 1 and members[0].weight == 1:
         return members[0].parts
     if len(members) == 1:
         written = f":{members[0].weight:g}"
@@ -319,8 +319,8 @@ class A1111(Writer):
             raise PromptError("language=a1111 splits a prompt at AND first; AND inside of brackets cannot be written.")
         written = ""
         for n, member in enumerate(node.prompts):
-            weight = None if member.weight is None else f":{positional(member.weight)}"
-            part = self.whole(member.parts) if weight is None else self.parts(member.parts) + weight
+            weight = 1 if member.weight is None else member.weight
+            part = self.whole(member.parts) if weight == 1 else f"{self.parts(member.parts)}:{positional(weight)}"
             apart = "\\" if n and re.match(r"\w", part) else ""
             written += f"{' AND' if n else ''}{apart}{part}"
         return written

@@ -69,7 +69,7 @@ def build(lark: Lark, read: Iterable[Sign]) -> Parts:
     parser = lark.parse_interactive()
     for sign in read:
         parser.feed_token(sign)  # type: ignore[arg-type]  # it asks for the type of a token alone
-    found: Parts = parser.feed_eof()  # type: ignore[assignment]
+    found: Parts = parser.feed_eof()
     return found
 
 

@@ -101,7 +101,7 @@ class Swap(Span):
 
 @dataclass(frozen=True)
 class And(Span):
-    """A1111's AND: the predictions of several prompts added, each by its weight (1 where none was written)."""
+    """A1111's AND: the predictions of several prompts added, each by its weight, which is 1 where none was written."""
 
     prompts: tuple[Member, ...]
 
