@@ -17,7 +17,7 @@ from embedlab.errors import LanguageError
 from embedlab.language.grammar import MOST_DEPTH, NUMBER, Sign, mixed, number
 from embedlab.language.tree import Break, Member, Mix, Parts, walk
 
-SIGNS = re.compile(r"(\\*)([{}|:])")
+SIGNS = re.compile(r"(?<!\\)(\\*)([{}|:])")
 Stretch = tuple[int, int, bool]  # begin, end, and whether a sign of a mix follows
 Read = Callable[[list["Stretch | Sign"], bool], Parts]
 
@@ -124,7 +124,7 @@ def protected(text: str, inside: bool, followed: bool) -> str:
     ('\\{a|b\\}', '\\{a\\|b\\}')
     """
     signs = "[{}|:]" if inside else "[{}]"
-    doubled = re.sub(rf"(\\*)({signs})", lambda found: found[1] * 2 + "\\" + found[2], text)
+    doubled = re.sub(rf"(?<!\\)(\\*)({signs})", lambda found: found[1] * 2 + "\\" + found[2], text)
     if not followed:
         return doubled
     return doubled + doubled[len(doubled.rstrip("\\")) :]
