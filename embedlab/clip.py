@@ -127,12 +127,21 @@ def injected(core: CLIPTextModel, rows: Float[Tensor, "batch position dim"]) -> 
             core.embeddings = own
 
 
-def forward(tower: Tower, ids: Int[Tensor, "batch position"], rows: Float[Tensor, "batch position dim"]) -> States:
-    """Run the library's own causal forward on edited rows; `ids` only says where each text ends."""
-    states = None if tower.states is None else tower.states(rows)
+def forward(
+    tower: Tower,
+    ids: Int[Tensor, "batch position"],
+    rows: Float[Tensor, "batch position dim"],
+    mask: Int[Tensor, "batch position"] | None = None,
+) -> States:
+    """Run the library's own causal forward on edited rows; `ids` only says where each text ends.
+
+    Rows where `mask` is 0 are attended to by no row; without a mask it is the causal one alone.
+    """
+    states = None if tower.states is None or mask is not None else tower.states(rows)
     if states is None:
+        masked = {} if mask is None else {"attention_mask": mask.to(rows.device)}
         with injected(tower.core, rows):
-            out = tower.core(input_ids=ids.to(rows.device), output_hidden_states=True)
+            out = tower.core(input_ids=ids.to(rows.device), output_hidden_states=True, **masked)
         states = (*out.hidden_states, out.last_hidden_state)
     *hidden, last = states
     ends = (ids == tower.tokenizer.eos_token_id).int().argmax(dim=-1).to(rows.device)

@@ -7,7 +7,7 @@ a stretched position table a window has more than 77 places; `Tokens.window` say
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from weakref import WeakKeyDictionary
@@ -199,6 +199,21 @@ def _word_pattern(concepts: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile("|".join([*names, *own]), regex.IGNORECASE)
 
 
+def word_spans(text: str, pieces: Sequence[Piece], concepts: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """Each word of a text with its first token and the one after its last; part of a secret is `***`."""
+    composed = unicodedata.normalize("NFC", text)
+    secret = secret_spans(composed)
+    found, k = [], 0
+    for word in _word_pattern(concepts).finditer(composed):
+        begin = k
+        while k < len(pieces) and pieces[k].begin < word.end():
+            k += 1
+        if k > begin:
+            hidden = any(start < word.end() and word.start() < end for start, end in secret)
+            found.append((BLANK if hidden else word[0], begin, k))
+    return found
+
+
 def tokenize(
     text: str,
     tokenizer: CLIPTokenizer,
@@ -225,19 +240,11 @@ def tokenize(
     if not isinstance(text, str):
         raise PromptError(f"a prompt is a text; {brief(text)} is none.")
     pieces = pieces_of(text, tokenizer)
-    composed = unicodedata.normalize("NFC", text)
     body = window - 2
     words: list[Word] = []
-    secret = secret_spans(composed)
-    k = 0
-    for found in _word_pattern(concepts_of([tokenizer]) if concepts is None else concepts).finditer(composed):
-        begin = k
-        while k < len(pieces) and pieces[k].begin < found.end():
-            k += 1
-        if k > begin:
-            rows = tuple(n // body * window + n % body + 1 for n in range(begin, k))
-            hidden = any(start < found.end() and found.start() < end for start, end in secret)
-            words.append(Word(BLANK if hidden else found[0], rows, begin // body != (k - 1) // body))
+    for word, begin, end in word_spans(text, pieces, concepts_of([tokenizer]) if concepts is None else concepts):
+        rows = tuple(n // body * window + n % body + 1 for n in range(begin, end))
+        words.append(Word(word, rows, begin // body != (end - 1) // body))
 
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ids = [piece.id for piece in pieces]
