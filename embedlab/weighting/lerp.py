@@ -63,8 +63,8 @@ class Compel(OneByOne):
     line from the empty prompt is used in all of them, so below 1 it counts as well.
 
     In compel a piece with a window border inside masks what stands between as well, the end and the padding of a window
-    that was filled up, and one that truncation cuts off masks the end of text; here it does so with `exact`. With `remove`, compel fails where a piece less means a window less; here
-    the prompt is filled up with empty windows.
+    that was filled up, and one that truncation cuts off masks the end of text; here it does so with `exact`. With
+    `remove`, compel fails where a piece less means a window less; here the prompt is filled up with empty windows.
     """
 
     without: Literal["mask", "remove"] = "mask"
