@@ -192,9 +192,13 @@ def lengthened(windows: Windows, count: int) -> Windows:
     if more <= 0:
         return windows
     empty = windows.empty()
-    names = ("ids", "weights", "pieces", "numbers", "source")
     return replace(
-        windows, **{name: torch.cat([getattr(windows, name), *[getattr(empty, name)] * more]) for name in names}
+        windows,
+        ids=torch.cat([windows.ids, *[empty.ids] * more]),
+        weights=torch.cat([windows.weights, *[empty.weights] * more]),
+        pieces=torch.cat([windows.pieces, *[empty.pieces] * more]),
+        numbers=torch.cat([windows.numbers, *[empty.numbers] * more]),
+        source=torch.cat([windows.source, *[empty.source] * more]),
     )
 
 
@@ -305,24 +309,26 @@ def same_segment(a: Token, b: Token) -> bool:
     return a.piece == b.piece and (a.concept, a.concept and a.word) == (b.concept, b.concept and b.word)
 
 
-def extent(tokens: Sequence[Token], at: int, same: Callable[[Token, Token], bool], most: int) -> int:
-    """How many tokens the run has that goes on from `at - 1` to `at`: 1 where none does, counted to `most` + 1."""
+def run_at(tokens: Sequence[Token], at: int, same: Callable[[Token, Token], bool], most: int) -> tuple[int, int]:
+    """The run that goes on from `at - 1` to `at`, its first token and the one after its last; looked at to `most` + 1."""
     first = last = at
     while first > 0 and last - first < most and same(tokens[first - 1], tokens[first]):
         first -= 1
     while first < last < len(tokens) and last - first <= most and same(tokens[last - 1], tokens[last]):
         last += 1
-    return max(1, last - first)
+    return first, last
 
 
 def whole_cut(tokens: Sequence[Token], begin: int, body: int, backtrack: int) -> int:
     """Ours: before what would be cut in two; after punctuation, if that is near."""
-    limit = begin + body
+    limit, floor = begin + body, begin
     for same in (same_group, same_word):
-        if extent(tokens, limit, same, body) <= body:  # it has room in a window of its own
-            ends = [at for at in range(limit, begin, -1) if not same(tokens[at - 1], tokens[at])]
+        first, last = run_at(tokens, limit, same, body)
+        if last - first <= body:  # it has room in a window of its own
+            ends = [at for at in range(limit, floor, -1) if not same(tokens[at - 1], tokens[at])]
             near = (at for at in ends if limit - at <= backtrack and tokens[at - 1].text in PHRASE_ENDS)
             return next(near, ends[0])
+        floor = max(floor, first - 1)
     return limit
 
 
@@ -352,7 +358,8 @@ def marked_cut(*levels: Callable[[str], bool]) -> Cut:
 def segment_cut(tokens: Sequence[Token], begin: int, body: int, backtrack: int) -> int:
     """ComfyUI's."""
     limit = begin + body
-    if extent(tokens, limit, same_segment, LARGE) >= LARGE:
+    first, last = run_at(tokens, limit, same_segment, LARGE)
+    if last - first >= LARGE:
         return limit
     return next((at for at in range(limit, begin, -1) if not same_segment(tokens[at - 1], tokens[at])), limit)
 
@@ -397,5 +404,5 @@ def join_states(
         return flat if join == "windows" else flat[rows]
     ends = torch.tensor([n * hidden.shape[1] + end for n, end in enumerate(windows.ends)])
     flat = flat.clone()
-    flat[ends] = flat[ends[0]] if join == "copied" else flat[ends].mean(0)
+    flat[ends] = flat[ends][:1] if join == "copied" else flat[ends].mean(0, keepdim=True)
     return flat

@@ -70,7 +70,8 @@ class DownWeight(OneByOne):
     def steps(self, windows: Windows) -> Tensor:
         """The different weights up to 1, in order."""
         weights = self.weights(windows)
-        return weights[weights <= 1].unique()
+        steps: Tensor = weights[weights <= 1].unique()
+        return steps
 
     def up_weighted(self, windows: Windows) -> list[int]:
         """Pieces of a weight above 1 that are taken away one by one."""

@@ -108,10 +108,13 @@ def encoded(variants: Sequence[Windows], encode: Encode, starts: Sequence[int], 
     ]
 
 
-def encoder_of(tower: Tower, mix: Sequence[tuple[int, float]] = ((0, 1.0),), token: Tensor | None = None) -> Encode:
+def encoder_of(
+    tower: Tower, mix: Sequence[tuple[int, float]] = ((0, 1.0),), token: Tensor | None = None, at_once: int = 1
+) -> Encode:
     """One text encoder as an `Encode`, with so many layers skipped (clip skip), or a mix of them.
 
     `token` holds the token rows of all prompts of a call (row, dim), edited or not; without, the vocabulary's are read.
+    With one window `at_once`, a prompt's numbers do not depend on its company by one bit (see `encoder.encode`).
     """
     table, position = tower.token_table.detach(), tower.position_table.detach()
 
@@ -120,7 +123,10 @@ def encoder_of(tower: Tower, mix: Sequence[tuple[int, float]] = ((0, 1.0),), tok
         if token is not None:
             at = source.to(table.device)
             rows = torch.where(at[..., None] < 0, rows, token[at.clamp(min=0)])
-        states = forward(tower, ids, rows + position[: ids.shape[1]], mask)
-        return mixed(tower, states, mix), states.pooled
+        rows = rows + position[: ids.shape[1]]
+        masks = [None] * len(ids) if mask is None else mask.split(at_once)
+        parts = zip(ids.split(at_once), rows.split(at_once), masks, strict=False)
+        states = [forward(tower, *part) for part in parts]
+        return torch.cat([mixed(tower, s, mix) for s in states]), torch.cat([s.pooled for s in states])
 
     return encode
