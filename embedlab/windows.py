@@ -310,7 +310,7 @@ def same_segment(a: Token, b: Token) -> bool:
 
 
 def run_at(tokens: Sequence[Token], at: int, same: Callable[[Token, Token], bool], most: int) -> tuple[int, int]:
-    """The run that goes on from `at - 1` to `at`, its first token and the one after its last; looked at to `most` + 1."""
+    """The run that goes on from `at - 1` to `at`, its first token and the one after its last; `most` + 1 are seen."""
     first = last = at
     while first > 0 and last - first < most and same(tokens[first - 1], tokens[first]):
         first -= 1

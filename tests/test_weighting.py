@@ -384,6 +384,14 @@ def test_pooled_by_name(tower):
     close(made["mean"], every.mean(0))
 
 
+def test_pooled_of_compel_is_that_of_the_text_as_it_was_written(tower):
+    """With its syntax, truncated: the first window of a plain prompt."""
+    for text in ("a (red star)1.5 and a cat--", "a red star, " * 40):
+        raw_text = windows_of([(text, 1.0)], tower.tokenizer, "hard", truncate=True)
+        made = weigh([raw_text], encoder_of(tower), pooled="first")[0].pooled
+        close(made, provider(tower).get_pooled_embeddings([text])[0].detach())
+
+
 def test_pooled_row_is_advs(sd1):
     (tower,) = sd1.towers
     made = weighed(WEIGHTED, tower, "comfy++", pooled="row")
@@ -415,7 +423,7 @@ def test_pooled_hears_every_window_by_its_length(tower):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "auto1111"}, "weighting is 'auto1111'; choose one of masked, a1111"),
+        ({"method": "auto1111"}, r"weighting is 'auto1111'; choose one of comfy\+\+, masked"),
         ({"pooled": "both"}, "pooled is 'both'; choose one of weighted, first"),
         ({"normalise": ["l2"]}, "normalise is 'l2'"),
     ],

@@ -22,9 +22,10 @@ from embedlab.weighting.reading import Encode, Encoded, Method, Read, encoded, e
 from embedlab.weighting.scale import Scaled
 from embedlab.windows import Windows
 
-__all__ = ["METHODS", "Encode", "Encoded", "Method", "Read", "Weighted", "encoder_of", "weigh"]
+__all__ = ["DEFAULT", "METHODS", "Encode", "Encoded", "Method", "Read", "Weighted", "encoder_of", "weigh"]
 
 METHODS: dict[str, Method] = {
+    "comfy++": DownWeight(relative=False, up="masked"),
     "masked": Masked(),
     "a1111": Scaled("batch"),
     "a1111_sample": Scaled("sample"),
@@ -33,7 +34,6 @@ METHODS: dict[str, Method] = {
     "comfyui": FromEmpty(),
     "compel": Compel(),
     "compel_remove": Compel("remove"),
-    "comfy++": DownWeight(relative=False, up="masked"),
     "adv_compel": DownWeight(relative=False, up="comfyui"),
     "down_weight": DownWeight(),
     "perp": Perp(),
@@ -42,6 +42,7 @@ METHODS: dict[str, Method] = {
     "lpw_xl": FromLast(),
     "sd_embed": Scaled(None, half=True),
 }
+DEFAULT = "comfy++"  # follows its weight both ways, and leaves the other words be: benchmarks/weighting.py
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Weighted:
 def weigh(
     prompts: Sequence[Windows],
     encode: Encode,
-    method: str | Method = "masked",
+    method: str | Method = DEFAULT,
     normalise: Sequence[Normaliser] = (),
     pooled: Pooled = "weighted",
     edited: bool = False,

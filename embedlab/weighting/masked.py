@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.weighting.lerp import lerped
-from embedlab.weighting.reading import Encoded, OneByOne, Read
+from embedlab.weighting.reading import OneByOne, Read
 from embedlab.windows import Windows
 
 STAND_IN = 266  # "+", what ADV_CLIP_emb writes in place of a word that it takes away
@@ -56,11 +57,12 @@ class DownWeight(OneByOne):
     (the mode `compel`, which is not compel). `masked`: what changes in a word's own rows when "+" stands for it, times
     weight - 1 (the mode `comfy++`).
 
-    With NumPy 2 the original takes the wrong words away; these are the intended numbers.
+    Below 0 the sum goes on, away from the word. With NumPy 2 the original takes the wrong words away; these are the
+    numbers that are meant.
     """
 
     relative: bool = True
-    up: str | None = None
+    up: Literal["comfyui", "masked"] | None = None
 
     def weights(self, windows: Windows) -> Tensor:
         """The weights that are mixed by."""
@@ -78,21 +80,24 @@ class DownWeight(OneByOne):
         return [piece for piece, w in windows.weight_of.items() if w > 1] if self.up == "masked" else []
 
     def variants(self, windows: Windows) -> list[Windows]:
-        """The empty prompt; a prompt a step without the words up to it; one a piece above 1 without it."""
+        """A prompt a step without the words up to it; one a piece above 1 without it; the empty prompt, if need be."""
         if not windows.weighted:
             return []
         weights = self.weights(windows)
         words = windows.pieces >= 0
         lacking = [windows.replacing(words & (weights <= u), STAND_IN) for u in self.steps(windows) if u < 1]
         lifted = [windows.replacing(windows.pieces == piece, STAND_IN) for piece in self.up_weighted(windows)]
-        return [windows.empty(), *lacking, *lifted]
+        return [*lacking, *lifted, *[windows.empty()] * (self.up == "comfyui")]
 
     def one(self, read: Read) -> Float[Tensor, "window position dim"]:
         """The weighted hidden states of a prompt."""
-        own, (empty, *others) = read.own, read.others
+        own, others = read.own, read.others
         steps = self.steps(own.windows)
         count = int((steps < 1).sum())
-        parts = [self._lifted(part, empty.hidden) for part in (own, *others[:count])]
+        parts = [part.hidden for part in (own, *others[:count])]
+        if self.up == "comfyui":
+            lifted = (part.weights.clamp(min=1) for part in (own, *others[:count]))
+            parts = [lerped(others[-1].hidden, part, w) for part, w in zip(parts, lifted, strict=True)]
         shares = torch.diff(steps, prepend=steps.new_zeros(1)).to(own.hidden)
         answer = (torch.stack(parts) * shares[:, None, None, None]).sum(0) if count else parts[0]
         if self.up == "masked":
@@ -101,6 +106,3 @@ class DownWeight(OneByOne):
                 changes += own.rows_of(piece) * (own.hidden - lacking.hidden)
             answer = answer + (own.weights.clamp(min=1) - 1) * changes
         return answer
-
-    def _lifted(self, part: Encoded, empty: Tensor) -> Tensor:
-        return lerped(empty, part.hidden, part.weights.clamp(min=1)) if self.up == "comfyui" else part.hidden
