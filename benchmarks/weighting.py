@@ -41,7 +41,7 @@ def pictures(model, hidden, seeds, steps, scale):
     random = generators(seeds)
     side = model.unet.config.sample_size
     start = noise((model.unet.config.in_channels, side, side), random)
-    out = sample(lambda x, t: denoise(x, t), start, Sampler("dpmpp_2m", steps).make(model.scheduler), random)
+    out = sample(denoise, start, Sampler("dpmpp_2m", steps).make(model.scheduler), random)
     return decode(out.latents, model.vae)
 
 

@@ -94,6 +94,22 @@ def test_a_weight_does_something_and_gives_numbers(tower, method):
         assert not torch.allclose(made.hidden, one.hidden, atol=1e-5) or (method == "down_weight" and weight > 1)
 
 
+def test_limits_that_the_methods_state(tower):
+    """What each says of weight 0, and of the mean."""
+    pieces = [("a", 1.0), ("red", 0.0), ("star", 1.0)]
+    windows = windows_of(pieces, tower.tokenizer)
+    z, empty, word = raw(tower, windows)[0], blank(tower, windows)[0], 2
+    made = {name: weigh([windows], encoder_of(tower), name)[0].hidden[0] for name in METHODS}
+    for name in ("comfyui", "perp", "compel"):
+        torch.testing.assert_close(made[name][word], empty[word], atol=1e-4, rtol=0)
+    assert (made["no_norm"][word] == 0).all()
+    close(made["a1111"].mean(), z.mean())
+    close(made["lpw_xl"][word], z[-1])
+    gone = raw(tower, windows, windows.ids.masked_fill(windows.pieces == 1, 266))[0]
+    for name in ("comfy++", "down_weight", "adv_compel"):
+        close(made[name], gone)
+
+
 @pytest.mark.parametrize("method", LINEAR)
 def test_linear_methods_are_a_line_through_0_and_1_and_below(sd1, method):
     (tower,) = sd1.towers

@@ -52,7 +52,7 @@ class Method(Protocol):
     """A weighting: which variants of a prompt it needs, and what it makes of them all."""
 
     def variants(self, windows: Windows) -> list[Windows]:
-        """What else has to be encoded; nothing where all weights are 1."""
+        """What else has to be encoded."""
         ...
 
     def __call__(self, batch: Sequence[Read]) -> list[Float[Tensor, "window position dim"]]:
