@@ -106,9 +106,8 @@ def report(path: Path) -> None:
         rising = np.mean(np.diff(clip) > 0)
         for name, values in lines.items():
             print(f"{method:14s} {name:12s}", " ".join(f"{value:6.2f}" for value in values))
-        print(
-            f"{'':14s} from {clip[0]:.1f} to {clip[-1]:.1f}, R² {even:.2f}, rising {rising:.0%}, drift {drift:.3f}, {len(mine)}"
-        )
+        span = f"from {clip[0]:.1f} to {clip[-1]:.1f}, R² {even:.2f}, rising {rising:.0%}"
+        print(f"{'':14s} {span}, drift of the other {drift:.3f}, {len(mine)} pictures")
 
 
 if __name__ == "__main__":
