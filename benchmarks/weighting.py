@@ -1,13 +1,23 @@
-"""How evenly does a word follow its weight? Dose–response of a word over weightings, on the default model.
+"""How evenly does a word follow its weight, and what becomes of the others? Dose–response on the default model.
 
-`python benchmarks/weighting.py doses.csv` makes the pictures of "a picture of a FIRST and a SECOND" with SECOND at each
-weight, by every method, and appends a line a picture; what is there is not made again, and `--seconds` ends it early.
-`python benchmarks/weighting.py doses.csv --report` prints the table.
+    python benchmarks/weighting.py doses.csv [--seeds 3] [--seconds S]    makes pictures; goes on where it was
+    python benchmarks/weighting.py doses.csv --report                     prints the tables
+
+A word is weighted from -1 to 2 in "a picture of a WORD and a OTHER", in "a picture of a OTHER and a WORD", and as the
+colour in "a picture of a WORD OTHER", by every method. Measured are CLIPScore with "a picture of a WORD" (of a colour,
+"a picture of a WORD OTHER"), the detector's probability of the word (of a colour: of the thing in it), and that of the
+other one. For each method, means over prompts with bootstrap intervals of
+
+    rank    Spearman's correlation of the weight with the word's CLIPScore and with its probability, from -1 to 2
+    even    R² of a line through the word's CLIPScore, from 0 to 2
+    span    the word's CLIPScore at 2 less that at 0
+    drift   how far the other's probability moves from what it is at weight 1, over all other weights
 """
 
 import argparse
 import csv
 import time
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -24,15 +34,32 @@ from embedlab.sampler import generators, noise, sample
 from embedlab.weighting import encoder_of, weigh
 from embedlab.windows import windows_of
 
-PAIRS = [("cat", "rocket"), ("puppy", "apple"), ("star", "fox"), ("house", "owl"), ("tree", "skunk"), ("car", "cat")]
-METHODS = ["masked", "comfyui", "compel", "a1111", "no_norm", "comfy++", "perpendicular", "down_weight", "perp"]
+PAIRS = [
+    ("rocket", "cat"), ("apple", "puppy"), ("fox", "star"), ("owl", "house"), ("guitar", "bear"), ("pizza", "penguin"),
+    ("castle", "frog"), ("mug", "lion"), ("banana", "robot"), ("whale", "cactus"), ("bee", "book"), ("train", "ghost"),
+]  # fmt: skip
+COLOURS = [
+    ("red", "car"), ("blue", "star"), ("green", "house"), ("yellow", "mug"), ("purple", "fish"), ("pink", "umbrella"),
+    ("orange", "book"), ("blue", "apple"), ("red", "guitar"), ("green", "crown"), ("purple", "balloon"),
+    ("pink", "truck"),
+]  # fmt: skip
+PROMPTS = [(kind, *pair) for pair in PAIRS for kind in ("second", "first")] + [("colour", *pair) for pair in COLOURS]
+METHODS = ["comfy++", "masked", "comfyui", "compel", "a1111", "no_norm", "perpendicular", "down_weight", "perp"]
 WEIGHTS = [-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
-FIELDS = ["method", "first", "second", "weight", "seed", "clip_first", "clip_second", "eye_first", "eye_second"]
+KEY = ["kind", "word", "other", "method", "weight", "seed"]
+MEASURES = ["clip", "eye", "other_clip", "other_eye"]
+
+
+def pieces(kind: str, word: str, other: str, weight: float) -> list[tuple[str, float]]:
+    """A prompt with its word at a weight."""
+    if kind == "second":
+        return [(f"a picture of a {other} and a", 1.0), (word, weight)]
+    return [("a picture of a", 1.0), (word, weight), (other if kind == "colour" else f"and a {other}", 1.0)]
 
 
 @torch.inference_mode()
-def pictures(model, hidden, seeds, steps, scale):
-    """The pictures of one conditioning a seed, all in one batch."""
+def pictures(model, hidden: Sequence[torch.Tensor], seeds: Sequence[int], steps: int, scale: float) -> torch.Tensor:
+    """The picture of each conditioning with its seed, all in one batch."""
     (tower,) = model.towers
     (nothing,) = weigh([windows_of([("", 1.0)], tower.tokenizer)], encoder_of(tower))
     cond = [Conditioning(one[0], one[0, 0]) for one in hidden]
@@ -45,75 +72,114 @@ def pictures(model, hidden, seeds, steps, scale):
     return decode(out.latents, model.vae)
 
 
+def measured(model, made: torch.Tensor, kind: str, word: str, other: str) -> list[list[float]]:
+    """The `MEASURES` of each picture."""
+    texts = [
+        f"a picture of a {word} {other}" if kind == "colour" else f"a picture of a {word}",
+        f"a picture of a {other}",
+    ]
+    answers = []
+    for (clip, other_clip), seen in zip(
+        clip_scores(model.scorer, made, texts).tolist(), detect(made, model), strict=True
+    ):
+        eye = seen.presence(word)
+        if kind == "colour":
+            eye = max((thing.probability * thing.colours[word] for thing in seen.of(other)), default=0.0)
+        answers.append([round(x, 4) for x in (clip, eye, other_clip, seen.presence(other))])
+    return answers
+
+
+def read(path: Path) -> dict[tuple, list[float]]:
+    """What a file holds: the measures of each picture."""
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (*(row[k] for k in KEY[:4]), float(row["weight"]), int(row["seed"])): [float(row[m]) for m in MEASURES]
+        for row in rows
+    }
+
+
 def run(path: Path, seeds: int, steps: int, scale: float, seconds: float) -> None:
+    """Make what is not there yet; the picture at weight 1 is one for all methods."""
     begun = time.monotonic()
     model = models.load("emoji", device="cpu")
     (tower,) = model.towers
-    done = set()
-    if path.exists():
-        with path.open() as file:
-            done = {
-                (r["method"], r["first"], r["second"], float(r["weight"]), int(r["seed"])) for r in csv.DictReader(file)
-            }
+    done = read(path)
     with path.open("a", newline="") as file:
-        out = csv.DictWriter(file, FIELDS)
+        out = csv.writer(file)
         if not done:
-            out.writeheader()
-        for (first, second), method in product(PAIRS, METHODS):
-            asked = [
-                (w, s)
-                for w, s in product(WEIGHTS, range(seeds))
-                if (method, first, second, w, s) not in done and (w != 1.0 or method == METHODS[0])
-            ]
-            if not asked:
+            out.writerow([*KEY, *MEASURES])
+        for seed, prompt, method in product(range(seeds), PROMPTS, ["", *METHODS]):
+            weights = [w for w in WEIGHTS if (w == 1.0) == (method == "") and (*prompt, method, w, seed) not in done]
+            if not weights:
                 continue
-            hidden = {}
-            for w in {w for w, _ in asked}:
-                pieces = [(f"a picture of a {first} and a", 1.0), (second, w)]
-                hidden[w] = weigh([windows_of(pieces, tower.tokenizer)], encoder_of(tower), method)[0].hidden
-            for k in range(0, len(asked), 8):
-                part = asked[k : k + 8]
-                made = pictures(model, [hidden[w] for w, _ in part], [s for _, s in part], steps, scale)
-                scores = clip_scores(model.scorer, made, [f"a picture of a {word}" for word in (first, second)])
-                found = detect(made, model)
-                for (w, s), (a, b), seen in zip(part, scores.tolist(), found, strict=True):
-                    eyes = [round(seen.presence(word), 4) for word in (first, second)]
-                    row = [method, first, second, w, s, round(a, 3), round(b, 3), *eyes]
-                    out.writerow(dict(zip(FIELDS, row, strict=True)))
-                file.flush()
-                if time.monotonic() - begun > seconds:
-                    return
+            asked = [windows_of(pieces(*prompt, w), tower.tokenizer) for w in weights]
+            hidden = [weigh([one], encoder_of(tower), method or "no_norm")[0].hidden for one in asked]
+            made = pictures(model, hidden, [seed] * len(weights), steps, scale)
+            for weight, values in zip(weights, measured(model, made, *prompt), strict=True):
+                out.writerow([*prompt, method, weight, seed, *values])
+            file.flush()
+            if time.monotonic() - begun > seconds:
+                return
+
+
+def interval(values: Sequence[float]) -> str:
+    """The mean over prompts, and a bootstrap interval of it."""
+    draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{np.mean(values):5.2f} ({low:5.2f} to {high:5.2f})"
+
+
+def rank(weights: np.ndarray, values: np.ndarray) -> float:
+    """Spearman's correlation; 0 where nothing changes."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(weights, values).statistic) if np.ptp(values) else 0.0
+
+
+def curves(done: dict[tuple, list[float]], prompt: tuple, method: str) -> np.ndarray | None:
+    """The mean over seeds of each measure at each weight, (weight, measure); None where a weight is missing."""
+    found = []
+    for weight in WEIGHTS:
+        name = "" if weight == 1.0 else method
+        mine = [values for key, values in done.items() if key[:5] == (*prompt, name, weight)]
+        if not mine:
+            return None
+        found.append(np.mean(mine, axis=0))
+    return np.array(found)
 
 
 def report(path: Path) -> None:
-    """A line a method: how the word follows its weight from 0 to 2, and what becomes of the other."""
-    with path.open() as file:
-        rows = [{k: v if k in FIELDS[:3] else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    one = [row for row in rows if row["weight"] == 1.0]
-    print("method         mean of the word's eye / CLIPScore at each weight, then of the other's eye")
-    for method in dict.fromkeys(row["method"] for row in rows):
-        pairs = {(row["first"], row["second"]) for row in rows if row["method"] == method}
-        mine = [row for row in rows if row["method"] == method and row["weight"] != 1.0]
-        mine += [row for row in one if (row["first"], row["second"]) in pairs]
-        lines = {}
-        for name in ("eye_second", "clip_second", "eye_first"):
-            lines[name] = [np.mean([r[name] for r in mine if r["weight"] == w] or [np.nan]) for w in WEIGHTS]
-        at = [n for n, w in enumerate(WEIGHTS) if 0 <= w <= 2]
-        doses, clip = np.array(WEIGHTS)[at], np.array(lines["clip_second"])[at]
-        line = np.polyval(np.polyfit(doses, clip, 1), doses)
-        even = 1 - ((clip - line) ** 2).sum() / ((clip - clip.mean()) ** 2).sum()
-        drift = np.mean(np.abs(np.array(lines["eye_first"])[at] - lines["eye_first"][WEIGHTS.index(1.0)]))
-        rising = np.mean(np.diff(clip) > 0)
-        for name, values in lines.items():
-            print(f"{method:14s} {name:12s}", " ".join(f"{value:6.2f}" for value in values))
-        span = f"from {clip[0]:.1f} to {clip[-1]:.1f}, R² {even:.2f}, rising {rising:.0%}"
-        print(f"{'':14s} {span}, drift of the other {drift:.3f}, {len(mine)} pictures")
+    """What is measured of each kind of prompt and each method."""
+    done = read(path)
+    seeds = len({key[-1] for key in done})
+    weights, up = np.array(WEIGHTS), np.array(WEIGHTS) >= 0
+    for kind in dict.fromkeys(prompt[0] for prompt in PROMPTS):
+        mine = [prompt for prompt in PROMPTS if prompt[0] == kind]
+        print(f"\n{kind}: {len(mine)} prompts, {seeds} seeds; at weights", *WEIGHTS)
+        for method in METHODS:
+            found = [one for prompt in mine if (one := curves(done, prompt, method)) is not None]
+            if not found:
+                continue
+            figures = {
+                "rank": [rank(weights, one[:, 0]) for one in found],
+                "of the eye": [rank(weights, one[:, 1]) for one in found],
+                "even": [np.corrcoef(weights[up], one[up, 0])[0, 1] ** 2 for one in found],
+                "span": [one[-1, 0] - one[1, 0] for one in found],
+                "drift": [np.abs(one[:, 3] - one[WEIGHTS.index(1.0), 3])[weights != 1].mean() for one in found],
+            }
+            print(f"{method:14s}", "  ".join(f"{name} {interval(values)}" for name, values in figures.items()))
+            for n, name in enumerate(MEASURES):
+                means = np.mean([one[:, n] for one in found], axis=0)
+                print(f"{'':14s} {name:10s}", " ".join(f"{value:6.2f}" for value in means))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--scale", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=1e9)

@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 
 class Memo(Generic[Key, Answer]):
-    """The last `most` answers to a question that is asked of many things at once, by key.
+    """The `most` answers that were asked for last, of a question that is asked of many things at once, by key.
 
     >>> memo = Memo(2)
     >>> memo(["a", "bb"], lambda new: [len(key) for key in new]), memo(["bb"], lambda new: 1 / 0)
@@ -32,6 +32,8 @@ class Memo(Generic[Key, Answer]):
         if new:
             self._known.update(zip(new, ask(new), strict=True))
         answers = [self._known[key] for key in keys]
+        for key in keys:
+            self._known.move_to_end(key)
         while len(self._known) > self.most:
             self._known.popitem(last=False)
         return answers

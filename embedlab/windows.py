@@ -63,8 +63,8 @@ class Windows:
     """A prompt in windows of start + tokens + end + padding, as a text encoder reads it.
 
     Start, end and padding have weight 1, piece -1 and number -1. Rows where `mask` is 0 are attended to by none.
-    `source` says at which row of the prompt the vector of a place stands, which may have been edited, where these are a
-    variant of a prompt; -1 is for those of the vocabulary.
+    `source` says at which row of the prompt the token vector of a place stands, which may have been edited, where these
+    are a variant of a prompt; -1 is for those of the vocabulary. Position vectors are those of the prompt at the place.
 
     >>> from embedlab.models import tokenizer
     >>> one = windows_of([("a ", 1.0), ("red", 1.5), (" cat", 1.0)], tokenizer())
@@ -114,10 +114,13 @@ class Windows:
         tokens = [t for segment in self.segments for t in segment if t.piece == piece]
         return len(tokens) > int((self.pieces == piece).sum())
 
-    def empty(self) -> Windows:
-        """The empty prompt, filled up as this one is."""
-        empty = self.how(((),))
-        return replace(empty, source=torch.full_like(empty.source, -1))
+    def empty(self, count: int | None = None) -> Windows:
+        """The empty prompt, filled up as this one is, once for each of its windows or so many times."""
+        one, n = self.how(((),)), len(self.ids) if count is None else count
+        rows: dict[str, Any] = {
+            name: getattr(one, name).expand(n, -1) for name in ("ids", "weights", "pieces", "numbers")
+        }
+        return replace(one, **rows, source=torch.full((n, one.ids.shape[1]), -1))
 
     def masking(self, rows: Tensor) -> Windows:
         """The same with `rows` (window, position; true or false) attended to by none."""
@@ -191,15 +194,10 @@ def lengthened(windows: Windows, count: int) -> Windows:
     more = count - len(windows.ids)
     if more <= 0:
         return windows
-    empty = windows.empty()
-    return replace(
-        windows,
-        ids=torch.cat([windows.ids, *[empty.ids] * more]),
-        weights=torch.cat([windows.weights, *[empty.weights] * more]),
-        pieces=torch.cat([windows.pieces, *[empty.pieces] * more]),
-        numbers=torch.cat([windows.numbers, *[empty.numbers] * more]),
-        source=torch.cat([windows.source, *[empty.source] * more]),
-    )
+    empty = windows.empty(more)
+    names = ("ids", "weights", "pieces", "numbers", "source")
+    rows: dict[str, Any] = {name: torch.cat([getattr(windows, name), getattr(empty, name)]) for name in names}
+    return replace(windows, **rows)
 
 
 def segments_of(pieces: Pieces, tokenizer: CLIPTokenizer, concepts: tuple[str, ...] | None = None) -> Segments:

@@ -1,6 +1,8 @@
 """Weights: each tool's numbers by name, live or from its formula read again here, and what a weight has to mean."""
 
+import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from embedlab import embed_all, encode
 from embedlab.clip import forward
 from embedlab.errors import PromptError
+from embedlab.memo import Memo
 from embedlab.weighting import METHODS, encoder_of, weigh
 from embedlab.weighting.lerp import Compel
 from embedlab.weighting.normalise import normalised
@@ -167,16 +170,76 @@ def test_equal_windows_are_encoded_once_and_masks_go_apart(sd1):
     (tower,) = sd1.towers
     calls = []
 
-    def counting(ids, mask, source):
+    def counting(ids, mask, source, place):
         calls.append((len(ids), mask is not None))
-        return encoder_of(tower)(ids, mask, source)
+        return encoder_of(tower)(ids, mask, source, place)
 
     one = windows_of([("a", 1.0), ("red", 0.5), ("star", 1.0)], tower.tokenizer)
     weigh([one, one, windows_of([("a red star", 1.0)], tower.tokenizer)], counting, "compel")
     assert calls == [(2, False), (1, True)], "the prompt and the empty one; the one that lacks red"
     calls.clear()
     weigh([one, one], counting, "masked", edited=True)
-    assert calls == [(3, False), (2, True)], "rows of two edited prompts are not known to be the same"
+    assert calls == [(4, False), (2, True)], "rows of two edited prompts are not known to be the same"
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How many windows each call of a text encoder had."""
+    counts = []
+
+    def counted(tower, ids, rows, mask=None):
+        counts.append(len(ids))
+        return forward(tower, ids, rows, mask)
+
+    monkeypatch.setattr("embedlab.weighting.reading.forward", counted)
+    return counts
+
+
+@torch.no_grad()
+def test_what_was_encoded_is_known_by_its_rows(sd1, passes):
+    """A weight more, or the same rows from somewhere else, is no pass more; another row is one."""
+    (tower,) = sd1.towers
+    known = Memo(64)
+
+    def weighed_by(weight, word="red", **more):
+        windows = windows_of([("a", 1.0), (word, weight), ("star", 1.0)], tower.tokenizer)
+        (made,) = weigh([windows], encoder_of(tower, known=known, at_once=8, **more), "masked", edited=bool(more))
+        return windows, made
+
+    windows, first = weighed_by(0.5)
+    assert passes == [2, 1]
+    _, second = weighed_by(-1.0)
+    token, position = (t.repeat(1, 1) for t in (tower.token_table[windows.ids[0]], tower.position_table))
+    _, third = weighed_by(0.5, token=token, position=position)
+    assert passes == [2, 1], "nothing that is new"
+    assert torch.equal(first.hidden, third.hidden)
+    assert not torch.allclose(first.hidden, second.hidden, atol=1e-5)
+    token[2] *= -1
+    _, other = weighed_by(0.5, token=token)
+    assert passes == [2, 1, 1, 1], "the prompt with another row and the same masked, but for the empty one"
+    assert not torch.allclose(first.hidden, other.hidden, atol=1e-5)
+
+
+@torch.no_grad()
+def test_calls_are_of_as_many_windows_as_asked(sd1, passes):
+    (tower,) = sd1.towers
+    windows = windows_of([("a red star, " * 75, 1.0)], tower.tokenizer, "hard")
+    assert len(windows.ids) == 4
+    (many,) = weigh([windows], encoder_of(tower, at_once=3), "no_norm")
+    (one,) = weigh([windows], encoder_of(tower), "no_norm")
+    assert passes == [3, 1, 1, 1, 1, 1]
+    close(many.hidden, one.hidden)
+
+
+def test_gradients_reach_the_rows_that_are_handed_in(sd1):
+    (tower,) = sd1.towers
+    windows = windows_of([("a", 1.0), ("red", 0.5), ("star", 1.0)], tower.tokenizer)
+    token = tower.token_table.detach()[windows.ids[0]].clone().requires_grad_()
+    position = tower.position_table.detach().clone().requires_grad_()
+    encode = encoder_of(tower, token=token, position=position, known=Memo(8))
+    weigh([windows], encode, "comfy++", edited=True)[0].hidden.square().sum().backward()
+    assert token.grad[2].abs().max() > 0
+    assert position.grad.abs().amin(0).max() > 0
 
 
 def test_edited_rows_reach_every_variant(sd1):
@@ -192,6 +255,51 @@ def test_edited_rows_reach_every_variant(sd1):
         made = weigh([named, other], encoder_of(tower, token=token), method, edited=True)[1]
         close(made.hidden, expected.hidden)
         close(made.pooled, expected.pooled)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_edited_positions_are_those_of_the_place_in_every_variant(sd1, method):
+    """An encoder with another position table is what a prompt with other position rows meets, window by window."""
+    (tower,) = sd1.towers
+    tok = tower.tokenizer
+    pieces = [("a", 1.0), ("red", 0.5), ("star", 1.4), BREAK, ("a dog", 1.0), ("and an owl", 0.7)]
+    windows, company = windows_of(pieces, tok), windows_of([("a cat", 1.2), BREAK, ("a fox", 1.0)], tok)
+    plain = tower.position_table.detach()
+    moved = plain.roll(5, 0)
+    position = torch.cat([plain, plain, moved, moved])
+    made = weigh([company, windows], encoder_of(tower, position=position), method, edited=True)
+    other = copy.deepcopy(tower.encoder)
+    replace(tower, encoder=other).position_table.data.copy_(moved)
+    (expected,) = weigh(
+        [windows], encoder_of(replace(tower, encoder=other)), method if method != "a1111" else "no_norm"
+    )
+    if method != "a1111":
+        close(made[1].hidden, expected.hidden)
+    close(made[1].pooled, expected.pooled)
+    half = weigh(
+        [company, windows], encoder_of(tower, position=torch.cat([plain, plain, plain, moved])), "comfyui", edited=True
+    )
+    first, second = (
+        weigh([windows], encoder_of(t), "comfyui")[0].hidden for t in (tower, replace(tower, encoder=other))
+    )
+    close(half[1].hidden, torch.stack([first[0], second[1]]))
+
+
+@torch.no_grad()
+def test_an_encoder_with_248_places_is_read_to_its_end(sd1):
+    """Long-CLIP's table, read by the library itself."""
+    (tower,) = sd1.towers
+    config = copy.deepcopy(tower.encoder.config)
+    config.max_position_embeddings = 248
+    torch.manual_seed(0)
+    long = replace(tower, encoder=type(tower.encoder)(config).eval())
+    text = "a red star, " * 60
+    windows = windows_of([(text, 1.0)], tower.tokenizer, "hard", window=248)
+    assert len(windows.ids) == 1
+    (made,) = weigh([windows], encoder_of(long))
+    assert torch.equal(made.hidden, raw(long, windows))
+    with pytest.raises(PromptError, match="windows of 248 tokens do not fit 77 positions"):
+        weigh([windows], encoder_of(tower))
 
 
 # ── compel 2.5.1, live ────────────────────────────────────────────────────────────────────────────────────────────

@@ -65,9 +65,9 @@ def weigh(
     """Encode prompts before one text encoder and weigh them; equal windows go through it once.
 
     `method` is a name of `METHODS`, or one of your own; `normalise` changes the weights first. `encode` is called with
-    (ids, mask, source) of many windows, at most once without a mask and once with one: `encoder_of(tower)` is one. Say
-    `edited` where it gives other vectors than the vocabulary's. With all weights 1, hidden states are the encoder's own
-    to the bit.
+    (ids, mask, source, place) of many windows, at most once without a mask and once with one: `encoder_of(tower)` is
+    one. Say `edited` where token or position rows are handed to it. With all weights 1, hidden states are the encoder's
+    own to the bit.
 
     Raises PromptError for an unknown name.
 

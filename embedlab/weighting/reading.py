@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,14 +13,24 @@ from torch import Tensor
 
 from embedlab.clip import Tower, forward
 from embedlab.encoder import mixed
+from embedlab.errors import PromptError
+from embedlab.memo import Memo
 from embedlab.windows import Windows
 
-# (ids, mask or none, source) → hidden states and pooled outputs of windows. `source` says at which row of all prompts
-# of the call, counted through, the vectors of a place stand, edited or not; -1: those of the vocabulary.
+# (ids, mask or none, source, place) → hidden states and pooled outputs of windows. Rows of all prompts of a call are
+# counted through: `source` says where the token vector of a place stands, -1 for that of the vocabulary, and `place`
+# where its position vector does. Both may have been edited.
 Encode = Callable[
-    [Int[Tensor, "window position"], Int[Tensor, "window position"] | None, Int[Tensor, "window position"]],
+    [
+        Int[Tensor, "window position"],
+        Int[Tensor, "window position"] | None,
+        Int[Tensor, "window position"],
+        Int[Tensor, "window position"],
+    ],
     tuple[Float[Tensor, "window position dim"], Float[Tensor, "window joint"]],
 ]
+# windows that were encoded before, by what they were made of: `Memo(256)` holds 60 MB of CLIP-L's
+Known = Memo[tuple[Any, ...], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -78,19 +89,17 @@ def encoded(variants: Sequence[Windows], encode: Encode, starts: Sequence[int], 
     Where rows were `edited`, windows are equal only if their vectors come from the same rows. `starts` is the number of
     rows before each prompt.
     """
-    order: dict[Any, tuple[Tensor, Tensor | None, Tensor]] = {}
+    order: dict[Any, tuple[Tensor, Tensor | None, Tensor, Tensor]] = {}
     keys: list[list[Any]] = []
     for windows, start in zip(variants, starts, strict=True):
         source = torch.where(windows.source < 0, -1, windows.source + start)
+        place = start + torch.arange(source.numel()).view_as(source)
         mine = []
         for n, ids in enumerate(windows.ids):
             mask = None if windows.mask is None or windows.mask[n].all() else windows.mask[n]
-            key = (
-                tuple(ids.tolist()),
-                None if mask is None else tuple(mask.tolist()),
-                tuple(source[n].tolist()) if edited else None,
-            )
-            order.setdefault(key, (ids, mask, source[n]))
+            rows = (tuple(source[n].tolist()), int(place[n, 0])) if edited else None
+            key = (tuple(ids.tolist()), None if mask is None else tuple(mask.tolist()), rows)
+            order.setdefault(key, (ids, mask, source[n], place[n]))
             mine.append(key)
         keys.append(mine)
     answers: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -99,8 +108,8 @@ def encoded(variants: Sequence[Windows], encode: Encode, starts: Sequence[int], 
         if not asked:
             continue
         masks = torch.stack([row[1] for row in asked.values() if row[1] is not None]) if has_mask else None
-        ids, source = (torch.stack([row[k] for row in asked.values()]) for k in (0, 2))  # type: ignore[misc]
-        hidden, pooled = encode(ids, masks, source)
+        ids, source, place = (torch.stack([row[k] for row in asked.values()]) for k in (0, 2, 3))  # type: ignore[misc]
+        hidden, pooled = encode(ids, masks, source, place)
         answers.update(zip(asked, zip(hidden, pooled, strict=True), strict=True))
     return [
         Encoded(windows, torch.stack([answers[k][0] for k in mine]), torch.stack([answers[k][1] for k in mine]))
@@ -109,24 +118,72 @@ def encoded(variants: Sequence[Windows], encode: Encode, starts: Sequence[int], 
 
 
 def encoder_of(
-    tower: Tower, mix: Sequence[tuple[int, float]] = ((0, 1.0),), token: Tensor | None = None, at_once: int = 1
+    tower: Tower,
+    mix: Sequence[tuple[int, float]] = ((0, 1.0),),
+    token: Float[Tensor, "row dim"] | None = None,
+    at_once: int = 1,
+    position: Float[Tensor, "row dim"] | None = None,
+    known: Known | None = None,
 ) -> Encode:
     """One text encoder as an `Encode`, with so many layers skipped (clip skip), or a mix of them.
 
-    `token` holds the token rows of all prompts of a call (row, dim), edited or not; without, the vocabulary's are read.
-    With one window `at_once`, a prompt's numbers do not depend on its company by one bit (see `encoder.encode`).
-    """
-    table, position = tower.token_table.detach(), tower.position_table.detach()
+    `token` and `position` hold the rows of all prompts of a call, edited or not, window after window: of Embeddings,
+    `torch.cat([one.token.flatten(0, 1) for one in prompts])`. `position` may be given alone, and `token` too. What a
+    method takes away or puts into a prompt keeps the position rows of its place. Without, rows are those of the
+    vocabulary and of the position table, from its first to as many as a window has.
 
-    def encode(ids: Tensor, mask: Tensor | None, source: Tensor) -> tuple[Tensor, Tensor]:
+    Windows of equal rows go through once; `known`, of this encoder alone, keeps them for the next call. With one window
+    `at_once`, a prompt's numbers do not depend on its company by one bit (see `encoder.encode`).
+
+    Raises PromptError for windows that are longer than the position table.
+
+    >>> from embedlab import models
+    >>> from embedlab.windows import windows_of
+    >>> (tower,) = models.load("emoji").towers
+    >>> cat = windows_of([("a cat", 1.0)], tower.tokenizer)
+    >>> hidden, _ = encoder_of(tower)(cat.ids, None, cat.source, cat.source)
+    >>> hidden.shape
+    torch.Size([1, 77, 96])
+    """
+    table, places = tower.token_table.detach(), tower.position_table.detach()
+
+    def rows_at(ids: Tensor, source: Tensor, place: Tensor) -> Tensor:
         rows = table[ids.to(table.device)]
         if token is not None:
             at = source.to(table.device)
             rows = torch.where(at[..., None] < 0, rows, token[at.clamp(min=0)])
-        rows = rows + position[: ids.shape[1]]
-        masks = [None] * len(ids) if mask is None else mask.split(at_once)
-        parts = zip(ids.split(at_once), rows.split(at_once), masks, strict=False)
-        states = [forward(tower, *part) for part in parts]
-        return torch.cat([mixed(tower, s, mix) for s in states]), torch.cat([s.pooled for s in states])
+        if position is not None:
+            return rows + position[place.to(table.device)]
+        if ids.shape[1] > len(places):
+            raise PromptError(
+                f"windows of {ids.shape[1]} tokens do not fit {len(places)} positions; set another window."
+            )
+        return rows + places[: ids.shape[1]]
+
+    def encode(ids: Tensor, mask: Tensor | None, source: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        rows = rows_at(ids, source, place)
+
+        def run(at: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+            which = torch.tensor(at)
+            masks = [None] * len(at) if mask is None else mask[which].split(at_once)
+            parts = zip(ids[which].split(at_once), rows[which.to(rows.device)].split(at_once), masks, strict=False)
+            states = [forward(tower, *part) for part in parts]
+            return [pair for s in states for pair in zip(mixed(tower, s, mix), s.pooled, strict=True)]
+
+        if torch.is_grad_enabled():  # what is kept would keep its graph, and equal rows need not be one leaf
+            pairs = run(range(len(ids)))
+        else:
+            ends = (ids == tower.tokenizer.eos_token_id).int().argmax(1).tolist()
+            keys = [(end, *content(rows[n], None if mask is None else mask[n]), *mix) for n, end in enumerate(ends)]
+            first = {key: n for n, key in reversed(list(enumerate(keys)))}
+            memo: Known = Memo(0) if known is None else known
+            pairs = memo(keys, lambda new: run([first[key] for key in new]))
+        return torch.stack([hidden for hidden, _ in pairs]), torch.stack([pooled for _, pooled in pairs])
 
     return encode
+
+
+def content(rows: Float[Tensor, "position dim"], mask: Int[Tensor, " position"] | None) -> tuple[bytes, Any]:
+    """A key of what a window's hidden states depend on, beside the encoder."""
+    digest = hashlib.sha256(rows.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.digest(), None if mask is None else tuple(mask.tolist())

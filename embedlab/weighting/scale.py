@@ -39,7 +39,7 @@ class Scaled:
 
     def variants(self, windows: Windows) -> list[Windows]:
         """An empty window for prompts that are shorter than others of their batch."""
-        return [windows.empty()] if self.over == "batch" else []
+        return [windows.empty(1)] if self.over == "batch" else []
 
     def __call__(self, batch: Sequence[Read]) -> list[Float[Tensor, "window position dim"]]:
         """The weighted hidden states of each prompt."""
