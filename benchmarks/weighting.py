@@ -43,7 +43,7 @@ COLOURS = [
     ("orange", "book"), ("blue", "apple"), ("red", "guitar"), ("green", "crown"), ("purple", "balloon"),
     ("pink", "truck"),
 ]  # fmt: skip
-PROMPTS = [(kind, *pair) for pair in PAIRS for kind in ("second", "first")] + [("colour", *pair) for pair in COLOURS]
+KINDS = {"second": PAIRS, "colour": COLOURS, "first": PAIRS}
 METHODS = ["comfy++", "masked", "comfyui", "compel", "a1111", "no_norm", "perpendicular", "down_weight", "perp"]
 WEIGHTS = [-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
 KEY = ["kind", "word", "other", "method", "weight", "seed"]
@@ -111,18 +111,21 @@ def run(path: Path, seeds: int, steps: int, scale: float, seconds: float) -> Non
         out = csv.writer(file)
         if not done:
             out.writerow([*KEY, *MEASURES])
-        for seed, prompt, method in product(range(seeds), PROMPTS, ["", *METHODS]):
-            weights = [w for w in WEIGHTS if (w == 1.0) == (method == "") and (*prompt, method, w, seed) not in done]
-            if not weights:
-                continue
-            asked = [windows_of(pieces(*prompt, w), tower.tokenizer) for w in weights]
-            hidden = [weigh([one], encoder_of(tower), method or "no_norm")[0].hidden for one in asked]
-            made = pictures(model, hidden, [seed] * len(weights), steps, scale)
-            for weight, values in zip(weights, measured(model, made, *prompt), strict=True):
-                out.writerow([*prompt, method, weight, seed, *values])
-            file.flush()
-            if time.monotonic() - begun > seconds:
-                return
+        for kind, seed, method in product(KINDS, range(seeds), ["", *METHODS]):
+            for prompt in ((kind, *pair) for pair in KINDS[kind]):
+                weights = [
+                    w for w in WEIGHTS if (w == 1.0) == (method == "") and (*prompt, method, w, seed) not in done
+                ]
+                if not weights:
+                    continue
+                asked = [windows_of(pieces(*prompt, w), tower.tokenizer) for w in weights]
+                hidden = [weigh([one], encoder_of(tower), method or "no_norm")[0].hidden for one in asked]
+                made = pictures(model, hidden, [seed] * len(weights), steps, scale)
+                for weight, values in zip(weights, measured(model, made, *prompt), strict=True):
+                    out.writerow([*prompt, method, weight, seed, *values])
+                file.flush()
+                if time.monotonic() - begun > seconds:
+                    return
 
 
 def interval(values: Sequence[float]) -> str:
@@ -137,6 +140,11 @@ def rank(weights: np.ndarray, values: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(weights, values).statistic) if np.ptp(values) else 0.0
+
+
+def evenness(weights: np.ndarray, values: np.ndarray) -> float:
+    """R² of a line; 0 where nothing changes."""
+    return float(np.corrcoef(weights, values)[0, 1] ** 2) if np.ptp(values) else 0.0
 
 
 def curves(done: dict[tuple, list[float]], prompt: tuple, method: str) -> np.ndarray | None:
@@ -154,10 +162,10 @@ def curves(done: dict[tuple, list[float]], prompt: tuple, method: str) -> np.nda
 def report(path: Path) -> None:
     """What is measured of each kind of prompt and each method."""
     done = read(path)
-    seeds = len({key[-1] for key in done})
     weights, up = np.array(WEIGHTS), np.array(WEIGHTS) >= 0
-    for kind in dict.fromkeys(prompt[0] for prompt in PROMPTS):
-        mine = [prompt for prompt in PROMPTS if prompt[0] == kind]
+    for kind, pairs in KINDS.items():
+        mine = [(kind, *pair) for pair in pairs]
+        seeds = len({key[-1] for key in done if key[0] == kind})
         print(f"\n{kind}: {len(mine)} prompts, {seeds} seeds; at weights", *WEIGHTS)
         for method in METHODS:
             found = [one for prompt in mine if (one := curves(done, prompt, method)) is not None]
@@ -166,7 +174,7 @@ def report(path: Path) -> None:
             figures = {
                 "rank": [rank(weights, one[:, 0]) for one in found],
                 "of the eye": [rank(weights, one[:, 1]) for one in found],
-                "even": [np.corrcoef(weights[up], one[up, 0])[0, 1] ** 2 for one in found],
+                "even": [evenness(weights[up], one[up, 0]) for one in found],
                 "span": [one[-1, 0] - one[1, 0] for one in found],
                 "drift": [np.abs(one[:, 3] - one[WEIGHTS.index(1.0), 3])[weights != 1].mean() for one in found],
             }
