@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     )
     from embedlab.guidance import Guidance as Guidance, guided as guided
     from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
+    from embedlab.learning.learn import Learned as Learned, learn as learn
     from embedlab.metrics.score import Metrics as Metrics, score as score
     from embedlab.models import (
         Concept as Concept,
@@ -134,6 +135,7 @@ _HOME = {
     "Guidance": "guidance",
     "Interpolate": "operators",
     "Job": "sweep.job",
+    "Learned": "learning.learn",
     "Lookup": "embeddings",
     "Metrics": "metrics.score",
     "Model": "models",
@@ -181,6 +183,7 @@ _HOME = {
     "explain": "explanation",
     "generators": "sampler",
     "guided": "guidance",
+    "learn": "learning.learn",
     "load": "models",
     "load_concepts": "models",
     "load_embeds": "export",

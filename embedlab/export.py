@@ -21,7 +21,8 @@ from embedlab.condition import condition
 from embedlab.encoder import equal_lengths
 from embedlab.errors import ConfigError, brief, public_name
 from embedlab.files import write
-from embedlab.models.concept_files import MOST_VECTORS, save_concept
+from embedlab.limits import MOST_VECTORS
+from embedlab.models.concept_files import save_concept
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
 

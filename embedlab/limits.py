@@ -45,6 +45,11 @@ Way = Literal["lerp", "slerp", "slerp_whole"]
 PATHS: tuple[Way, ...] = get_args(Way)
 Warmup = Literal["history", "diffusers"]
 WARMUPS: tuple[Warmup, ...] = get_args(Warmup)
+Table = Literal["token", "position"]
+TABLES: tuple[Table, ...] = get_args(Table)
+By = Literal["denoising", "clip"]
+BYS: tuple[By, ...] = get_args(By)
+MOST_VECTORS = 75  # a window of CLIP holds no more
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -314,6 +319,75 @@ def check_group(group: Any) -> None:
         raise ConfigError(f"group is {group!r}; it has to be a text.")
 
 
+# ── learning ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_learned_word(word: Any) -> None:
+    """What can be the name of a concept, or a word of a prompt."""
+    fits = isinstance(word, str) and 0 < len(word) <= 100 and word == word.strip() and word.isprintable()
+    if not fits or "=" in word or "<|" in word:
+        raise ConfigError(f"word is {repr(word)[:80]}; it has to be the name of a concept, such as '<my-cat>'.")
+
+
+def check_aim(like: Any, text: Any) -> None:
+    """Images or a text, and not both."""
+    one = isinstance(like, str | Path) or hasattr(like, "size")
+    if not one and not isinstance(like, list | tuple):
+        raise ConfigError(f"like is {repr(like)[:80]}; it has to be a list of images: like=[cat.png,cat-2.png].")
+    if text is not None and (not isinstance(text, str) or not text.strip()):
+        raise ConfigError(f"text is {repr(text)[:80]}; it has to be a text.")
+    none = not one and not like
+    if none == (text is None):
+        what = "there is nothing to learn from" if none else "both like and text came"
+        raise ConfigError(f"{what}; give one: like=[cat.png] or 'text=a picture of a cat'.")
+    for picture in [] if one else like:
+        if isinstance(picture, str | Path):
+            found(str(picture))
+    if isinstance(like, str | Path):
+        found(str(like))
+
+
+def check_by(by: Any, text: Any) -> None:
+    """A loss, or none; denoising needs images."""
+    if by is not None:
+        in_choices(by, "by", BYS, ConfigError)
+    if by == "denoising" and text is not None:
+        raise ConfigError("by=denoising learns from images, and a text came; take by=clip, or like=[…].")
+
+
+def check_table(table: Any, vectors: Any) -> None:
+    """Which rows, and how many."""
+    if table == "both":
+        raise ConfigError(
+            "table is 'both'; the encoder sees the sum of the two, so that one learns it all: token or position."
+        )
+    in_choices(table, "table", TABLES, ConfigError)
+    whole_number(vectors, "vectors", ConfigError, least=1, most=MOST_VECTORS)
+    if table == "position" and vectors != 1:
+        raise ConfigError(f"vectors is {vectors}; a word has as many positions as tokens, so leave it out.")
+
+
+def check_learning_prompt(prompt: Any) -> None:
+    """A text or several, or none."""
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if prompt is not None and not (
+        isinstance(texts, list | tuple) and texts and all(isinstance(t, str) for t in texts)
+    ):
+        raise PromptError(f"prompt is {repr(prompt)[:80]}; it has to be a text, or a list of texts.")
+
+
+def check_begin(begin: Any) -> None:
+    """A word, or none."""
+    if begin is not None and (not isinstance(begin, str) or not begin.strip()):
+        raise ConfigError(f"begin is {repr(begin)[:80]}; it has to be a word or a phrase.")
+
+
+def check_rate(rate: Any) -> None:
+    """How far a step goes."""
+    if not is_number(rate) or not 0 < rate <= 100:
+        raise ConfigError(f"rate is {repr(rate)[:80]}; it has to be a number above 0, and at most 100.")
+
+
 # ── anatomy ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ENDINGS = (".csv", ".json", ".html", ".svg", ".png")  # of its files; the first three are also those of a comparison
@@ -527,6 +601,19 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "embedlab.Metrics": {"template": check_template, "words": check_words, "eye": check_eye},
     "embedlab.Job": {"seeds": check_seeds, "at_once": check_batch, "export": check_export, "group": check_group},
+    "embedlab.learn": {
+        "word": check_learned_word,
+        "like text": check_aim,
+        "by text": check_by,
+        "table vectors": check_table,
+        "prompt": check_learning_prompt,
+        "begin": check_begin,
+        "hard": lambda hard: true_or_false(hard, "hard", ConfigError),
+        "steps": lambda steps: whole_number(steps, "steps", ConfigError, least=1, most=100_000),
+        "rate": check_rate,
+        "batch": lambda batch: whole_number(batch, "batch", ConfigError, least=1, most=1024),
+        "seed": lambda seed: whole_number(seed, "seed", ConfigError, most=2**63 - 1),
+    },
     "embedlab.OnRows": ROWS,  # somebody's own
     "embedlab.Add": ROWS | WEIGHT,
     "embedlab.Average": ROWS | WEIGHT,

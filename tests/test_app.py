@@ -21,7 +21,9 @@ FAST = ["sampler.steps=2", "tracker=silent", "seeds=[0,1]"]
 QUICK = [  # and the exit code of each
     *(([*command.split(), "--help"], 0) for command in ("", "explain", "film", "gallery", "replay", "sheet", "sync")),
     (["anatomy", "--help"], 0),
-    (["profile", "--help"], 0),
+    *(([command, "--help"], 0) for command in ("profile", "learn")),
+    *((["learn", *words], 2) for words in ([], ["word=<x>"], ["word=<x>", "text=a", "steps=0"])),
+    *((["learn", "word=<x>", word], 2) for word in ("like=[nowhere.png]", "like=3", "text=", "tables=token", "-m")),
     *((["profile", word], 2) for word in ("nowhere", "out=a.pdf", "trace=", "-m", "sampler.steps=0", "resume=out")),
     *((["anatomy", word], 2) for word in ("nowhere", "size=big", "dtype=int8", "model=sd3", "out=a.pdf", "tokens=1.5")),
     *(([command], 2) for command in ("film", "gallery", "replay", "sheet", "sync")),
@@ -156,7 +158,7 @@ def test_help_lists_commands_choices_and_settings_with_their_comments(monkeypatc
         return capsys.readouterr().out
 
     told = printed("--help")
-    for command in ("explain", "gallery", "sheet", "film", "replay", "anatomy", "profile", "sync"):
+    for command in ("explain", "gallery", "sheet", "film", "replay", "anatomy", "profile", "learn", "sync"):
         assert f"  {command.ljust(7)}  {usage.COMMANDS[command][1]}\n" in told
     assert "embedlab experiment=puppy_to_cat" in told
     assert "ddim (default), ddpm" in told
@@ -477,7 +479,7 @@ def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys, unread
 SAID = {
     "prompt=A red fox": "'red' is no setting; a text of several words is quoted: 'prompt=A red fox'",
     "size=64 a red fox": "there is no command 'a'; there are explain, gallery, sheet, film, replay, anatomy, profile, "
-    "sync, and settings: KEY=VALUE (a text of several words is quoted: 'prompt=a puppy').",
+    "learn, sync, and settings: KEY=VALUE (a text of several words is quoted: 'prompt=a puppy').",
     "operators=scale,shift": "operators takes a list: 'operators=[scale,shift]' applies them in this order; for a "
     "sweep over its parts add -m.",
     "-m steps=5,10": "there is no setting 'steps'; try: embedlab -m sampler.steps=5,10",

@@ -214,6 +214,7 @@ LAYOUT_FILES = {
         CAT,
     ),
     "ComfyUI, SD 1": ("comfy.safetensors", {"clip_l": CAT}, "comfy", CAT),
+    "ComfyUI, a list": ("listed.pt", [{"a": CAT[0], "b": CAT[1:]}], "listed", CAT),
     "a tensor alone": ("bare.bin", CAT, "bare", CAT),
     "beside a LoRA": (
         "lora.safetensors",
@@ -243,6 +244,10 @@ def test_both_encoders_several_names_and_folders_of_training(tmp_path, folders):
     towers = lab.Source(str(folders["sdxl"]), concepts=str(tmp_path / "toy-xl.safetensors")).towers()
     assert torch.equal(lab.lookup_of(towers[0])("toy-xl"), one)
     assert torch.equal(lab.lookup_of(towers[1])("toy-xl"), other)
+    torch.save([{"a": other[:1], "b": one[0]}, {"a": one[1], "b": other[1]}], tmp_path / "listed.pt")
+    (listed,) = lab.load_concepts(tmp_path / "listed.pt")
+    assert listed.keys == ("clip_l", "clip_g")
+    assert all(torch.equal(mine, wanted) for mine, wanted in zip(listed.vectors, (one, other), strict=True))
     pair = {"clip_l": one, "clip_g": other}
     bundle = {f"bundle_emb.{n}.{key}": value.clone() for n in "ab" for key, value in pair.items()}
     save_file(bundle | {"lora_te.down": one.clone()}, tmp_path / "bundle.safetensors")
@@ -441,6 +446,14 @@ PICKLES = {
     "text": (lambda path: path.write_text("no"), "it holds something else, or was cut short"),
     "a layout unknown": (lambda path: torch.save({"<c>": CAT, "mean": 3}, path), "in no known layout: .* 'mean'"),
     "a list": (lambda path: torch.save([CAT], path), "holds .*, where a concept has vectors by name"),
+    "a list of three widths": (
+        lambda path: torch.save([{"a": CAT}, {"b": CAT[:, :8]}, {"c": CAT[:, :4]}], path),
+        r"a list of vectors of 3 widths \(4, 8, 16\)",
+    ),
+    "a list of numbers": (
+        lambda path: torch.save([{"a": CAT, "step": 3}], path),
+        "holds 3, where a concept has vectors",
+    ),
     "A1111 of nothing": (lambda path: torch.save({"string_to_param": {}}, path), "string_to_param holds no vectors"),
     "empty": (lambda path: torch.save({}, path), "something else: it is empty"),
 }

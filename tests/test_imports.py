@@ -14,7 +14,19 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
     *("language", "prompt", "select", "selector", "limits", "clip", "models", "engines", "structure", "detector"),
     *("embeddings", "operators", "encoder", "windows", "weighting", "schedule", "guidance", "sampler"),
-    *("cell", "condition", "validate", "samples", "rendering", "runtime", "images", "metrics", "explanation", "export"),
+    *(
+        "cell",
+        "condition",
+        "validate",
+        "samples",
+        "rendering",
+        "runtime",
+        "images",
+        "metrics",
+        "explanation",
+        "export",
+        "learning",
+    ),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from embedlab.checks import true_or_false
 from embedlab.clean import check_name, clean_streams
-from embedlab.cli.commands import profile
+from embedlab.cli.commands import learn, profile
 from embedlab.cli.compose import job_of, name_of_model
 from embedlab.cli.messages import EXPLAIN, NO_FOLDER, as_user_error, fail, say, typed_command, user_message
 from embedlab.cli.progress import aside, importing, stage
@@ -67,6 +67,8 @@ def run(words: list[str]) -> None:
             words, session.profile = profile.taken(words)
             check(words)
             words = [*(word for word in words if not word.startswith("hydra.run.dir=")), *NO_FOLDER]
+        if "learn" in words:
+            words, session.learning = learn.taken(words)
         sys.argv[1:] = words if session.profile is not None else ready(words)
         app(session)
         if session.sweep is not None:
@@ -177,14 +179,14 @@ def run_single(config: DictConfig, session: Session) -> None:
     true_or_false(config.explain, "explain", ConfigError)
     info = HydraConfig.get()
     sweep = Path(info.sweep.dir).absolute() if in_sweep() else None
-    job = job_of(
-        config,
-        folder=Path(output_dir()),
-        name=name_of_job(),
-        group=sweep.name if sweep else None,
-        number=info.job.num if sweep else 0,
-        command=shlex.join(["embedlab", *info.overrides.task]),
-    )
+    place = {
+        "folder": Path(output_dir()),
+        "name": name_of_job(),
+        "group": sweep.name if sweep else None,
+        "number": info.job.num if sweep else 0,
+        "command": shlex.join(["embedlab", *info.overrides.task]),
+    }
+    job = job_of(config, **place)
     if config.explain:
         explain(job)
         return
@@ -193,9 +195,15 @@ def run_single(config: DictConfig, session: Session) -> None:
         return
     validate_job(job)
     check_engine(job)
+    if session.learning is not None:
+        learn.check(session.learning, job)
     if sweep:  # of another launcher than ours
         session.sweep = sweep, config
     with session.locked(job.folder):
+        if session.learning is not None:
+            make_ready(job.tracker)
+            config = learn.run(session.learning, job, config)
+            job = job_of(config, **place | {"command": shlex.join(["embedlab", *session.learning.words])})
         job = of_sweep(job, run_name=label(Result("planned", label=job.cell.label, name=job.name)))
         plan = Plan.of([job], [config], store_of(config.store, sweep or job.folder))
         if plan.unlogged:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from embedlab.clean import check_name
+from embedlab.cli.commands import learn
 from embedlab.cli.commands.profile import Asked
 from embedlab.cli.progress import Display
 from embedlab.errors import ConfigError
@@ -90,6 +91,7 @@ class Session(ExitStack):
         self.failed: list[tuple[int, str, str]] = []  # number, title and reason
         self.sweep: tuple[Path, DictConfig] | None = None  # its folder, and the config that its jobs share
         self.profile: Asked | None = None  # a profile of the job is asked for, and into which files
+        self.learning: learn.Asked | None = None  # a word is learned before the job draws it
 
     @staticmethod
     def of(task_function: Any) -> Session:

@@ -32,6 +32,7 @@ COMMANDS = {
     "replay": ("embedlab.cli.commands.replay", "make a picture again from the settings inside it, and compare the two"),
     "anatomy": ("embedlab.cli.commands.anatomy", "look inside a model: layers, sizes, FLOPs, memory, a drawing, ONNX"),
     "profile": ("", "run a job and say where its time and memory go: parts, operators, a trace"),
+    "learn": ("", "learn a word from images or a text, save it as a concept, and draw it"),
     "sync": ("embedlab.cli.commands.sync", "send a sweep's offline wandb runs to the server"),
 }
 HEAD = "embedlab: rewrite CLIP token and position embeddings, then look at the picture."
@@ -107,6 +108,27 @@ def about_profile(words: Sequence[str] = ()) -> str:
     return "\n\n".join([usage, note, examples, files, _settings(words, ("store", "objective", "explain", "group"))])
 
 
+def about_learn(words: Sequence[str] = ()) -> str:
+    """What `embedlab learn --help` prints."""
+    usage = f"usage: embedlab learn word=NAME like=[FILE,…]|text=TEXT [SETTINGS]\n\nlearn: {COMMANDS['learn'][1]}."
+    examples = (
+        "  embedlab learn 'word=<my-cat>' like=[cat.png,cat-2.png] begin=cat\n"
+        "  embedlab learn 'word=<my-cat>' 'text=a picture of a blue cat' hard=true vectors=2\n"
+        "  embedlab learn word=puppy table=position 'prompt=A puppy and a cat' like=[puppy.png]"
+    )
+    own = settings.of_option("learn", "default")
+    names = {s.name for s in own}
+    wide = max(len(f"{s.name}={settings.as_text(s.default)}") for s in own)
+    lines = [f"  {f'{s.name}={settings.as_text(s.default)}'.ljust(wide)}  {s.comment}" for s in own]
+    note = (
+        "It is learned in the prompt, which has the word in it (A picture of a WORD), and which is drawn in the end.\n"
+        "The job's folder gets concept.safetensors, for model.concepts=[PATH], learning/curve.csv, and the images."
+    )
+    kept = [word for word in words if word.partition("=")[0] not in names]
+    drawing = ("store", "objective", "explain", "group", "operators")
+    return "\n\n".join([usage, examples, note, "\n".join(["Of learning:", *lines]), _settings(kept, drawing)])
+
+
 def _choices() -> list[str]:
     """The options of each group; a group of one option is no choice."""
     picked = settings.chosen([])
@@ -158,6 +180,8 @@ def answer(words: Sequence[str]) -> str | None:
         named = [word for word in rest if "=" in word]
         if "profile" in rest:
             return about_profile([word for word in named if not word.startswith(("out=", "trace="))])
+        if "learn" in rest:
+            return about_learn(named)
         return about_explain(named) if "explain" in rest else about(named)
     return f"embedlab {embedlab.__version__}" if words == ["--version"] else None
 

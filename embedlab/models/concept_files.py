@@ -22,13 +22,13 @@ from torch import Tensor
 from embedlab.checks import in_choices
 from embedlab.errors import ConfigError, ModelError, brief, counted, listed
 from embedlab.files import write
+from embedlab.limits import MOST_VECTORS
 from embedlab.models import single_file as checkpoint
 from embedlab.models.places import path_of
 
 Layout = Literal["diffusers", "a1111", "comfyui"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 KEYS = ("clip_l", "clip_g", "clip_h")  # of text encoders: SD 1's and SDXL's first, SDXL's second, SD 2's
-MOST_VECTORS = 75  # a window of CLIP holds no more
 MOST_NAMES = 64  # of one file
 LARGEST = 64 << 20  # bytes of a pickle; 75 vectors of SDXL have 600 kB
 FOLDER = ("learned_embeds.safetensors", "learned_embeds.bin")  # what diffusers' training leaves in a folder
@@ -177,9 +177,24 @@ def _pickled(file: Path) -> Found:
     state = checkpoint.unpickled(file, stands_in)
     if isinstance(state, Tensor):
         return [(None, {"": state})]
+    if isinstance(state, list) and state and all(isinstance(part, Mapping) for part in state):
+        return [(None, _by_width([value for part in state for value in part.values()], file))]
     if not isinstance(state, Mapping):
         raise ModelError(f"'{file}' holds {brief(state)}, where a concept has vectors by name.")
     return arranged({str(key): value for key, value in state.items()}, file)
+
+
+def _by_width(values: Sequence[Any], file: Path) -> dict[str, Any]:
+    """The vectors in a list of dictionaries, as ComfyUI reads it: an encoder takes all that are as wide as its own."""
+    widths: dict[int, list[Tensor]] = {}
+    for value in values:
+        rows = vectors_of(value, file)
+        widths.setdefault(rows.shape[1], []).append(rows)
+    if len(widths) not in (1, 2):
+        wide = listed(sorted(widths)) or "none"
+        raise ModelError(f"'{file}' is a list of vectors of {len(widths)} widths ({wide}); encoders have one or two.")
+    joined = [torch.cat(widths[width]) for width in sorted(widths)]
+    return {"": joined[0]} if len(joined) == 1 else dict(zip(KEYS, joined, strict=False))
 
 
 def _check_keys(keys: Sequence[str], file: Path) -> None:

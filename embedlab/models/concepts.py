@@ -95,9 +95,10 @@ def check_new(concept: Concept, tokenizers: Iterable[CLIPTokenizer]) -> None:
             small = name.lower()
             ids = [words.convert_tokens_to_ids(one) for one in (name, small, f"{small}</w>")]
             if small in there or any(number not in (None, words.unk_token_id) for number in ids):
+                of, other = (f" '{concept.path}'", f"<{name}>={concept.path}") if concept.path else ("", f"<{name}>")
                 raise ModelError(
-                    f"'{name}', the name of the concept '{concept.path}', is a word of the vocabulary already; give it "
-                    f"another: '<{name}>={concept.path}'."
+                    f"'{name}', the name of the concept{of}, is a word of the vocabulary already; give it another: "
+                    f"'{other}'."
                 )
 
 

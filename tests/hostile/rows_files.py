@@ -278,6 +278,27 @@ SINGLE: list[tuple[str, Callable[[Path], None]]] = [
 ]
 
 
+CONCEPTS: list[tuple[str, Callable[[Path], None]]] = [
+    ("none", lambda folder: None),
+    ("empty", written("given.safetensors", "")),
+    ("text", written("given.safetensors", "hello" * 10)),
+    ("header of 2**60 bytes", written("given.safetensors", struct.pack("<Q", 2**60) + b"{}")),
+    ("data missing", written("given.safetensors", safetensors(ONE + b"}"))),
+    ("of another width", written("given.safetensors", safetensors(ONE + b"}", b"abcd"))),
+    (
+        "shape",
+        written("given.safetensors", safetensors(ONE.replace(b"[1]", b"[99999999999]") + b"}", b"abcd")),
+    ),
+    ("nameless", written("given.safetensors", safetensors(ONE.replace(b'"a"', b'""') + b"}", b"abcd"))),
+    ("of a LoRA", written("given.safetensors", safetensors(ONE.replace(b'"a"', b'"lora_unet_x"') + b"}", b"abcd"))),
+    ("deep", written("given.safetensors", safetensors(b'{"a":' + b"[" * 100_000))),
+    ("fifo", replaced("given.safetensors", "fifo")),
+    ("/dev/zero", replaced("given.safetensors", "/dev/zero")),
+    ("folder", replaced("given.safetensors", "folder")),
+]
+LEARN = ("learn", "word=<x>", "steps=1", "batch=1")
+
+
 def picture_of(kind: str) -> bytes:
     """A small picture's bytes."""
     file = io.BytesIO()
@@ -291,5 +312,8 @@ FILES = [
     *(Trial(f"start, {name}", START, before=before) for name, before in GOOD),
     *(Trial(f"embeds, {name}", ("embeds",), says, before=before, call=embeds("embeds")) for name, says, before in EMBEDS),
     *(Trial(f"model, {name}", ("model.name=given/model",), "given/model", before=before) for name, before in MODELS),
+    *(Trial(f"concept, {name}", ("model.concepts=[given.safetensors]",), "given", before=before) for name, before in CONCEPTS),
+    *(Trial(f"learn, {name}", (*LEARN, "like=[start.png]"), "start.png", before=before) for name, before in STARTS),
+    *(Trial(f"learn, {name}", (*LEARN, "like=[start.png]"), before=before) for name, before in GOOD[:4]),
     *(Trial(f"single file, {name}", ("model.name=given.safetensors",), "given", before=before) for name, before in SINGLE),
 ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Rows of a word, learned toward images or a text: textual inversion and hard prompts."""
