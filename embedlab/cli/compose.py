@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line, redact
 from embedlab.cli.messages import typed_command, unknown_key
+from embedlab.cli.prompt_list import OWN_NAME
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import Maker, complete, lacking
 from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
@@ -59,7 +61,8 @@ class Composer:
 
     def _is_structural(self, override: Override) -> bool:
         key = override.key_or_group
-        is_value = override.type.name == "CHANGE" and override.package is None
+        own = override.type.name == "ADD" and "." not in key  # a key of the user's, or a group
+        is_value = (own or override.type.name == "CHANGE") and override.package is None
         return not is_value or key.startswith("hydra") or self.loader.repository.group_exists(key)
 
 
@@ -107,6 +110,11 @@ def job_in_sweep(
     )
 
 
+def words_of(hydra: Any) -> list[str]:
+    """The overrides that a job was composed of, as they were typed: with `${…}` in them."""
+    return [str(line) for line in OmegaConf.to_container(hydra.overrides.task)]  # type: ignore[union-attr]
+
+
 def command_of(overrides: Sequence[str]) -> str:
     """A command line that makes a job again, by itself."""
     words = [line for line in overrides if not line.startswith("hydra.sweep")]
@@ -119,7 +127,7 @@ def job_of(config: DictConfig, make: Any = None, **place: Any) -> Job:
     from embedlab.sweep.cells import cell_of
     from embedlab.sweep.job import Job
 
-    if unknown := [str(key) for key in config if key not in SETTINGS]:
+    if unknown := unused(config):
         raise ConfigError(unknown_key(unknown[0]))
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out.")
@@ -141,16 +149,43 @@ def job_of(config: DictConfig, make: Any = None, **place: Any) -> Job:
     )
 
 
+def unused(config: DictConfig) -> list[str]:
+    """The keys of a config that are no settings, and that none takes its value from; `name` is what a job is called.
+
+    >>> unused(OmegaConf.create({"prompt": "a ${animal}", "animal": "${kind}", "kind": "cat", "other": 1}))
+    ['other']
+    """
+    own = [str(key) for key in config if key not in (*SETTINGS, OWN_NAME)]
+    if not own:
+        return []
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    used, new = set[str](), {str(key) for key in plain} - set(own)
+    while new:
+        used |= new
+        found = re.findall(r"\$\{\s*([^{}:.\[\s]+)", " ".join(texts_of([plain[key] for key in new])))
+        new = {key for key in found if key in plain} - used
+    return [key for key in own if key not in used]
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """All texts in a value."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts_of(inner)
+
+
 def check_shared(config: DictConfig) -> None:
     """Refuse a sweep whose every job lacks the rows to be edited, before anything heavy is imported.
 
     Where that differs by job they are checked one by one, and all that is wrong is told together.
     """
     parser = OverridesParser.create()
-    said = [parser.parse_override(line) for line in config.hydra.overrides.task]
+    said = [parser.parse_override(line) for line in words_of(config.hydra)]
     axes = {o.key_or_group for o in said if o.is_sweep_override()} | set(config.hydra.sweeper.get("params") or ())
     shared = [key for key in lacking(config) if not any(f"{key}.".startswith(f"{axis}.") for axis in axes)]
-    if shared and not any(axis.split(".")[0] in ("prompt", "experiment") for axis in axes):
+    if shared and not any(axis.split(".")[0] in ("prompt", "prompts_row", "experiment") for axis in axes):
         complete(config, typed_command, shared)
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from embedlab import readers
 from embedlab.cell import fingerprint
 from embedlab.clean import check_name, redact
-from embedlab.cli.compose import Composer, job_in_sweep, job_names, refuse, set_hydra_node
+from embedlab.cli.compose import Composer, job_in_sweep, job_names, refuse, set_hydra_node, words_of
 from embedlab.cli.messages import user_message
 from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of
 from embedlab.cli.resume import plan_jobs, quoted
@@ -74,7 +74,7 @@ def launch(
 
             cancel_left(folder)
         make_folder(store)
-    plan_jobs(folder, jobs)
+    plan_jobs(folder, jobs, session.rows)
     plan.write_folders()
     session.display.planning += time.perf_counter() - begun
     results = plan.run(session, run)
@@ -272,7 +272,7 @@ def write_hydra(job: Job, config: DictConfig, hydra: HydraConf | None = None) ->
     files: dict[str, Any] = {"config": OmegaConf.to_container(config), "overrides": overrides}
     if hydra is not None:
         node = OmegaConf.to_container(OmegaConf.structured(hydra), enum_to_str=True)
-        files |= {"overrides": list(hydra.overrides.task), "hydra": {"hydra": node}}
+        files |= {"overrides": words_of(hydra), "hydra": {"hydra": node}}
     for name, content in redact(files).items():
         text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
         write(folder / f"{name}.yaml", text.encode())

@@ -24,9 +24,10 @@ from omegaconf import DictConfig
 from embedlab.checks import true_or_false
 from embedlab.clean import check_name, clean_streams
 from embedlab.cli.commands import learn, profile
-from embedlab.cli.compose import job_of, name_of_model
+from embedlab.cli.compose import job_of, name_of_model, words_of
 from embedlab.cli.messages import EXPLAIN, NO_FOLDER, as_user_error, fail, say, typed_command, user_message
 from embedlab.cli.progress import aside, importing, stage
+from embedlab.cli.prompt_list import AXIS, Asked, asked, axis, rows_of
 from embedlab.cli.session import Session, rollback
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
 from embedlab.cli.values import check_values
@@ -64,12 +65,14 @@ def run(words: list[str]) -> None:
             print(text)
             return
         if "profile" in words:
+            check_single("profile", asked(words))
             words, session.profile = profile.taken(words)
             check(words)
             words = [*(word for word in words if not word.startswith("hydra.run.dir=")), *NO_FOLDER]
         if "learn" in words:
+            check_single("learn", asked(words))
             words, session.learning = learn.taken(words)
-        sys.argv[1:] = words if session.profile is not None else ready(words)
+        sys.argv[1:] = words if session.profile is not None else ready(words, session)
         app(session)
         if session.sweep is not None:
             from embedlab.cli.finish import finish_sweep
@@ -77,10 +80,16 @@ def run(words: list[str]) -> None:
             finish_sweep(session)
 
 
-def ready(words: Sequence[str]) -> list[str]:
-    """A command line as Hydra takes it; what is wrong with it is raised here."""
-    words = arranged(words)
+def ready(words: Sequence[str], session: Session) -> list[str]:
+    """A command line as Hydra takes it; what is wrong with it is raised here. The session keeps the rows of a list."""
+    prompts = asked(arranged(words))
     sweep = bool({"-m", "--multirun"} & set(words))
+    words = list(prompts.others)
+    if prompts.about:
+        check_single("explain" if "explain" in words else "", prompts)
+        if any(word.startswith("resume=") for word in words):
+            raise ConfigError("resume=FOLDER goes on with the rows that the sweep had; leave out prompts=….")
+        words, sweep = ["-m", *(word for word in words if word not in ("-m", "--multirun"))], True
     if "explain" in words:
         words = [word for word in words if word != "explain" and not word.startswith("hydra.run.dir=")]
         if sweep:
@@ -93,12 +102,22 @@ def ready(words: Sequence[str]) -> list[str]:
             check_name(Path(word.partition("=")[2]))
     if sweep:
         check_repeated(words)
+    if prompts.about:
+        session.rows = rows_of(prompts)
     for word in [word for word in words if word.startswith("resume=")]:
         from embedlab.cli.resume import resume_command
 
         more = [other for other in words if other not in (word, "-m", "--multirun")]
-        words = resume_command(word.removeprefix("resume="), more)
-    return words
+        words, session.rows = resume_command(word.removeprefix("resume="), more)
+        prompts = asked(words)
+        words = list(prompts.others)
+    return [*words, axis(prompts.words, len(session.rows))] if session.rows else words
+
+
+def check_single(command: str, prompts: Asked) -> None:
+    """Refuse a list of prompts for a command of one job."""
+    if command and prompts.about:
+        raise ConfigError(f"{command} takes one cell; give it one prompt in the place of {prompts.words[0]}.")
 
 
 @contextmanager
@@ -160,6 +179,8 @@ class Task:
 
 def run_single(config: DictConfig, session: Session) -> None:
     """Run the job that a config describes, by itself: a plan of one job."""
+    if AXIS.lstrip("+") in config:  # which a launcher of ours would have replaced
+        raise ConfigError("a list of prompts is for the launchers of embedlab: leave out hydra/launcher=….")
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out: this config is of something else, or has a ~{gone[0]}.")
     config = complete(config, typed_command)
@@ -184,7 +205,7 @@ def run_single(config: DictConfig, session: Session) -> None:
         "name": name_of_job(),
         "group": sweep.name if sweep else None,
         "number": info.job.num if sweep else 0,
-        "command": shlex.join(["embedlab", *info.overrides.task]),
+        "command": shlex.join(["embedlab", *words_of(info)]),
     }
     job = job_of(config, **place)
     if config.explain:

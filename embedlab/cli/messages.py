@@ -18,6 +18,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line
+from embedlab.cli.prompt_list import typed
 from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options
 from embedlab.cli.signals import Stopped, listening
 from embedlab.errors import EmbedlabError, listed
@@ -243,7 +244,13 @@ def unknown_key(key: str, missing: str = "") -> str:
     """What to say of a setting that is not there; `missing` is the part of its name that Hydra did not find."""
     first, _, rest = key.partition(".")
     name, _, setting = rest.partition(".")
-    better = advice(typed_words())
+    words = typed_words()
+    given = next((word for word in words if word.lstrip("+").startswith(f"{key}=")), "")
+    if first not in SETTINGS and any(re.search(rf"\$\{{\s*{re.escape(key)}\s*\}}", word) for word in words):
+        return f"'{key}' is no setting; a key of your own has a plus: {shlex.quote(f'+{given}')}"
+    if given.startswith("+") and "." not in key:
+        return f"no setting uses '{key}', and it is none itself; a text that does: 'prompt=a ${{{key}}}'."
+    better = advice(words)
     if first == "operators" and setting == missing != "":
         has = listed(s.name for s in of_option("operators", name)) if name in options("operators") else ""
         return f"the operator '{name}' has no setting '{setting}'{better}" + (f"; it has {has}." if has else "")
@@ -261,7 +268,7 @@ def unknown_key(key: str, missing: str = "") -> str:
 
 def typed_words() -> list[str]:
     """The words of the command as they were typed, before `ready`."""
-    words = sys.argv[1:]
+    words = typed(sys.argv[1:])
     if not set(NO_FOLDER) <= set(words):
         return words
     return ["explain" if EXPLAIN[0] in words else "profile", *(w for w in words if w not in EXPLAIN)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedlab import readers
 from embedlab.clean import redact
+from embedlab.cli.prompt_list import asked, typed
 from embedlab.errors import ConfigError, listed
 from embedlab.files import redact_files, remove_temporaries
 from embedlab.sweep.recorded_command import check_command
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from embedlab.sweep.job import Job
 
 
-def plan_jobs(folder: Path, jobs: Sequence[Job]) -> None:
-    """Write down the plan: the very command, and what every job of it is."""
+def plan_jobs(folder: Path, jobs: Sequence[Job], rows: Sequence[Sequence[str]] = ()) -> None:
+    """Write down the plan: the very command, the rows of its list of prompts, and what every job of it is."""
     from embedlab.sweep.identity import versions
 
     remove_temporaries(folder)
@@ -32,10 +33,11 @@ def plan_jobs(folder: Path, jobs: Sequence[Job]) -> None:
     known = read_plan(folder) or SweepPlan()
     plan = replace(
         known,
-        command=known.command or tuple(redact(sys.argv[1:])),
+        command=known.command or tuple(redact(typed(sys.argv[1:]))),
         cwd=known.cwd or os.getcwd(),
         started=known.started or time.strftime("%Y-%m-%d %H:%M:%S"),
         versions=versions(),
+        prompts=tuple(tuple(redact(list(row))) for row in rows),
     )
     mine = [
         PlannedJob(job.number, os.path.relpath(job.folder, folder), job.key, job.title, job.overrides) for job in jobs
@@ -43,8 +45,8 @@ def plan_jobs(folder: Path, jobs: Sequence[Job]) -> None:
     write_plan(folder, plan.with_jobs(mine))
 
 
-def resume_command(path: str, more: Sequence[str]) -> list[str]:
-    """The command line that goes on with a sweep: its own, in its own folder."""
+def resume_command(path: str, more: Sequence[str]) -> tuple[list[str], tuple[tuple[str, ...], ...]]:
+    """The command line that goes on with a sweep: its own, in its own folder; and the rows of its list of prompts."""
     if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":  # quoted twice, as Hydra wants it elsewhere
         path = path[1:-1]
     folder = Path(os.path.abspath(readers.path_of(path, "resume")))
@@ -53,7 +55,7 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
         raise ConfigError(f"there is no sweep in '{path}' to resume; a sweep's folder holds a {FILE}.")
     if not plan.command:
         raise ConfigError(f"'{folder / FILE}' does not say how the sweep was started.")
-    if any("***" in word for word in plan.command):
+    if any("***" in word for row in (plan.command, *plan.prompts) for word in row):
         raise ConfigError(
             f"a secret was blanked ('***') in the command of '{path}'; give the same command with "
             f"hydra.sweep.dir={path} instead."
@@ -71,10 +73,14 @@ def resume_command(path: str, more: Sequence[str]) -> list[str]:
     elsewhere = any(word.startswith("hydra/launcher=") for word in more)
     kept = [word for word in plan.command if word.partition("=")[0].lstrip("+") not in said]
     kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
-    check_command(kept, str(folder / FILE), trust)
-    for word in kept:
+    prompts = asked(kept)
+    if bool(prompts.about) != bool(plan.prompts):
+        raise ConfigError(f"'{folder / FILE}' does not say which rows its list of prompts had; start a new sweep.")
+    lines = [*prompts.others, *(line for row in plan.prompts for line in row)]
+    check_command(lines, str(folder / FILE), trust)
+    for word in lines:
         check_place(word, folder)
-    return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
+    return ["-m", *kept, *more, f"hydra.sweep.dir={quoted(str(folder))}"], plan.prompts
 
 
 def check_place(word: str, folder: Path) -> None:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +90,7 @@ class Session(ExitStack):
         self.locks: dict[Path, SweepLock] = {}
         self.failed: list[tuple[int, str, str]] = []  # number, title and reason
         self.sweep: tuple[Path, DictConfig] | None = None  # its folder, and the config that its jobs share
+        self.rows: Sequence[Sequence[str]] = ()  # of a list of prompts: what each sets, as overrides
         self.profile: Asked | None = None  # a profile of the job is asked for, and into which files
         self.learning: learn.Asked | None = None  # a word is learned before the job draws it
 

@@ -318,7 +318,7 @@ def _is_fine(key: str, value: str, there: set[str], words: Sequence[str]) -> boo
     """Whether Hydra knows this key, or it is none of ours."""
     if key[:1] in "+~" or "@" in key or "/" in key or key == "resume" or key in there:
         return True
-    if key.startswith("hydra.") or any(key.startswith(f"{one}.") for one in there):
+    if any(f"{key}.".startswith(f"{one}.") for one in ("hydra", "prompts", *there)):
         return True
     if key in (*PARTS, "experiment"):
         return all(name in options(key) for name in _options_in(value))

@@ -41,6 +41,13 @@ EXAMPLES = """\
   embedlab experiment=puppy_to_cat
   embedlab explain operators=[interpolate]
   embedlab -m operators=[interpolate] operators.interpolate.weight=0,0.25,0.5,0.75,1"""
+LISTS = {
+    "prompts=@FILE": "one prompt a line; or .csv, .tsv, .yaml, .json, whose columns are settings",
+    "prompts=SET": f"a set that comes with embedlab: {', '.join(settings.options('prompts'))}",
+    "prompts.combinatorial=true": "all prompts of a template of dynamicprompts: {a|b}, {2$$a|b|c}, __file__",
+    "prompts.wildcards=FOLDER": "where the files of __file__ are",
+    "prompts.most=N": "the first N of a list, or of a template's prompts",
+}
 FLAGS = """\
 Flags:
   -m            a sweep: values separated by commas are tried one after the other
@@ -63,6 +70,12 @@ def about(words: Sequence[str] = ()) -> str:
         "\n".join(["Commands (embedlab COMMAND --help says what it takes):", *commands]),
         "\n".join(["Choices (GROUP=OPTION):", *_choices()]),
         _settings(words),
+        "\n".join(
+            [
+                "Lists of prompts, a job each (docs/prompts.md):",
+                *(f"  {word.ljust(27)} {what}" for word, what in LISTS.items()),
+            ]
+        ),
         "\n".join(
             [
                 "Where things go:",

@@ -39,6 +39,22 @@ def values_of(results: Sequence[Result]) -> dict[str, list[Any]]:
     return {**{k: v for k, v in axes(results).items() if k != "seed"}, "seed": list(seeds)}
 
 
+def apart(results: Sequence[Result]) -> dict[str, list[Any]]:
+    """The axes that tell pictures apart: what follows from the name or the prompt that a list gives is none.
+
+    >>> rows = [{"prompt": "a cat", "size": 64}, {"prompt": "a dog", "size": 96}]
+    >>> list(apart([Result("done", overrides={**row, "guidance.scale": n}) for row in rows for n in (1, 2)]))
+    ['prompt', 'guidance.scale']
+    """
+    found = axes(results)
+    first = next((key for key in ("name", "prompt") if key in found), "seed")
+    for key in [key for key in found if first != "seed" and key not in (first, "seed")]:
+        pairs = {json.dumps([one.overrides.get(first), one.overrides.get(key)], default=str) for one in results}
+        if len(pairs) == len(found[first]):
+            del found[key]
+    return found
+
+
 def seed_groups(results: Sequence[Result]) -> list[int]:
     """A number for each job, the same one where jobs differ in nothing but their seeds."""
     varied = [key for key in axes(results) if key != "seed"]

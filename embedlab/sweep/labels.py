@@ -46,15 +46,31 @@ def label(result: Result, common: Collection[str] = ()) -> str:
     'puppy → cat, scale 2'
     >>> label(Result("done", label="as written", name=r"prompt=a\ red\ cat,encoder.skip=1"))
     'prompt a red cat, skip 1'
+    >>> label(Result("done", label="puppy → cat", name="+name='at night',operators.replace.by=cat,prompt='a puppy'"))
+    'at night, puppy → cat'
     """
     own = [part for part in split(result.name) if part not in common]
     name = ",".join(own) or result.name
     named = result.label or AS_WRITTEN  # one that failed early may have none
     parts = split(name) if name != named else []
+    chosen = [part for part in parts if part.startswith("+name=")]  # by a list of prompts, in the place of the prompt
+    first = [unquoted(part.removeprefix("+name=")) for part in chosen]
+    parts = [part for part in parts if part not in chosen and not (chosen and part.startswith("prompt="))]
     others = [part.partition("=") for part in parts if not part.lstrip("+").startswith("operators")]
-    plain = [(key.split(".")[-1], re.sub(r"\\(.)", r"\1", value)) for key, _, value in others]  # as Hydra escapes it
-    settings = [f"{key} {short(value)}" for key, value in plain]
-    return ", ".join([named, *settings] if len(settings) < len(parts) or not parts else settings)
+    settings = [f"{key.lstrip('+').split('.')[-1]} {short(unquoted(value))}" for key, _, value in others]
+    alone = len(settings) == len(parts) and bool(parts or first)
+    return ", ".join([*first, *settings] if alone else [*first, named, *settings])
+
+
+def unquoted(value: str) -> str:
+    r"""A text without the quotes or the escapes that Hydra's syntax asks for.
+
+    >>> print(unquoted(r"a\ cat\, red"), unquoted(r"'it\'s, a cat'"), unquoted("[1,2]"))
+    a cat, red it's, a cat [1,2]
+    """
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return re.sub(r"\\(['\"]|\$\{)", r"\1", value[1:-1])
+    return re.sub(r"\\(.)", r"\1", value)
 
 
 def common_parts(results: Sequence[Result]) -> frozenset[str]:
@@ -68,13 +84,19 @@ def common_parts(results: Sequence[Result]) -> frozenset[str]:
 
 
 def split(name: str) -> list[str]:
-    """Overrides of a job's name; commas within brackets and quotes belong to a value.
+    r"""Overrides of a job's name; commas within brackets and quotes, and behind a backslash, belong to a value.
 
-    >>> split("a=1,b=[2,3],c='4,5'")
-    ['a=1', 'b=[2,3]', "c='4,5'"]
+    >>> print(*split(r"a=1,b=[2,3],c='4,\',5',d=6\,7"))
+    a=1 b=[2,3] c='4,\',5' d=6\,7
     """
     parts, depth, quote = [""], 0, ""
+    escaped = False
     for sign in name:
+        if escaped:
+            parts[-1] += sign
+            escaped = False
+            continue
+        escaped = sign == "\\"
         if sign in "'\"":
             quote = "" if sign == quote else quote or sign
         depth += 0 if quote else (sign in "[{(") - (sign in "]})")

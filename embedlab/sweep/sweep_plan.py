@@ -54,6 +54,7 @@ class SweepPlan:
     started: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     jobs: tuple[PlannedJob, ...] = ()
+    prompts: tuple[tuple[str, ...], ...] = ()  # of a list of prompts: what each row sets
     damaged: tuple[str, ...] = ()
 
     @classmethod
@@ -68,12 +69,19 @@ class SweepPlan:
         own["jobs"] = [job for job in jobs if job is not None]
         if len(own["jobs"]) < len(jobs):
             damaged.add("jobs")
-        own |= {name: tuple(own[name]) for name in ("command", "jobs") if name in own}
+        rows = own.pop("prompts", [])
+        if all(isinstance(row, list) and all(isinstance(word, str) for word in row) for row in rows):
+            own["prompts"] = [tuple(row) for row in rows]
+        else:
+            damaged.add("prompts")
+        own |= {name: tuple(own[name]) for name in ("command", "jobs", "prompts") if name in own}
         return cls(**own, damaged=tuple(sorted(damaged)))
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as it is written; what it has not is left out."""
         own = {name: one for name, one in asdict(self).items() if name != "damaged" and one is not None}
+        if not self.prompts:
+            del own["prompts"]
         return {"format": FORMAT, **own}
 
     def with_jobs(self, jobs: Sequence[PlannedJob]) -> SweepPlan:
@@ -82,7 +90,7 @@ class SweepPlan:
         return replace(self, jobs=tuple(numbered[number] for number in sorted(numbered)))
 
 
-KINDS: dict[str, type] = {"command": list, "cwd": str, "started": str, "versions": dict, "jobs": list}
+KINDS: dict[str, type] = {"command": list, "cwd": str, "started": str, "versions": dict, "jobs": list, "prompts": list}
 
 
 def read_plan(folder: Path) -> SweepPlan | None:

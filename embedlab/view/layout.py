@@ -7,9 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from embedlab.errors import ConfigError, listed
-from embedlab.sweep.axes import find_axis, format_value, seed_groups, short_names, values_of
+from embedlab.sweep.axes import apart, find_axis, format_value, seed_groups, short_names, values_of
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect
@@ -76,16 +77,22 @@ def axes_of(results: Sequence[Result]) -> dict[str, Axis]:
     """The axes of a sweep by key: its settings, the seed, and the job, which is all settings at once."""
     columns = dict(enumerate(seed_groups(results)))
     first = {number: job for job, number in reversed(columns.items())}
-    values = {**values_of(results), "job": sorted(first)}
+    values = {**_page_values(results), "job": sorted(first)}
     names = short_names(values)
     found = {key: Axis(key, tuple(f"{names[key]} {format_value(v)}" for v in values[key])) for key in values}
     found["job"] = Axis("job", tuple(labels([results[first[n]] for n in sorted(first)])))
     return found
 
 
+def _page_values(results: Sequence[Result]) -> dict[str, list[Any]]:
+    """What tells pictures apart, and the seed."""
+    there = apart(results)
+    return {key: values for key, values in values_of(results).items() if key in there or key == "seed"}
+
+
 def sheet_cells(results: Sequence[Result], keys: Sequence[str]) -> Iterator[tuple[tuple[int, ...], SheetCell]]:
     """Each picture with its number on each axis; a picture that should be there and is not has the reason, or none."""
-    values = values_of(results)
+    values = _page_values(results)
     numbers = seed_groups(results)
     seeds_of = [{row.seed for row in result.pictures} for result in results]
     for job, result in enumerate(results):

@@ -13,7 +13,7 @@ from embedlab.checks import is_number
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
 from embedlab.metrics.titles import name_of
-from embedlab.sweep.axes import axes, format_value, short_names
+from embedlab.sweep.axes import apart, format_value, short_names
 from embedlab.sweep.labels import AS_WRITTEN, common_parts, label
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect, unread
@@ -123,7 +123,7 @@ class Texts:
 
 def page_axes(jobs: Sequence[Result]) -> list[dict[str, Any]]:
     """The axes of a gallery: key, short name, values as texts and, where all are numbers, as numbers in order."""
-    found = axes(jobs)
+    found = apart(jobs)
     names = short_names(found)
     ways = []
     for key, values in found.items():
