@@ -181,7 +181,7 @@ def test_every_setting_says_what_it_is():
 
 def test_every_folder_of_choices_is_one_of_the_house():
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*PARTS, "experiment", "hydra", "learn"}
+    assert folders == {*PARTS, "experiment", "hydra", "prompts", "learn"}
 
 
 def test_every_field_of_a_cell_has_its_role():

@@ -111,7 +111,7 @@ def ready(words: Sequence[str], session: Session) -> list[str]:
         words, session.rows = resume_command(word.removeprefix("resume="), more)
         prompts = asked(words)
         words = list(prompts.others)
-    return [*words, axis(prompts.words, len(session.rows))] if session.rows else words
+    return arranged([axis(prompts.words, len(session.rows)), *words]) if session.rows else words
 
 
 def check_single(command: str, prompts: Asked) -> None:

@@ -156,8 +156,8 @@ def _file(value: str) -> Path:
 
 @cache
 def _columns() -> Columns:
-    there = settings.every()
-    texts = {s.key for s in there if isinstance(s.default, str) and s.default != "???"}
+    there = [s for s in settings.every() if s.group != "hydra"]
+    texts = {s.key for s in there if isinstance(s.default, str) and s.default != "???"} | {"guidance.negative"}
     lists = {s.key for s in there if isinstance(s.default, list)}
     return Columns(frozenset(s.key for s in there), frozenset({*texts, OWN_NAME}), frozenset(lists))
 

@@ -138,7 +138,12 @@ def _value(key: str, cell: str, columns: Columns, parser: OverridesParser) -> An
 
 def _of_yaml(text: str, path: Path, columns: Columns) -> Iterator[Row]:
     try:
-        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if path.suffix.lower() == ".json":
+            found = readers.parsed(text) if text.strip() else None
+        else:
+            found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except readers.JSONError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error}.") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1} of " if mark else ""

@@ -10,9 +10,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from embedlab.cli.compose import Composer, job_names, refuse, set_hydra_node
-from embedlab.cli.messages import user_message
+from embedlab.cli.compose import Composer, job_names, refuse, set_hydra_node, unused
+from embedlab.cli.messages import unknown_key, user_message
 from embedlab.cli.session import rollback
+from embedlab.errors import ConfigError
 from embedlab.limits import check_settings
 from embedlab.schedule import Alternate, Ramp, Switch, varies
 from embedlab.selector import Rows
@@ -25,6 +26,8 @@ def check_values(config: DictConfig) -> None:
     """Raise what is wrong with the values of a config; what takes a model, or code of others, its parts raise."""
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
+    if own := unused(config):
+        raise ConfigError(unknown_key(own[0]))
     for part in ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "metrics"):
         checked(values.get(part))
     check_settings("embedlab.Job", {str(key): value for key, value in values.items()})
