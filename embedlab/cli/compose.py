@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line, redact
 from embedlab.cli.messages import typed_command, unknown_key
-from embedlab.cli.prompt_list import OWN_NAME
+from embedlab.cli.prompt_list import OWN_NAME, unescaped
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import Maker, complete, lacking
 from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
@@ -105,7 +105,7 @@ def job_in_sweep(
         name=whole.hydra.job.override_dirname,
         group=Path(whole.hydra.sweep.dir).name,
         number=number,
-        overrides={o.key_or_group: o.value() for o in parsed if not o.key_or_group.startswith(OF_NO_RESULT)},
+        overrides={o.key_or_group: meant(o.value()) for o in parsed if not o.key_or_group.startswith(OF_NO_RESULT)},
         command=command_of(overrides),
     )
 
@@ -113,6 +113,11 @@ def job_in_sweep(
 def words_of(hydra: Any) -> list[str]:
     """The overrides that a job was composed of, as they were typed: with `${…}` in them."""
     return [str(line) for line in OmegaConf.to_container(hydra.overrides.task)]  # type: ignore[union-attr]
+
+
+def meant(value: Any) -> Any:
+    """A value of an override as it is read in tables and on pages."""
+    return unescaped(value) if isinstance(value, str) else value
 
 
 def command_of(overrides: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line
-from embedlab.cli.prompt_list import typed
+from embedlab.cli.prompt_list import quoted, typed
 from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options
 from embedlab.cli.signals import Stopped, listening
 from embedlab.errors import EmbedlabError, listed
@@ -209,10 +209,19 @@ def unparsed(override: str) -> str:
     if not re.fullmatch(r"[+~]*[\w$-]+([./@:]?[\w$-]+)*", key):
         return f"'{key}' is no name of a setting; names have dots between their parts: sampler.steps=25."
     return (
-        f"'{override}' is not in Hydra's syntax; a text with signs in it is quoted twice: '{key}=\"{value}\"'."
+        f"'{override}' is not in Hydra's syntax; a text with signs in it is quoted twice: {twice(key, value)}."
         if value
         else f"'{override}' is no setting; a setting is KEY=VALUE."
     )
+
+
+def twice(key: str, value: str) -> str:
+    """A text as a shell and Hydra take it, whatever is in it.
+
+    >>> print(twice("prompt", "a (red) cat"), twice("prompt", 'a "red" (cat)'))
+    'prompt="a (red) cat"' 'prompt='"'"'a "red" (cat)'"'"''
+    """
+    return f"'{key}=\"{value}\"'" if re.fullmatch(r"[^'\"\\$]*", value) else shlex.quote(f"{key}={quoted(value)}")
 
 
 def several(setting: str, value: str) -> str:

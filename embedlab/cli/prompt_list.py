@@ -220,6 +220,16 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), inside) + "'"
 
 
+def unescaped(text: str) -> str:
+    r"""A text of Hydra's with its `\${` as they are meant; one that takes values from elsewhere stays as it is.
+
+    >>> print(unescaped(r"a \${b}"), unescaped(r"${a} \${b}"))
+    a ${b} ${a} \${b}
+    """
+    marks = re.findall(r"(\\*)\$\{", text)
+    return re.sub(r"(\\*)\\\1\$\{", r"\1${", text) if all(len(mark) % 2 for mark in marks) else text
+
+
 def _word(key: str, value: Any, place: str, columns: Columns) -> str:
     """The override that sets a value; a key of the user's own is added."""
     first = key.partition(".")[0]
@@ -264,7 +274,7 @@ def typed(words: Sequence[str]) -> list[str]:
     for word in words:
         if word.startswith(f"{AXIS}=tag("):
             tags = OverridesParser.create().parse_override(word)._value.tags
-            found += sorted(re.sub(r"(\\*)\\\1\$\{", r"\1${", tag) for tag in tags)
+            found += sorted(map(unescaped, tags))
         else:
             found.append(word)
     return found

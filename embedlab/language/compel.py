@@ -417,7 +417,10 @@ class Compel(Writer):
         within = (*inside, "swap")
         values = [(name, value if isinstance(value, str) else positional(value)) for name, value in node.options]
         options = "".join(f", {name}{value and f'={value}'}" for name, value in values)
-        return f"({self.parts(node.original, within)}).swap({self.parts(node.edited, within)}{options})"
+        edited = self.parts(node.edited, within)
+        if any(isinstance(part, Text) and {",", "."} & set(part.text.split()) for part in node.edited):
+            edited = f"({edited})"  # where a comma alone would begin the options, and a full stop end the text
+        return f"({self.parts(node.original, within)}).swap({edited}{options})"
 
     def write_joined(self, node: Joined, inside: tuple[str, ...]) -> str:
         return f"{self.members(node.prompts, inside)}.and({self.arguments(node.prompts)})"
