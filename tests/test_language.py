@@ -49,7 +49,7 @@ CORPUS = [  # what broke once
     *(":-1", "+\n\\", ") \\\n ", "|{}\n\\", "\\0.5 \\", "x \\BREAK", "BREAK\\ x", "AND\\xyz", "{\\|b}", "(a\\ )1.2"),
     *("withLora(x).and({{a|withLora(x)}+", "cat .swap (dog)1.2", "useLora (x)1.2", "2+\\(a", ",,a", ",,,a", "[ :3])["),
     *("(x)1.2foo", "a\\\\{b|c}", "((a)", "a) (b)", "{(a|b)|c}", "[:AND:\\1", " BREAK :\\1 AND ", "2.swap(cat,a)x"),
-    *("(a:1).swap((b:1.2))", '(a).swap("b, c", s_start=0.1)', "(a).swap((b.c) d)"),
+    *("(a:1).swap((b:1.2))", '(a).swap("b, c", s_start=0.1)', "(a).swap((b.c) d)", "{\n|<lora:a:1>}"),
 ]
 
 
@@ -309,7 +309,9 @@ def read_or_refused(text: str, language: str, says: str = ""):
     """The tree, or None where the prompt is refused with its place, in one line."""
     found = {}
     with pytest.raises(LanguageError) if refused(text, language) else nullcontext() as error:
-        found["root"] = parse(text, language).root
+        parsed = parse(text, language)
+        found["root"] = parsed.root
+        assert not [note for note in parsed.notes if len(note.splitlines()) != 1]
     if error:
         assert re.fullmatch(rf"line \d+, column \d+ of the prompt, at .*: .*{says}.*", str(error.value))
         assert str(error.value).startswith(f"line {error.value.line}, column {error.value.column} ")

@@ -86,7 +86,7 @@ def ready(words: Sequence[str], session: Session) -> list[str]:
     sweep = bool({"-m", "--multirun"} & set(words))
     words = list(prompts.others)
     if prompts.about:
-        check_single("explain" if "explain" in words else "", prompts)
+        check_single(next((word for word in ("explain", "--cfg", "-c", "--info", "-i") if word in words), ""), prompts)
         if any(word.startswith("resume=") for word in words):
             raise ConfigError("resume=FOLDER goes on with the rows that the sweep had; leave out prompts=….")
         words, sweep = ["-m", *(word for word in words if word not in ("-m", "--multirun"))], True
@@ -117,7 +117,7 @@ def ready(words: Sequence[str], session: Session) -> list[str]:
 def check_single(command: str, prompts: Asked) -> None:
     """Refuse a list of prompts for a command of one job."""
     if command and prompts.about:
-        raise ConfigError(f"{command} takes one cell; give it one prompt in the place of {prompts.words[0]}.")
+        raise ConfigError(f"{command} is of one cell; give it one prompt in the place of {prompts.words[0]}.")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ language a text seems to be written in, `fragments` and `pieces` list the texts 
 from __future__ import annotations
 
 from embedlab.checks import in_choices
+from embedlab.clean import one_line
 from embedlab.errors import PromptError, brief
 from embedlab.language import a1111, comfyui, compel, plain
 from embedlab.language.a1111 import stages
@@ -56,7 +57,7 @@ def parse(text: str, language: str = "plain") -> Parsed:
     in_choices(language, "language", LANGUAGES, PromptError)
     notes: list[str] = []
     root = READERS[language](text, notes)
-    return Parsed(text, language, root, tuple(dict.fromkeys(notes)))
+    return Parsed(text, language, root, tuple(dict.fromkeys(map(one_line, notes))))
 
 
 def write(root: Parts, language: str = "plain") -> str:
