@@ -82,10 +82,13 @@ def test_python_blocks_run(forks, session):
 
 @pytest.mark.parametrize("command", [c for c in RUNS if "-m" not in c.split()])
 def test_commands_run(command, forks, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a cat, sitting\na dog\n")
+    (tmp_path / "animals.csv").write_text("animal,colour\ncat,red\ndog,blue\n")
     ended_well(forks.embedlab(*shortened(command), cwd=tmp_path))
     if "--help" not in command and "explain" not in command and "profile" not in command:
         assert list(tmp_path.rglob("sheet.png"))
-        assert len(list(tmp_path.rglob("gallery/index.html"))) == ("experiment=puppy_and_skunk" in command)
+        sweep = "experiment=puppy_and_skunk" in command or "prompts" in command
+        assert len(list(tmp_path.rglob("gallery/index.html"))) == sweep
 
 
 def test_sweeps_leave_a_page_and_commands_on_a_finished_sweep_run(forks, session):

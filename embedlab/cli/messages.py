@@ -258,7 +258,7 @@ def unknown_key(key: str, missing: str = "") -> str:
     if first not in SETTINGS and any(re.search(rf"\$\{{\s*{re.escape(key)}\s*\}}", word) for word in words):
         return f"'{key}' is no setting; a key of your own has a plus: {shlex.quote(f'+{given}')}"
     if given.startswith("+") and "." not in key:
-        return f"no setting uses '{key}', and it is none itself; a text that does: 'prompt=a ${{{key}}}'."
+        return f"there is no setting '{key}', and none uses it; a text that does: 'prompt=a ${{{key}}}'."
     better = advice(words)
     if first == "operators" and setting == missing != "":
         has = listed(s.name for s in of_option("operators", name)) if name in options("operators") else ""
