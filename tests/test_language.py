@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedlab.errors import LanguageError, PromptError
@@ -200,6 +200,7 @@ def token_weights(text: str, weight: float) -> list[tuple[str, float]]:
 
 
 @given(st.lists(st.sampled_from(["(", ")", ":1.2)", ":", "1", "a", " b"]), max_size=14).map("".join))
+@example("((():1.2)")
 @settings(max_examples=300)
 def test_comfyui_weighs_as_its_formula_says(text):
     found = [piece for piece in fragments(parse(text, "comfyui")) if piece[0]]

@@ -71,25 +71,26 @@ def _matched(text: str, found: list[Sign], notes: list[str]) -> list[Sign]:
             last_colon = n
         elif n in openings:
             weight, replaces = 1.1, False
-            opened = found[openings[n]]
-            if last_colon > openings[n] and found[last_colon].end - 1 > opened.end:
-                written = text[found[last_colon].end : sign.begin]
-                if _is_number(written):
-                    weight, replaces = number(written, text, found[last_colon].end), True
-                    gone.update(range(last_colon + 1, n))
-                    before = found[last_colon]
-                    ready[last_colon] = Sign("TEXT", before.value[:-1], before.begin, before.end - 1)
+            if written := _weight(text, found, openings[n], last_colon, n):
+                weight, replaces = number(written, text, found[last_colon].end), True
+                gone.update(range(last_colon + 1, n))
+                before = found[last_colon]
+                ready[last_colon] = Sign("TEXT", before.value[:-1], before.begin, before.end - 1)
             ready[n] = Sign("CLOSE", (weight, replaces, ""), sign.begin, sign.end)
     texts = (Sign("MIX" if sign.type == "MIX" else "TEXT", sign.value, sign.begin, sign.end) for sign in found)
     return [ready.get(n, sign) for n, sign in enumerate(texts) if n not in gone]
 
 
-def _is_number(written: str) -> bool:
+def _weight(text: str, found: list[Sign], opened: int, colon: int, close: int) -> str:
+    """The number behind the last colon within parentheses, as it is written; empty where there is none."""
+    if colon <= opened or found[colon].end - 1 <= found[opened].end:
+        return ""
+    written = text[found[colon].end : found[close].begin]
     try:
         float(written)
     except ValueError:
-        return False
-    return True
+        return ""
+    return written
 
 
 def _pairs(text: str, found: list[Sign], notes: list[str]) -> dict[int, int]:
@@ -119,7 +120,11 @@ def _pairs(text: str, found: list[Sign], notes: list[str]) -> dict[int, int]:
         if found[end - 1].type != "ROUND_END" or stack[0] > end - 2:
             return pairs
         pairs[stack[0]] = end - 1  # ComfyUI looks at the last character alone
-        begin, end = stack[0] + 1, end - 1
+        colon = next((n for n in range(end - 1, stack[0], -1) if found[n].type.endswith("COLON")), -1)
+        if _weight(text, found, stack[0], colon, end - 1):  # it takes the weight off, and looks again
+            begin, end = stack[0] + 1, colon + (found[colon].type != "COLON")
+        else:
+            begin, end = stack[0] + 1, end - 1
     raise LanguageError(f"more than {MOST_DEPTH} parentheses are never closed.", text, found[begin].begin)
 
 
