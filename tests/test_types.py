@@ -71,6 +71,7 @@ def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
     assert all(str(setting) for setting in (*study.VARYING, *study.READ, *study.GUIDED))
     assert study.pictures(sd1, seeds=[0, 1])
     conditional = study.tables(sd1.towers, tmp_path)
+    assert [concept.name for concept in study.a_word_of_ones_own(sd1, tmp_path)] == ["<mine>"]
     unconditional = lab.encode([lab.embed_all("", sd1.towers)], sd1.towers)[0]
     assert study.by_hand(sd1, conditional, unconditional).shape == (2, 4, 8, 8)
     assert study.sweep(lab.Source(str(folders["sd1"]), device="cpu"), tmp_path / "sweep") == 2

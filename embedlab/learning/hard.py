@@ -21,7 +21,7 @@ def typed_ids(tokenizer: CLIPTokenizer, words: tuple[str, ...] = ()) -> Int[Tens
 
     >>> from embedlab.models import tokenizer
     >>> typed_ids(tokenizer(), ("puppy", "skateboarding", "a")).tolist()
-    [320, 6829, 17661]
+    [320, 6829, 31352]
     """
     known = {re.sub("</w>$", "", name): number for name, number in tokenizer.get_vocab().items() if name[-4:] == "</w>"}
     names = [name for name in known if re.fullmatch("[a-z]+", name) and (not words or name in words)]

@@ -134,6 +134,16 @@ def tables(towers: Sequence[lab.Tower], folder: Path) -> lab.Conditioning:
     return quiet
 
 
+def a_word_of_ones_own(model: lab.Model, folder: Path) -> tuple[lab.Concept, ...]:
+    """A word learned from a text, in a file and back."""
+    learned: lab.Learned = lab.learn(
+        model, "<mine>", text="a picture of a cat", steps=2, on_step=lambda step, loss: None
+    )
+    assert len(learned.curve) == 2
+    path = lab.save_concept(folder / "mine.safetensors", list(learned.rows), "diffusers", "<mine>")
+    return lab.load_concepts(path)
+
+
 def by_hand(model: lab.Model, conditional: lab.Conditioning, unconditional: lab.Conditioning) -> torch.Tensor:
     """The sampling loop in its parts."""
     scheduler = lab.Sampler("ddim", steps=2).make(model.scheduler)
