@@ -20,6 +20,7 @@ from embedlab.guidance import Guidance
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import Operator, named
+from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of
 from embedlab.sampler import Sampler, Start, check_size, rehearsed
 from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
 
@@ -28,7 +29,8 @@ from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies
 class Cell:
     """Everything that a picture depends on, but for the model and the seed.
 
-    prompt: a text of any length. operators: the edits, applied in order; none are a picture without an edit.
+    prompt: a text of any length, in the language of `encoder`; prompt_2: another for the second text encoder (SDXL).
+    operators: the edits, applied in order; none are a picture without an edit.
     encoder, guidance, sampler, start: their settings (`Encoder`, `Guidance`, `Sampler`, `Start`).
     size: one side or (height, width) in pixels, multiples of the model's VAE factor; left out, what it was trained on.
 
@@ -42,17 +44,20 @@ class Cell:
     ('puppy → cat', 'as written')
     """
 
-    prompt: Setting[str]
+    prompt: Setting[str | ParsedPrompt]
     operators: Sequence[Operator | Schedule[Any]] = ()
     encoder: Encoder = field(default_factory=Encoder)
     guidance: Guidance = field(default_factory=Guidance)
     sampler: Sampler = field(default_factory=Sampler)
     start: Start = field(default_factory=Start)
     size: tuple[int, int] | int | None = None
+    prompt_2: Setting[str | ParsedPrompt | None] = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str | Schedule):
+        if not isinstance(self.prompt, str | ParsedPrompt | Schedule):
             raise PromptError(not_a_prompt("null" if self.prompt is None else str(self.prompt)))
+        if not isinstance(self.prompt_2, str | ParsedPrompt | Schedule | None):
+            raise PromptError(f"prompt_2: {not_a_prompt(str(self.prompt_2))}")
         if callable(self.operators) or isinstance(self.operators, str):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         if not isinstance(self.operators, list | tuple):
@@ -73,6 +78,7 @@ class Cell:
         for name, kind in (("encoder", Encoder), ("guidance", Guidance), ("sampler", Sampler), ("start", Start)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
+        self.parsed()
 
     @property
     def label(self) -> str:
@@ -81,11 +87,25 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The prompt; of one that changes over time, what it ends with."""
+        """The prompt as it was written; of one that changes over time by a schedule, what it ends with."""
         prompt = self.prompt
         while isinstance(prompt, Schedule):
             prompt = prompt.values[-1]  # type: ignore[attr-defined]
-        return str(prompt)
+        return text_of(prompt)
+
+    def parsed(self) -> Cell:
+        """The same cell with its prompts read in their language; one of plain texts is itself.
+
+        What is within them that changes over time is a schedule. Raises LanguageError for malformed texts.
+        """
+        language, guidance = self.encoder.language, self.guidance
+        written = (self.prompt, self.prompt_2, guidance.negative)
+        prompt, prompt_2, negative = (parsed_setting(text, language) for text in written)
+        if all(new is old for new, old in zip((prompt, prompt_2, negative), written, strict=True)):
+            return self
+        if negative is not guidance.negative:
+            guidance = replace(guidance, negative=negative)
+        return replace(self, prompt=prompt, prompt_2=prompt_2, guidance=guidance)
 
     def baseline(self) -> Cell:
         """The same cell with no edit: its pictures share their seeds with the edited ones."""
@@ -115,6 +135,7 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
 
     Raises SamplerError where a time of a schedule lies past the last step.
     """
+    cell = cell.parsed()
     if not varies(cell):
         return [cell] * len(calls)
     for curve in curves(cell):

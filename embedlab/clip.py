@@ -7,7 +7,7 @@ library's own forward on rows that we hand in: its embedding module is swapped f
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,6 +162,13 @@ def read(tower: Tower, states: States, skip: int = 0) -> Float[Tensor, "batch po
         return states.last if tower.final_norm else states.hidden[-1]
     hidden = states.hidden[-(layer + 1)]
     return tower.core.final_layer_norm(hidden) if tower.final_norm else hidden
+
+
+def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Float[Tensor, "batch position dim"]:
+    """A weighted sum of hidden states, each read with so many layers skipped; one alone is itself to the bit."""
+    if len(mix) == 1 and mix[0][1] == 1:
+        return read(tower, states, mix[0][0])
+    return torch.stack([weight * read(tower, states, skip) for skip, weight in mix]).sum(0)
 
 
 @torch.no_grad()

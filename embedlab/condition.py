@@ -15,6 +15,7 @@ from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
 from embedlab.errors import OperatorError
 from embedlab.models import Model
 from embedlab.operators.base import edit, edit_encoded
+from embedlab.parsed_prompt import text_of
 from embedlab.schedule import Moment, value_of, varies
 from embedlab.timing import Timer
 
@@ -57,8 +58,11 @@ def condition(
     >>> one.original[0].token.shape, one.cond.hidden.shape, one.uncond.hidden.shape
     (torch.Size([1, 77, 96]), torch.Size([77, 96]), torch.Size([77, 96]))
     """
-    for cell in (distinct := {id(cell): cell for cell in cells}).values():
+    for cell in cells:
         check_cell(cell)
+    read = {id(cell): cell.parsed() for cell in cells}
+    cells = [read[id(cell)] for cell in cells]
+    for cell in (distinct := {id(cell): cell for cell in cells}).values():
         if varies(cell):
             raise OperatorError("this cell changes over time; take one moment of it: resolve(cell, moment).")
     found: dict[int, CallConditioning] = {}
@@ -77,16 +81,19 @@ def _condition(
     allow_nan: bool,
     timer: Timer,
 ) -> list[CallConditioning]:
-    names = [fingerprint([cell.prompt, cell.operators]) for cell in cells]
+    names = [fingerprint([cell.prompt, cell.prompt_2, cell.operators]) for cell in cells]
     distinct = dict(zip(names, cells, strict=True))
     negatives = list(dict.fromkeys(value_of(cell.guidance.negative) for cell in cells))
     with timer.part("tokenise"):
-        texts = {cell.text: encoder.embed(cell.text, towers) for cell in distinct.values()}
+        texts = {pair: encoder.embed(pair[0], towers, pair[1]) for pair in dict.fromkeys(map(prompts_of, cells))}
         others = [encoder.embed(text or "", towers) for text in negatives]
     with timer.part("edit"):
-        edited = {name: edit(texts[cell.text], cell.operators, towers) for name, cell in distinct.items()}
+        edited = {name: edit(texts[prompts_of(cell)], cell.operators, towers) for name, cell in distinct.items()}
+    # what A1111 weighs together: the stages of one prompt, and all of its parts
+    groups = [(cell.text, fingerprint(cell.operators)) for cell in distinct.values()]
+    groups += [("negative", text_of(text)) for text in negatives]
     with timer.part("encode", rows=sum(len(one[0].token) for one in (*edited.values(), *others))):
-        encoded = encoder.encode([*edited.values(), *others], towers)
+        encoded = encoder.encode([*edited.values(), *others], towers, groups)
     lookup = texts_of(towers, encoder)
     with timer.part("edit"):
         cond = {
@@ -103,9 +110,16 @@ def _condition(
                 "its settings are too large, or this dtype is too small (model.dtype=float32)."
             )
     return [
-        CallConditioning(cell, texts[cell.text], edited[name], cond[name], uncond[value_of(cell.guidance.negative)])
+        CallConditioning(
+            cell, texts[prompts_of(cell)], edited[name], cond[name], uncond[value_of(cell.guidance.negative)]
+        )
         for name, cell in zip(names, cells, strict=True)
     ]
+
+
+def prompts_of(cell: Cell) -> tuple[Any, Any]:
+    """What the first text encoder reads, and what the second one does."""
+    return value_of(cell.prompt), value_of(cell.prompt_2)
 
 
 def condition_calls(
@@ -120,11 +134,13 @@ def condition_calls(
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:
     """What was active when, a row for each call of the denoiser; nothing for a cell that does not change."""
-    if not varies(cell):
+    if not varies(cell.parsed()):
         return []
     rows = []
     for moment, one in zip(calls, conditioning, strict=True):
         now, when = one.cell, {"call": moment.call, "step": moment.step, "timestep": round(moment.timestep, 4)}
-        reading = {"skip": now.encoder.skip, "guidance.scale": now.guidance.scale, "negative": now.guidance.negative}
-        rows.append({**when, "sigma": round(moment.sigma, 6), "prompt": now.prompt, "edit": now.label, **reading})
+        negative = now.guidance.negative
+        reading = {"skip": now.encoder.skip, "guidance.scale": now.guidance.scale}
+        reading["negative"] = None if negative is None else str(negative)
+        rows.append({**when, "sigma": round(moment.sigma, 6), "prompt": str(now.prompt), "edit": now.label, **reading})
     return rows

@@ -17,8 +17,10 @@ from embedlab.clip import Tower
 from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.limits import WINDOW
 from embedlab.memo import once_per_table
-from embedlab.prompt import Tokens, ids_of, tokenize
+from embedlab.parsed_prompt import ParsedPrompt
+from embedlab.prompt import Mixture, Tokens, tokenize
 from embedlab.select import Spans, select
+from embedlab.token_ids import ids_of
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def lookup_of(tower: Tower) -> Lookup:
 
 
 def embed(
-    prompt: str | Tokens,
+    prompt: str | ParsedPrompt | Tokens,
     tower: Tower,
     truncate: bool = False,
     stretch: float | None = None,
@@ -231,7 +233,48 @@ def embed(
         tokens = tokenize(tokens, tower.tokenizer, truncate, len(position_table), concepts)
     table = tower.token_table.detach()
     position = position_table[: tokens.window].expand(len(tokens.ids), -1, -1)
-    return Embeddings(tokens, table[tokens.ids.to(table.device)], position, position_table)
+    token = table[tokens.ids.to(table.device)]
+    if tokens.mixtures:
+        flat = token.flatten(0, 1).clone()
+        for rows, mixture in tokens.mixtures:
+            flat[list(rows)] = mixed_rows(mixture, Lookup(tower.tokenizer, table))[: len(rows)]
+        token = flat.view_as(token)
+    return Embeddings(tokens, token, position, position_table)
+
+
+def mixed_rows(mixture: Mixture, lookup: Lookup) -> Float[Tensor, "row dim"]:
+    """The token rows of a mixture: `Σ share · rows`, each choice drawn out to the longest as `lengths: resample` does.
+
+    A choice that has all of the shares is itself to the bit.
+
+    >>> from embedlab import models
+    >>> lookup = lookup_of(models.load("emoji").towers[0])
+    >>> half = mixed_rows(Mixture(((0.5, ("cat",)), (0.5, ("dog",)))), lookup)
+    >>> torch.equal(half, torch.lerp(lookup("cat"), lookup("dog"), 0.5))
+    True
+    """
+    found = [torch.cat([_choice(part, lookup) for part in parts]) for _, parts in mixture.choices]
+    most = max(map(len, found))
+    rows = [drawn_out(one, most) for one in found]
+    shares = [share for share, _ in mixture.choices]
+    if whole := [one for one, share in zip(rows, shares, strict=True) if share == 1 and sum(map(bool, shares)) == 1]:
+        return whole[0]
+    if len(rows) == 2:
+        return torch.lerp(rows[0], rows[1], shares[1])
+    return torch.stack([share * one for share, one in zip(shares, rows, strict=True)]).sum(0)
+
+
+def _choice(part: str | Mixture, lookup: Lookup) -> Float[Tensor, "row dim"]:
+    if isinstance(part, Mixture):
+        return mixed_rows(part, lookup)
+    return lookup.token_table[ids_of(part, lookup.tokenizer)]
+
+
+def drawn_out(rows: Float[Tensor, "row dim"], count: int) -> Float[Tensor, "count dim"]:
+    """Rows resampled to a number of them, ends on ends; one row stands at every place."""
+    if len(rows) == count:
+        return rows
+    return between(rows, torch.linspace(0, len(rows) - 1, count, device=rows.device))
 
 
 def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Float[Tensor, "count dim"]:

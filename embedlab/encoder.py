@@ -10,16 +10,22 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from embedlab.checks import finite_number, is_whole, whole_number
-from embedlab.clip import States, Tower, check_towers, forward, read
+from embedlab.clip import States, Tower, check_towers, forward, mixed
+from embedlab.composition import Layout, hidden_of, matched, pooled_of, rows_joined, streams
 from embedlab.embeddings import Embeddings, embed, stretched_length, vectors
-from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, listed
-from embedlab.limits import WINDOW, Join, check_join, check_part, mix_of
-from embedlab.prompt import Tokens, concepts_of, joined
-from embedlab.schedule import Setting, value_of, varies
+from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, counted, listed
+from embedlab.limits import WINDOW, Join, Normaliser, Padding, Pooled, Split, check_join, check_part, mix_of
+from embedlab.parsed_prompt import ParsedPrompt, parsed
+from embedlab.prompt import Tokens, of_layout, tokenize
+from embedlab.schedule import Schedule, Setting, value_of, varies
 from embedlab.select import Spans, roles, select
 from embedlab.selector import ROLES, Rows, format_selector, rows_of, words_of
+from embedlab.token_ids import concepts_of
+from embedlab.weighting import DEFAULT, Method, encoder_of, weigh
+from embedlab.windows import BACKTRACK, Windows, windows_of
 
 Skip = int | Mapping[int, Setting[float]] | Sequence[Sequence[Setting[float]]]  # layers, or a mix: {0: 0.5, 2: 0.5}
 Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for SD 1 and 2, two for SDXL
@@ -30,7 +36,8 @@ class Conditioning:
     """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output.
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
-    another prompt. `layers` holds, for each encoder, the mean and the standard deviation of the word rows at every
+    another prompt. `others` are conditionings whose predictions are added to this one's, and `weight` and theirs say how
+    much of each (A1111's AND). `layers` holds, for each encoder, the mean and the standard deviation of the word rows at every
     hidden state (0 is what enters), as they were when it was encoded.
 
     >>> from embedlab import embed_all, encode, models
@@ -45,6 +52,13 @@ class Conditioning:
     tokens: Tokens | None = None
     rows: tuple[int, ...] = ()
     layers: tuple[Float[Tensor, "layer moment"], ...] = ()
+    weight: float = 1.0
+    others: tuple[tuple[float, Conditioning], ...] = ()
+
+    @property
+    def streams(self) -> list[tuple[float, Conditioning]]:
+        """All whose predictions are added, with the weight of each: one, but for AND."""
+        return [(self.weight, self), *self.others]
 
     def zeros(self) -> Conditioning:
         """Nothing at all: SDXL's unconditional half when no negative prompt is given."""
@@ -145,9 +159,16 @@ class Texts:
 class Encoder:
     """How prompts are read.
 
-    join: how windows reach the UNet: `windows`, `run`, or `truncate` (only the first). skip: how many last layers are
-    skipped (clip skip), or a mix of several as weights that sum to 1: `{0: 0.5, 2: 0.5}`. stretch: windows of more than
-    77 places on a position table drawn out so many times after its first 20 rows (Long-CLIP: 4 makes 248).
+    language: what signs in a prompt mean: `plain` (text, and `{a|b:0.3}`), `a1111`, `compel` or `comfyui`
+    (`embedlab.language`). weighting: what a weight does to the hidden states, by the name of whose it is; normalise:
+    what is done to weights first (`embedlab.weighting`). windows: where a long prompt is cut, with `backtrack` tokens
+    looked through for punctuation; padding: what fills a window (`embedlab.windows`). join: how windows reach the UNet:
+    `windows`, `run` (one start and end for all), `copied` or `merged` (compel's), or `truncate` (only the first).
+    pooled: the pooled output of weighted and long prompts (`embedlab.weighting.pooled`; `raw` is that of the first
+    window of the text as it is written). balance: a factor on the hidden states of each text encoder. skip: how many
+    last layers are skipped (clip skip), or a mix of several as weights that sum to 1: `{0: 0.5, 2: 0.5}`. stretch:
+    windows of more than 77 places on a position table drawn out so many times after its first 20 rows (Long-CLIP: 4
+    makes 248).
 
     >>> Encoder(skip=1).skips, Encoder(skip={0: 0.5, 2: 0.5}).skips, Encoder(stretch=4).window
     ((1,), (0, 2), 248)
@@ -156,11 +177,24 @@ class Encoder:
     join: Setting[Join] = "windows"
     skip: Setting[Skip] = 0
     stretch: Setting[float | None] = None
+    language: str = "plain"
+    weighting: Setting[str] = DEFAULT
+    normalise: Setting[Sequence[Normaliser]] = ()
+    windows: Setting[Split] = "whole"
+    backtrack: Setting[int] = BACKTRACK
+    padding: Setting[Padding] = "own"
+    pooled: Setting[Pooled] = "weighted"
+    balance: Setting[Sequence[float] | None] = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.language, Schedule):
+            raise ConfigError(f"language is {self.language}; it cannot change over time.")
         if varies(self):
             return
         check_part(self)
+        for name in ("normalise", "balance"):
+            if isinstance(value := getattr(self, name), Sequence):
+                object.__setattr__(self, name, tuple(value))
         if not is_whole(self.skip):
             object.__setattr__(self, "skip", mix_of(self.skip))
         if self.stretch is not None:
@@ -188,20 +222,54 @@ class Encoder:
         factor = value_of(self.stretch)
         return WINDOW if factor is None else stretched_length(WINDOW, factor=factor)
 
-    def embed(self, text: str, towers: Sequence[Tower]) -> Prompt:
-        """The rows of a text before every text encoder, by these settings (`embed_all`)."""
-        return embed_all(text, towers, self.truncate, value_of(self.stretch))
+    def tokenize(
+        self, text: str | ParsedPrompt, tokenizer: CLIPTokenizer, concepts: tuple[str, ...] | None = None
+    ) -> Tokens:
+        """The tokens of a prompt, by these settings (`embedlab.tokenize`)."""
+        how = value_of(self.windows), value_of(self.padding), min(value_of(self.backtrack), self.window - 3)
+        return tokenize(self.parse(text), tokenizer, self.truncate, self.window, concepts, *how)
 
-    def encode(self, prompts: Sequence[Prompt], towers: Sequence[Tower]) -> list[Conditioning]:
+    def tokenize_all(
+        self, texts: Sequence[str | ParsedPrompt], tokenizers: Sequence[CLIPTokenizer]
+    ) -> list[Tokens]:
+        """The tokens of a prompt before each text encoder, in as many windows each."""
+        concepts = concepts_of(tokenizers)
+        found = [self.tokenize(text, one, concepts) for text, one in zip(texts, tokenizers, strict=True)]
+        if len({len(tokens.ids) for tokens in found}) == 1 and len(set(map(str, texts))) == 1:
+            return found
+        layouts = matched([tokens.layout for tokens in found if tokens.layout is not None])
+        return [of_layout(tokens, layout) for tokens, layout in zip(found, layouts, strict=True)]
+
+    def parse(self, text: Any) -> Any:
+        """A text as the language reads it, of which nothing may change over time."""
+        read = parsed(text, self.language) if isinstance(text, str) else text
+        if varies(read):
+            raise PromptError(f"{brief(text)} changes over time; a Cell takes it, or resolve(parsed(…), moment).")
+        return read
+
+    def embed(
+        self, text: str | ParsedPrompt, towers: Sequence[Tower], second: str | ParsedPrompt | None = None
+    ) -> Prompt:
+        """The rows of a text before every text encoder, by these settings; `second` is what the second one reads."""
+        check_towers(towers)
+        texts = [text, *[text if second is None else second] * (len(towers) - 1)]
+        tokens = self.tokenize_all(texts, [tower.tokenizer for tower in towers])
+        stretch = value_of(self.stretch)
+        return tuple(embed(one, tower, stretch=stretch) for one, tower in zip(tokens, towers, strict=True))
+
+    def encode(
+        self, prompts: Sequence[Prompt], towers: Sequence[Tower], groups: Sequence[Any] | None = None
+    ) -> list[Conditioning]:
         """The conditionings of prompts, by these settings (`encode`)."""
-        return encode(prompts, towers, value_of(self.join), self.mix)
+        weights = value_of(self.weighting), value_of(self.normalise), value_of(self.pooled), value_of(self.balance)
+        return encode(prompts, towers, value_of(self.join), self.mix, 1, *weights, groups)
 
 
 def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
     """The rows of a prompt before every text encoder; all of them see the same words.
 
     An `Embeddings` for each, of token and position rows (window, position, dim). `truncate` reads only the first
-    window, `stretch` as `embed` does.
+    window, `stretch` as `embed` does; `Encoder(...).embed` has all settings.
 
     Raises ModelError for what are no text encoders, PromptError for what is no text.
 
@@ -209,9 +277,9 @@ def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stre
     >>> [part.token.shape for part in embed_all("a cat", models.load("emoji").towers)]
     [torch.Size([1, 77, 96])]
     """
-    check_towers(towers)
-    concepts = concepts_of(tower.tokenizer for tower in towers)
-    return tuple(embed(prompt, tower, truncate, stretch, concepts) for tower in towers)
+    if not isinstance(prompt, str | ParsedPrompt):
+        raise PromptError(f"a prompt is a text; {brief(prompt)} is none.")
+    return Encoder(join="truncate" if truncate else "windows", stretch=stretch).embed(prompt, towers)
 
 
 def check_cell(cell: Any) -> None:
@@ -234,16 +302,26 @@ def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
 
 
 def encode(
-    prompts: Sequence[Prompt], towers: Sequence[Tower], join: Join = "windows", skip: Skip = 0, at_once: int = 1
+    prompts: Sequence[Prompt],
+    towers: Sequence[Tower],
+    join: Join = "windows",
+    skip: Skip = 0,
+    at_once: int = 1,
+    weighting: str | Method = DEFAULT,
+    normalise: Sequence[Normaliser] = (),
+    pooled: Pooled = "weighted",
+    balance: Sequence[float] | None = None,
+    groups: Sequence[Any] | None = None,
 ) -> list[Conditioning]:
     """Encode prompts, edited or not, of any lengths together; `at_once` windows a call at the most.
 
     With one a call, what is told of a prompt does not depend on its company by one bit; with more, the last digits of
-    the pooled output do. The encoder of SD 1 takes 60 ms a window on a CPU either way.
+    the pooled output do. The encoder of SD 1 takes 60 ms a window on a CPU either way. Equal windows go through once.
 
     `join` is how windows reach the UNet: one after the other with all their rows (A1111, ComfyUI, compel), or as one
-    run with only the outer start and end (`no_boseos_middle` of diffusers' long prompt weighting). The pooled output is
-    that of the first window. `skip` reads an earlier hidden state, or a weighted mix: `((0, 0.5), (2, 0.5))`.
+    run with only the outer start and end (`no_boseos_middle` of diffusers' long prompt weighting). `skip` reads an
+    earlier hidden state, or a weighted mix: `((0, 0.5), (2, 0.5))`. The others are as in `Encoder`; prompts of one of
+    `groups` are one batch to a weighting that looks at batches (A1111's), each is its own where they are left out.
 
     Hidden states are (row, width), the widths of all encoders joined; the pooled output is (joint). Raises PromptError
     for what are no prompts of these encoders, SamplerError for settings that do not fit, and for windows of unequal
@@ -264,31 +342,127 @@ def encode(
         check_prompt(prompt, towers)
     if not prompts:
         return []
+    if balance is not None and len(balance) != len(towers):
+        raise SamplerError(
+            f"encoder.balance has {counted(len(balance), 'number')}, one for each of {len(towers)} text encoders is "
+            "needed."
+        )
     mix = Encoder(skip=skip).mix
-    hidden: list[list[Tensor]] = [[] for _ in prompts]
-    layers: list[list[Tensor]] = [[] for _ in prompts]
     if len({part.tokens.window for prompt in prompts for part in prompt}) > 1:
         raise SamplerError("prompts with windows of different lengths cannot be encoded in one call.")
-    for t, tower in enumerate(towers):
-        parts = [prompt[t] for prompt in prompts]
-        ids = torch.cat([part.tokens.ids for part in parts])
-        rows = torch.cat([part.summed for part in parts])
-        many = min(at_once, len(ids))
-        states = [forward(tower, i, r) for i, r in zip(ids.split(many), rows.split(many), strict=True)]
-        windows = torch.cat([mixed(tower, s, mix) for s in states])
-        pooled = torch.cat([s.pooled for s in states])
-        counts = [len(part.tokens.ids) for part in parts]
-        for mine, block in zip(hidden, windows.split(counts), strict=True):
-            mine.append(block.flatten(0, 1)[joined(len(block), join, block.shape[1])])
-        for kept, moments in zip(layers, word_moments(parts, states, many), strict=True):
-            kept.append(moments)
-        firsts = torch.tensor([0, *counts[:-1]]).cumsum(0)
+    batches = list(range(len(prompts))) if groups is None else list(groups)
+    how = Weighing(weighting, tuple(normalise), pooled, join)
+    read = [
+        read_by(tower, [prompt[t] for prompt in prompts], mix, at_once, how, batches) for t, tower in enumerate(towers)
+    ]
     answers = []
-    for mine, kept, first, prompt in zip(hidden, layers, firsts.tolist(), prompts, strict=True):
+    for n, prompt in enumerate(prompts):
         tokens = prompt[0].tokens
-        rows_read = tuple(joined(len(tokens.ids), join, tokens.window))
-        answers.append(Conditioning(torch.cat(mine, dim=-1), pooled[first], tokens, rows_read, tuple(kept)))
+        parts = []
+        for k, (weight, layout) in enumerate(streams(layout_of(tokens))):
+            found = [one[n].streams[k] for one in read]
+            factors = [1.0] * len(found) if balance is None else balance
+            hidden = [h if factor == 1 else h * factor for (h, _), factor in zip(found, factors, strict=True)]
+            layers = tuple(one[n].layers for one in read)
+            rows = tuple(rows_joined(layout, join))
+            parts.append((weight, Conditioning(torch.cat(hidden, dim=-1), found[-1][1], tokens, rows, layers)))
+        (weight, first), *others = parts
+        answers.append(replace(first, weight=weight, others=tuple(others)) if others or weight != 1 else first)
     return answers
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What is made of weights, sections and windows."""
+
+    weighting: str | Method
+    normalise: Sequence[Normaliser]
+    pooled: Pooled
+    join: Join
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as one text encoder gives it: hidden states and pooled output of each stream, moments of each layer."""
+
+    streams: list[tuple[Float[Tensor, "row dim"], Float[Tensor, " joint"]]]
+    layers: Float[Tensor, "layer moment"]
+
+
+def layout_of(tokens: Tokens) -> Layout:
+    """How windows come together; PromptError for tokens that do not say."""
+    if tokens.layout is None:
+        raise PromptError("these tokens were not made by tokenize(…), and do not say how their windows come together.")
+    return tokens.layout
+
+
+def read_by(
+    tower: Tower,
+    parts: Sequence[Embeddings],
+    mix: Sequence[tuple[int, float]],
+    at_once: int,
+    how: Weighing,
+    groups: Sequence[Any],
+) -> list[ReadPrompt]:
+    """Prompts before one text encoder, read, weighed and put together."""
+    ids = torch.cat([part.tokens.ids for part in parts])
+    rows = torch.cat([part.summed for part in parts])
+    states = [forward(tower, i, r) for i, r in zip(ids.split(at_once), rows.split(at_once), strict=True)]
+    own = torch.cat([mixed(tower, s, mix) for s in states]), torch.cat([s.pooled for s in states])
+    layers = word_moments(parts, states, at_once)
+
+    asked = [(n, section) for n, part in enumerate(parts) for section in part.tokens.sections]
+    more = [(n, _beside(part.tokens, how.pooled)) for n, part in enumerate(parts)]
+    extras = [(n, windows) for n, beside in more for windows in beside]
+    token = torch.cat([part.token.flatten(0, 1) for part in parts])
+    beyond = encoder_of(tower, mix, token, at_once)
+
+    def encode(ids: Tensor, mask: Tensor | None, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows as they are were read already."""
+        length = ids.shape[1]
+        if mask is not None:
+            return beyond(ids, mask, source)
+        there = (source == source[:, :1] + torch.arange(length)).all(1) & (source[:, 0] >= 0)
+        if there.all():
+            known = source[:, 0] // length
+            return own[0][known], own[1][known]
+        hidden, pooled = beyond(ids[~there], None, source[~there])
+        answer = hidden.new_empty(len(ids), *hidden.shape[1:]), pooled.new_empty(len(ids), *pooled.shape[1:])
+        known = source[there, 0] // length
+        for whole, mine, others in zip(answer, own, (hidden, pooled), strict=True):
+            whole[there], whole[~there] = mine[known], others
+        return answer
+
+    windows = [section.windows for _, section in asked] + [windows for _, windows in extras]
+    batches = [groups[n] for n, _ in asked] + [("beside", k) for k in range(len(extras))]
+    pooled: Any = "first" if how.pooled == "raw" else how.pooled
+    weighed = weigh(windows, encode, how.weighting, how.normalise, pooled, True, batches)
+    of_section = {(n, section.first): one for (n, section), one in zip(asked, weighed, strict=False)}
+    of_extra = iter(weighed[len(asked) :])
+    answers = []
+    for n, part in enumerate(parts):
+        beside = [next(of_extra) for _ in more[n][1]]
+        empty = beside[0] if part.tokens.needs_empty else None
+        found = []
+        for _, layout in streams(layout_of(part.tokens)):
+            hidden = hidden_of(layout, lambda s, n=n: of_section[n, s.first].hidden, empty and empty.hidden[0], how.join)
+            vector = pooled_of(
+                layout, lambda s, n=n: of_section[n, s.first].pooled, empty and empty.pooled, how.pooled
+            )
+            found.append((hidden, beside[-1].pooled if how.pooled == "raw" else vector))
+        answers.append(ReadPrompt(found, layers[n]))
+    return answers
+
+
+def _beside(tokens: Tokens, pooled: Pooled) -> list[Windows]:
+    """What is encoded beside a prompt: the empty one, and its text as it is written."""
+    found = [tokens.sections[0].windows.empty()][: int(tokens.needs_empty)]
+    found = [replace(one, ids=one.ids[:1], weights=one.weights[:1], pieces=one.pieces[:1], numbers=one.numbers[:1],
+                     source=one.source[:1]) for one in found]
+    if pooled == "raw":
+        raw = windows_of([(tokens.text, 1.0)], tokens.tokenizer, "hard", window=tokens.window, truncate=True)
+        found.append(replace(raw, source=torch.full_like(raw.source, -1)))
+    return found
 
 
 @torch.no_grad()
@@ -306,13 +480,6 @@ def word_moments(
         torch.stack([rows.mean((1, 2)), rows.flatten(1).std(1)], dim=1) if rows.numel() else rows.new_zeros(0, 2)
         for rows in of_prompts
     ]
-
-
-def mixed(tower: Tower, states: States, mix: Sequence[tuple[int, float]]) -> Float[Tensor, "batch position dim"]:
-    """A weighted sum of hidden states, each read with so many layers skipped; one alone is itself to the bit."""
-    if len(mix) == 1 and mix[0][1] == 1:
-        return read(tower, states, mix[0][0])
-    return torch.stack([weight * read(tower, states, skip) for skip, weight in mix]).sum(0)
 
 
 def equal_lengths(conditionings: Sequence[Conditioning]) -> list[Conditioning]:

@@ -18,7 +18,7 @@ from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
-from embedlab.prompt import concepts_of
+from embedlab.token_ids import concepts_of
 from embedlab.schedule import value_of, varies
 from embedlab.select import roles
 from embedlab.selector import ROLES

@@ -19,6 +19,7 @@ from embedlab.errors import (
     PictureError,
     PromptError,
     SamplerError,
+    brief,
     listed,
     public_name,
 )
@@ -28,8 +29,21 @@ from embedlab.selector import words_of
 WINDOW = 77  # places of a window of CLIP
 SHIPPED = Path(__file__).parent / "pictures"
 LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
-Join = Literal["windows", "run", "truncate"]
+LANGUAGES = ("plain", "a1111", "compel", "comfyui")
+Split = Literal["whole", "hard", "comma", "word", "phrase", "sentence", "segment"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Padding = Literal["own", "eos", "zero"]
+PADDINGS: tuple[Padding, ...] = get_args(Padding)
+Join = Literal["windows", "run", "copied", "merged", "truncate"]
 JOINS: tuple[Join, ...] = get_args(Join)
+Pooled = Literal["weighted", "first", "last", "mean", "row", "raw"]
+POOLED: tuple[Pooled, ...] = get_args(Pooled)
+Normaliser = Literal["length", "mean"]
+NORMALISERS: tuple[Normaliser, ...] = get_args(Normaliser)
+WEIGHTINGS = (
+    *("comfy++", "masked", "a1111", "a1111_sample", "a1111_window", "no_norm", "comfyui", "compel", "compel_remove"),
+    *("adv_compel", "down_weight", "perp", "perpendicular", "lpw", "lpw_xl", "sd_embed"),
+)
 Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
 STAGES: dict[str, tuple[str, ...]] = {
     "token": ("token",),
@@ -178,7 +192,7 @@ def check_guidance_scale(scale: Any) -> None:
 
 def check_negative(negative: Any) -> None:
     """A text, or none."""
-    if negative is not None and not isinstance(negative, str):
+    if negative is not None and not isinstance(negative, str) and not hasattr(negative, "parts"):
         raise SamplerError(f"guidance.negative is {negative!r}; it has to be a text.")
 
 
@@ -186,6 +200,36 @@ def check_join(join: Any) -> None:
     """Refuse an unknown way of joining windows."""
     if join not in JOINS:
         raise PromptError(f"windows cannot be joined by '{join}'; choose one of {listed(JOINS)}.")
+
+
+def of(name: str, choices: Sequence[str]) -> Check:
+    """The check that a setting of this name is one of some choices."""
+    return lambda value: in_choices(value, name, choices, PromptError)
+
+
+def check_backtrack(backtrack: Any) -> None:
+    """How many tokens are gone back to a place to cut at."""
+    whole_number(backtrack, "encoder.backtrack", PromptError, most=WINDOW - 3, of=" of tokens")
+
+
+def check_normalise(normalise: Any) -> None:
+    """One way after the other, or none."""
+    if isinstance(normalise, str) or not isinstance(normalise, Sequence):
+        raise PromptError(f"encoder.normalise is {brief(normalise)}; it has to be a list: encoder.normalise=[mean].")
+    for one in normalise:
+        in_choices(one, "encoder.normalise", NORMALISERS, PromptError)
+
+
+def check_balance(balance: Any) -> None:
+    """A factor for each text encoder, or none."""
+    if balance is None:
+        return
+    if isinstance(balance, str) or not isinstance(balance, Sequence) or not balance:
+        raise SamplerError(
+            f"encoder.balance is {brief(balance)}; it has to be a number for each text encoder: encoder.balance=[1,0.5]."
+        )
+    for one in balance:
+        finite_number(one, "encoder.balance", SamplerError)
 
 
 def mix_of(skip: Any) -> tuple[tuple[int, float], ...]:
@@ -591,7 +635,19 @@ CHECKS: dict[str, dict[str, Check]] = {
         "variant": check_variant,
         "device": check_device,
     },
-    "embedlab.Encoder": {"join": check_join, "skip": mix_of, "stretch": check_stretch},
+    "embedlab.Encoder": {
+        "language": of("language", LANGUAGES),
+        "weighting": of("weighting", WEIGHTINGS),
+        "normalise": check_normalise,
+        "windows": of("windows", SPLITS),
+        "backtrack": check_backtrack,
+        "padding": of("encoder.padding", PADDINGS),
+        "join": check_join,
+        "pooled": of("pooled", POOLED),
+        "balance": check_balance,
+        "skip": mix_of,
+        "stretch": check_stretch,
+    },
     "embedlab.Guidance": {"scale": check_guidance_scale, "negative": check_negative},
     "embedlab.Sampler": {"scheduler": check_scheduler, "steps": check_steps, "keep steps": check_keep},
     "embedlab.Start": {

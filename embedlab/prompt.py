@@ -6,24 +6,29 @@ a stretched position table a window has more than 77 places; `Tokens.window` say
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import regex
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTokenizer
 
-from embedlab.clean import BLANK, redact, secret_spans
-from embedlab.errors import PromptError, brief, check_kind, listed
-from embedlab.limits import WINDOW, Join
-from embedlab.memo import Memo
+from embedlab.clean import redact
+from embedlab.composition import Composed, Layout, Section, needs_empty, sections, settled
+from embedlab.errors import PromptError, brief, listed
+from embedlab.language import foreign
+from embedlab.language.tree import And, Blend, Break, Joined, Mix, Swap, Text, Weighted, product
+from embedlab.limits import WINDOW, Padding, Split
+from embedlab.parsed_prompt import ParsedPrompt, flat
+from embedlab.token_ids import concepts_of, ids_of, pieces_of, word_spans
+from embedlab.windows import BACKTRACK, BREAK, windows_of
+from embedlab.windows import Break as NewWindow
 
-MOST_TOKENS = 15_000  # two hundred windows, far beyond what people write; each costs a pass of the text encoder
+
+SWAPPED = ".swap() is drawn as its first text: it edits attention, which is not edited here; operators=[replace] edits rows"
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,18 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """Token rows that are mixed in place: each choice with its share, as texts and mixtures one after the other."""
+
+    choices: tuple[tuple[float, tuple[str | Mixture, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A tokenized prompt. `dropped` holds the words that truncation left out.
+
+    `layout` says which windows were cut together, with the weight of each row, and how they come together;
+    `mixtures` which rows are mixed, and of what; `remarks` what the language did without a word.
 
     >>> from embedlab.models import tokenizer
     >>> tokens = tokenize("a cat and a cat", tokenizer())
@@ -56,6 +71,24 @@ class Tokens:
     memo: dict[str, list[tuple[int, ...]]] = field(
         default_factory=dict, repr=False, compare=False
     )  # selections made before
+    layout: Layout | None = field(default=None, repr=False, compare=False)
+    mixtures: tuple[tuple[tuple[int, ...], Mixture], ...] = field(default=(), repr=False)
+    remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether any word has another weight than 1."""
+        return self.layout is not None and any(one.windows.weighted for one in sections(self.layout))
+
+    @property
+    def needs_empty(self) -> bool:
+        """Whether the empty prompt is encoded beside it."""
+        return self.layout is not None and needs_empty(self.layout)
+
+    @property
+    def sections(self) -> list[Section]:
+        """What was cut into windows together, in order."""
+        return [] if self.layout is None else list(sections(self.layout))
 
     @property
     def window(self) -> int:
@@ -89,12 +122,19 @@ class Tokens:
                 i = j
             else:
                 i += 1
+        if not found and wanted:
+            found = [rows for rows, mixture in self.mixtures if wanted in self._choices(mixture)]
         if found:
             return found
         if not self.words:
             raise PromptError(f"'{phrase}' is not in the prompt: the prompt is empty.")
         gone = f" (truncation left out {listed(self.dropped, 12)})" if self.dropped else ""
         raise PromptError(f"'{phrase}' is not in the prompt; its words are {listed(w.text for w in self.words)}{gone}.")
+
+    def _choices(self, mixture: Mixture) -> list[tuple[int, ...]]:
+        """The ids of each choice of a mixture that is a text."""
+        texts = [parts[0] for _, parts in mixture.choices if len(parts) == 1]
+        return [tuple(ids_of(text, self.tokenizer)) for text in texts if isinstance(text, str)]
 
     def not_loaded(self) -> list[str]:
         """What the text writes as concepts are written, `<name>` or `embedding:name`, and is none."""
@@ -105,7 +145,7 @@ class Tokens:
     def notes(self) -> list[str]:
         """What a reader should know about this prompt: windows, words cut in two, words left out."""
         windows = len(self.ids)
-        said = []
+        said = list(self.remarks)
         if windows > 1:
             said.append(f"the prompt has {self.length} tokens and runs in {windows} windows of {self.window - 2}")
         if cut := [word.text for word in self.words if word.cut]:
@@ -120,111 +160,21 @@ class Tokens:
         return said
 
 
-def ids_of(text: str, tokenizer: CLIPTokenizer) -> list[int]:
-    """Token ids of a text without start and end; special tokens inside it are refused.
-
-    The name of a concept that was loaded as several vectors (`<my-cat>`, `<my-cat>_1`, …) stands for all of them, as in
-    diffusers' `maybe_convert_prompt`.
-    """
-    return [piece.id for piece in pieces_of(text, tokenizer)]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One token, and which characters of the text it stands for."""
-
-    id: int
-    begin: int
-    end: int
-
-
-def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:
-    """The tokens of a text (its composed form, Unicode's NFC) with their places in it; see `ids_of`."""
-    if not isinstance(text, str):
-        raise PromptError(f"a text was expected; {brief(text)} came.")
-    check_kind(
-        tokenizer, PreTrainedTokenizerBase, "tokenizer", "one of source.tokenizers, or model.towers[0].tokenizer"
-    )
-    key = unicodedata.normalize("NFC", text), frozenset(tokenizer.get_added_vocab().items())
-    return _PIECES.setdefault(tokenizer, Memo(4096))([key], lambda _: [_pieces(tokenizer, *key)])[0]
-
-
-# a tokenizer has 25 MB: let it go with its model
-_PIECES: WeakKeyDictionary[CLIPTokenizer, Memo[tuple[str, frozenset[tuple[str, int]]], tuple[Piece, ...]]]
-_PIECES = WeakKeyDictionary()
-
-
-def _pieces(tokenizer: CLIPTokenizer, text: str, added: frozenset[tuple[str, int]]) -> tuple[Piece, ...]:
-    for special in (tokenizer.bos_token, tokenizer.eos_token):
-        if special and special in text:
-            raise PromptError(f"'{special}' inside a prompt would end it for the encoder; leave it out.")
-    if regex.search(r"[\ud800-\udfff]", text):
-        raise PromptError(f"{text!r:.200} holds characters that are no text (a broken encoding); type it again.")
-    if len(text) > 16 * MOST_TOKENS:
-        raise PromptError(f"the prompt has {len(text):,} characters; at most {16 * MOST_TOKENS:,} are read.")
-    read = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=True)
-    if len(read.input_ids) > MOST_TOKENS:
-        raise PromptError(f"the prompt has {len(read.input_ids):,} tokens; at most {MOST_TOKENS:,} are read.")
-    number_of, name_of = dict(added), {number: name for name, number in added}
-    pieces: list[Piece] = []
-    for n, (number, span) in enumerate(zip(read.input_ids, read["offset_mapping"], strict=True)):
-        pieces.append(Piece(number, *span))
-        name, k = name_of.get(number), 1
-        if number_of.get(f"{name}_1") in read.input_ids[n + 1 : n + 2]:
-            continue  # written out by somebody already
-        while (vector := number_of.get(f"{name}_{k}")) is not None:
-            pieces.append(Piece(vector, *span))
-            k += 1
-    return tuple(pieces)
-
-
-def concepts_of(tokenizers: Iterable[CLIPTokenizer]) -> tuple[str, ...]:
-    """The names that were added to vocabularies, such as those of textual inversion, without the special tokens."""
-    return tuple(
-        dict.fromkeys(name for t in tokenizers for name in t.get_added_vocab() if name not in t.all_special_tokens)
-    )
-
-
-@lru_cache(maxsize=64)
-def _word_pattern(concepts: tuple[str, ...]) -> regex.Pattern[str]:
-    """CLIP's own: contractions, runs of letters, single digits, runs of other signs; and names of concepts, whole."""
-    before, after = r"(?<!\w)", r"(?!\w)"  # `art` is not in `party`
-    names = [
-        before * name[0].isalnum() + regex.escape(name) + after * name[-1].isalnum()
-        for name in sorted(concepts, key=len, reverse=True)
-    ]
-    own = [r"'s|'t|'re|'ve|'m|'ll|'d", r"\p{L}+", r"\p{N}", r"[^\p{White_Space}\p{L}\p{N}]+"]
-    if concepts:  # a run of signs ends where a name begins
-        own[-1] = rf"(?:(?!{'|'.join(names)})[^\p{{White_Space}}\p{{L}}\p{{N}}])+"
-    return regex.compile("|".join([*names, *own]), regex.IGNORECASE)
-
-
-def word_spans(text: str, pieces: Sequence[Piece], concepts: tuple[str, ...]) -> list[tuple[str, int, int]]:
-    """Each word of a text with its first token and the one after its last; part of a secret is `***`."""
-    composed = unicodedata.normalize("NFC", text)
-    secret = secret_spans(composed)
-    found, k = [], 0
-    for word in _word_pattern(concepts).finditer(composed):
-        begin = k
-        while k < len(pieces) and pieces[k].begin < word.end():
-            k += 1
-        if k > begin:
-            hidden = any(start < word.end() and word.start() < end for start, end in secret)
-            found.append((BLANK if hidden else word[0], begin, k))
-    return found
-
-
 def tokenize(
-    text: str,
+    text: str | ParsedPrompt,
     tokenizer: CLIPTokenizer,
     truncate: bool = False,
     window: int = WINDOW,
     concepts: tuple[str, ...] | None = None,
+    split: Split = "hard",
+    padding: Padding = "own",
+    backtrack: int = BACKTRACK,
 ) -> Tokens:
     """Tokenize a prompt of any length: windows of start + 75 + end, the last one filled with padding.
 
     One window holds exactly what the tokenizer's own `padding="max_length"` gives. `truncate` keeps the first window.
-    The empty prompt is fine: one window of start, end and padding.
+    The empty prompt is fine: one window of start, end and padding. `text` may be a prompt that was parsed, in which
+    nothing changes over time any more; `split`, `padding` and `backtrack` are those of `windows_of`.
 
     Where a word begins and ends is read from the text, so that all encoders of a model see the same words: a tokenizer
     that pads with "!" gives a written "!" no word border, and neither has the name of a concept. `concepts` are names
@@ -237,45 +187,189 @@ def tokenize(
     >>> t.ids[0, :7].tolist(), t.words[-1]
     ([49406, 320, 1674, 539, 320, 6829, 49407], Word(text='puppy', rows=(5,)))
     """
-    if not isinstance(text, str):
+    if not isinstance(text, str | ParsedPrompt):
         raise PromptError(f"a prompt is a text; {brief(text)} is none.")
-    pieces = pieces_of(text, tokenizer)
-    body = window - 2
+    names = concepts_of([tokenizer]) if concepts is None else concepts
+    parts, language, notes = ((Text(text),), "plain", ()) if isinstance(text, str) else _of(text)
+    plans: list[_Plan] = []
+
+    def section(parts: Sequence[Any]) -> Section:
+        plan = _Plan(language, tokenizer)
+        plan.read(parts, ())
+        plans.append(plan)
+        return Section(windows_of(plan.pieces, tokenizer, split, padding, window, backtrack, truncate, names))
+
+    return tokens_of(_composed(parts, section), plans, text, tokenizer, names, notes)
+
+
+def _of(prompt: ParsedPrompt) -> tuple[tuple[Any, ...], str, tuple[str, ...]]:
+    return tuple(flat(prompt.parts)), prompt.language, prompt.notes
+
+
+def tokens_of(
+    layout: Layout,
+    plans: Sequence[_Plan],
+    text: str | ParsedPrompt,
+    tokenizer: CLIPTokenizer,
+    names: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Tokens:
+    """Sections as one prompt: where its words are, and what is mixed."""
+    layout = settled(layout)
     words: list[Word] = []
-    for word, begin, end in word_spans(text, pieces, concepts_of([tokenizer]) if concepts is None else concepts):
-        rows = tuple(n // body * window + n % body + 1 for n in range(begin, end))
-        words.append(Word(word, rows, begin // body != (end - 1) // body))
-
-    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    ids = [piece.id for piece in pieces]
-    bodies = [ids[i * body : (i + 1) * body] for i in range(max(1, -(-len(ids) // body)))]
-    table = torch.tensor([[bos, *row, eos, *[pad] * (body - len(row))] for row in bodies])
-    tokens = Tokens(text, table, tuple(words), tokenizer)
-    return first_window(tokens) if truncate else tokens
-
-
-def first_window(tokens: Tokens) -> Tokens:
-    """Truncate to one window; a word that does not fit whole loses the tokens beyond it and counts as left out."""
-    if len(tokens.ids) == 1:
-        return tokens
-    inside = [(w, tuple(r for r in w.rows if r < tokens.window)) for w in tokens.words]
-    return replace(
-        tokens,
-        ids=tokens.ids[:1],
-        memo={},
-        words=tuple(Word(w.text, rows) for w, rows in inside if rows),
-        dropped=tuple(w.text for w, rows in inside if rows != w.rows),
+    dropped: list[str] = []
+    mixtures = []
+    for one, plan in zip(sections(layout), plans, strict=True):
+        place = places_of(one)
+        for name, numbers in plan.words(names):
+            rows = tuple(place[n] for n in numbers if n in place)
+            if rows:
+                window = one.windows.ids.shape[1]
+                words.append(Word(name, rows, rows[0] // window != rows[-1] // window))
+            if len(rows) < len(numbers):
+                dropped.append(name)
+        for numbers, mixture in plan.mixed():
+            mixtures.append((tuple(place[n] for n in numbers if n in place), mixture))
+    ids = torch.cat([one.windows.ids for one in sections(layout)])
+    written = text if isinstance(text, str) else text.text
+    strange = foreign(written, "plain" if isinstance(text, str) else text.language)
+    remarks = [*notes, *([strange[1].removesuffix(".")] if strange else [])]
+    if any(plan.swaps for plan in plans):
+        remarks.append(SWAPPED)
+    return Tokens(
+        written, ids, tuple(words), tokenizer, tuple(dropped), {}, layout, tuple(mixtures), tuple(remarks)
     )
 
 
-def joined(windows: int, join: Join, window: int = WINDOW) -> list[int]:
-    """The rows that reach the UNet: all of them, or one run of 75·k + 2 with only the outer start and end.
+def places_of(section: Section) -> dict[int, int]:
+    """The row of each token of a section, by its number in the text."""
+    first = section.first * section.windows.ids.shape[1]
+    numbers = section.windows.numbers.flatten().tolist()
+    return {number: first + row for row, number in enumerate(numbers) if number >= 0}
 
-    >>> [len(joined(3, join)) for join in ("windows", "run")]
-    [231, 227]
-    """
-    rows = range(windows * window)
-    if join != "run":
-        return list(rows)
-    last = len(rows) - 1
-    return [r for r in rows if r in (0, last) or r % window not in (0, window - 1)]
+
+def _composed(parts: Sequence[Any], section: Any) -> Layout:
+    """Sections, and how the language puts them together."""
+    if len(parts) == 1 and isinstance(parts[0], And | Joined | Blend):
+        node = parts[0]
+        weights = tuple(1.0 if member.weight is None else float(member.weight) for member in node.prompts)
+        members = tuple(_composed(member.parts, section) for member in node.prompts)
+        if isinstance(node, Blend) and node.normalize and abs(sum(weights)) < 1e-8:
+            raise PromptError(f"the weights of this blend, {listed(weights)}, sum to 0; there is no mean.")
+        how = "sum" if isinstance(node, And) else "join" if isinstance(node, Joined) else "blend"
+        return Composed(how, members, weights, getattr(node, "normalize", True))  # type: ignore[arg-type]
+    return section(parts)
+
+
+@dataclass
+class _Plan:
+    """The text of a section in pieces of one weight, as `windows_of` takes them."""
+
+    language: str
+    tokenizer: CLIPTokenizer
+    pieces: list[tuple[str, float] | NewWindow] = field(default_factory=list)
+    mixes: list[tuple[int, int, Mixture]] = field(default_factory=list)  # from this piece to before that one
+    swaps: bool = False
+
+    def read(self, parts: Sequence[Any], groups: tuple[Weighted, ...]) -> None:
+        """Take parts in order; neighbours of one weight are one text, as the tools have it (ComfyUI keeps them apart)."""
+        for node in parts:
+            match node:
+                case Text():
+                    self.add(node.text, product(groups, self.language))
+                case Break():
+                    self.pieces.append(BREAK)
+                case Weighted():
+                    self.read(node.parts, (*groups, node))
+                case Mix():
+                    first = len(self.pieces)
+                    mixture = mixture_of(node)
+                    weight = product(groups, self.language)
+                    self.pieces += [(text, weight) for text in self.longest(mixture)]
+                    self.mixes.append((first, len(self.pieces), mixture))
+                case Swap():
+                    self.swaps = True
+                    self.read(node.original, groups)
+                case _:
+                    raise PromptError(f"{type(node).__name__} stands inside another prompt; it has to be the whole of it.")
+
+    def add(self, text: str, weight: float) -> None:
+        """A text, beside its neighbour of the same weight."""
+        last = self.pieces[-1] if self.pieces else BREAK
+        after_mix = bool(self.mixes) and self.mixes[-1][1] == len(self.pieces)
+        if isinstance(last, tuple) and last[1] == weight and self.language != "comfyui" and not after_mix:
+            self.pieces[-1] = (last[0] + (" " if self.language == "compel" else "") + text, weight)
+        else:
+            self.pieces.append((text, weight))
+
+    def longest(self, mixture: Mixture) -> list[str]:
+        """The texts of the choice that has the most tokens: its ids stand for the mixture."""
+        texts = [self.texts(parts) for _, parts in mixture.choices]
+        counts = [sum(len(pieces_of(text, self.tokenizer)) for text in one) for one in texts]
+        if not all(counts):
+            raise PromptError("a choice of {…|…} has no tokens; name a word in each.")
+        return texts[counts.index(max(counts))]
+
+    def texts(self, parts: Sequence[str | Mixture]) -> list[str]:
+        """A choice as texts, each mixture in it by its longest."""
+        return [text for part in parts for text in (self.longest(part) if isinstance(part, Mixture) else [part])]
+
+    def numbered(self) -> Iterator[tuple[int, str, int]]:
+        """Each text with the number of its piece, and the number of its first token in the section."""
+        count = 0
+        for n, piece in enumerate(self.pieces):
+            if isinstance(piece, tuple):
+                yield n, piece[0], count
+                count += len(pieces_of(piece[0], self.tokenizer))
+
+    def words(self, names: tuple[str, ...]) -> Iterator[tuple[str, range]]:
+        """Each word with the numbers of its tokens."""
+        for _, text, first in self.numbered():
+            for name, begin, end in word_spans(text, pieces_of(text, self.tokenizer), names):
+                yield name, range(first + begin, first + end)
+
+    def mixed(self) -> Iterator[tuple[list[int], Mixture]]:
+        """Each mixture with the numbers of the tokens that stand for it."""
+        if not self.mixes:
+            return
+        tokens = {n: range(first, first + len(pieces_of(text, self.tokenizer))) for n, text, first in self.numbered()}
+        for begin, end, mixture in self.mixes:
+            yield [number for n in range(begin, end) for number in tokens[n]], mixture
+
+
+def mixture_of(node: Mix) -> Mixture:
+    """What a mix is made of; PromptError for what has no place inside of one."""
+
+    def inside(parts: Sequence[Any]) -> tuple[str | Mixture, ...]:
+        found: list[str | Mixture] = []
+        for part in parts:
+            if isinstance(part, Text):
+                found.append(part.text)
+            elif isinstance(part, Mix):
+                found.append(mixture_of(part))
+            else:
+                what = {"Weighted": "a weight", "Break": "BREAK", "Swap": ".swap()"}.get(type(part).__name__, "a prompt")
+                raise PromptError(f"{what} stands inside of {{…|…}}, where token rows are mixed; write it around the braces.")
+        return tuple(found)
+
+    pairs = zip(node.shares, node.choices, strict=True)
+    return Mixture(tuple((share, inside(choice.parts)) for share, choice in pairs))
+
+
+def of_layout(tokens: Tokens, layout: Layout) -> Tokens:
+    """The same prompt followed by empty windows, as `matched` made them."""
+    window = tokens.window
+    moved: dict[int, int] = {}
+    for old, new in zip(tokens.sections, sections(layout), strict=True):
+        moved |= {old.first * window + r: new.first * window + r for r in range(old.count * window)}
+    ids = torch.cat([one.windows.ids for one in sections(layout)])
+    if len(ids) == len(tokens.ids):
+        return tokens
+    return replace(
+        tokens,
+        ids=ids,
+        words=tuple(replace(word, rows=tuple(moved[row] for row in word.rows)) for word in tokens.words),
+        mixtures=tuple((tuple(moved[row] for row in rows), mixture) for rows, mixture in tokens.mixtures),
+        memo={},
+        layout=layout,
+    )

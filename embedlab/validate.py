@@ -15,8 +15,9 @@ from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import OperatorError, SamplerError
 from embedlab.models import Source
 from embedlab.operators.base import edit_encoded, edit_with
-from embedlab.prompt import Tokens, concepts_of, joined, tokenize
+from embedlab.prompt import Tokens, joined, tokenize
 from embedlab.schedule import value_of
+from embedlab.token_ids import concepts_of
 
 
 def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,15 +18,9 @@ from transformers import CLIPTokenizer
 
 from embedlab.checks import in_choices, is_number, whole_number
 from embedlab.errors import PromptError, brief
-from embedlab.limits import WINDOW
-from embedlab.prompt import MOST_TOKENS, concepts_of, joined, pieces_of, word_spans
+from embedlab.limits import PADDINGS, SPLITS, WINDOW, Join, Padding, Split
+from embedlab.token_ids import MOST_TOKENS, concepts_of, pieces_of, word_spans
 
-Split = Literal["whole", "hard", "comma", "word", "phrase", "sentence", "segment"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-Padding = Literal["own", "eos", "zero"]
-PADDINGS: tuple[Padding, ...] = get_args(Padding)
-JoinStates = Literal["windows", "run", "copied", "merged"]
-JOIN_STATES: tuple[JoinStates, ...] = get_args(JoinStates)
 COMMA = ",</w>"
 SENTENCE_ENDS = frozenset({".</w>"})
 PHRASE_ENDS = frozenset({".</w>", COMMA, ";</w>", ":</w>"})
@@ -383,24 +377,14 @@ CUTS: dict[Split, Cut] = {
 }
 
 
-# ── how windows reach the UNet ────────────────────────────────────────────────────────────────────────────────────
+def joined(windows: int, join: Join, window: int = WINDOW) -> list[int]:
+    """The rows that reach the UNet: all of them, or one run of 75·k + 2 with only the outer start and end.
 
-
-def join_states(
-    hidden: Float[Tensor, "window position dim"], windows: Windows, join: JoinStates = "windows"
-) -> Float[Tensor, "row dim"]:
-    """The hidden states of windows, one after the other.
-
-    join: windows, each with its start and end (A1111, ComfyUI); run, one start and end for all (`no_boseos_middle` of
-    diffusers' long prompt weighting); copied, the row of the first window's end stands at the end of each (compel's
-    COPY_FIRST_CLS_TOKEN); merged, the mean of the ends does (its MERGE_CLS_TOKENS).
+    >>> [len(joined(3, join)) for join in ("windows", "run")]
+    [231, 227]
     """
-    in_choices(join, "windows.join", JOIN_STATES, PromptError)
-    flat = hidden.flatten(0, 1)
-    if join in ("windows", "run"):
-        rows = joined(len(hidden), "run" if join == "run" else "windows", hidden.shape[1])
-        return flat if join == "windows" else flat[rows]
-    ends = torch.tensor([n * hidden.shape[1] + end for n, end in enumerate(windows.ends)])
-    flat = flat.clone()
-    flat[ends] = flat[ends][:1] if join == "copied" else flat[ends].mean(0, keepdim=True)
-    return flat
+    rows = range(windows * window)
+    if join != "run":
+        return list(rows)
+    last = len(rows) - 1
+    return [r for r in rows if r in (0, last) or r % window not in (0, window - 1)]

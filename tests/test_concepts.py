@@ -17,7 +17,8 @@ from embedlab.encoder import embed_all, encode
 from embedlab.errors import ConfigError, EmbedlabError, ModelError, OperatorError, PictureError
 from embedlab.explanation import explain
 from embedlab.models.concept_files import LAYOUTS
-from embedlab.prompt import concepts_of, tokenize
+from embedlab.prompt import tokenize
+from embedlab.token_ids import concepts_of
 from embedlab.sweep.explained import explained
 from embedlab.sweep.identity import files_of, key_of
 from embedlab.validate import validate

@@ -8,7 +8,9 @@ from transformers import CLIPTokenizer
 
 from embedlab import models
 from embedlab.errors import PromptError
-from embedlab.prompt import concepts_of, ids_of, joined, tokenize
+from embedlab.prompt import tokenize
+from embedlab.token_ids import concepts_of, ids_of
+from embedlab.windows import joined
 
 TOKENIZER = models.tokenizer()
 

@@ -20,7 +20,8 @@ from embedlab.weighting import METHODS, encoder_of, weigh
 from embedlab.weighting.lerp import Compel
 from embedlab.weighting.normalise import normalised
 from embedlab.weighting.scale import Scaled
-from embedlab.windows import BREAK, join_states, windows_of
+from embedlab.composition import join_states
+from embedlab.windows import BREAK, windows_of
 
 laws = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LINEAR = ("masked", "comfyui", "perpendicular", "no_norm")

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from embedlab import models
 from embedlab.errors import PromptError
-from embedlab.prompt import ids_of, tokenize
-from embedlab.windows import BREAK, SPLITS, Break, join_states, windows_of
+from embedlab.prompt import tokenize
+from embedlab.token_ids import ids_of
+from embedlab.composition import join_states
+from embedlab.limits import SPLITS
+from embedlab.windows import BREAK, Break, windows_of
 
 BODY = 75
 COMMA = 267

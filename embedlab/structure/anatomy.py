@@ -13,7 +13,7 @@ from embedlab.limits import WINDOW, Join, check_settings
 from embedlab.memo import Memo
 from embedlab.models import LAYOUTS, Source, fits, pick_device, pick_dtype
 from embedlab.models.silence import silence_libraries
-from embedlab.prompt import joined
+from embedlab.windows import joined
 from embedlab.readers import path_of
 from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting

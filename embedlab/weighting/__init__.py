@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.checks import in_choices
 from embedlab.errors import PromptError, brief
+from embedlab.limits import Normaliser, Pooled
 from embedlab.weighting.lerp import Compel, FromEmpty, FromLast, Perp, Perpendicular
 from embedlab.weighting.masked import DownWeight, Masked
-from embedlab.weighting.normalise import Normaliser, normalised
-from embedlab.weighting.pooled import Pooled, pooled_of, pooled_variants
+from embedlab.weighting.normalise import normalised
+from embedlab.weighting.pooled import pooled_of, pooled_variants
 from embedlab.weighting.reading import Encode, Encoded, Method, Read, encoded, encoder_of
 from embedlab.weighting.scale import Scaled
 from embedlab.windows import Windows
@@ -61,13 +63,14 @@ def weigh(
     normalise: Sequence[Normaliser] = (),
     pooled: Pooled = "weighted",
     edited: bool = False,
+    groups: Sequence[Any] | None = None,
 ) -> list[Weighted]:
     """Encode prompts before one text encoder and weigh them; equal windows go through it once.
 
     `method` is a name of `METHODS`, or one of your own; `normalise` changes the weights first. `encode` is called with
     (ids, mask, source, place) of many windows, at most once without a mask and once with one: `encoder_of(tower)` is
     one. Say `edited` where token or position rows are handed to it. With all weights 1, hidden states are the encoder's
-    own to the bit.
+    own to the bit. Prompts of one of `groups` are one batch to methods that look at batches (A1111's): all are, left out.
 
     Raises PromptError for an unknown name.
 
@@ -99,8 +102,12 @@ def weigh(
         split = begin + 1 + len(for_hidden)
         batch.append(Read(read[begin], tuple(read[begin + 1 : split])))
         firsts.append(Read(read[begin], tuple(read[split:end])))
-    hidden = method(batch)
+    hidden: dict[int, Tensor] = {}
+    names = [0] * len(batch) if groups is None else list(groups)
+    for name in dict.fromkeys(names):
+        mine = [n for n, other in enumerate(names) if other == name]
+        hidden |= zip(mine, method([batch[n] for n in mine]), strict=True)
     return [
         Weighted(prompt, states, pooled_of(first, pooled, states))
-        for prompt, states, first in zip(asked, hidden, firsts, strict=True)
+        for prompt, states, first in zip(asked, (hidden[n] for n in range(len(batch))), firsts, strict=True)
     ]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from embedlab.checks import in_choices
 from embedlab.errors import PromptError
+from embedlab.limits import NORMALISERS, Normaliser
 from embedlab.windows import Windows
 
-Normaliser = Literal["length", "mean"]
-NORMALISERS: tuple[Normaliser, ...] = get_args(Normaliser)
 
 
 def by_length(windows: Windows) -> Tensor:

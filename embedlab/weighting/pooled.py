@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.checks import in_choices
 from embedlab.errors import PromptError
+from embedlab.limits import POOLED, Pooled
 from embedlab.weighting.masked import heavy
 from embedlab.weighting.reading import Encoded, Read
 from embedlab.windows import Windows
 
-Pooled = Literal["weighted", "first", "last", "mean", "row"]
-POOLED: tuple[Pooled, ...] = get_args(Pooled)
 
 
 def pooled_variants(windows: Windows, how: Pooled) -> list[Windows]:

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from embedlab.clip import Tower, forward
-from embedlab.encoder import mixed
+from embedlab.clip import Tower, forward, mixed
 from embedlab.errors import PromptError
 from embedlab.memo import Memo
 from embedlab.windows import Windows

@@ -1,0 +1,103 @@
+"""A prompt in its language → what a cell has: a text as it is, or a tree in which what changes over time is a schedule.
+
+`[a:b:0.5]` becomes a `Switch` and `[a|b]` an `Alternate` on A1111's clock, so that `resolve` gives the tree of a moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from embedlab import language as languages
+from embedlab.language.tree import Alternation, Edit, Member, Node, Parts, Text
+from embedlab.schedule import Alternate, Schedule, Setting, Switch
+
+
+@dataclass(frozen=True)
+class ParsedPrompt:
+    """A prompt as its language reads it. `parts` are the nodes of its tree, and schedules of such parts.
+
+    `text` is what was written, `notes` what the language did without a word. `str` writes the tree of a moment.
+
+    >>> from embedlab.schedule import Moment, resolve
+    >>> prompt = parsed("a [cat:dog:0.5]", "a1111")
+    >>> [str(resolve(prompt, Moment(n, n, 2, 0.0, 0.0, calls=2))) for n in (0, 1, 2)]
+    ['a cat', 'a cat', 'a dog']
+    """
+
+    text: str
+    language: str
+    parts: tuple[Any, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return languages.write(tuple(flat(self.parts)), self.language)
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str, language: str) -> str | ParsedPrompt:
+    """A prompt in a language; one that says nothing but itself stays a text. Raises LanguageError as `parse` does.
+
+    >>> parsed("a cat", "a1111"), type(parsed("a (cat:1.2)", "a1111")).__name__
+    ('a cat', 'ParsedPrompt')
+    """
+    tree = languages.parse(text, language)
+    if tree.root in ((), (Text(text),)) and not tree.notes:
+        return text
+    return ParsedPrompt(text, language, scheduled(tree.root), tree.notes)
+
+
+def parsed_setting(prompt: Setting[Any], language: str) -> Setting[Any]:
+    """The same of a prompt that changes over time: each of its texts is read."""
+    if isinstance(prompt, Schedule):
+        values = tuple(parsed_setting(value, language) for value in prompt.values)  # type: ignore[attr-defined]
+        same = all(new is old for new, old in zip(values, prompt.values, strict=True))  # type: ignore[attr-defined]
+        return prompt if same else dataclasses.replace(prompt, values=values)  # type: ignore[type-var]
+    return parsed(prompt, language) if isinstance(prompt, str) else prompt
+
+
+def text_of(prompt: Any) -> str:
+    """A prompt as it was written."""
+    return prompt.text if isinstance(prompt, ParsedPrompt) else str(prompt)
+
+
+def scheduled(parts: Parts) -> tuple[Any, ...]:
+    """Parts in which edits and alternations are schedules."""
+    return tuple(_scheduled(node) for node in parts)
+
+
+def _scheduled(node: Node | Member) -> Any:
+    match node:
+        case Edit():
+            at = max(0.0, float(node.at)) if node.clock == "fraction" else max(0, int(node.at))
+            return Switch((scheduled(node.before), scheduled(node.after)), at, "a1111")
+        case Alternation():
+            return Alternate(tuple(scheduled(choice) for choice in node.choices), clock="a1111")
+    changed: dict[str, Any] = {}
+    for name in ("parts", "original", "edited"):
+        if hasattr(node, name):
+            changed[name] = scheduled(getattr(node, name))
+    for name in ("choices", "prompts"):
+        if hasattr(node, name):
+            changed[name] = tuple(_scheduled(member) for member in getattr(node, name))
+    return dataclasses.replace(node, **changed) if changed else node
+
+
+def flat(parts: tuple[Any, ...]) -> Iterator[Node]:
+    """The nodes of resolved parts, in order, where those of a schedule's value stand in a tuple of their own."""
+    for node in parts:
+        if isinstance(node, tuple):
+            yield from flat(node)
+            continue
+        changed: dict[str, Any] = {}
+        for name in ("parts", "original", "edited"):
+            if hasattr(node, name):
+                changed[name] = tuple(flat(getattr(node, name)))
+        for name in ("choices", "prompts"):
+            if hasattr(node, name):
+                members = getattr(node, name)
+                changed[name] = tuple(dataclasses.replace(one, parts=tuple(flat(one.parts))) for one in members)
+        yield dataclasses.replace(node, **changed) if changed else node
