@@ -17,6 +17,7 @@ from torch import Tensor
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, not_a_prompt, public_name
 from embedlab.guidance import Guidance
+from embedlab.language.tree import And
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import Operator, named
@@ -104,12 +105,23 @@ class Cell:
         if all(new is old for new, old in zip((prompt, prompt_2, negative), written, strict=True)):
             return self
         if negative is not guidance.negative:
+            if any(isinstance(part, And) for part in within(negative)):
+                raise PromptError("guidance.negative holds AND, which adds predictions; a negative prompt has one.")
             guidance = replace(guidance, negative=negative)
         return replace(self, prompt=prompt, prompt_2=prompt_2, guidance=guidance)
 
     def baseline(self) -> Cell:
         """The same cell with no edit: its pictures share their seeds with the edited ones."""
         return replace(self, operators=())
+
+
+def changes(cell: Cell) -> bool:
+    """Whether anything of a cell changes over time, by a schedule or by its prompt's language.
+
+    >>> changes(Cell("a [cat:dog:0.5]")), changes(Cell("a [cat:dog:0.5]", encoder=Encoder(language="a1111")))
+    (False, True)
+    """
+    return varies(cell.parsed())
 
 
 def picture_size(cell: Cell, model: Model | Source) -> tuple[int, int]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from embedlab.cell import Cell, cells_per_call, denoiser_calls, fingerprint
+from embedlab.cell import Cell, cells_per_call, changes, denoiser_calls, fingerprint
 from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
 from embedlab.errors import OperatorError
 from embedlab.models import Model
-from embedlab.operators.base import edit, edit_encoded
+from embedlab.operators.base import edit, edit_streams
 from embedlab.parsed_prompt import text_of
 from embedlab.schedule import Moment, value_of, varies
 from embedlab.timing import Timer
@@ -97,7 +97,7 @@ def _condition(
     lookup = texts_of(towers, encoder)
     with timer.part("edit"):
         cond = {
-            name: edit_encoded(given, cell.operators, lookup)
+            name: edit_streams(given, cell.operators, lookup)
             for (name, cell), given in zip(distinct.items(), encoded, strict=False)
         }
     uncond = dict(zip(negatives, encoded[len(edited) :], strict=True))
@@ -134,7 +134,7 @@ def condition_calls(
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:
     """What was active when, a row for each call of the denoiser; nothing for a cell that does not change."""
-    if not varies(cell.parsed()):
+    if not changes(cell):
         return []
     rows = []
     for moment, one in zip(calls, conditioning, strict=True):

@@ -67,7 +67,7 @@ class Conditioning:
     @property
     def finite(self) -> bool:
         """Whether all numbers are."""
-        return bool(torch.isfinite(self.hidden).all() and torch.isfinite(self.pooled).all())
+        return all(bool(torch.isfinite(c.hidden).all() and torch.isfinite(c.pooled).all()) for _, c in self.streams)
 
     def spans(self, rows: Any, table: str = "hidden") -> Spans:
         """Where the rows that a selector names stand among the hidden states; the pooled output is one vector."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.cell import changes
 from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower
 from embedlab.condition import CallConditioning, condition
@@ -18,8 +19,9 @@ from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
+from embedlab.parsed_prompt import text_of
 from embedlab.token_ids import concepts_of
-from embedlab.schedule import value_of, varies
+from embedlab.schedule import value_of
 from embedlab.select import roles
 from embedlab.selector import ROLES
 
@@ -152,7 +154,7 @@ def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most:
     ['puppy', 'skunk']
     """
     check_cell(cell)
-    if varies(cell):
+    if changes(cell):
         raise OperatorError("this cell changes over time; explain one moment of it: resolve(cell, moment).")
     before, after = condition([cell.baseline(), cell], towers, allow_nan=True)
     return described(before, after, towers, known, most)
@@ -181,7 +183,7 @@ def described(
         tokens=tuple(tokens),
         layers=tuple(layers),
         positive=side_of(cell.text, new),
-        negative=side_of(value_of(cell.guidance.negative) or "", after.uncond),
+        negative=side_of(text_of(value_of(cell.guidance.negative) or ""), after.uncond),
         hidden=(*moments_of(old.hidden), *moments_of(new.hidden)),
         shifts=shifts_of(old, new),
         notes=tuple(dict.fromkeys(notes)),

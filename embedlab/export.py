@@ -111,6 +111,8 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     """
     zero = len(towers) > 1 if zero_negative is None else zero_negative
     (one,) = condition([cell], towers, zero)
+    if one.cond.others or one.cond.weight != 1:
+        raise OperatorError("a prompt with AND is several conditionings, whose predictions are added; pipelines take one.")
     cond, uncond = equal_lengths([one.cond, one.uncond])
     embeds = {"prompt_embeds": cond.hidden[None], "negative_prompt_embeds": uncond.hidden[None]}
     if len(towers) > 1:

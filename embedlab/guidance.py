@@ -71,6 +71,8 @@ def guided(
 
     When all rows are at scale 1, no unconditional half is computed. A UNet that was taught the scale itself
     (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
+    Of a conditioning with others beside it (A1111's AND) all are predicted, and `uncond + scale · Σ weight · (cond -
+    uncond)` is the answer, as A1111's `combine_denoised` has it; Composable Diffusion (Liu et al. 2022), eq. 11.
     `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `timer` measures
     the calls of the UNet, as its part `UNet`.
 
@@ -85,8 +87,11 @@ def guided(
     True
     """
     taught = unet.config.get("time_cond_proj_dim")
-    free = bool(taught) or all(scale == 1 for scale in scales)
-    both = list(cond) if free else [*uncond, *cond]
+    streams = [(n, weight, one) for n, mine in enumerate(cond) for weight, one in mine.streams]
+    composed = any(weight != 1 for _, weight, _ in streams) or len(streams) > len(cond)
+    free = bool(taught) or (not composed and all(scale == 1 for scale in scales))
+    each = [one for _, _, one in streams]
+    both = each if free else [*uncond, *each]
     hidden, mask = stack(both)
     dtype = unet.dtype  # diffusers looks through all modules for it: 2 ms, not to be spent in each step
     hidden = hidden.to(dtype)
@@ -101,14 +106,20 @@ def guided(
         }
     scale = send(torch.tensor(scales, dtype=hidden.dtype).view(-1, 1, 1, 1), hidden.device)
     timer = timer or Timer()
+    whose = send(torch.tensor([n for n, _, _ in streams]), hidden.device)
+    share = send(torch.tensor([w for _, w, _ in streams], dtype=hidden.dtype).view(-1, 1, 1, 1), hidden.device)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         x = x.to(dtype)
         with timer.part("UNet", rows=len(both)):
-            predicted: Tensor = unet(x if free else torch.cat([x, x]), t, **kwargs)[0]
+            given = x if free else torch.cat([x, x[whose] if composed else x])
+            predicted: Tensor = unet(given, t, **kwargs)[0]
         if free:
             return predicted
-        without, with_prompt = predicted.chunk(2)
+        without, with_prompt = predicted.split([len(x), len(each)])
+        if composed:
+            change = torch.zeros_like(without).index_add(0, whose, share * (with_prompt - without[whose]))
+            return without + scale * change
         return without + scale * (with_prompt - without)
 
     return denoise

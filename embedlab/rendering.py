@@ -68,7 +68,10 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
 
     Without `calls`, of cells that were not encoded yet, it is all but the lengths.
     """
-    lengths = [(len(one.cond.hidden), len(one.uncond.hidden), one.cell.guidance.scale == 1) for one in calls]
+    lengths = [
+        (*(len(c.hidden) for _, c in one.cond.streams), len(one.uncond.hidden), one.cell.guidance.scale == 1)
+        for one in calls
+    ]
     return (picture_size(cell, model), cell.sampler, cell.start, *lengths)
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
+from embedlab.composition import rows_joined, streams
+from embedlab.condition import prompts_of
 from embedlab.embeddings import Embeddings, Lookup
-from embedlab.encoder import Conditioning, Texts
-from embedlab.errors import OperatorError, SamplerError
+from embedlab.encoder import Conditioning, Texts, layout_of
+from embedlab.errors import OperatorError, PromptError, SamplerError, counted
 from embedlab.models import Source
-from embedlab.operators.base import edit_encoded, edit_with
-from embedlab.prompt import Tokens, joined, tokenize
+from embedlab.operators.base import edit_streams, edit_with
+from embedlab.prompt import Tokens
 from embedlab.schedule import value_of
-from embedlab.token_ids import concepts_of
 
 
 def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
@@ -55,20 +59,15 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
                 "at the most."
             )
 
-    concepts = concepts_of(source.tokenizers)
-
-    def rows_of(text: str) -> list[tuple[Embeddings, Lookup]]:
+    def rows_of(tokens: Sequence[Tokens]) -> list[tuple[Embeddings, Lookup]]:
         rows = []
-        for words, width in zip(source.tokenizers, source.widths, strict=True):
-            tokens = tokenize(text, words, encoder.truncate, encoder.window, concepts)
+        for one, words, width in zip(tokens, source.tokenizers, source.widths, strict=True):
             table, positions = dummy_table(len(words), width), dummy_table(encoder.window, width)
-            position = positions.expand(len(tokens.ids), -1, -1)
-            rows.append((Embeddings(tokens, table[tokens.ids], position, positions), Lookup(words, table)))
+            position = positions.expand(len(one.ids), -1, -1)
+            rows.append((Embeddings(one, table[one.ids], position, positions), Lookup(words, table)))
         return rows
 
-    def conditioning_of(text: str) -> Conditioning:
-        tokens, *_ = (tokenize(text, words, encoder.truncate, encoder.window, concepts) for words in source.tokenizers)
-        rows = tuple(joined(len(tokens.ids), value_of(encoder.join), encoder.window))
+    def conditioning_of(tokens: Tokens) -> Conditioning:
         width = (
             source.config_value(source.encoders[-1], "projection_dim")
             if len(source.encoders) > 1
@@ -77,12 +76,37 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         # as an encoder's, a row is made by the ids up to it: texts that begin alike have equal rows there
         ids = tokens.ids.tolist()
         past = [zlib.crc32(str(window[: n + 1]).encode()) % 40_009 for window in ids for n in range(len(window))]
-        hidden = dummy_table(40_009, sum(source.widths))[[past[row] for row in rows]]
-        return Conditioning(hidden, dummy_table(40_009, width)[past[len(ids[0]) - 1]], tokens, rows)
+        pooled = dummy_table(40_009, width)[past[len(ids[0]) - 1]]
+        streamed = []
+        for weight, layout in streams(layout_of(tokens)):
+            rows = tuple(rows_joined(layout, value_of(encoder.join)))
+            hidden = dummy_table(40_009, sum(source.widths))[[past[row] for row in rows]]
+            streamed.append((weight, Conditioning(hidden, pooled, tokens, rows)))
+        (weight, first), *others = streamed
+        return replace(first, weight=weight, others=tuple(others))
 
-    parts, lookups = zip(*rows_of(cell.text), strict=True)
+    def read(text: Any, second: Any = None) -> list[Tokens]:
+        texts = [text, *[text if second is None else second] * (len(source.encoders) - 1)]
+        return encoder.tokenize_all(texts, source.tokenizers)
+
+    text, second = prompts_of(cell)
+    if second is not None and len(source.encoders) == 1:
+        raise PromptError(f"prompt_2 is for a second text encoder; '{source.name}' has one.")
+    if (balance := value_of(encoder.balance)) is not None and len(balance) != len(source.encoders):
+        raise SamplerError(
+            f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
+            f"{counted(len(source.encoders), 'text encoder')}."
+        )
+    tokens = read(text, second)
+    parts, lookups = zip(*rows_of(tokens), strict=True)
     edit_with(parts, cell.operators, lookups)
-    edit_encoded(conditioning_of(cell.text), cell.operators, Texts(conditioning_of))
+    texts = Texts(lambda text: conditioning_of(read(text)[0]))
+    edit_streams(conditioning_of(tokens[0]), cell.operators, texts)
+    if len(streams(layout_of(tokens[0]))) > 1 and source.part("unet").get("time_cond_proj_dim"):
+        raise PromptError(
+            f"AND adds predictions beyond an unconditional one, and the UNet of '{source.name}' has none "
+            "(time_cond_proj_dim)."
+        )
     pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
     if pooled and source.part("unet").get("addition_embed_type") != "text_time":
         raise OperatorError(
@@ -97,7 +121,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         )
     seen = [part.tokens for part in parts]
     if negative is not None:
-        seen.append([tokenize(negative, words, encoder.truncate, encoder.window) for words in source.tokenizers][-1])
+        seen.append(read(negative)[-1])
     return seen
 
 

@@ -157,6 +157,32 @@ def edit_encoded(
     )
 
 
+def edit_streams(
+    conditioning: Conditioning, operators: Iterable[Operator | Schedule[Any]], texts: Texts
+) -> Conditioning:
+    """`edit_encoded` of a conditioning and of all beside it; an operator edits those that have its rows.
+
+    Raises what an operator raises where none of them has.
+    """
+    if not conditioning.others:
+        return edit_encoded(conditioning, operators, texts)
+    streams = [replace(one, others=()) for _, one in conditioning.streams]
+    for operator in operators:
+        edited: list[Conditioning] = []
+        refused: list[PromptError | OperatorError] = []
+        for one in streams:
+            try:
+                edited.append(edit_encoded(one, [operator], texts))
+            except (PromptError, OperatorError) as error:
+                refused.append(error)
+                edited.append(one)
+        if len(refused) == len(streams):
+            raise refused[0]
+        streams = edited
+    others = zip((weight for weight, _ in conditioning.others), streams[1:], strict=True)
+    return replace(streams[0], others=tuple(others))
+
+
 def check_operators(operators: Any) -> list[Operator]:
     """Operators as a list; OperatorError for what is none, such as one alone."""
     if not isinstance(operators, list | tuple):

@@ -14,6 +14,7 @@ from embedlab.sweep.config import complete, part_of
 def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of) -> Cell:
     """The cell that a config describes."""
     config = complete(config)
+    second = config.get("prompt_2")
     return Cell(
         prompt=make(config, "prompt") if OmegaConf.is_dict(config.prompt) else config.prompt,
         operators=tuple((make(config, "operators") or {}).values()),
@@ -21,5 +22,6 @@ def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of
         guidance=make(config, "guidance"),
         sampler=make(config, "sampler"),
         start=make(config, "start"),
+        prompt_2=make(config, "prompt_2") if OmegaConf.is_dict(second) else second,
         size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from embedlab.cell import cells_per_call, denoiser_calls
+from embedlab.cell import cells_per_call, changes, denoiser_calls
 from embedlab.explanation import explain
 from embedlab.sampler import noise_of
-from embedlab.schedule import varies
 from embedlab.sweep.job import Job
 from embedlab.validate import validate
 
@@ -19,7 +18,7 @@ def explained(job: Job) -> str:
     about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
     if note := noise_of(times, job.cell.start):
         about += f"\nnotice: {note}."
-    if not varies(job.cell):
+    if not changes(job.cell):
         return f"{explain(cells[0], towers, words)}\n{about}"
     ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
     reports = [f"── call {moment.call}, step {moment.step} ──\n{report}" for moment, report in ends]

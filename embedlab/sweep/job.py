@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedlab import images
-from embedlab.cell import Cell, denoiser_calls, fingerprint
+from embedlab.cell import Cell, changes, denoiser_calls, fingerprint
 from embedlab.clean import redact
 from embedlab.engines import Auto, Eager, Engine, label
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, brief, listed
@@ -19,7 +19,6 @@ from embedlab.limits import check_part
 from embedlab.metrics.score import Metrics, check_scored, score_names, scored_words
 from embedlab.models import Source, pick_device, pick_dtype
 from embedlab.sampler import noise_of
-from embedlab.schedule import varies
 from embedlab.sweep.identity import key_of, versions
 from embedlab.sweep.result import FILE, Result, WrongResultError, read_result
 from embedlab.sweep.versioned import DamagedFileError
@@ -52,7 +51,7 @@ class Job:
     def __post_init__(self) -> None:
         check_part(self)
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        if self.export and varies(self.cell):
+        if self.export and changes(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
         check_tracker(self.tracker)
         if not isinstance(self.engine, Engine | Auto):

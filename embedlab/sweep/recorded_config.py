@@ -19,6 +19,11 @@ from embedlab.sweep.roles import OF_EDITED, ROLES, SETTINGS
 from embedlab.sweep.trust import TARGET, true_name
 
 
+# what a config of 0.1 does not say
+EARLIER = {"size": None, "prompt_2": None, "language": "plain", "weighting": "comfy++", "windows": "hard", "pooled": "first"}
+EARLIER_ENCODER = {"windows": "hard", "pooled": "first"}
+
+
 def instantiate_checked(config: Any, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
     """The model and the cell of a config that was read back."""
     clean = check_config(config, trust)
@@ -46,7 +51,9 @@ def check_config(config: Any, trust: Sequence[str] = ()) -> DictConfig:
             _clean(config[key], trust, str(key))
     except RecursionError:
         raise ConfigError("its config is nested too deeply.") from None
-    clean = {"size": None, **clean}
+    clean = {**EARLIER, **clean}
+    if isinstance(clean.get("encoder"), Mapping):
+        clean["encoder"] = {**EARLIER_ENCODER, **clean["encoder"]}
     for key in OF_EDITED:
         if key not in clean:
             raise ConfigError(f"its config has no {key}.")

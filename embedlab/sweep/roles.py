@@ -26,6 +26,8 @@ class Role:
 
 ROLES = {
     "prompt": Role("all", True),
+    "prompt_2": Role("all", True),
+    **dict.fromkeys(("language", "weighting", "windows", "pooled"), Role("all", True)),  # of encoder, which has them
     "model": Role("all", True, part="one", unnamed=("model", "model.device", "model.dtype", "model.scorer")),
     "operators": Role("edited", True, part="slots"),
     "encoder": Role("all", True, part="one"),
