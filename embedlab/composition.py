@@ -91,13 +91,13 @@ def _numbered(layout: Layout, first: int) -> tuple[Layout, int]:
         return replace(layout, first=first), first + layout.count
     members = []
     for member in layout.members:
-        member, first = _numbered(member, first)
-        members.append(member)
+        numbered, first = _numbered(member, first)
+        members.append(numbered)
     return replace(layout, members=tuple(members)), first
 
 
 def matched(layouts: Sequence[Layout]) -> list[Layout]:
-    """Layouts of one prompt before several text encoders with as many windows each; PromptError where that cannot be."""
+    """Layouts of a prompt before several text encoders with as many windows each; PromptError where that cannot be."""
     sums = [isinstance(layout, Composed) and layout.how == "sum" for layout in layouts]
     if not any(sums):
         most = max(layout.count for layout in layouts)
@@ -150,12 +150,13 @@ def hidden_of(
     if layout.how == "join":
         parts = []
         for member, weight, one in zip(layout.members, layout.weights, found, strict=True):
-            if weight != 1:
-                assert empty is not None
-                blank = empty.expand(member.count, -1, -1)
-                rows = blank.flatten(0, 1)[joined(member.count, join, blank.shape[1])]
-                one = rows + (one - rows) * weight
-            parts.append(one)
+            if weight == 1:
+                parts.append(one)
+                continue
+            assert empty is not None
+            blank = empty.expand(member.count, -1, -1)
+            rows = blank.flatten(0, 1)[joined(member.count, join, blank.shape[1])]
+            parts.append(rows + (one - rows) * weight)
         return torch.cat(parts)
     return weighted_sum(layout, found)
 
@@ -197,8 +198,8 @@ def weighted_sum(layout: Composed, found: Sequence[Tensor]) -> Tensor:
     """The members of a blend by their weights; one that has all of it is itself to the bit."""
     total = sum(layout.weights) if layout.shares else 1.0
     weights = [weight / total for weight in layout.weights]
-    if whole := [one for weight, one in zip(weights, found, strict=True) if weight == 1 and sum(map(bool, weights)) == 1]:
-        return whole[0]
+    if weights.count(1) == 1 and weights.count(0) == len(weights) - 1:
+        return found[weights.index(1)]
     return torch.stack([weight * one for weight, one in zip(weights, found, strict=True)]).sum(0)
 
 
@@ -209,7 +210,7 @@ def join_states(
 
     join: windows, each with its start and end (A1111, ComfyUI); run, one start and end for all (`no_boseos_middle` of
     diffusers' long prompt weighting); copied, the row of the first window's end stands at the end of each (compel's
-    COPY_FIRST_CLS_TOKEN); merged, the mean of the ends does (its MERGE_CLS_TOKENS); truncate, of the first window alone.
+    COPY_FIRST_CLS_TOKEN); merged, the mean of the ends does (its MERGE_CLS_TOKENS).
     """
     flat = hidden.flatten(0, 1)
     if join not in ("copied", "merged"):

@@ -140,7 +140,7 @@ def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Seq
     for moment, one in zip(calls, conditioning, strict=True):
         now, when = one.cell, {"call": moment.call, "step": moment.step, "timestep": round(moment.timestep, 4)}
         negative = now.guidance.negative
-        reading = {"skip": now.encoder.skip, "guidance.scale": now.guidance.scale}
-        reading["negative"] = None if negative is None else str(negative)
+        said = None if negative is None else str(negative)
+        reading = {"skip": now.encoder.skip, "guidance.scale": now.guidance.scale, "negative": said}
         rows.append({**when, "sigma": round(moment.sigma, 6), "prompt": str(now.prompt), "edit": now.label, **reading})
     return rows

@@ -257,8 +257,8 @@ def mixed_rows(mixture: Mixture, lookup: Lookup) -> Float[Tensor, "row dim"]:
     most = max(map(len, found))
     rows = [drawn_out(one, most) for one in found]
     shares = [share for share, _ in mixture.choices]
-    if whole := [one for one, share in zip(rows, shares, strict=True) if share == 1 and sum(map(bool, shares)) == 1]:
-        return whole[0]
+    if shares.count(1) == 1 and shares.count(0) == len(shares) - 1:
+        return rows[shares.index(1)]
     if len(rows) == 2:
         return torch.lerp(rows[0], rows[1], shares[1])
     return torch.stack([share * one for share, one in zip(shares, rows, strict=True)]).sum(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -24,7 +24,7 @@ from embedlab.schedule import Schedule, Setting, value_of, varies
 from embedlab.select import Spans, roles, select
 from embedlab.selector import ROLES, Rows, format_selector, rows_of, words_of
 from embedlab.token_ids import concepts_of
-from embedlab.weighting import DEFAULT, Method, encoder_of, weigh
+from embedlab.weighting import DEFAULT, Method, Weighted, content, encoder_of, weigh
 from embedlab.windows import BACKTRACK, Windows, windows_of
 
 Skip = int | Mapping[int, Setting[float]] | Sequence[Sequence[Setting[float]]]  # layers, or a mix: {0: 0.5, 2: 0.5}
@@ -36,9 +36,9 @@ class Conditioning:
     """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output.
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
-    another prompt. `others` are conditionings whose predictions are added to this one's, and `weight` and theirs say how
-    much of each (A1111's AND). `layers` holds, for each encoder, the mean and the standard deviation of the word rows at every
-    hidden state (0 is what enters), as they were when it was encoded.
+    another prompt. `others` are conditionings whose predictions are added to this one's, and `weight` and theirs say
+    how much of each (A1111's AND). `layers` holds, for each encoder, the mean and the standard deviation of the word
+    rows at every hidden state (0 is what enters), as they were when it was encoded.
 
     >>> from embedlab import embed_all, encode, models
     >>> towers = models.load("emoji").towers
@@ -226,12 +226,13 @@ class Encoder:
         self, text: str | ParsedPrompt, tokenizer: CLIPTokenizer, concepts: tuple[str, ...] | None = None
     ) -> Tokens:
         """The tokens of a prompt, by these settings (`embedlab.tokenize`)."""
-        how = value_of(self.windows), value_of(self.padding), min(value_of(self.backtrack), self.window - 3)
-        return tokenize(self.parse(text), tokenizer, self.truncate, self.window, concepts, *how)
+        backtrack = min(value_of(self.backtrack), self.window - 3)
+        split: Split = value_of(self.windows)
+        padding: Padding = value_of(self.padding)
+        text = self.parse(text)
+        return tokenize(text, tokenizer, self.truncate, self.window, concepts, split, padding, backtrack)
 
-    def tokenize_all(
-        self, texts: Sequence[str | ParsedPrompt], tokenizers: Sequence[CLIPTokenizer]
-    ) -> list[Tokens]:
+    def tokenize_all(self, texts: Sequence[str | ParsedPrompt], tokenizers: Sequence[CLIPTokenizer]) -> list[Tokens]:
         """The tokens of a prompt before each text encoder, in as many windows each."""
         concepts = concepts_of(tokenizers)
         found = [self.tokenize(text, one, concepts) for text, one in zip(texts, tokenizers, strict=True)]
@@ -261,8 +262,17 @@ class Encoder:
         self, prompts: Sequence[Prompt], towers: Sequence[Tower], groups: Sequence[Any] | None = None
     ) -> list[Conditioning]:
         """The conditionings of prompts, by these settings (`encode`)."""
-        weights = value_of(self.weighting), value_of(self.normalise), value_of(self.pooled), value_of(self.balance)
-        return encode(prompts, towers, value_of(self.join), self.mix, 1, *weights, groups)
+        return encode(
+            prompts,
+            towers,
+            value_of(self.join),
+            self.mix,
+            weighting=value_of(self.weighting),
+            normalise=value_of(self.normalise),
+            pooled=value_of(self.pooled),
+            balance=value_of(self.balance),
+            groups=groups,
+        )
 
 
 def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
@@ -405,81 +415,116 @@ def read_by(
     groups: Sequence[Any],
 ) -> list[ReadPrompt]:
     """Prompts before one text encoder, read, weighed and put together."""
-    ids = torch.cat([part.tokens.ids for part in parts])
-    rows = torch.cat([part.summed for part in parts])
-    states = [forward(tower, i, r) for i, r in zip(ids.split(at_once), rows.split(at_once), strict=True)]
-    own = torch.cat([mixed(tower, s, mix) for s in states]), torch.cat([s.pooled for s in states])
-    layers = word_moments(parts, states, at_once)
+    own = read_windows(tower, parts, mix, at_once)
+    beside = [_beside(part.tokens, how.pooled) for part in parts]
+    asked = [(n, one.windows) for n, part in enumerate(parts) for one in part.tokens.sections]
+    extras = [windows for more in beside for windows in more]
+    token, position = ([getattr(part, table).flatten(0, 1) for part in parts] for table in ("token", "position"))
+    for windows in extras:
+        token.append(tower.token_table.detach()[windows.ids[0].to(token[0].device)])
+        position.append(parts[0].position_table[: windows.ids.shape[1]])
+    beyond = encoder_of(tower, mix, torch.cat(token), at_once, torch.cat(position))
 
-    asked = [(n, section) for n, part in enumerate(parts) for section in part.tokens.sections]
-    more = [(n, _beside(part.tokens, how.pooled)) for n, part in enumerate(parts)]
-    extras = [(n, windows) for n, beside in more for windows in beside]
-    token = torch.cat([part.token.flatten(0, 1) for part in parts])
-    beyond = encoder_of(tower, mix, token, at_once)
-
-    def encode(ids: Tensor, mask: Tensor | None, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows as they are were read already."""
-        length = ids.shape[1]
-        if mask is not None:
-            return beyond(ids, mask, source)
-        there = (source == source[:, :1] + torch.arange(length)).all(1) & (source[:, 0] >= 0)
+    def encode(ids: Tensor, mask: Tensor | None, source: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """What was read already, and variants."""
+        there = (source == place).all(1)
+        if mask is not None or not there.any():
+            return beyond(ids, mask, source, place)
+        known = place[there, 0] // ids.shape[1]
         if there.all():
-            known = source[:, 0] // length
-            return own[0][known], own[1][known]
-        hidden, pooled = beyond(ids[~there], None, source[~there])
-        answer = hidden.new_empty(len(ids), *hidden.shape[1:]), pooled.new_empty(len(ids), *pooled.shape[1:])
-        known = source[there, 0] // length
-        for whole, mine, others in zip(answer, own, (hidden, pooled), strict=True):
-            whole[there], whole[~there] = mine[known], others
-        return answer
+            return own.hidden[known], own.pooled[known]
+        answers = []
+        for mine, others in zip(
+            (own.hidden, own.pooled), beyond(ids[~there], None, source[~there], place[~there]), strict=True
+        ):
+            order = torch.cat([there.nonzero(), (~there).nonzero()]).flatten().argsort()
+            answers.append(torch.cat([mine[known], others])[order.to(mine.device)])
+        return answers[0], answers[1]
 
-    windows = [section.windows for _, section in asked] + [windows for _, windows in extras]
-    batches = [groups[n] for n, _ in asked] + [("beside", k) for k in range(len(extras))]
-    pooled: Any = "first" if how.pooled == "raw" else how.pooled
-    weighed = weigh(windows, encode, how.weighting, how.normalise, pooled, True, batches)
-    of_section = {(n, section.first): one for (n, section), one in zip(asked, weighed, strict=False)}
-    of_extra = iter(weighed[len(asked) :])
+    batches = [groups[n] for n, _ in asked] + [("beside", n) for n in range(len(extras))]
+    pooled: Pooled = "first" if how.pooled == "raw" else how.pooled
+    every = [windows for _, windows in asked] + extras
+    weighed = iter(weigh(every, encode, how.weighting, how.normalise, pooled, edited=True, groups=batches))
+    found = [[next(weighed) for _ in part.tokens.sections] for part in parts]
+    more = [[next(weighed) for _ in extra] for extra in beside]
+    return [
+        _together(part.tokens, mine, extra, layers, how)
+        for part, mine, extra, layers in zip(parts, found, more, own.layers, strict=True)
+    ]
+
+
+def _together(
+    tokens: Tokens, found: Sequence[Weighted], beside: Sequence[Weighted], layers: Tensor, how: Weighing
+) -> ReadPrompt:
+    of = {section.first: one for section, one in zip(tokens.sections, found, strict=True)}
+    empty = beside[0] if tokens.needs_empty else None
     answers = []
-    for n, part in enumerate(parts):
-        beside = [next(of_extra) for _ in more[n][1]]
-        empty = beside[0] if part.tokens.needs_empty else None
-        found = []
-        for _, layout in streams(layout_of(part.tokens)):
-            hidden = hidden_of(layout, lambda s, n=n: of_section[n, s.first].hidden, empty and empty.hidden[0], how.join)
-            vector = pooled_of(
-                layout, lambda s, n=n: of_section[n, s.first].pooled, empty and empty.pooled, how.pooled
-            )
-            found.append((hidden, beside[-1].pooled if how.pooled == "raw" else vector))
-        answers.append(ReadPrompt(found, layers[n]))
-    return answers
+    for _, layout in streams(layout_of(tokens)):
+        hidden = hidden_of(layout, lambda s: of[s.first].hidden, None if empty is None else empty.hidden[0], how.join)
+        pooled = pooled_of(layout, lambda s: of[s.first].pooled, None if empty is None else empty.pooled, how.pooled)
+        answers.append((hidden, beside[-1].pooled if how.pooled == "raw" else pooled))
+    return ReadPrompt(answers, layers)
 
 
 def _beside(tokens: Tokens, pooled: Pooled) -> list[Windows]:
-    """What is encoded beside a prompt: the empty one, and its text as it is written."""
-    found = [tokens.sections[0].windows.empty()][: int(tokens.needs_empty)]
-    found = [replace(one, ids=one.ids[:1], weights=one.weights[:1], pieces=one.pieces[:1], numbers=one.numbers[:1],
-                     source=one.source[:1]) for one in found]
+    """What is encoded beside a prompt: the empty one, and the beginning of its text as it is written."""
+    found = [tokens.sections[0].windows.empty()] if tokens.needs_empty else []
     if pooled == "raw":
         raw = windows_of([(tokens.text, 1.0)], tokens.tokenizer, "hard", window=tokens.window, truncate=True)
         found.append(replace(raw, source=torch.full_like(raw.source, -1)))
     return found
 
 
+@dataclass(frozen=True)
+class WindowStates:
+    """Windows as an encoder reads them, without weights; `layers` are the moments of each prompt (`word_moments`)."""
+
+    hidden: Float[Tensor, "window position dim"]
+    pooled: Float[Tensor, "window joint"]
+    layers: list[Float[Tensor, "layer moment"]]
+
+
+def read_windows(
+    tower: Tower, parts: Sequence[Embeddings], mix: Sequence[tuple[int, float]], at_once: int
+) -> WindowStates:
+    """All windows of some prompts; equal ones go through the encoder once, unless gradients are wanted."""
+    ids = torch.cat([part.tokens.ids for part in parts])
+    rows = torch.cat([part.summed for part in parts])
+    words = torch.cat([roles(part.tokens)[ROLES.index("words")] for part in parts])
+    keys: list[Any] = list(range(len(ids)))
+    if len(ids) > 1 and not torch.is_grad_enabled():
+        keys = [(tuple(i.tolist()), content(r, None)) for i, r in zip(ids, rows, strict=True)]
+    first = {key: n for n, key in reversed(list(enumerate(keys)))}
+    which = torch.tensor(sorted(first.values()))
+    number = {n: k for k, n in enumerate(which.tolist())}
+    hidden, pooled, sums = [], [], []
+    for some in which.split(at_once):
+        states = forward(tower, ids[some], rows[some.to(rows.device)])
+        hidden.append(mixed(tower, states, mix))
+        pooled.append(states.pooled)
+        sums += [window_sums(states, n, words[row]) for n, row in enumerate(some.tolist())]
+    again = [number[first[key]] for key in keys]
+    counts = [len(part.tokens.ids) for part in parts]
+    of_prompts = torch.stack(sums)[again].split(counts)
+    at = torch.tensor(again, device=rows.device)
+    return WindowStates(torch.cat(hidden)[at], torch.cat(pooled)[at], [moments(one.sum(0)) for one in of_prompts])
+
+
 @torch.no_grad()
-def word_moments(
-    parts: Sequence[Embeddings], states: Sequence[States], many: int
-) -> list[Float[Tensor, "layer moment"]]:
-    """Mean and standard deviation of each prompt's word rows at every hidden state; (0, 2) where it has no words."""
-    masks = [roles(part.tokens)[ROLES.index("words")] for part in parts]
-    words = [
-        torch.stack([hidden[mask] for hidden in state.hidden])
-        for state, mask in zip(states, torch.cat(masks).split(many), strict=True)
-    ]
-    of_prompts = torch.cat(words, dim=1).float().split([int(mask.sum()) for mask in masks], dim=1)
-    return [
-        torch.stack([rows.mean((1, 2)), rows.flatten(1).std(1)], dim=1) if rows.numel() else rows.new_zeros(0, 2)
-        for rows in of_prompts
-    ]
+def window_sums(states: States, n: int, words: Bool[Tensor, " position"]) -> Float[Tensor, "layer sum"]:
+    """Of the word rows of a window at every hidden state: how many numbers, their sum and that of their squares."""
+    rows = torch.stack([hidden[n][words.to(hidden.device)] for hidden in states.hidden]).double().flatten(1).cpu()
+    return torch.stack([torch.full((len(rows),), float(rows.shape[1])), rows.sum(1), rows.square().sum(1)], dim=1)
+
+
+def moments(sums: Float[Tensor, "layer sum"]) -> Float[Tensor, "layer moment"]:
+    """Mean and standard deviation at every hidden state; (0, 2) where there are no words."""
+    count, total, squares = sums.unbind(1)
+    if not count.any():
+        return sums.new_zeros(0, 2)
+    mean = total / count
+    variance = (squares - total * mean) / (count - 1).clamp(min=1)
+    return torch.stack([mean, variance.clamp(min=0).sqrt()], dim=1).float()
 
 
 def equal_lengths(conditionings: Sequence[Conditioning]) -> list[Conditioning]:

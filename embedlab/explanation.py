@@ -20,10 +20,10 @@ from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
 from embedlab.parsed_prompt import text_of
-from embedlab.token_ids import concepts_of
 from embedlab.schedule import value_of
 from embedlab.select import roles
 from embedlab.selector import ROLES
+from embedlab.token_ids import concepts_of
 
 UNCHANGED = "the edit changes nothing that reaches the UNet"  # a note
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning

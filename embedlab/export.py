@@ -19,7 +19,7 @@ from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower
 from embedlab.condition import condition
 from embedlab.encoder import equal_lengths
-from embedlab.errors import ConfigError, brief, public_name
+from embedlab.errors import ConfigError, PromptError, brief, public_name
 from embedlab.files import write
 from embedlab.limits import MOST_VECTORS
 from embedlab.models.concept_files import save_concept
@@ -112,7 +112,7 @@ def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None
     zero = len(towers) > 1 if zero_negative is None else zero_negative
     (one,) = condition([cell], towers, zero)
     if one.cond.others or one.cond.weight != 1:
-        raise OperatorError("a prompt with AND is several conditionings, whose predictions are added; pipelines take one.")
+        raise PromptError("a prompt with AND is several conditionings, and a pipeline takes one.")
     cond, uncond = equal_lengths([one.cond, one.uncond])
     embeds = {"prompt_embeds": cond.hidden[None], "negative_prompt_embeds": uncond.hidden[None]}
     if len(towers) > 1:

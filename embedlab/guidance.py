@@ -119,8 +119,10 @@ def guided(
         without, with_prompt = predicted.split([len(x), len(each)])
         if composed:
             change = torch.zeros_like(without).index_add(0, whose, share * (with_prompt - without[whose]))
-            return without + scale * change
-        return without + scale * (with_prompt - without)
+        else:
+            change = with_prompt - without
+        answer: Tensor = without + scale * change
+        return answer
 
     return denoise
 

@@ -226,7 +226,7 @@ def check_balance(balance: Any) -> None:
         return
     if isinstance(balance, str) or not isinstance(balance, Sequence) or not balance:
         raise SamplerError(
-            f"encoder.balance is {brief(balance)}; it has to be a number for each text encoder: encoder.balance=[1,0.5]."
+            f"encoder.balance is {brief(balance)}; it has to be a number for each encoder: encoder.balance=[1,0.5]."
         )
     for one in balance:
         finite_number(one, "encoder.balance", SamplerError)

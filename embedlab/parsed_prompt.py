@@ -1,6 +1,6 @@
-"""A prompt in its language → what a cell has: a text as it is, or a tree in which what changes over time is a schedule.
+"""A prompt in its language → what a cell has: a text as it is, or a tree whose changes over time are schedules.
 
-`[a:b:0.5]` becomes a `Switch` and `[a|b]` an `Alternate` on A1111's clock, so that `resolve` gives the tree of a moment.
+`[a:b:0.5]` becomes a `Switch` and `[a|b]` an `Alternate` on A1111's clock; `resolve` gives the tree of a moment.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ a stretched position table a window has more than 77 places; `Tokens.window` say
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,8 +27,9 @@ from embedlab.token_ids import concepts_of, ids_of, pieces_of, word_spans
 from embedlab.windows import BACKTRACK, BREAK, windows_of
 from embedlab.windows import Break as NewWindow
 
-
-SWAPPED = ".swap() is drawn as its first text: it edits attention, which is not edited here; operators=[replace] edits rows"
+SWAPPED = (
+    ".swap() is drawn as its first text: it edits attention, which is not edited here; operators=[replace] edits rows"
+)
 
 
 @dataclass(frozen=True)
@@ -228,17 +229,15 @@ def tokens_of(
                 words.append(Word(name, rows, rows[0] // window != rows[-1] // window))
             if len(rows) < len(numbers):
                 dropped.append(name)
-        for numbers, mixture in plan.mixed():
-            mixtures.append((tuple(place[n] for n in numbers if n in place), mixture))
+        for mixed, mixture in plan.mixed():
+            mixtures.append((tuple(place[n] for n in mixed if n in place), mixture))
     ids = torch.cat([one.windows.ids for one in sections(layout)])
     written = text if isinstance(text, str) else text.text
     strange = foreign(written, "plain" if isinstance(text, str) else text.language)
     remarks = [*notes, *([strange[1].removesuffix(".")] if strange else [])]
     if any(plan.swaps for plan in plans):
         remarks.append(SWAPPED)
-    return Tokens(
-        written, ids, tuple(words), tokenizer, tuple(dropped), {}, layout, tuple(mixtures), tuple(remarks)
-    )
+    return Tokens(written, ids, tuple(words), tokenizer, tuple(dropped), {}, layout, tuple(mixtures), tuple(remarks))
 
 
 def places_of(section: Section) -> dict[int, int]:
@@ -248,7 +247,7 @@ def places_of(section: Section) -> dict[int, int]:
     return {number: first + row for row, number in enumerate(numbers) if number >= 0}
 
 
-def _composed(parts: Sequence[Any], section: Any) -> Layout:
+def _composed(parts: Sequence[Any], section: Callable[[Sequence[Any]], Section]) -> Layout:
     """Sections, and how the language puts them together."""
     if len(parts) == 1 and isinstance(parts[0], And | Joined | Blend):
         node = parts[0]
@@ -272,7 +271,7 @@ class _Plan:
     swaps: bool = False
 
     def read(self, parts: Sequence[Any], groups: tuple[Weighted, ...]) -> None:
-        """Take parts in order; neighbours of one weight are one text, as the tools have it (ComfyUI keeps them apart)."""
+        """Take parts in order; neighbours of one weight are one text, as in the tools (ComfyUI keeps them apart)."""
         for node in parts:
             match node:
                 case Text():
@@ -291,7 +290,7 @@ class _Plan:
                     self.swaps = True
                     self.read(node.original, groups)
                 case _:
-                    raise PromptError(f"{type(node).__name__} stands inside another prompt; it has to be the whole of it.")
+                    raise PromptError(f"{type(node).__name__} stands inside a prompt; it has to be all of it.")
 
     def add(self, text: str, weight: float) -> None:
         """A text, beside its neighbour of the same weight."""
@@ -348,8 +347,9 @@ def mixture_of(node: Mix) -> Mixture:
             elif isinstance(part, Mix):
                 found.append(mixture_of(part))
             else:
-                what = {"Weighted": "a weight", "Break": "BREAK", "Swap": ".swap()"}.get(type(part).__name__, "a prompt")
-                raise PromptError(f"{what} stands inside of {{…|…}}, where token rows are mixed; write it around the braces.")
+                name = type(part).__name__
+                what = {"Weighted": "a weight", "Break": "BREAK", "Swap": ".swap()"}.get(name, "a prompt")
+                raise PromptError(f"{what} stands in {{…|…}}, which mixes token rows; write it around the braces.")
         return tuple(found)
 
     pairs = zip(node.shares, node.choices, strict=True)

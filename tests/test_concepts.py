@@ -18,9 +18,9 @@ from embedlab.errors import ConfigError, EmbedlabError, ModelError, OperatorErro
 from embedlab.explanation import explain
 from embedlab.models.concept_files import LAYOUTS
 from embedlab.prompt import tokenize
-from embedlab.token_ids import concepts_of
 from embedlab.sweep.explained import explained
 from embedlab.sweep.identity import files_of, key_of
+from embedlab.token_ids import concepts_of
 from embedlab.validate import validate
 from embedlab.view.replay import replay
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from embedlab import embed_all, encode
 from embedlab.clip import forward
+from embedlab.composition import join_states
 from embedlab.errors import PromptError
 from embedlab.memo import Memo
 from embedlab.weighting import METHODS, encoder_of, weigh
 from embedlab.weighting.lerp import Compel
 from embedlab.weighting.normalise import normalised
 from embedlab.weighting.scale import Scaled
-from embedlab.composition import join_states
 from embedlab.windows import BREAK, windows_of
 
 laws = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedlab import models
+from embedlab.composition import join_states
 from embedlab.errors import PromptError
+from embedlab.limits import SPLITS
 from embedlab.prompt import tokenize
 from embedlab.token_ids import ids_of
-from embedlab.composition import join_states
-from embedlab.limits import SPLITS
 from embedlab.windows import BREAK, Break, windows_of
 
 BODY = 75

@@ -36,8 +36,8 @@ from embedlab.metrics.eye import eye_names, eye_scores, outcome_names, outcome_o
 from embedlab.metrics.ssim import ssim
 from embedlab.models import Model, Source
 from embedlab.operators.base import named
-from embedlab.token_ids import ids_of
 from embedlab.samples import Rendered
+from embedlab.token_ids import ids_of
 
 
 @dataclass(frozen=True)

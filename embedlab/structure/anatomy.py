@@ -13,7 +13,6 @@ from embedlab.limits import WINDOW, Join, check_settings
 from embedlab.memo import Memo
 from embedlab.models import LAYOUTS, Source, fits, pick_device, pick_dtype
 from embedlab.models.silence import silence_libraries
-from embedlab.windows import joined
 from embedlab.readers import path_of
 from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting
@@ -21,6 +20,7 @@ from embedlab.structure.building import Design, Sizes
 from embedlab.structure.pages import save
 from embedlab.structure.tables import fragment, in_terminal, tables_of
 from embedlab.structure.values import Component, Layer, Part, Vocabulary
+from embedlab.windows import joined
 
 HUB = {  # models of which embedlab ships the configs
     "sd1": (

@@ -17,13 +17,13 @@ from embedlab.export import edited_rows, prompt_embeds, save_edited_words, save_
 from embedlab.images.infotext import infotext
 from embedlab.metrics.score import FeatureCache, score, scored_words
 from embedlab.models import Model
-from embedlab.token_ids import concepts_of
 from embedlab.samples import Rendered
 from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.job import Job
 from embedlab.sweep.result import PictureResult, Result, write_result
 from embedlab.sweep.versioned import FORMAT
 from embedlab.timing import Timer
+from embedlab.token_ids import concepts_of
 
 
 def finish(

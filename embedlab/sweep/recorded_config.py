@@ -18,9 +18,15 @@ from embedlab.sweep.config import part_of
 from embedlab.sweep.roles import OF_EDITED, ROLES, SETTINGS
 from embedlab.sweep.trust import TARGET, true_name
 
-
 # what a config of 0.1 does not say
-EARLIER = {"size": None, "prompt_2": None, "language": "plain", "weighting": "comfy++", "windows": "hard", "pooled": "first"}
+EARLIER = {
+    "size": None,
+    "prompt_2": None,
+    "language": "plain",
+    "weighting": "comfy++",
+    "windows": "hard",
+    "pooled": "first",
+}
 EARLIER_ENCODER = {"windows": "hard", "pooled": "first"}
 
 

@@ -414,7 +414,10 @@ def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
     known: dict[int, str] = {}
     for one in calls:
         if id(one) not in known:
-            tensors = [t for _, c in one.cond.streams for t in (c.hidden, c.pooled)] + [one.uncond.hidden, one.uncond.pooled]
+            tensors = [t for _, c in one.cond.streams for t in (c.hidden, c.pooled)] + [
+                one.uncond.hidden,
+                one.uncond.pooled,
+            ]
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
             known[id(one)] = fingerprint([*tensors, float(value_of(one.cell.guidance.scale)), *weights])
     cell = calls[0].cell

@@ -20,11 +20,11 @@ from embedlab.weighting.lerp import Compel, FromEmpty, FromLast, Perp, Perpendic
 from embedlab.weighting.masked import DownWeight, Masked
 from embedlab.weighting.normalise import normalised
 from embedlab.weighting.pooled import pooled_of, pooled_variants
-from embedlab.weighting.reading import Encode, Encoded, Method, Read, encoded, encoder_of
+from embedlab.weighting.reading import Encode, Encoded, Method, Read, content, encoded, encoder_of
 from embedlab.weighting.scale import Scaled
 from embedlab.windows import Windows
 
-__all__ = ["DEFAULT", "METHODS", "Encode", "Encoded", "Method", "Read", "Weighted", "encoder_of", "weigh"]
+__all__ = ["DEFAULT", "METHODS", "Encode", "Encoded", "Method", "Read", "Weighted", "content", "encoder_of", "weigh"]
 
 METHODS: dict[str, Method] = {
     "comfy++": DownWeight(relative=False, up="masked"),
@@ -70,7 +70,7 @@ def weigh(
     `method` is a name of `METHODS`, or one of your own; `normalise` changes the weights first. `encode` is called with
     (ids, mask, source, place) of many windows, at most once without a mask and once with one: `encoder_of(tower)` is
     one. Say `edited` where token or position rows are handed to it. With all weights 1, hidden states are the encoder's
-    own to the bit. Prompts of one of `groups` are one batch to methods that look at batches (A1111's): all are, left out.
+    own to the bit. Prompts of one of `groups` are one batch to methods that look at batches (A1111's); left out, all.
 
     Raises PromptError for an unknown name.
 

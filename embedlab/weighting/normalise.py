@@ -14,7 +14,6 @@ from embedlab.limits import NORMALISERS, Normaliser
 from embedlab.windows import Windows
 
 
-
 def by_length(windows: Windows) -> Tensor:
     """A piece of n tokens is as strong as one of one: `1 + sign(w - 1)·√((w - 1)² / n)`."""
     weights = windows.weights.clone()

@@ -14,7 +14,6 @@ from embedlab.weighting.reading import Encoded, Read
 from embedlab.windows import Windows
 
 
-
 def pooled_variants(windows: Windows, how: Pooled) -> list[Windows]:
     """What else has to be encoded for it: for each weighted piece, the prompt in which no row attends to it."""
     in_choices(how, "pooled", POOLED, PromptError)
