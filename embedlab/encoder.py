@@ -37,8 +37,9 @@ class Conditioning:
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
     another prompt. `others` are conditionings whose predictions are added to this one's, and `weight` and theirs say
-    how much of each (A1111's AND). `layers` holds, for each encoder, the mean and the standard deviation of the word
-    rows at every hidden state (0 is what enters), as they were when it was encoded.
+    how much of each (A1111's AND). `widths` are those of each encoder's columns. `layers` holds, for each encoder, the
+    mean and the standard deviation of the word rows at every hidden state (0 is what enters), as they were when it was
+    encoded.
 
     >>> from embedlab import embed_all, encode, models
     >>> towers = models.load("emoji").towers
@@ -54,6 +55,7 @@ class Conditioning:
     layers: tuple[Float[Tensor, "layer moment"], ...] = ()
     weight: float = 1.0
     others: tuple[tuple[float, Conditioning], ...] = ()
+    widths: tuple[int, ...] = ()
 
     @property
     def streams(self) -> list[tuple[float, Conditioning]]:
@@ -374,8 +376,9 @@ def encode(
             factors = [1.0] * len(found) if balance is None else balance
             hidden = [h if factor == 1 else h * factor for (h, _), factor in zip(found, factors, strict=True)]
             layers = tuple(one[n].layers for one in read)
-            rows = tuple(rows_joined(layout, join))
-            parts.append((weight, Conditioning(torch.cat(hidden, dim=-1), found[-1][1], tokens, rows, layers)))
+            rows, widths = tuple(rows_joined(layout, join)), tuple(one.shape[1] for one in hidden)
+            whole = Conditioning(torch.cat(hidden, dim=-1), found[-1][1], tokens, rows, layers, widths=widths)
+            parts.append((weight, whole))
         (weight, first), *others = parts
         answers.append(replace(first, weight=weight, others=tuple(others)) if others or weight != 1 else first)
     return answers

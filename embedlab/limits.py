@@ -613,7 +613,13 @@ def check_count(to: Any) -> None:
         raise OperatorError(f"to is {to!r}; it has to be a number of rows, such as 16.")
 
 
-ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage}
+def check_encoder(encoder: Any) -> None:
+    """One text encoder of several, or all."""
+    if encoder is not None:
+        whole_number(encoder, "encoder", OperatorError, least=1, most=2)
+
+
+ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage, "encoder": check_encoder}
 WEIGHT = {"weight": number("weight")}
 CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.anatomy": {

@@ -282,8 +282,7 @@ class _Plan:
                     self.read(node.parts, (*groups, node))
                 case Mix():
                     first = len(self.pieces)
-                    mixture = mixture_of(node)
-                    weight = product(groups, self.language)
+                    mixture, weight = mixture_of(node, groups, self.language)
                     self.pieces += [(text, weight) for text in self.longest(mixture)]
                     self.mixes.append((first, len(self.pieces), mixture))
                 case Swap():
@@ -336,24 +335,36 @@ class _Plan:
             yield [number for n in range(begin, end) for number in tokens[n]], mixture
 
 
-def mixture_of(node: Mix) -> Mixture:
-    """What a mix is made of; PromptError for what has no place inside of one."""
+def mixture_of(node: Mix, groups: tuple[Weighted, ...], language: str) -> tuple[Mixture, float]:
+    """What a mix is made of, and its weight: the mean of its choices' by their shares.
 
-    def inside(parts: Sequence[Any]) -> tuple[str | Mixture, ...]:
-        found: list[str | Mixture] = []
+    PromptError for what has no place inside of one.
+    """
+
+    def inside(parts: Sequence[Any], groups: tuple[Weighted, ...]) -> Iterator[tuple[str | Mixture, float]]:
         for part in parts:
-            if isinstance(part, Text):
-                found.append(part.text)
-            elif isinstance(part, Mix):
-                found.append(mixture_of(part))
-            else:
-                name = type(part).__name__
-                what = {"Weighted": "a weight", "Break": "BREAK", "Swap": ".swap()"}.get(name, "a prompt")
-                raise PromptError(f"{what} stands in {{…|…}}, which mixes token rows; write it around the braces.")
-        return tuple(found)
+            match part:
+                case Text():
+                    yield part.text, product(groups, language)
+                case Mix():
+                    yield mixture_of(part, groups, language)
+                case Weighted():
+                    yield from inside(part.parts, (*groups, part))
+                case Break():
+                    raise PromptError("BREAK stands in {…|…}, which mixes token rows; write it around the braces.")
+                case _:
+                    raise PromptError("{…|…} mixes token rows, and a choice of it holds whole prompts or .swap().")
 
-    pairs = zip(node.shares, node.choices, strict=True)
-    return Mixture(tuple((share, inside(choice.parts)) for share, choice in pairs))
+    choices, weights = [], []
+    for share, choice in zip(node.shares, node.choices, strict=True):
+        found = list(inside(choice.parts, groups))
+        if len({weight for _, weight in found}) > 1:
+            raise PromptError("a choice of {…|…} has words of several weights; give all of it one.")
+        choices.append((share, tuple(part for part, _ in found)))
+        weights.append(found[0][1])
+    if len(set(weights)) == 1:
+        return Mixture(tuple(choices)), weights[0]
+    return Mixture(tuple(choices)), sum(share * weight for (share, _), weight in zip(choices, weights, strict=True))
 
 
 def of_layout(tokens: Tokens, layout: Layout) -> Tokens:

@@ -81,7 +81,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         for weight, layout in streams(layout_of(tokens)):
             rows = tuple(rows_joined(layout, value_of(encoder.join)))
             hidden = dummy_table(40_009, sum(source.widths))[[past[row] for row in rows]]
-            streamed.append((weight, Conditioning(hidden, pooled, tokens, rows)))
+            streamed.append((weight, Conditioning(hidden, pooled, tokens, rows, widths=tuple(source.widths))))
         (weight, first), *others = streamed
         return replace(first, weight=weight, others=tuple(others))
 

@@ -12,7 +12,21 @@ import embedlab
 HOUSE = Path(embedlab.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
-    *("language", "prompt", "select", "selector", "limits", "clip", "models", "engines", "structure", "detector"),
+    *(
+        "language",
+        "token_ids",
+        "parsed_prompt",
+        "composition",
+        "prompt",
+        "select",
+        "selector",
+        "limits",
+        "clip",
+        "models",
+        "engines",
+        "structure",
+        "detector",
+    ),
     *("embeddings", "operators", "encoder", "windows", "weighting", "schedule", "guidance", "sampler"),
     *(
         "cell",

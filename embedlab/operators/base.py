@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from types import FunctionType
 from typing import Any, ClassVar, Protocol, SupportsFloat, TypeVar, cast
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.checks import finite_number
+from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, lookup_of
 from embedlab.encoder import Conditioning, Texts
@@ -92,9 +92,13 @@ def of_numpy(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class OnRows(Edit):
-    """What an operator on selected rows has at least: its selector, and the words that pictures are scored with."""
+    """What an operator on selected rows has at least: its selector, and the words that pictures are scored with.
+
+    `encoder` names one text encoder of several, from 1 on; left out, rows of all are edited.
+    """
 
     rows: Setting[Selector]
+    encoder: int | None = field(default=None, kw_only=True)
     named: ClassVar[tuple[str, ...]] = ()  # the settings that name words, where the stage is before the encoder
 
     @property
@@ -130,7 +134,19 @@ def edit_with(
 ) -> tuple[Embeddings, ...]:
     """`edit` with tables that are at hand already."""
     early = [operator for operator in check_operators(operators) if not is_post_encoder(operator)]
-    return tuple(applied(part, early, lookup) for part, lookup in zip(prompt, lookups, strict=True))
+    for operator in early:
+        check_encoder_of(operator, len(prompt))
+    return tuple(
+        applied(part, [one for one in early if getattr(one, "encoder", None) in (None, n)], lookup)
+        for n, (part, lookup) in enumerate(zip(prompt, lookups, strict=True), 1)
+    )
+
+
+def check_encoder_of(operator: Any, count: int) -> None:
+    """Refuse an operator that names a text encoder that is not there."""
+    if is_whole(named_one := getattr(operator, "encoder", None)) and not 1 <= named_one <= count:
+        there = "one text encoder" if count == 1 else f"text encoders 1 to {count}"
+        raise OperatorError(f"'{named(operator)}' names encoder {named_one}; there is {there} here.")
 
 
 def edit_encoded(
@@ -152,9 +168,31 @@ def edit_encoded(
             f"a Conditioning and Texts were expected; {brief(conditioning)} and {brief(texts)} came. "
             "encode(...) gives the one, texts_of(towers) the other."
         )
-    return applied(
-        conditioning, [operator for operator in check_operators(operators) if is_post_encoder(operator)], texts
-    )
+    for operator in check_operators(operators):
+        if is_post_encoder(operator):
+            encoder = getattr(operator, "encoder", None)
+            if encoder is None:
+                conditioning = applied(conditioning, [operator], texts)
+            else:
+                conditioning = edit_columns(conditioning, operator, texts, encoder)
+    return conditioning
+
+
+def edit_columns(conditioning: Conditioning, operator: Any, texts: Texts, encoder: int) -> Conditioning:
+    """Apply an operator to the hidden states of one text encoder, which stand beside those of the others."""
+    check_encoder_of(operator, len(conditioning.widths))
+    if operator.stage != "hidden":
+        raise OperatorError(f"'{named(operator)}' names an encoder, which takes stage hidden, not {operator.stage}.")
+    begin = sum(conditioning.widths[: encoder - 1])
+    end = begin + conditioning.widths[encoder - 1]
+
+    def own(whole: Conditioning) -> Conditioning:
+        return replace(whole, hidden=whole.hidden[:, begin:end], widths=(end - begin,), others=())
+
+    edited = applied(own(conditioning), [operator], Texts(lambda text: own(texts(text))))
+    hidden = conditioning.hidden.clone()
+    hidden[:, begin:end] = edited.hidden
+    return replace(conditioning, hidden=hidden)
 
 
 def edit_streams(
