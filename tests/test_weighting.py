@@ -82,7 +82,7 @@ def test_a_mask_is_the_librarys_own(tower):
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_of_one_are_the_encoders_own_to_the_bit(tower, method):
     for text in ("", "a picture of a cat", "a red star, " * 40):
-        made = weighed([(text, 1.0)], tower, method, "hard")
+        made = weighed([(text, 1.0)], tower, method)
         (own,) = encode([embed_all(text, [tower])], [tower], at_once=10)
         assert torch.equal(made.hidden.flatten(0, 1), own.hidden)
         if len(made.hidden) == 1:
