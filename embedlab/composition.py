@@ -63,6 +63,16 @@ def sections(layout: Layout) -> Iterator[Section]:
             yield from sections(member)
 
 
+def named_sections(layout: Layout, name: str = "") -> Iterator[tuple[Section, str]]:
+    """All sections, each with the prompts that it is of, as languages write them: `blend 0.3`, `and 1`."""
+    if isinstance(layout, Section):
+        yield layout, name
+        return
+    word = {"sum": "AND", "join": "and", "blend": "blend"}[layout.how]
+    for member, weight in zip(layout.members, layout.weights, strict=True):
+        yield from named_sections(member, f"{name}, {word} {weight:g}".removeprefix(", "))
+
+
 def padded(layout: Layout, count: int) -> Layout:
     """The same followed by empty windows, `count` in all."""
     if isinstance(layout, Section):

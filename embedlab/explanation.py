@@ -20,9 +20,11 @@ from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
 from embedlab.parsed_prompt import text_of
+from embedlab.prompt import PromptPiece
 from embedlab.schedule import value_of
 from embedlab.select import roles
 from embedlab.selector import ROLES
+from embedlab.tables import Table, fragment, in_terminal
 from embedlab.token_ids import concepts_of
 
 UNCHANGED = "the edit changes nothing that reaches the UNet"  # a note
@@ -90,6 +92,8 @@ class Explanation:
     hidden: tuple[float, float, float, float]  # what reaches the UNet: mean, std as written; mean, std edited
     shifts: dict[str, float]  # by role, how far its hidden states moved, in shares of their length
     notes: tuple[str, ...]
+    pieces: tuple[PromptPiece, ...] = ()  # the prompt as its language reads it
+    language: str = "plain"
 
     @property
     def columns(self) -> list[str]:
@@ -102,12 +106,36 @@ class Explanation:
         rows = [[getattr(token, name) for name in self.columns] for token in self.tokens]
         return [[", ".join(v) if isinstance(v, tuple) else v for v in row] for row in rows]
 
+    @property
+    def parse(self) -> Table | None:
+        """The prompt as its language reads it, piece by piece; None where it says nothing but its words."""
+        said = any(piece.weight != 1 or piece.within or piece.mixed for piece in self.pieces)
+        if not said and len({n for piece in self.pieces for n in piece.windows}) < 2:
+            return None
+        several, mixed = (any(getattr(piece, name) for piece in self.pieces) for name in ("within", "mixed"))
+        heads = ("weight", "tokens", "window", *("of",) * several, *("mixed",) * mixed, "text")
+        rows = []
+        for piece in self.pieces:
+            where = ", ".join(map(str, piece.windows)) or "left out"
+            more = [*[piece.within] * several, *[piece.mixed] * mixed, " ".join(piece.text.split())]
+            rows.append((f"{piece.weight:.4g}", str(piece.tokens), where, *more))
+        title = f"as language={self.language} reads it"
+        return Table(title, heads, tuple(rows), frozenset(("weight", "tokens", "window")))
+
+    def _repr_html_(self) -> str:
+        texts = [[", ".join(v) if isinstance(v, tuple) else str(v) for v in row] for row in self.table]
+        tokens = Table(f"{self.prompt} ({self.edit})", tuple(self.columns), tuple(map(tuple, texts)))
+        notes = Table("notices", ("",), tuple((note,) for note in self.notes))
+        return fragment([one for one in (self.parse, tokens, notes) if one is not None and one.rows])
+
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.prompt}", f"edit: {self.edit}", ""]
+        if self.parse is not None:
+            lines += [in_terminal([self.parse])]
         several = len({token.encoder for token in self.tokens}) > 1
         heads = [*(["encoder"] if several else []), "row", "window", "place", "id", "piece", "kept", "norm", "near"]
         table = [heads]
@@ -119,8 +147,7 @@ class Explanation:
             piece = token.piece if token.role == "words" else f"{token.piece} ({token.role})"
             cells = [token.row, token.window, token.place, token.id, piece, figure(token.kept), norm, near]
             table.append([str(c) for c in ([token.encoder, *cells] if several else cells)])
-        wide = [max(len(row[n]) for row in table) for n in range(len(heads))]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
+        lines += aligned(table)
         if any(token.kept not in (1, None) for token in self.tokens):
             lines += ["", "kept: how much of the row as written is in the edited one (its projection on it)"]
         lines += ["", "word rows through the encoder, mean ± standard deviation:"]
@@ -187,7 +214,15 @@ def described(
         hidden=(*moments_of(old.hidden), *moments_of(new.hidden)),
         shifts=shifts_of(old, new),
         notes=tuple(dict.fromkeys(notes)),
+        pieces=words.pieces,
+        language=cell.encoder.language,
     )
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table as lines, columns below each other."""
+    wide = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
 
 
 def figure(value: float | None) -> str:

@@ -6,7 +6,7 @@ a stretched position table a window has more than 77 places; `Tokens.window` say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from embedlab.clean import redact
-from embedlab.composition import Composed, Layout, Section, needs_empty, sections, settled
+from embedlab.clean import BLANK, redact, secret_spans
+from embedlab.composition import Composed, Layout, Section, named_sections, needs_empty, sections, settled
 from embedlab.errors import PromptError, brief, listed
 from embedlab.language import foreign
 from embedlab.language.tree import And, Blend, Break, Joined, Mix, Swap, Text, Weighted, product
@@ -45,10 +45,29 @@ class Word:
 
 
 @dataclass(frozen=True)
+class PromptPiece:
+    """A run of words of one weight: how many tokens it has, the windows that they stand in, what is done with it.
+
+    `within` says which of several prompts in one it is of, such as `blend 0.3`; `mixed` what is mixed in its place.
+    """
+
+    text: str
+    weight: float
+    tokens: int
+    windows: tuple[int, ...]
+    within: str = ""
+    mixed: str = ""
+
+
+@dataclass(frozen=True)
 class Mixture:
     """Token rows that are mixed in place: each choice with its share, as texts and mixtures one after the other."""
 
     choices: tuple[tuple[float, tuple[str | Mixture, ...]], ...]
+
+    def __str__(self) -> str:
+        parts = [("".join(str(part).strip() for part in choice), share) for share, choice in self.choices]
+        return "{" + "|".join(f"{text}:{share:.3g}" for text, share in parts) + "}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class Tokens:
     layout: Layout | None = field(default=None, repr=False, compare=False)
     mixtures: tuple[tuple[tuple[int, ...], Mixture], ...] = field(default=(), repr=False)
     remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    pieces: tuple[PromptPiece, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def weighted(self) -> bool:
@@ -151,6 +171,8 @@ class Tokens:
             said.append(f"the prompt has {self.length} tokens and runs in {windows} windows of {self.window - 2}")
         if cut := [word.text for word in self.words if word.cut]:
             said.append(f"cut in two between windows: {listed(cut, 12)}")
+        if groups := [piece.text.strip() for piece in self.pieces if len(piece.windows) > 1 and piece.weight != 1]:
+            said.append(f"a phrase of one weight runs through the border of two windows: {listed(groups, 12)}")
         if strange := self.not_loaded():
             said.append(
                 f"{listed(strange, 12)}: no concept of that name is loaded, so it is read as text; "
@@ -220,8 +242,10 @@ def tokens_of(
     words: list[Word] = []
     dropped: list[str] = []
     mixtures = []
-    for one, plan in zip(sections(layout), plans, strict=True):
+    pieces: list[PromptPiece] = []
+    for (one, within), plan in zip(named_sections(layout), plans, strict=True):
         place = places_of(one)
+        pieces += plan.described(place, one.windows.ids.shape[1], within)
         for name, numbers in plan.words(names):
             rows = tuple(place[n] for n in numbers if n in place)
             if rows:
@@ -237,7 +261,18 @@ def tokens_of(
     remarks = [*notes, *([strange[1].removesuffix(".")] if strange else [])]
     if any(plan.swaps for plan in plans):
         remarks.append(SWAPPED)
-    return Tokens(written, ids, tuple(words), tokenizer, tuple(dropped), {}, layout, tuple(mixtures), tuple(remarks))
+    return Tokens(
+        written,
+        ids,
+        tuple(words),
+        tokenizer,
+        tuple(dropped),
+        {},
+        layout,
+        tuple(mixtures),
+        tuple(remarks),
+        tuple(pieces),
+    )
 
 
 def places_of(section: Section) -> dict[int, int]:
@@ -319,6 +354,20 @@ class _Plan:
             if isinstance(piece, tuple):
                 yield n, piece[0], count
                 count += len(pieces_of(piece[0], self.tokenizer))
+
+    def described(self, place: Mapping[int, int], window: int, within: str) -> Iterator[PromptPiece]:
+        """Each piece, where its tokens stand."""
+        mixed = {begin: mixture for begin, _, mixture in self.mixes}
+        rest = {n for begin, end, _ in self.mixes for n in range(begin + 1, end)}
+        for n, text, first in self.numbered():
+            if n in rest:
+                continue
+            count = len(pieces_of(text, self.tokenizer))
+            windows = tuple(dict.fromkeys(place[k] // window for k in range(first, first + count) if k in place))
+            piece = self.pieces[n]
+            assert isinstance(piece, tuple)
+            secret = any(secret_spans(text))
+            yield PromptPiece(BLANK if secret else text, piece[1], count, windows, within, str(mixed.get(n, "")))
 
     def words(self, names: tuple[str, ...]) -> Iterator[tuple[str, range]]:
         """Each word with the numbers of its tokens."""

@@ -33,8 +33,9 @@ from embedlab.structure import counting, onnx_export, pages
 from embedlab.structure.anatomy import HUB, described, odd_sides
 from embedlab.structure.drawing import outline_of
 from embedlab.structure.onnx_export import export
-from embedlab.structure.tables import Comparison, show, tables_of
+from embedlab.structure.tables import Comparison, tables_of
 from embedlab.sweep.config import conf_dir
+from embedlab.tables import show
 
 MANUAL = (Path(__file__).parent.parent / "docs" / "inside.md").read_text()
 COMMANDS = re.findall(r"^embedlab anatomy(.*?)(?:  +#.*)?$", MANUAL, re.MULTILINE)
@@ -314,7 +315,9 @@ def test_the_text_has_no_line_cut(inside):
 @pytest.mark.parametrize("wide", [80, 100, 160])
 def test_a_narrow_terminal_goes_without_columns_and_cuts_no_figure(inside, wide):
     out = io.StringIO()
-    show(tables_of(inside["emoji"], 1)[:5], Console(file=out, width=wide, force_terminal=True, color_system=None))
+    show(
+        tables_of(inside["emoji"], 1)[:5], Console(file=out, width=wide, force_terminal=True, color_system=None), SPARE
+    )
     lines = out.getvalue().splitlines()
     assert "6,415,336" in out.getvalue()
     assert not [line for line in lines if "…" in line]

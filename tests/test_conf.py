@@ -16,7 +16,7 @@ from embedlab.errors import ConfigError
 from embedlab.sweep.cells import cell_of
 from embedlab.sweep.config import complete, conf_dir, lacking, part_of
 from embedlab.sweep.job import Job
-from embedlab.sweep.roles import PARTS, ROLES, UNNAMED
+from embedlab.sweep.roles import PARTS, PRESETS, ROLES, UNNAMED
 from embedlab.tracker import Disk
 from embedlab.validate import validate
 
@@ -181,14 +181,14 @@ def test_every_setting_says_what_it_is():
 
 def test_every_folder_of_choices_is_one_of_the_house():
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*PARTS, "experiment", "hydra", "prompts", "learn"}
+    assert folders == {*PARTS, *PRESETS, "hydra", "prompts", "learn"}
 
 
 def test_every_field_of_a_cell_has_its_role():
-    assert {name for name, role in ROLES.items() if role.draws} == {f.name for f in dataclasses.fields(Cell)} | {
-        "model"
-    }
-    assert set(ROLES) == set(composed()) - {"hydra", "experiment"}
+    fields = {f.name for f in dataclasses.fields(Cell)}
+    assert {name for name, role in ROLES.items() if role.draws} == {*fields, "model", *OF_THE_ENCODER}
+    assert set(OF_THE_ENCODER) <= {f.name for f in dataclasses.fields(Encoder)}
+    assert set(ROLES) == set(composed()) - {"hydra", *PRESETS}
 
 
 def test_the_name_of_a_job_leaves_out_what_the_table_says():
@@ -196,8 +196,15 @@ def test_the_name_of_a_job_leaves_out_what_the_table_says():
     assert sorted(job["config"]["override_dirname"]["exclude_keys"]) == sorted(UNNAMED)
 
 
+OF_THE_ENCODER = ("language", "weighting", "windows", "pooled")  # said alone, too
 CHANGED = {
-    **{"prompt": "the puppy", "operators": [Replace("puppy", "owl")], "encoder": Encoder(skip=1), "size": 64},
+    **{
+        "prompt": "the puppy",
+        "prompt_2": "an owl",
+        "operators": [Replace("puppy", "owl")],
+        "encoder": Encoder(skip=1),
+        "size": 64,
+    },
     **{"guidance": Guidance(2), "sampler": Sampler("lms"), "start": Start("puppy.png", strength=0.5)},
     **{"seeds": (0,), "metrics": Metrics(words=["owl"]), "export": True},
     **{"at_once": 1, "tracker": Disk(), "group": "g", "engine": ONNXRuntime()},
@@ -220,7 +227,8 @@ def test_the_table_of_roles_is_what_the_keys_of_a_job_depend_on(name, folders):
 
 
 def test_what_is_no_setting_of_a_job_identifies_nothing():
-    assert {name for name in ROLES if name not in {"model", *CHANGED}} == {"store", "objective", "explain"}
+    others = {name for name in ROLES if name not in {"model", *CHANGED, *OF_THE_ENCODER}}
+    assert others == {"store", "objective", "explain"}
     assert not any(ROLES[name].identifies or ROLES[name].draws for name in ("store", "objective", "explain"))
 
 

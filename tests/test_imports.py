@@ -18,6 +18,7 @@ ARROW = (
         "parsed_prompt",
         "composition",
         "prompt",
+        "tables",
         "select",
         "selector",
         "limits",

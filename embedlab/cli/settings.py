@@ -15,7 +15,7 @@ import yaml
 
 from embedlab.errors import listed
 from embedlab.sweep.config import conf_dir
-from embedlab.sweep.roles import PARTS
+from embedlab.sweep.roles import PARTS, PRESETS
 
 LONG = 400  # signs of a command line that is still told whole
 
@@ -222,9 +222,9 @@ def meant(key: str, value: str, words: Sequence[str] = ()) -> Setting | str | No
     """
     *outer, last = key.split(".")
     first = outer[0] if outer else last
-    if key == "experiment":
+    if key in PRESETS:
         option = nearest(value, list(options(key)))
-        return option and f"experiment={option}"
+        return option and f"{key}={option}"
     if key in PARTS:
         return _of_group(key, value, words)
     name = OTHERS.get(last, last)
@@ -320,7 +320,7 @@ def _is_fine(key: str, value: str, there: set[str], words: Sequence[str]) -> boo
         return True
     if any(f"{key}.".startswith(f"{one}.") for one in ("hydra", "prompts", *there)):
         return True
-    if key in (*PARTS, "experiment"):
+    if key in (*PARTS, *PRESETS):
         return all(name in options(key) for name in _options_in(value))
     parts = key.split(".")
     return parts[0] == "operators" and len(parts) > 2 and parts[1] not in options("operators")

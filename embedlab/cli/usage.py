@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 import embedlab
 from embedlab.cli import settings
 from embedlab.errors import ConfigError, listed, not_a_prompt
-from embedlab.sweep.roles import PARTS
+from embedlab.sweep.roles import PARTS, PRESETS
 
 # the commands: the module that has each, and what it does
 COMMANDS = {
@@ -146,7 +146,7 @@ def _choices() -> list[str]:
     """The options of each group; a group of one option is no choice."""
     picked = settings.chosen([])
     lines = []
-    for group in (*PARTS, "experiment"):
+    for group in (*PARTS, *PRESETS):
         names = [f"{name} (default)" if name in picked.get(group, ()) else name for name in settings.options(group)]
         if len(names) > 1:
             several = ["several, in their order: operators=[scale,shift]"] if group == "operators" else []
@@ -296,8 +296,8 @@ def _check_override(override: Override, words: Sequence[str], sweep: bool) -> No
         if not (list(value.range()) if isinstance(value, RangeSweep) else value.filter(names)):
             fits = f"; {key} has {listed(names)}" if names else ""
             raise ConfigError(f"'{said}' has no values{fits}.")
-    if key == "experiment" and override.type == OverrideType.ADD:
-        raise ConfigError(f"experiment is a choice of its own; leave out the +: {said.lstrip('+')}")
+    if key in PRESETS and override.type == OverrideType.ADD:
+        raise ConfigError(f"{key} is a choice of its own; leave out the +: {said.lstrip('+')}")
     if key not in PARTS or override.package is not None or override.type == OverrideType.DEL:
         return
     if override.type == OverrideType.ADD and key != "operators":

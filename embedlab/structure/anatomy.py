@@ -18,8 +18,9 @@ from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting
 from embedlab.structure.building import Design, Sizes
 from embedlab.structure.pages import save
-from embedlab.structure.tables import fragment, in_terminal, tables_of
+from embedlab.structure.tables import tables_of
 from embedlab.structure.values import Component, Layer, Part, Vocabulary
+from embedlab.tables import fragment, in_terminal
 from embedlab.windows import joined
 
 HUB = {  # models of which embedlab ships the configs

@@ -10,7 +10,8 @@ from embedlab.clean import redact
 from embedlab.files import make_folder, write
 from embedlab.limits import check_ending
 from embedlab.structure.drawing import draw, drawn
-from embedlab.structure.tables import Comparison, as_csv, as_json, fragment, heading, records, tables_of
+from embedlab.structure.tables import Comparison, as_csv, as_json, heading, records, tables_of
+from embedlab.tables import fragment
 
 if TYPE_CHECKING:
     from embedlab.structure.anatomy import Anatomy

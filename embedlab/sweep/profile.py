@@ -26,13 +26,14 @@ from embedlab.structure import building
 from embedlab.structure.anatomy import counted as layers_and_peak
 from embedlab.structure.pages import page
 from embedlab.structure.rate import matrix_rate, peak_bytes, waiting
-from embedlab.structure.tables import Table, as_csv, fragment, in_terminal, short, size_of
+from embedlab.structure.tables import as_csv, short, size_of
 from embedlab.sweep.job import Job, check_engine, validate_job
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome, plan
 from embedlab.sweep.run import run_jobs
 from embedlab.sweep.store import Store
 from embedlab.sweep.tracking import TrackerQueue
+from embedlab.tables import Table, fragment, in_terminal
 from embedlab.timing import Spent, Timer, Times
 from embedlab.tracker import Silent, make_ready
 

@@ -47,6 +47,7 @@ ROLES = {
     "group": Role(resumes=True, unnamed=("group",)),
 }
 SETTINGS = tuple(ROLES)
+PRESETS = ("tool", "experiment")  # choices that set several of them
 PARTS = tuple(name for name, role in ROLES.items() if role.part)
 OF_EDITED = tuple(name for name, role in ROLES.items() if role.draws)  # what an edited picture depends on
 OF_UNEDITED = tuple(name for name, role in ROLES.items() if role.draws == "all")

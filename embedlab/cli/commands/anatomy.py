@@ -81,7 +81,8 @@ def main(argv: list[str]) -> None:
     from embedlab.models import Source
     from embedlab.structure.anatomy import anatomy
     from embedlab.structure.pages import save
-    from embedlab.structure.tables import DEPTH, Comparison, show, tables_of
+    from embedlab.structure.tables import DEPTH, SPARE, Comparison, tables_of
+    from embedlab.tables import show
 
     if onnx is not None:
         from embedlab.structure.onnx_export import export, exportable
@@ -100,7 +101,7 @@ def main(argv: list[str]) -> None:
         (result,) = found
         tables = tables_of(result, DEPTH if depth is None else depth)
     saved = None if out is None else save(result, out, depth)
-    show(tables if out is None and onnx is None else tables[:1], console())
+    show(tables if out is None and onnx is None else tables[:1], console(), SPARE)
     for line in dict.fromkeys(line for one in found for line in one.notices):
         print(f"notice: {one_line(line)}.", file=sys.stderr)
     if saved is not None:
@@ -114,7 +115,7 @@ def console() -> Any:
     """The terminal at its width; elsewhere, lines as long as they are."""
     from rich.console import Console
 
-    from embedlab.structure.tables import WIDEST
+    from embedlab.tables import WIDEST
 
     wide = None if sys.stdout.isatty() else WIDEST
     return Console(file=drawn_on(sys.stdout), width=wide, highlight=False, emoji=False)

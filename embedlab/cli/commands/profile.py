@@ -61,8 +61,8 @@ def run(job: Job, asked: Asked) -> None:
     from embedlab.cli.commands.anatomy import console
     from embedlab.cli.progress import aside
     from embedlab.files import make_folder
-    from embedlab.structure.tables import show
     from embedlab.sweep.profile import profile
+    from embedlab.tables import show
 
     for path in (asked.out, asked.trace):
         if path is not None:
