@@ -21,7 +21,7 @@ from embedlab.language.tree import And
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import Operator, named
-from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of
+from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, wording
 from embedlab.sampler import Sampler, Start, check_size, rehearsed
 from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
 
@@ -93,6 +93,14 @@ class Cell:
         while isinstance(prompt, Schedule):
             prompt = prompt.values[-1]  # type: ignore[attr-defined]
         return text_of(prompt)
+
+    @property
+    def wording(self) -> str:
+        """The words of the prompt without the signs of its language, as it ends: what its pictures are scored with."""
+        prompt = self.parsed().prompt
+        while isinstance(prompt, Schedule):
+            prompt = prompt.values[-1]  # type: ignore[attr-defined]
+        return wording(prompt)
 
     def parsed(self) -> Cell:
         """The same cell with its prompts read in their language; one of plain texts is itself.

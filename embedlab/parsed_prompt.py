@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from embedlab import language as languages
-from embedlab.language.tree import Alternation, Edit, Member, Node, Parts, Text
+from embedlab.language.tree import Alternation, Break, Edit, Member, Mix, Node, Parts, Swap, Text, Weighted
 from embedlab.schedule import Alternate, Schedule, Setting, Switch
 
 
@@ -62,6 +63,42 @@ def parsed_setting(prompt: Setting[Any], language: str) -> Setting[Any]:
 def text_of(prompt: Any) -> str:
     """A prompt as it was written."""
     return prompt.text if isinstance(prompt, ParsedPrompt) else str(prompt)
+
+
+def wording(prompt: Any) -> str:
+    """The words of a prompt without the signs of its language, as it ends: what pictures of it are scored with.
+
+    Words of a weight of 0 or less are left out; of a mix, the choice that has most of it is taken.
+
+    >>> wording(parsed("a (red:1.2) [cat:dog:0.5] on {blue|green:0.8}, (stars:-1)", "a1111"))
+    'a red dog on green'
+    """
+    if not isinstance(prompt, ParsedPrompt):
+        return str(prompt)
+    return re.sub(r"(\W)(?=\1)|[\s,]+$", "", " ".join("".join(_words(prompt.parts)).split()))
+
+
+def _words(parts: tuple[Any, ...]) -> Iterator[str]:
+    for node in parts:
+        match node:
+            case tuple():
+                yield from _words(node)
+            case Schedule():
+                yield from _words(node.values[-1])  # type: ignore[attr-defined]
+            case Text():
+                yield node.text
+            case Break():
+                yield " "
+            case Weighted():
+                yield from _words(node.parts) if node.weight > 0 else ()
+            case Mix():
+                yield from _words(max(zip(node.shares, node.choices, strict=True), key=lambda pair: pair[0])[1].parts)
+            case Swap():
+                yield from _words(node.original)
+            case _:
+                for member in node.prompts:
+                    yield from _words(member.parts) if member.weight is None or member.weight > 0 else ()
+                    yield ", "
 
 
 def scheduled(parts: Parts) -> tuple[Any, ...]:

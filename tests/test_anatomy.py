@@ -33,7 +33,7 @@ from embedlab.structure import counting, onnx_export, pages
 from embedlab.structure.anatomy import HUB, described, odd_sides
 from embedlab.structure.drawing import outline_of
 from embedlab.structure.onnx_export import export
-from embedlab.structure.tables import Comparison, tables_of
+from embedlab.structure.tables import SPARE, Comparison, tables_of
 from embedlab.sweep.config import conf_dir
 from embedlab.tables import show
 

@@ -98,7 +98,7 @@ def _asked(cell: Cell, settings: Metrics, model: Model | Source) -> tuple[Asked,
     if not settings.eye:
         return Asked(), Asked()
     known = vocabulary_of(eye_of(model))
-    asked = asked_of(cell.text, known)
+    asked = asked_of(cell.wording, known)
     return asked, with_words(asked, scored_words(cell, settings), known)
 
 
@@ -207,7 +207,7 @@ def score(
     features = features or FeatureCache(model)
     if model.scorer:
         old, new = features.pictures(torch.cat([a, b])).chunk(2)
-        texts = [after.cell.text, *(settings.template.format(word) for word in words)]
+        texts = [after.cell.wording, *(settings.template.format(word) for word in words)]
         scores = scores_of(new, features.texts(texts))
         # the word "prompt" must not take the column of the whole prompt
         heads = ["prompt", *("the word prompt" if word == "prompt" else word for word in words)]
