@@ -23,6 +23,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 sys.path.append(str(Path(__file__).with_name("hostile")))
+import parity
 from tiny import save
 from trials import Forks
 
@@ -60,6 +61,16 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest is begun first, so that no worker is left with it at the end."""
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "parity(tool, what, setting, source, differs): a row of docs/parity.md")
+
+
+def pytest_sessionfinish() -> None:
+    """The table of numbers beside other tools' (tests/parity.py), where it is asked for."""
+    if page := os.environ.get("EMBEDLAB_PARITY"):
+        Path(page).write_text(parity.written(), encoding="utf-8")
 
 
 def pytest_report_header() -> str:

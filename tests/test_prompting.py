@@ -4,11 +4,13 @@ import copy
 import dataclasses
 from pathlib import Path
 
+import parity
 import pytest
 import torch
 from compel import Compel, ReturnedEmbeddingsType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity import close
 
 from embedlab import Cell, Encoder, Guidance, Interpolate, Replace, Sampler, Scale, Source, guided, render
 from embedlab.cell import cells_per_call, changes, denoiser_calls
@@ -39,10 +41,6 @@ def hidden(model, prompt, encoder=None, operators=(), **more):
     return conditioned(model, prompt, encoder, operators, **more).cond.hidden
 
 
-def close(made, expected):
-    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
-
-
 # ── what names no language stays as it was ────────────────────────────────────────────────────────────────────────
 
 
@@ -65,21 +63,9 @@ def test_syntax_of_another_language_is_a_notice(sd1):
 
 # ── compel, live ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-SAYS = (
-    "a red++ star and a cat--",
-    "a (red star)1.5 and (a cat)0.4 on an (owl)0.0",
-    '("a picture of a cat", "a red star++").blend(0.3, 0.7)',
-    '("a picture of a cat", "a red star").blend(1.4, -0.4)',
-    '("a cat", "a red star and an owl, " ).blend(1, 1, no_normalize)',
-    '("a picture of a cat", "a red-- star", "an owl").and(1, 0.5, 1.5)',
-    "a red star. " * 12 + "(a cat)0.5. " + "one owl, " * 20,
-    "a (picture of a (cat)1.2)1.3 \\(red\\) star",
-)
 
-
-@pytest.mark.parametrize("prompt", SAYS)
-def test_compel_is_compel(model, pipeline, prompt):
-    """Hidden states to 1e-5, before each encoder; of two, the pooled output is that of the text as it was written."""
+def beside_compel(model, pipeline, prompt):
+    """Hidden states before each encoder; of two, the pooled output is that of the text as it was written."""
     two = len(model.towers) > 1
     kind = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
     pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
@@ -94,6 +80,41 @@ def test_compel_is_compel(model, pipeline, prompt):
     close(made.hidden, theirs)
     if two:
         close(made.pooled, pooled)
+
+
+WEIGHTS = (
+    "a red++ star and a cat--",
+    "a (red star)1.5 and (a cat)0.4 on an (owl)0.0",
+    "a (picture of a (cat)1.2)1.3 \\(red\\) star",
+)
+BLENDS = (
+    '("a picture of a cat", "a red star++").blend(0.3, 0.7)',
+    '("a picture of a cat", "a red star").blend(1.4, -0.4)',
+    '("a cat", "a red star and an owl, " ).blend(1, 1, no_normalize)',
+    '("a cat", "' + "a red star and an owl, " * 14 + '").blend(0.5, 0.5)',
+)
+
+
+@pytest.mark.parity("compel 2.5.1", "`word++`, `(phrase)0.4`, nested; pooled output", "tool=compel", "live")
+@pytest.mark.parametrize("prompt", WEIGHTS)
+def test_weights_are_compels(model, pipeline, prompt):
+    beside_compel(model, pipeline, prompt)
+
+
+@pytest.mark.parity("compel 2.5.1", "`.blend()`", "tool=compel", "live")
+@pytest.mark.parametrize("prompt", BLENDS)
+def test_blends_are_compels(model, pipeline, prompt):
+    beside_compel(model, pipeline, prompt)
+
+
+@pytest.mark.parity("compel 2.5.1", "`.and()` with weights", "tool=compel", "live")
+def test_conjunctions_are_compels(model, pipeline):
+    beside_compel(model, pipeline, '("a picture of a cat", "a red-- star", "an owl").and(1, 0.5, 1.5)')
+
+
+@pytest.mark.parity("compel 2.5.1", "prompts of several windows, weighted", "tool=compel", "live")
+def test_long_prompts_are_compels(model, pipeline):
+    beside_compel(model, pipeline, "a red star. " * 12 + "(a cat)0.5. " + "one owl, " * 20)
 
 
 # ── A1111 ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,6 +134,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.parity("A1111 1.10", "which text is drawn at which step", "language=a1111", "golden")
 @laws
 @given(nested, st.integers(1, 12))
 def test_what_is_drawn_when_is_what_a1111_lists(text, steps):
@@ -137,6 +159,13 @@ def test_stages_of_a_prompt_are_conditioned_each_in_its_steps(sd1):
     assert made[3].original[0].tokens.rows("cat") == [(2,)]
 
 
+@pytest.mark.parity(
+    "A1111 1.10",
+    "mean restored over the stages of a prompt",
+    "tool=a1111",
+    "formula",
+    differs="stages that no step draws are not encoded, and so not in the mean",
+)
 def test_a1111s_mean_is_restored_over_all_stages_of_a_prompt_and_over_no_others(sd1):
     """One call of its text encoder has the stages of one prompt; another prompt beside it changes nothing by a bit."""
     one = [Cell(f"a ({word}:1.5)", encoder=A1111) for word in ("cat", "star")]
@@ -167,6 +196,7 @@ def test_break_begins_a_window_in_which_words_are_found(model):
 # ── AND ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parity("A1111 1.10", "AND: predictions added, by weight", "language=a1111", "formula")
 def test_and_adds_predictions(model):
     """`uncond + scale · Σ weight · (cond - uncond)`, from predictions that were made one by one."""
     encoder = Encoder(language="a1111")
@@ -185,8 +215,8 @@ def test_and_adds_predictions(model):
         free = guided(unet, [both.uncond] * 2, [both.uncond] * 2, [1.0] * 2, size)(x, t)
         beside = guided(unet, [other] * 2, [both.uncond] * 2, [2.0] * 2, size)(x, t)
     expected = free + 4 * ((one[0] - free) + 0.5 * (one[1] - free))
-    torch.testing.assert_close(made[0], expected[0], atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(made[1], beside[1], atol=1e-9, rtol=1e-9)
+    close(made[0], expected[0], atol=1e-9)
+    close(made[1], beside[1], atol=1e-9)
 
 
 def test_and_of_one_prompt_twice_at_half_is_that_prompt(sd1):
@@ -264,6 +294,7 @@ def sdxl(folders):
     return models.load(str(folders["sdxl"]), device="cpu")
 
 
+@pytest.mark.parity("diffusers", "`prompt_2` of SDXL; pooled output", "prompt_2=", "live")
 def test_each_encoder_of_sdxl_reads_its_own_prompt_as_diffusers_does(sdxl, folders):
     from conftest import open_pipeline  # noqa: PLC0415
 
@@ -403,6 +434,13 @@ def test_a_language_cannot_change_over_time():
 def test_a_prompt_with_and_is_no_one_conditioning_for_pipelines(sd1):
     with pytest.raises(PromptError, match="several conditionings"):
         prompt_embeds(Cell("a cat AND a star", encoder=A1111), sd1.towers)
+
+
+def test_the_page_of_parity_has_each_row():
+    lines = parity.PAGE.read_text(encoding="utf-8").splitlines()
+    said = {tuple(line.split(" | ")[:4]) for line in lines if line.startswith("| ") and not line.startswith("| tool")}
+    wanted = {tuple(parity.row(*mark, None).split(" | ")[:4]) for mark in parity.marks().values()}
+    assert said == wanted, "EMBEDLAB_PARITY=docs/parity.md python -m pytest tests writes it"
 
 
 def test_a_tool_sets_all_that_makes_its_numbers():
