@@ -362,6 +362,7 @@ def encode(
     mix = Encoder(skip=skip).mix
     if len({part.tokens.window for prompt in prompts for part in prompt}) > 1:
         raise SamplerError("prompts with windows of different lengths cannot be encoded in one call.")
+    at_once = min(at_once, sum(len(part.tokens.ids) for prompt in prompts for part in prompt))
     batches = list(range(len(prompts))) if groups is None else list(groups)
     how = Weighing(weighting, tuple(normalise), pooled, join)
     read = [

@@ -23,7 +23,7 @@ from embedlab.language import foreign
 from embedlab.language.tree import And, Blend, Break, Joined, Mix, Swap, Text, Weighted, product
 from embedlab.limits import WINDOW, Padding, Split
 from embedlab.parsed_prompt import ParsedPrompt, flat
-from embedlab.token_ids import concepts_of, ids_of, pieces_of, word_spans
+from embedlab.token_ids import check_tokenizer, concepts_of, ids_of, pieces_of, word_spans
 from embedlab.windows import BACKTRACK, BREAK, windows_of
 from embedlab.windows import Break as NewWindow
 
@@ -212,6 +212,7 @@ def tokenize(
     """
     if not isinstance(text, str | ParsedPrompt):
         raise PromptError(f"a prompt is a text; {brief(text)} is none.")
+    check_tokenizer(tokenizer)
     names = concepts_of([tokenizer]) if concepts is None else concepts
     parts, language, notes = ((Text(text),), "plain", ()) if isinstance(text, str) else _of(text)
     plans: list[_Plan] = []

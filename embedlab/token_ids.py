@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import regex
@@ -36,13 +37,18 @@ class Piece:
     end: int
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is no tokenizer."""
+    check_kind(
+        tokenizer, PreTrainedTokenizerBase, "tokenizer", "one of source.tokenizers, or model.towers[0].tokenizer"
+    )
+
+
 def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:
     """The tokens of a text (its composed form, Unicode's NFC) with their places in it; see `ids_of`."""
     if not isinstance(text, str):
         raise PromptError(f"a text was expected; {brief(text)} came.")
-    check_kind(
-        tokenizer, PreTrainedTokenizerBase, "tokenizer", "one of source.tokenizers, or model.towers[0].tokenizer"
-    )
+    check_tokenizer(tokenizer)
     key = unicodedata.normalize("NFC", text), frozenset(tokenizer.get_added_vocab().items())
     return _PIECES.setdefault(tokenizer, Memo(4096))([key], lambda _: [_pieces(tokenizer, *key)])[0]
 

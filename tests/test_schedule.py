@@ -343,7 +343,7 @@ def test_an_operator_that_changes_is_refused_outside_a_cell(emoji):
     assert edit(rows, [now], emoji.towers)
 
 
-PUPPY, WORDS = {"rows": ("puppy", "picture")}, {"rows": ("a picture", "picture of")}
+PUPPY, WORDS = ({"rows": rows, "encoder": (None, 1)} for rows in (("puppy", "picture"), ("a picture", "picture of")))
 WEIGHT, SEED, LENGTHS = {"weight": (0.0, 1.0)}, {"seed": (0, 1)}, {"lengths": ("error", "repeat", "resample", "zero")}
 TOWARD = {"direction": ("cat", {"cat": 1, "dog": -1}, 5)}
 EVERY = [

@@ -24,7 +24,7 @@ follow_imports = "skip"
 WRONG = {  # a line of code each, and what mypy says of it
     "lab.Replacement": 'Module has no attribute "Replacement"',
     "lab.Cell(operators=3, prompt='A cat')": 'Argument "operators" to "Cell" has incompatible type "int"; expected',
-    "lab.Cell(5)": 'Argument 1 to "Cell" has incompatible type "int"; expected "str | Schedule[str]"',
+    "lab.Cell(5)": 'Argument 1 to "Cell" has incompatible type "int"; expected "str | ParsedPrompt | Sched',
     "lab.Interpolate('puppy', 'cat', weight='x')": 'Argument "weight" to "Interpolate" has incompatible type "str"',
     "lab.Interpolate('puppy', 'cat', lab.Switch([0, 'b'], at=0.5))": 'List item 1 has incompatible type "str"',
     "lab.Interpolate('puppy', 'cat', [0.5, 'b'])": 'List item 1 has incompatible type "str"',

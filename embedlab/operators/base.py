@@ -98,7 +98,7 @@ class OnRows(Edit):
     """
 
     rows: Setting[Selector]
-    encoder: int | None = field(default=None, kw_only=True)
+    encoder: Setting[int | None] = field(default=None, kw_only=True)
     named: ClassVar[tuple[str, ...]] = ()  # the settings that name words, where the stage is before the encoder
 
     @property
