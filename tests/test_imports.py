@@ -12,40 +12,14 @@ import embedlab
 HOUSE = Path(embedlab.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
-    *(
-        "language",
-        "token_ids",
-        "parsed_prompt",
-        "composition",
-        "prompt",
-        "tables",
-        "select",
-        "selector",
-        "limits",
-        "clip",
-        "models",
-        "engines",
-        "structure",
-        "detector",
-    ),
-    *("embeddings", "operators", "encoder", "windows", "weighting", "schedule", "guidance", "sampler"),
-    *(
-        "cell",
-        "condition",
-        "validate",
-        "samples",
-        "rendering",
-        "runtime",
-        "images",
-        "metrics",
-        "explanation",
-        "export",
-        "learning",
-    ),
+    *("language", "token_ids", "parsed_prompt", "composition", "prompt", "select", "selector", "limits", "clip"),
+    *("models", "engines", "structure", "detector", "embeddings", "operators", "encoder", "windows", "weighting"),
+    *("schedule", "guidance", "sampler", "cell", "condition", "validate", "samples", "rendering", "runtime", "images"),
+    *("metrics", "explanation", "export", "learning"),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (
-    ("errors", "checks", "files", "clean", "readers", "memo", "timing", "transfer"),
+    ("errors", "checks", "files", "clean", "readers", "memo", "timing", "transfer", "tables"),
     ARROW,
     ("tracker",),
     ("sweep",),
