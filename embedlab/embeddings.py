@@ -226,13 +226,14 @@ def embed(
         )
     if stretch is not None and not 1 <= finite_number(stretch, "stretch", SamplerError) <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64; 4 makes 248 positions.")
-    position_table = tower.position_table.detach()[:WINDOW]
-    position_table = position_table if stretch is None else stretched(position_table, factor=stretch)
+    position_table = tower.position_table.detach()
+    position_table = position_table if stretch is None else stretched(position_table[:WINDOW], factor=stretch)
     tokens = prompt
     if not isinstance(tokens, Tokens):
         tokens = tokenize(tokens, tower.tokenizer, truncate, len(position_table), concepts)
+    position_table = position_table[: tokens.window]
     table = tower.token_table.detach()
-    position = position_table[: tokens.window].expand(len(tokens.ids), -1, -1)
+    position = position_table.expand(len(tokens.ids), -1, -1)
     token = table[tokens.ids.to(table.device)]
     if tokens.mixtures:
         flat = token.flatten(0, 1).clone()

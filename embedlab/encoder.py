@@ -220,24 +220,36 @@ class Encoder:
 
     @property
     def window(self) -> int:
-        """How many places a window has."""
+        """How many places a window of CLIP has."""
+        return self.window_of(WINDOW)
+
+    def window_of(self, *places: int) -> int:
+        """How many places a window has before text encoders of so many positions (Long-CLIP's has 248)."""
         factor = value_of(self.stretch)
-        return WINDOW if factor is None else stretched_length(WINDOW, factor=factor)
+        return min(places) if factor is None else stretched_length(WINDOW, factor=factor)
 
     def tokenize(
-        self, text: str | ParsedPrompt, tokenizer: CLIPTokenizer, concepts: tuple[str, ...] | None = None
+        self,
+        text: str | ParsedPrompt,
+        tokenizer: CLIPTokenizer,
+        concepts: tuple[str, ...] | None = None,
+        places: int = WINDOW,
     ) -> Tokens:
-        """The tokens of a prompt, by these settings (`embedlab.tokenize`)."""
-        backtrack = min(value_of(self.backtrack), self.window - 3)
+        """The tokens of a prompt, by these settings (`embedlab.tokenize`), before an encoder of so many positions."""
+        window = self.window_of(places)
+        backtrack = min(value_of(self.backtrack), window - 3)
         split: Split = value_of(self.windows)
         padding: Padding = value_of(self.padding)
         text = self.parse(text)
-        return tokenize(text, tokenizer, self.truncate, self.window, concepts, split, padding, backtrack)
+        return tokenize(text, tokenizer, self.truncate, window, concepts, split, padding, backtrack)
 
-    def tokenize_all(self, texts: Sequence[str | ParsedPrompt], tokenizers: Sequence[CLIPTokenizer]) -> list[Tokens]:
-        """The tokens of a prompt before each text encoder, in as many windows each."""
+    def tokenize_all(
+        self, texts: Sequence[str | ParsedPrompt], tokenizers: Sequence[CLIPTokenizer], places: Sequence[int]
+    ) -> list[Tokens]:
+        """The tokens of a prompt before each text encoder, in as many windows each, of as many places."""
         concepts = concepts_of(tokenizers)
-        found = [self.tokenize(text, one, concepts) for text, one in zip(texts, tokenizers, strict=True)]
+        least = min(places)
+        found = [self.tokenize(text, one, concepts, least) for text, one in zip(texts, tokenizers, strict=True)]
         if len({len(tokens.ids) for tokens in found}) == 1 and len(set(map(str, texts))) == 1:
             return found
         layouts = matched([tokens.layout for tokens in found if tokens.layout is not None])
@@ -256,7 +268,8 @@ class Encoder:
         """The rows of a text before every text encoder, by these settings; `second` is what the second one reads."""
         check_towers(towers)
         texts = [text, *[text if second is None else second] * (len(towers) - 1)]
-        tokens = self.tokenize_all(texts, [tower.tokenizer for tower in towers])
+        places = [len(tower.position_table) for tower in towers]
+        tokens = self.tokenize_all(texts, [tower.tokenizer for tower in towers], places)
         stretch = value_of(self.stretch)
         return tuple(embed(one, tower, stretch=stretch) for one, tower in zip(tokens, towers, strict=True))
 

@@ -18,6 +18,7 @@ from embedlab.condition import prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of
 from embedlab.errors import OperatorError, PromptError, SamplerError, counted
+from embedlab.limits import WINDOW
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
 from embedlab.prompt import Tokens
@@ -59,10 +60,12 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
                 "at the most."
             )
 
+    places = [source.part(name).get("max_position_embeddings", WINDOW) for name in source.encoders]
+
     def rows_of(tokens: Sequence[Tokens]) -> list[tuple[Embeddings, Lookup]]:
         rows = []
         for one, words, width in zip(tokens, source.tokenizers, source.widths, strict=True):
-            table, positions = dummy_table(len(words), width), dummy_table(encoder.window, width)
+            table, positions = dummy_table(len(words), width), dummy_table(one.window, width)
             position = positions.expand(len(one.ids), -1, -1)
             rows.append((Embeddings(one, table[one.ids], position, positions), Lookup(words, table)))
         return rows
@@ -87,7 +90,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
 
     def read(text: Any, second: Any = None) -> list[Tokens]:
         texts = [text, *[text if second is None else second] * (len(source.encoders) - 1)]
-        return encoder.tokenize_all(texts, source.tokenizers)
+        return encoder.tokenize_all(texts, source.tokenizers, places)
 
     text, second = prompts_of(cell)
     if second is not None and len(source.encoders) == 1:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 from pathlib import Path
 
 import parity
@@ -335,6 +336,28 @@ def test_pooled_output_hears_of_weights_blends_and_windows(sdxl):
     close(joined["last"], cat)
     close(joined["mean"], (plain + cat) / 2)
     close(joined["weighted"], (3 * plain + 2 * cat) / 5)
+
+
+def test_an_encoder_of_248_places_is_read_to_its_end(folders, tmp_path):
+    """As Long-CLIP has them: 246 tokens in one window, each at a position of its own; the hidden states are its own."""
+    from transformers import CLIPTextModel  # noqa: PLC0415
+
+    from embedlab import models  # noqa: PLC0415
+
+    folder = shutil.copytree(folders["sd1"], tmp_path / "long")
+    config = CLIPTextModel.from_pretrained(folder / "text_encoder").config
+    config.max_position_embeddings = 248
+    torch.manual_seed(0)
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    long = models.load(str(folder), device="cpu")
+    text = "a red star, " * 60 + "a cat"
+    (tokens,) = validate(Cell(text), Source(str(folder)))
+    assert tokens.ids.shape == (1, 248)
+    made = conditioned(long, text)
+    (tower,) = long.towers
+    assert torch.equal(made.cond.hidden, tower.encoder(made.original[0].tokens.ids).last_hidden_state[0])
+    assert conditioned(long, text * 2).cond.hidden.shape[0] == 2 * 248
+    assert len(render(long, [Cell(text, sampler=Sampler(steps=1))], [0])[0].pictures) == 1
 
 
 # ── over time ─────────────────────────────────────────────────────────────────────────────────────────────────────
