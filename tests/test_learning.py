@@ -20,8 +20,8 @@ from embedlab.learning.hard import typed_ids
 from embedlab.limits import CHECKS, SHIPPED
 from embedlab.metrics.clip_score import clip_scores
 from embedlab.models.loading import models_read
-from embedlab.prompt import ids_of
 from embedlab.sweep.config import conf_dir
+from embedlab.token_ids import ids_of
 from embedlab.view.replay import replay
 
 CAT = "a picture of a cat"

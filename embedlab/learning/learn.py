@@ -26,7 +26,8 @@ from embedlab.limits import By, Table, check_settings, found
 from embedlab.models import Concept, Model, Scorer, Source, save_concept
 from embedlab.models.concept_files import Layout
 from embedlab.models.concepts import check_new, with_words
-from embedlab.prompt import ids_of, tokenize
+from embedlab.prompt import tokenize
+from embedlab.token_ids import ids_of
 
 DRAWS = 4  # calls of the loss, with the same images and noise for any rows, that rows are compared by
 Step = Callable[[int, float], None]  # takes the number of a step and its loss
