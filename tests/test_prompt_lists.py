@@ -1,6 +1,7 @@
 """Lists of prompts: files, named sets, templates of dynamicprompts, and keys of one's own in a prompt."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,8 @@ def test_yaml_holds_texts_and_settings_nested_or_not(tmp_path):
     assert third["size"] is None
 
 
+LAUGHS = "- &a [1,2,3,4,5,6,7,8,9]\n"
+LAUGHS += "".join(f"- &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
 WRONG = {
     "no.txt": (None, "'no.txt' cannot be read: No such file or directory."),
     "e.txt": (b"", "'e.txt' holds no prompt: it is empty."),
@@ -167,6 +170,9 @@ WRONG = {
         b"prompt: a\n",
         "'map.yaml' is a dict; it has to be a list: of prompts, or of settings by their keys.",
     ),
+    "self.yaml": (b"- &a {prompt: a, guidance: *a}\n", "'self.yaml' is nested without end, or has more than 1048576 "),
+    "laughs.yaml": (LAUGHS.encode(), "'laughs.yaml' is nested without end, or has more than 1048576 values."),
+    "deep.json": (b"[" * 500 + b"]" * 500, "'deep.json' cannot be read: it is nested more than 100 levels deep."),
     "key.yaml": (b"- {1: a}\n", "item 1 of 'key.yaml' has the key 1; it has to be a setting, such as prompt."),
     "day.yaml": (b"- {prompt: a, seeds: 2026-01-01}\n", "item 1 of 'day.yaml': seeds is a date"),
 }
@@ -190,6 +196,9 @@ WORDS = {
     "prompts=": "there is no set of prompts ''; ",
     "prompts=@": "prompts=@FILE is ''; it has to be the name of a file or a folder.",
     "prompts=@.": "'.' cannot be read: it is a folder.",
+    "prompts=@/dev/zero": "'/dev/zero' cannot be read: it is a pipe or a device.",
+    "prompts=@\udc80": "prompts=@FILE is '\\udc80', which is no text in UTF-8.",
+    "prompts=\udc80": "there is no set of prompts '",
     "prompts.most=3": "prompts.most=3 is of a list; prompts=@FILE names one.",
     "prompts=@a.txt prompts.most=0": "prompts.most is '0'; it has to be a whole number from 1 on.",
     "prompts.wildcard=x": "there is no setting 'prompts.wildcard'; try: prompts.wildcards=x",

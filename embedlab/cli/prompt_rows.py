@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def _of_yaml(text: str, path: Path, columns: Columns) -> Iterator[Row]:
         raise ConfigError(f"{where}'{path}' is no YAML: {why}.") from None
     if found is None:
         return
+    _check_size(found, path)
     if not isinstance(found, list):
         raise ConfigError(f"'{path}' is {brief(found)}; it has to be a list: of prompts, or of settings by their keys.")
     for n, one in enumerate(found, 1):
@@ -163,6 +165,17 @@ def _of_yaml(text: str, path: Path, columns: Columns) -> Iterator[Row]:
         if not settings:
             raise ConfigError(f"{place} is empty; leave it out.")
         yield Row(settings, place)
+
+
+def _check_size(value: Any, path: Path) -> None:
+    """Refuse what YAML's aliases make endless, or endlessly large, of a small file."""
+    level, depth, count = [value], 0, 0
+    while level:
+        depth, count = depth + 1, count + len(level)
+        if depth > readers.DEEPEST or count > LARGEST // 64:
+            raise ConfigError(f"'{path}' is nested without end, or has more than {LARGEST // 64} values.")
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = list(islice((part for parts in inner for part in parts), LARGEST // 64 + 1))
 
 
 def _flat(value: dict[Any, Any], at: str, place: str, columns: Columns) -> Iterator[tuple[str, Any]]:
