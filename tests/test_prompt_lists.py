@@ -277,6 +277,20 @@ def test_a_table_sets_what_its_columns_say_and_its_names_are_the_axis(embedlab):
     assert "prompts" not in command
 
 
+def test_a_text_of_any_part_arrives_as_itself(embedlab):
+    row = {"prompt": "a cat ${y}", "guidance.negative": "b \\${x} \\", "operators.replace.by": "dog ${z}"}
+    Path("a.json").write_text(json.dumps([row]))
+    edit = ["operators=[replace]", "operators.replace.rows=cat", "operators.replace.lengths=repeat"]
+    words = [*edit, "seeds=[0]", "hydra.sweep.dir=out"]
+    code, _, err = embedlab("prompts=@a.json", *words)
+    assert code == 0, err
+    config = results()[0]["config"]
+    assert [config["prompt"], config["guidance"]["negative"], config["operators"]["replace"]["by"]] == list(
+        row.values()
+    )
+    assert results()[0]["label"] == "cat → dog ${z}"
+
+
 def test_a_sweep_over_a_list_is_resumed_with_the_rows_it_had(embedlab):
     Path("a.txt").write_text("a cat\na dog\nan owl\n")
     assert embedlab("prompts=@a.txt", "seeds=[0]", "hydra.sweep.dir=out")[0] == 0

@@ -21,7 +21,7 @@ from embedlab import readers
 from embedlab.cli import settings
 from embedlab.cli.prompt_rows import NAME, Columns, Row, check_rows, read_rows
 from embedlab.errors import ConfigError, brief, listed
-from embedlab.sweep.config import conf_dir
+from embedlab.sweep.config import conf_dir, escaped
 from embedlab.sweep.roles import PARTS
 
 AXIS = "+prompts_row"  # of Hydra: the numbers of rows
@@ -216,7 +216,7 @@ def quoted(text: str) -> str:
     >>> print(quoted("it's (x,y), ${a}"), quoted("a\\"))
     'it\'s (x,y), \${a}' 'a\\'
     """
-    inside = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    inside = escaped(text)
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), inside) + "'"
 
 

@@ -30,11 +30,39 @@ def part_of(config: DictConfig, name: str) -> Any:
         return None
     try:
         with contained(name):
-            return hydra.utils.instantiate(config[name], _convert_="all")
+            return hydra.utils.instantiate(meant(config[name]), _convert_="all")
     except RuntimeError as error:
         if error.__cause__ is None or isinstance(error.__cause__, Exception):
             raise
         raise ConfigError(f"{error} when it was made; nothing of a config may end the process.") from error
+
+
+def meant(part: Any) -> Any:
+    r"""A part of a config, so that a `${` that is text comes out as itself: Hydra resolves twice what it makes.
+
+    >>> part = OmegaConf.create({"of": {"_target_": "builtins.dict", "text": r"a \${b}"}})
+    >>> hydra.utils.instantiate(meant(part.of))
+    {'text': 'a ${b}'}
+    """
+    plain = OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+    return OmegaConf.create(_escaped(plain)) if "${" in json.dumps(plain, default=str) else part
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return escaped(escaped(value))
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    return [_escaped(inner) for inner in value] if isinstance(value, list) else value
+
+
+def escaped(text: str) -> str:
+    r"""A text that means itself to OmegaConf.
+
+    >>> print(escaped(r"a ${b} \c"))
+    a \${b} \c
+    """
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 class Maker:
