@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import pandas
 import pytest
 from diffusers import UNet2DConditionModel
 from diffusers.models.autoencoders.vae import Decoder
-from torch.nn.modules.module import register_module_forward_pre_hook, register_module_parameter_registration_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from embedlab import images
 from embedlab.cli import objective, resume
@@ -223,44 +222,74 @@ def test_files_that_are_taken_away_while_it_runs_are_told(embedlab, drawn):
     assert embedlab(*words)[0] == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_stopped_says_how_it_goes_on(embedlab, tmp_path, how):
-    def interrupt():
-        os.kill(os.getpid(), how)
-        threading.Event().wait()
+STOPPED = """
+import os, signal, sys, time
+from diffusers import UNet2DConditionModel
+from torch.nn.modules import module
+from embedlab.cli.main import main
 
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with at_each_call_of_a_unet(interrupt):
-        code, _, err = embedlab("-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
-    assert code == 128 + how
+where, how, *sys.argv[1:] = sys.argv[1:]
+
+
+def stop():
+    os.kill(os.getpid(), int(how))
+    time.sleep(60)  # the signal ends it
+
+
+def in_a_unet(called, given):
+    if isinstance(called, UNet2DConditionModel):
+        stop()
+
+
+def in_a_library(*_):
+    try:
+        stop()
+    except BaseException:
+        print("a library heard it")
+        raise OSError("the weights cannot be read") from None
+
+
+if where == "unet":
+    module.register_module_forward_pre_hook(in_a_unet)
+else:
+    module.register_module_parameter_registration_hook(in_a_library)
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+try:
+    main()
+finally:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert err == (
+"""
+
+
+@pytest.fixture
+def stopped(forks, tmp_path):
+    """A sweep in a process of its own, which sends itself a signal: pytest's worker would go with it."""
+
+    def run(where, how, model):
+        words = [f"model.name={model}", "model=custom", "model.device=cpu", "sampler.steps=2", "tracker=silent"]
+        words += ["-m", "guidance.scale=2,3", "hydra.sweep.dir=out"]
+        return forks.python(STOPPED, where, str(int(how)), *words, cwd=tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_says_how_it_goes_on(stopped, folders, tmp_path, how):
+    done = stopped("unet", how, folders["sd1"])
+    assert done.returncode == 128 + how, done.stderr
+    assert done.stderr == (
         "embedlab: stopped; jobs that have a result.json are whole. "
         f"embedlab -m resume={tmp_path / 'out'} makes the rest.\n"
     )
 
 
-def test_what_a_library_makes_of_a_signal_is_still_the_signal(embedlab, folders, tmp_path):
-    came = []
-
-    def stopped(*_):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            threading.Event().wait(60)
-        except BaseException:
-            came.append("a signal")
-            raise OSError("the weights cannot be read") from None
-
-    model = shutil.copytree(folders["sd1"], tmp_path / "model")  # one that no test has read
-    hook = register_module_parameter_registration_hook(stopped)
-    try:
-        code, _, err = embedlab(f"model.name={model}", "-m", "guidance.scale=2,3", "hydra.sweep.dir=out")
-    finally:
-        hook.remove()
-    assert came == ["a signal"]
-    assert code == 143
-    assert err.startswith("embedlab: stopped; ")
-    assert err.count("\n") == 1
+def test_what_a_library_makes_of_a_signal_is_still_the_signal(stopped, folders, tmp_path):
+    model = shutil.copytree(folders["sd1"], tmp_path / "model")  # one that nothing has read
+    done = stopped("library", signal.SIGTERM, model)
+    assert done.stdout.count("a library heard it") == 1
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.startswith("embedlab: stopped; ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_other_settings_do_not_get_into_a_sweeps_folder(embedlab, drawn):

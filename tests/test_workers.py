@@ -8,6 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -107,35 +109,33 @@ class Foreign:
         return missing, ()
 
 
+def jobs_of(model, folder, *operators):
+    """Jobs of an operator each, as chunks of their own."""
+    source = Source(str(model), device="cpu")
+    cells = [Cell("a picture of a puppy", [operator], sampler=STEPS) for operator in operators]
+    return [Job(source, cell, (2 * n, 2 * n + 1), folder / "out" / str(n), number=n) for n, cell in enumerate(cells)]
+
+
+def carry_out(folder, jobs, engine=None):
+    """Jobs carried out by an engine."""
+    observer = Recorder()
+    log = TrackerQueue(observer, Outcome())
+    (folder / "out").mkdir(exist_ok=True)
+    try:
+        (engine or Forks())(jobs, Store(folder / "cells"), observer, log)
+    finally:
+        log.close()
+    return log.outcome, observer
+
+
 @pytest.fixture
 def jobs(folders, tmp_path):
-    """Jobs of an operator each, as chunks of their own."""
-    source = Source(str(folders["sd1"]), device="cpu")
-
-    def make(*operators):
-        cells = [Cell("a picture of a puppy", [operator], sampler=STEPS) for operator in operators]
-        return [
-            Job(source, cell, (2 * n, 2 * n + 1), tmp_path / "out" / str(n), number=n) for n, cell in enumerate(cells)
-        ]
-
-    return make
+    return partial(jobs_of, folders["sd1"], tmp_path)
 
 
 @pytest.fixture
 def carried(tmp_path):
-    """Jobs carried out by an engine."""
-
-    def run(jobs, engine=None):
-        observer = Recorder()
-        log = TrackerQueue(observer, Outcome())
-        (tmp_path / "out").mkdir(exist_ok=True)
-        try:
-            (engine or Forks())(jobs, Store(tmp_path / "cells"), observer, log)
-        finally:
-            log.close()
-        return log.outcome, observer
-
-    return run
+    return partial(carry_out, tmp_path)
 
 
 MIX = [Interpolate("puppy", "skunk", weight) for weight in (0.25, 0.5, 0.75)]
@@ -321,18 +321,30 @@ def test_workers_that_fit_are_counted_by_node(gpus, memory, node, count):
 def stop(*_):
     time.sleep(1)  # what is raised while a process is being forked is lost
     os.kill(os.getppid(), signal.SIGINT)
-    time.sleep(600)
+    time.sleep(60)
 
 
-def test_workers_end_when_the_process_that_was_started_is_stopped(jobs, carried):
-    class Stopped(Forks):
-        target = staticmethod(stop)
+class Stopped(Forks):
+    target = staticmethod(stop)
 
-    engine = Stopped()
-    with pytest.raises(KeyboardInterrupt):
-        carried(jobs(*MIX), engine)
-    assert engine.processes
-    assert not any(process.is_alive() for process in engine.processes)
+
+STOPPED = """
+import sys
+from pathlib import Path
+from test_workers import MIX, Stopped, carry_out, jobs_of
+
+engine, here = Stopped(), Path.cwd()
+try:
+    carry_out(here, jobs_of(sys.argv[1], here, *MIX), engine)
+except KeyboardInterrupt:
+    print([process.is_alive() for process in engine.processes])
+"""
+
+
+def test_workers_end_when_the_process_that_was_started_is_stopped(forks, folders, tmp_path):
+    where = {"PYTHONPATH": str(Path(__file__).parent)}
+    done = forks.python(STOPPED, str(folders["sd1"]), cwd=tmp_path, env=where)  # pytest's worker would go with it
+    assert (done.returncode, done.stdout) == (0, "[False]\n"), done.stderr
 
 
 def test_events_of_two_threads_are_sent_one_at_a_time():
