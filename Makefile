@@ -10,6 +10,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # one more than there are cores: tests wait for processes, browsers and clusters
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# seconds for all tests, some times what they take; what hangs is given up before whoever runs them does
+LIMIT ?= 3000
 
 .PHONY: demo test test-hostile test-gpu test-slurm lint clean
 .NOTPARALLEL:
@@ -25,7 +27,7 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/python tests/browser.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	EMBEDLAB_LIMIT=$(LIMIT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-hostile: $(STAMP)
 	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile

@@ -24,6 +24,7 @@ from diffusers import DiffusionPipeline
 
 sys.path.append(str(Path(__file__).with_name("hostile")))
 import parity
+from limit import pytest_sessionstart  # noqa: F401  a hook
 from tiny import save
 from trials import Forks
 
