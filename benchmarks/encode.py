@@ -27,7 +27,7 @@ from embedlab.language import LANGUAGES, fragments, parse
 from embedlab.memo import Memo
 from embedlab.weighting import encoder_of, weigh
 from embedlab.weighting.reading import Known
-from embedlab.windows import Windows, join_states, windows_of
+from embedlab.windows import Windows, windows_of
 
 LENGTHS = (55, 125, 200)  # tokens, in one, two and three windows
 WANTED = {"clip-l": 2.2, "emoji": 4.0}
@@ -82,7 +82,7 @@ def ours(prompts: Sequence[str], tower: Tower, at_once: int, known: Known | None
     found = []
     for begin in range(0, len(prompts), 32):  # what they are made of need not all be held
         made = weigh(windows(prompts[begin : begin + 32], tower), encode, "compel", pooled="first")
-        found += [join_states(one.hidden, one.windows) for one in made]
+        found += [one.hidden.flatten(0, 1) for one in made]
     return found
 
 
