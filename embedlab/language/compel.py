@@ -11,6 +11,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from embedlab.errors import LanguageError, PromptError
 from embedlab.language.grammar import MOST_DEPTH, Sign, build, grammar, number, positional, signs
@@ -61,7 +63,7 @@ def read(text: str, notes: list[str]) -> Parts:
         for part in row:
             found += [part] if isinstance(part, Sign) else _signs(text, part, inside)
         reader = _Reader(text, found, notes)
-        return build(GRAMMAR, reader.prompt() if inside else reader.several() or reader.prompt())
+        return build(GRAMMAR, _runs(reader.prompt() if inside else reader.several() or reader.prompt()))
 
     return with_mixes(text, 0, len(text), stretch, notes)
 
@@ -75,6 +77,17 @@ def _signs(text: str, stretch: Stretch, inside: bool) -> list[Sign]:
         elif sign.type == "SLASHED" and (sign.value[-1] != "\\" or followed):
             sign.value = literal(sign.value, inside)
     return found
+
+
+def _runs(found: list[Sign]) -> Iterator[Sign]:
+    """The same with neighbouring texts as one, as they are in the tree: a parser takes its time for each."""
+    for kind, same in groupby(found, attrgetter("type")):
+        said = list(same)
+        texts = [sign for sign in said if sign.value] if kind == "TEXT" else []
+        if len(texts) > 1:
+            yield Sign("TEXT", " ".join(sign.value for sign in texts), texts[0].begin, texts[-1].end)
+        else:
+            yield from said
 
 
 def _power(base: float, times: int) -> float:
@@ -303,6 +316,10 @@ class _Reader:
         """Everything, as outside of brackets: what cannot be read is a word up to the next blank."""
         found: list[Sign] = []
         while (n := self.blanks(n, end)) < end:
+            if stop := self.alone(n, end):
+                found += self.texts(n, stop)
+                n = stop
+                continue
             simple = self.word(n, end)
             done = self.item(n, end)
             if done and not (simple > n and done[0] == simple):  # a word alone may go on with other signs
@@ -317,6 +334,13 @@ class _Reader:
             found += self.texts(n, stop)
             n = stop
         return found
+
+    def alone(self, n: int, end: int) -> int:
+        """Where a word ends, with its comma, behind which a blank and another word stand; 0 for all others."""
+        if self.kind(n, end) != "TEXT":
+            return 0
+        stop = n + 2 if self.kind(n + 1, end) == "COMMA" else n + 1
+        return stop if self.kind(stop, end) == "BLANK" and self.kind(stop + 1, end) == "TEXT" else 0
 
     def prompt(self) -> list[Sign]:
         return self.words(0, len(self.signs))
