@@ -143,8 +143,31 @@ def test_yaml_holds_texts_and_settings_nested_or_not(tmp_path):
     assert third["size"] is None
 
 
+WORDS_IN_FILES = rb"prompt , \" - a seeds [0] { } : name [ ] &a *a null 1e999 !!x".split()
+PIECES = st.sampled_from([*WORDS_IN_FILES, b"\n", b"\r", b" ", b"\t", b"\x00", b"\xff", b": ", b"- "])
 LAUGHS = "- &a [1,2,3,4,5,6,7,8,9]\n"
 LAUGHS += "".join(f"- &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
+
+
+@given(st.sampled_from(["txt", "csv", "tsv", "yaml", "json"]), st.binary(max_size=60) | st.lists(PIECES).map(b"".join))
+@example("csv", b"\x00\n\x00")
+@example("yaml", b"- {? a}")
+@example("yaml", b"- {? [a] : b}")
+@example("yaml", b"- !!python/name:os.system")
+@example("yaml", b"- {prompt: !!binary aGk=}")
+@example("yaml", b"- {seeds: !!set {a}}")
+@example("json", b"[NaN]")
+@example("csv", "operators.x.größe\na".encode())
+@example("yaml", "- {size: {größe: 1}}".encode())
+def test_any_bytes_are_rows_or_one_line(tmp_path_factory, kind, content):
+    path = tmp_path_factory.mktemp("lists") / f"a.{kind}"
+    path.write_bytes(content)
+    try:
+        assert rows(path)
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
+
+
 WRONG = {
     "no.txt": (None, "'no.txt' cannot be read: No such file or directory."),
     "e.txt": (b"", "'e.txt' holds no prompt: it is empty."),
@@ -422,6 +445,46 @@ VARIANTS = st.recursive(
 def test_combinations_are_those_of_dynamicprompts_for_any_template(template):
     theirs = CombinatorialPromptGenerator().generate(template, 10_000)
     assert Combinations()(template, "it") == list(dict.fromkeys(theirs))
+
+
+TOKENS = [
+    *(
+        "{",
+        "}",
+        "|",
+        "$$",
+        "2$$",
+        "1-2$$",
+        "::",
+        "0.5::",
+        "__",
+        "a",
+        "b c",
+        ",",
+        "${",
+        "${x=",
+        "${x",
+        "!",
+        "}",
+        "%{",
+        "...",
+        "#",
+    ),
+    *("\n", "~", "@", "é", "(", ")", ":", " ", "\\", "__a__", "{2$$ and $$a|b}", "${x={a|b}}", "<", ">", "[", "]", "?"),
+]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=14).map("".join))
+@example("?__$$\n")
+@example("__\n__|0.5::")
+@example("${x={a|b}}")
+@example("{" * 40)
+@example("{a|" * 40)
+def test_any_template_is_prompts_or_one_line(template):
+    try:
+        assert 0 < len(Combinations(most=20)(template, "it")) <= 20
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
 def test_a_wildcard_that_is_not_there_or_leads_to_itself_is_refused(wildcards):

@@ -23,7 +23,8 @@ from dynamicprompts.sampling_context import SamplingContext
 from dynamicprompts.wildcards import WildcardManager
 from pyparsing import ParseBaseException
 
-from embedlab.errors import ConfigError, first_line, listed
+from embedlab.clean import one_line
+from embedlab.errors import ConfigError, EmbedlabError, first_line, listed
 
 MOST = 10_000  # of one template, where nobody asks for fewer or more
 
@@ -64,15 +65,15 @@ class Combinations:
                 found = self._all(template, most + 1)
         except ParseBaseException as error:
             raise ConfigError(
-                f"{place} cannot be read by dynamicprompts at '{template[error.loc : error.loc + 20]}' (line "
+                f"{place} cannot be read by dynamicprompts at '{one_line(template[error.loc :][:20])}' (line "
                 f"{error.lineno}, column {error.column}); what is no template needs no prompts.combinatorial."
             ) from None
-        except KeyError as error:
-            raise ConfigError(f"{place} is refused by dynamicprompts: {error.args[0]!s}.") from None
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{place} is refused by dynamicprompts: {first_line(error)}.") from None
+        except RecursionError:
+            raise ConfigError(f"{place} has too many braces within or behind each other for dynamicprompts.") from None
+        except EmbedlabError:
+            raise
+        except Exception as error:  # what the library raises of templates that it does not expect is of many kinds
+            raise ConfigError(f"{place} is refused by dynamicprompts: {one_line(_reason(error))}.") from None
         if len(found) > most and self.most is None:
             raise ConfigError(f"{place} stands for more than {most} prompts; prompts.most=N takes the first N.")
         found = list(dict.fromkeys(found[:most]))
@@ -95,21 +96,25 @@ class Combinations:
                 self._check_wildcard(one, place, inside)
 
     def _check_wildcard(self, name: str, place: str, inside: tuple[str, ...]) -> None:
+        said = f"the wildcard __{one_line(name)}__"
         if name in inside:
-            raise ConfigError(f"{place}: the wildcard __{name}__ leads to itself.")
+            raise ConfigError(f"{place}: {said} leads to itself.")
         if name in self.checked:
             return
         if self.folder is None:
-            raise ConfigError(
-                f"{place} asks for the wildcard __{name}__; prompts.wildcards=FOLDER says where its file is."
-            )
+            raise ConfigError(f"{place} asks for {said}; prompts.wildcards=FOLDER says where its file is.")
         values = self.wildcards.get_values(name).string_values
         if not values:
             there = listed(sorted(self.wildcards.get_collection_names())) or "none"
-            raise ConfigError(f"{place} asks for the wildcard __{name}__; '{self.folder}' has {there}.")
+            raise ConfigError(f"{place} asks for {said}; '{self.folder}' has {there}.")
         for value in values:
             self._check(value, f"{place}, a line of __{name}__", (*inside, name))
         self.checked.add(name)
+
+
+def _reason(error: Exception) -> str:
+    """What an error of the library says; of a KeyError without the quotes."""
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else first_line(error)
 
 
 def _within(command: Command) -> Iterator[Command]:

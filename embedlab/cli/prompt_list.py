@@ -252,7 +252,7 @@ def _said(value: Any, place: str) -> str:
         return f"[{','.join(_said(one, place) for one in value)}]"
     if isinstance(value, Mapping):
         for key in value:
-            if not re.fullmatch(r"[\w.-]+", str(key)):
+            if not re.fullmatch(r"[\w.-]+", str(key), re.ASCII):
                 raise ConfigError(f"{place} has the key {brief(key)}, which is none of a setting.")
         return f"{{{','.join(f'{key}:{_said(one, place)}' for key, one in value.items())}}}"
     raise ConfigError(f"{place} is {brief(value)}; it has to be a text, a number, a list or a mapping.")

@@ -20,7 +20,7 @@ from embedlab import readers
 from embedlab.errors import ConfigError, brief, first_line
 
 LARGEST = 64 * 2**20  # bytes of a list
-NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")  # of a column
+NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)  # of a column
 
 
 @dataclass(frozen=True)
