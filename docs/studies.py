@@ -7,6 +7,7 @@
 What was seen is written by hand, under the question in the study's config, after looking at its picture.
 """
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,20 +36,29 @@ def page() -> str:
         question = " ".join(line for line in comment[:seen] if not line.startswith("  "))
         told = " ".join(comment[seen:]).removeprefix("Seen: ")
         told = told[0].upper() + told[1:]
-        parts += ["", f"## {study.stem}", "", question, "", f"    embedlab experiment={study.stem}", "", told, ""]
+        typed = [f"    {line.strip()}" for line in comment if line.startswith("  embedlab ")]
+        parts += ["", f"## {study.stem}", "", question, "", *typed, "", told, ""]
         parts += [f"![{study.stem}](studies/{study.stem}.jpg)"]
     inside = "SD 1 beside 2 and XL, what 227 rows cost against 77, what twice the side costs: [inside.md](inside.md)."
     parts += ["", "## What a model is made of", "", inside]
     return "\n".join(parts) + "\n"
 
 
+def commands(name: str) -> list[list[str]]:
+    """The words of the commands at the head of a study; the last one draws it."""
+    lines = (ROOT / f"conf/experiment/{name}.yaml").read_text().splitlines()
+    return [shlex.split(line[2:])[1:] for line in lines if line.startswith("#   embedlab ")]
+
+
 def run(name: str) -> None:
     """One study into outputs/studies, and its sheet onto the page."""
     folder = ROOT / "outputs" / "studies" / name
-    mode = f"hydra.sweep.dir={folder}" if "MULTIRUN" in (ROOT / f"conf/experiment/{name}.yaml").read_text() else ""
-    words = [f"experiment={name}", "tracker=silent", mode or f"hydra.run.dir={folder}"]
+    *before, words = commands(name)
+    sweeps = "MULTIRUN" in (ROOT / f"conf/experiment/{name}.yaml").read_text() or "prompts=" in " ".join(words)
+    words = [*words, f"hydra.{'sweep' if sweeps else 'run'}.dir={folder}"]
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "embedlab", *words], check=True, cwd=ROOT)
+    for each in (*before, words):
+        subprocess.run([sys.executable, "-m", "embedlab", *each, "tracker=silent"], check=True, cwd=ROOT)
     sheet = folder / ("steps.png" if (folder / "steps.png").is_file() else "sheet.png")
     picture = Image.open(sheet).convert("RGB")
     if picture.width > WIDEST:
