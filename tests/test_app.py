@@ -259,7 +259,7 @@ BAD = {
     "size=100": "a size of 100 is no multiple of the VAE factor 8; try 96",
     "start=picture start.picture=/nowhere.png start.step=3": "there is no picture '/nowhere.png'",
     "start=picture start.picture=puppy.png start.step=25": "start.step is 25, past the end",
-    "encoder.join=glue": "windows cannot be joined by 'glue'; choose one of windows, run, truncate",
+    "encoder.join=glue": "windows cannot be joined by 'glue'; choose one of windows, run, copied, merged, truncate",
     "guidance.scale=x": "guidance.scale is 'x'",
     "seeds=[]": "seeds is []",
     "seeds=[-1]": "seed -1 is no whole number",
