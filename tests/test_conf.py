@@ -76,7 +76,7 @@ def test_every_study_begins_with_its_question_its_command_and_what_was_seen(expe
     lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert lines[1].endswith("?") or lines[2].endswith("?") or "?" in lines[1]
-    assert any(line.strip() == f"#   embedlab experiment={experiment}" for line in lines[:6])
+    assert any(line.startswith(f"#   embedlab experiment={experiment}") for line in lines[:6])
     assert any(line.startswith("# Seen: ") and len(line) > 40 for line in lines[:6])
 
 
