@@ -453,7 +453,9 @@ def test_values_are_ours_and_what_does_something_when_made_is_not():
     assert not is_own_value(make_dataclass("Stranger", [], frozen=True)), "one of another package"
 
 
-CONFIGS = [path for path in sorted(Path(conf_dir()).rglob("*.yaml")) if not {"pretrain", "hydra"} & set(path.parts)]
+CONFIGS = [
+    path for path in sorted(Path(conf_dir()).rglob("*.yaml")) if not {"pretrain", "hydra", "learn"} & set(path.parts)
+]
 
 
 def test_every_target_of_the_shipped_configs_passes():
