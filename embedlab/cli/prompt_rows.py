@@ -23,6 +23,9 @@ LARGEST = 64 * 2**20  # bytes of a list
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)  # of a column
 
 
+SIGNS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}  # between cells
+
+
 @dataclass(frozen=True)
 class Row:
     """Settings of one job by key, and where they stand: `line 3 of 'animals.csv'`."""
@@ -57,7 +60,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
     if kind in (".yaml", ".yml", ".json"):
         rows = list(_of_yaml(text, path, columns))
     elif kind in (".csv", ".tsv"):
-        rows = list(_of_table(text, path, "\t" if kind == ".tsv" else ",", columns))
+        rows = list(_of_table(text, path, columns))
     else:
         lines = enumerate(re.split("\r\n|\n|\r", text), 1)
         rows = [Row({"prompt": line}, f"line {n} of '{path}'") for n, line in lines if line.strip()]
@@ -80,7 +83,10 @@ def check_rows(rows: Sequence[Row]) -> None:
             raise ConfigError(f"{row.place} says what {other} says; leave one of them out.")
 
 
-def _of_table(text: str, path: Path, delimiter: str, columns: Columns) -> Iterator[Row]:
+def _of_table(text: str, path: Path, columns: Columns) -> Iterator[Row]:
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    semicolons = ";" in first and "," not in first  # a spreadsheet's, where the comma is a number's point
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if semicolons else ","
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     parser = OverridesParser.create()
     heads: list[str] = []
@@ -101,7 +107,7 @@ def _of_table(text: str, path: Path, delimiter: str, columns: Columns) -> Iterat
         if len(cells) > len(heads):
             raise ConfigError(
                 f"line {begin} of '{path}' has {len(cells)} cells for {len(heads)} columns; a cell that holds "
-                f'{"a tab" if delimiter != "," else "a comma"} is quoted: "…".'
+                f'{SIGNS[delimiter]} is quoted: "…".'
             )
         settings = {
             key: _value(key, cell, columns, parser) for key, cell in zip(heads, cells, strict=False) if cell.strip()
