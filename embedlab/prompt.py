@@ -160,7 +160,7 @@ class Tokens:
     def not_loaded(self) -> list[str]:
         """What the text writes as concepts are written, `<name>` or `embedding:name`, and is none."""
         known = {name.lower() for name in concepts_of([self.tokenizer])} | {word.text.lower() for word in self.words}
-        found = regex.findall(r"<[\w][\w .-]*>|\bembedding:[\w.-]+", str(redact(self.text)), regex.IGNORECASE)
+        found = regex.findall(r"<(?=\d*\p{L})\w[\w.-]*>|\bembedding:[\w.-]+", str(redact(self.text)), regex.IGNORECASE)
         return [name for name in dict.fromkeys(found) if name.lower() not in known]
 
     def notes(self) -> list[str]:

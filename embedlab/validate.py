@@ -17,12 +17,13 @@ from embedlab.composition import rows_joined, streams
 from embedlab.condition import prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of
-from embedlab.errors import OperatorError, PromptError, SamplerError, counted
+from embedlab.errors import OperatorError, PromptError, SamplerError, counted, listed
 from embedlab.limits import WINDOW
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
 from embedlab.prompt import Tokens
 from embedlab.schedule import value_of
+from embedlab.token_ids import concepts_of
 
 
 def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
@@ -101,6 +102,13 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
             f"{counted(len(source.encoders), 'text encoder')}."
         )
     tokens = read(text, second)
+    if strange := list(dict.fromkeys(name for one in tokens for name in one.not_loaded())):
+        there = concepts_of(source.tokenizers)
+        raise PromptError(
+            f"the prompt names {listed(strange, 12)}, and no concept of that name is loaded "
+            f"({f'there are {listed(there, 12)}' if there else 'there is none'}): model.concepts=[PATH] loads one; "
+            f"'{strange[0].replace('<', '< ').replace(':', ' : ')}' would be text."
+        )
     parts, lookups = zip(*rows_of(tokens), strict=True)
     edit_with(parts, cell.operators, lookups)
     texts = Texts(lambda text: conditioning_of(read(text)[0]))

@@ -18,8 +18,7 @@ HEAD = """# Whose numbers these are
 Every row is a test that compares ours with another tool's, run on random CLIPs in the shapes of SD 1, 2 and XL
 (float32). Source: *live*, the tool itself ran beside; *formula*, its formula was written again in the test, plainly;
 *golden*, its own expected values. Reached: the largest difference of any entry; *exact* are trees, texts and ids. What
-each setting does is in
-[prompts.md](prompts.md). This page is written by `EMBEDLAB_PARITY=docs/parity.md python -m pytest tests`.
+each setting does is in [prompts.md](prompts.md). This page is written by `EMBEDLAB_PARITY=docs/parity.md python -m pytest tests`.
 
 | tool | behaviour | setting | source | reached | where ours differs on purpose |
 |---|---|---|---|---|---|
@@ -42,18 +41,19 @@ def row(arguments, more, worst):
 
 
 def marks():
-    """The arguments of every mark in the tests, by the test."""
-    found = {}
+    """Every mark in the tests: the test, and the arguments."""
+    found = []
     for path in sorted(ROOT.glob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             for mark in getattr(node, "decorator_list", []):
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.parity":
                     more = {word.arg: ast.literal_eval(word.value) for word in mark.keywords}
-                    found[f"tests/{path.name}::{node.name}"] = [ast.literal_eval(one) for one in mark.args], more
+                    test = f"tests/{path.name}::{node.name}"
+                    found.append((test, [ast.literal_eval(one) for one in mark.args], more))
     return found
 
 
 def written():
     """The page's rows, from the tests that ran."""
-    rows = {test: row(*mark, reached.get(test)) for test, mark in marks().items()}
-    return HEAD + "\n".join(rows[test] for test in sorted(rows, key=lambda test: rows[test].lower())) + "\n"
+    rows = sorted((row(*mark, reached.get(test)) for test, *mark in marks()), key=str.lower)
+    return HEAD + "\n".join(rows) + "\n"

@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from parity import close
 from safetensors.torch import load_file, save_file
 from test_replay import draw
 
@@ -14,7 +15,7 @@ import embedlab as lab
 from embedlab import images
 from embedlab.clip import forward
 from embedlab.encoder import embed_all, encode
-from embedlab.errors import ConfigError, EmbedlabError, ModelError, OperatorError, PictureError
+from embedlab.errors import ConfigError, EmbedlabError, ModelError, OperatorError, PictureError, PromptError
 from embedlab.explanation import explain
 from embedlab.models.concept_files import LAYOUTS
 from embedlab.prompt import tokenize
@@ -60,6 +61,9 @@ def theirs(pipeline, prompt):
 # ── what a prompt becomes ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parity(
+    "diffusers", "textual inversion, one and three vectors, anywhere in a prompt", "model.concepts=", "live"
+)
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_prompt_encodes_to_what_diffusers_makes_of_it(folders, kind, pipeline, count, tmp_path):
     entry, vectors = concept_file(tmp_path / "my-cat.safetensors", kind, count)
@@ -79,9 +83,9 @@ def test_a_prompt_encodes_to_what_diffusers_makes_of_it(folders, kind, pipeline,
         hidden, *_, pooled, _ = theirs(pipeline, prompt) if kind == "sdxl" else (*theirs(pipeline, prompt), None, None)
         for ours in (towers, same, loaded):
             (one,) = encode([embed_all(prompt, ours)], ours)
-            torch.testing.assert_close(one.hidden[: hidden.shape[1]], hidden[0], atol=1e-6, rtol=0)
+            close(one.hidden[: hidden.shape[1]], hidden[0], atol=1e-6)
             if kind == "sdxl" and len(one.hidden) == 77:
-                torch.testing.assert_close(one.pooled, pooled[0], atol=1e-6, rtol=0)
+                close(one.pooled, pooled[0], atol=1e-6)
 
 
 def test_a_name_in_capitals_is_the_same_word(folders, tmp_path):
@@ -264,6 +268,7 @@ def test_both_encoders_several_names_and_folders_of_training(tmp_path, folders):
 # ── written ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parity("diffusers", "files of concepts that we write", "save_concept", "live")
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(("layout", "ending"), [(a, e) for a in LAYOUTS for e in (".safetensors", ".pt")])
 def test_what_is_written_is_read_by_us_and_by_diffusers(pipeline_sd1, tmp_path, layout, ending, count):
@@ -516,11 +521,12 @@ def test_a_pipeline_refuses_what_it_has(pipeline_sd1, tmp_path):
 # ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_concept_that_is_not_loaded_is_a_notice(tmp_path, folders):
+def test_a_concept_that_is_not_loaded_is_refused(tmp_path, folders):
     source = lab.Source(str(folders["sd1"]))
-    job = lab.Job(source, lab.Cell("a <my-cat>, embedding:toy and 3 < 4 > 2"), (0,), tmp_path)
-    (note,) = job.notes
-    assert note.startswith("<my-cat>, embedding:toy: no concept of that name is loaded, so it is read as text; ")
+    line = r"^the prompt names <my-cat>, embedding:toy, and no concept of that name is loaded \(there is none\): model"
+    with pytest.raises(PromptError, match=line):
+        validate(lab.Cell("a <my-cat>, embedding:toy and 3 < 4 > 2"), source)
+    assert lab.Job(source, lab.Cell("a < my-cat>, embedding : toy, 3 <4> 2"), (0,), tmp_path).notes == []
     entry, _ = concept_file(tmp_path / "x.safetensors", "sd1")
     known = lab.Source(str(folders["sd1"]), concepts=[entry])
     assert lab.Job(known, lab.Cell("a <My-Cat>"), (0,), tmp_path).notes == []

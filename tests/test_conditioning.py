@@ -232,6 +232,7 @@ def test_concatenate_is_compels_and(sd1, pipeline_sd1):
         torch.testing.assert_close(made.hidden, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parity("ComfyUI", "ConditioningAverage", "operators=[blend], lengths=own", "formula")
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_blend_at_the_own_length_is_comfyuis_average(model, strength):
     """ConditioningAverage(to, from, s), written out: `from` cut or zero-padded to `to`; the pooled output likewise."""

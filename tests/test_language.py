@@ -56,6 +56,7 @@ CORPUS = [  # what broke once
 # the numbers of each tool
 
 
+@pytest.mark.parity("A1111 1.10, ComfyUI", "parse of emphasis", "language=a1111, comfyui", "golden")
 @pytest.mark.parametrize(
     ("text", "a1111", "comfyui"),
     [
@@ -92,6 +93,7 @@ def test_weights_of_compel(text, expected):
     assert fragments(parse(text, "compel")) == expected
 
 
+@pytest.mark.parity("A1111 1.10", "schedule of [a:b:t] and [a&#124;b]", "language=a1111", "golden")
 @pytest.mark.parametrize(
     ("text", "steps", "rule", "expected"),
     [
@@ -224,6 +226,13 @@ def compel():
 COMPEL = ["(", ")", '"', ",", ".", "+", "-", "++", "=", "a", "cat", " ", "1.5", "2", ".attend(", ":", '("a b")', "\\("]
 
 
+@pytest.mark.parity(
+    "compel 2.5.1",
+    "parse trees",
+    "language=compel",
+    "live",
+    differs="all eight escapes are undone, where compel undoes three",
+)
 @given(st.lists(st.sampled_from(COMPEL), max_size=8).map("".join))
 @settings(max_examples=200)
 def test_compel_reads_the_same(compel, text):
@@ -236,6 +245,7 @@ def test_compel_reads_the_same(compel, text):
     assert [(" ".join(one.split()), weight) for one, weight in runs(said)] == found  # `"a" ""+ b` is a run in ours
 
 
+@pytest.mark.parity("compel 2.5.1", "parse of `.blend()` and `.and()`", "language=compel", "live")
 @pytest.mark.parametrize(
     ("text", "kind", "weights"),
     [

@@ -433,6 +433,7 @@ def wildcards(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.parity("dynamicprompts 0.31", "combinations, in order", "prompts.combinatorial=true", "live")
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_combinations_are_those_of_dynamicprompts(template, wildcards):
     theirs = CombinatorialPromptGenerator(WildcardManager(wildcards)).generate(template, 10_000)

@@ -11,6 +11,7 @@ from compel import DownweightMode, ReturnedEmbeddingsType
 from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity import close
 
 from embedlab import embed_all, encode
 from embedlab.clip import forward
@@ -52,10 +53,6 @@ def blank(tower, windows):
     tok = tower.tokenizer
     row = [tok.bos_token_id, tok.eos_token_id, *[tok.pad_token_id] * 75]
     return raw(tower, windows, torch.tensor([row]))
-
-
-def close(made, expected):
-    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
 
 
 # ── a mask ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -318,12 +315,16 @@ def theirs(compel, pieces):
     return compel.get_embeddings_for_weighted_prompt_fragments([texts], [weights])[0]
 
 
+@pytest.mark.parity("compel 2.5.1", "one weight, from 1.5 to -0.5", "weighting=compel", "live")
 @pytest.mark.parametrize("weight", [1.0, 1.5, 0.9, 0.5, 0.1, 0.0, -0.5])
 def test_one_weight_is_compels(tower, weight):
     pieces = [("a picture of a", 1.0), ("red star", weight), ("and a cat", 1.0)]
     close(weighed(pieces, tower, "compel").hidden.flatten(0, 1), theirs(provider(tower), pieces))
 
 
+@pytest.mark.parity(
+    "compel 2.5.1", "several weights; down-weighting by masks and by removal", "weighting=compel, compel_remove", "live"
+)
 @pytest.mark.parametrize("mode", ["MASK", "REMOVE"])
 def test_many_weights_are_compels(tower, mode):
     method = Compel("mask" if mode == "MASK" else "remove")
@@ -331,6 +332,12 @@ def test_many_weights_are_compels(tower, mode):
     close(weighed(WEIGHTED, tower, method).hidden.flatten(0, 1), theirs(compel, WEIGHTED))
 
 
+@pytest.mark.parity(
+    "compel 2.5.1",
+    "splitting at words, phrases, sentences, hard; ends copied or merged",
+    "windows=word, phrase, sentence, hard; encoder.join=copied, merged",
+    "live",
+)
 @pytest.mark.parametrize("join", ["copied", "merged", "windows"])
 @pytest.mark.parametrize(
     ("split", "mode"), [("sentence", "SENTENCES"), ("phrase", "PHRASES"), ("word", "WORDS"), ("hard", "BRUTAL")]
@@ -348,6 +355,7 @@ def test_long_prompts_are_compels(tower, split, mode, join):
     )
 
 
+@pytest.mark.parity("compel 2.5.1", "truncation", "encoder.join=truncate", "live")
 def test_truncated_prompts_are_compels(tower):
     pieces = [("a red star, " * 18, 1.0), ("a cat and a dog and an owl", 0.4), ("a fox", 0.2)]
     windows = windows_of(pieces, tower.tokenizer, "hard", truncate=True)
@@ -379,6 +387,7 @@ def test_removing_a_piece_may_need_fewer_windows(sd1):
 # ── formulas, read again ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parity("A1111 1.10", 'emphasis "Original": the mean of the batch restored', "weighting=a1111", "formula")
 def test_a1111_restores_the_mean_of_the_batch(tower):
     """Of each window's place over all prompts; the shorter one counts with the empty window."""
     prompts = [LONG, WEIGHTED, [("a ", 1.0), ("dog", 1.3)]]
@@ -398,6 +407,12 @@ def test_a1111_restores_the_mean_of_the_batch(tower):
     assert not torch.allclose(stages[0].hidden, weigh(windows[1:2], encoder_of(tower), "a1111")[0].hidden, atol=1e-5)
 
 
+@pytest.mark.parity("A1111 1.10, Forge", 'emphasis "No norm"', "weighting=no_norm", "formula")
+@pytest.mark.parity("ComfyUI", "line from the empty prompt", "weighting=comfyui", "formula")
+@pytest.mark.parity("diffusers, lpw_stable_diffusion", "scaled, mean restored", "weighting=lpw", "formula")
+@pytest.mark.parity("diffusers, lpw_stable_diffusion_xl", "line from the last row", "weighting=lpw_xl", "formula")
+@pytest.mark.parity("sd_embed", "scaled by weights in half precision", "weighting=sd_embed", "formula")
+@pytest.mark.parity("ComfyUI-prompt-control", "perp_weight", "weighting=perp", "formula")
 @pytest.mark.parametrize("pieces", [WEIGHTED, LONG], ids=["short", "long"])
 def test_formulas_of_one_prompt(tower, pieces):
     windows = windows_of(pieces, tower.tokenizer)
@@ -421,7 +436,7 @@ def test_formulas_of_one_prompt(tower, pieces):
     for name, wanted in expected.items():
         made = weigh([windows], encoder_of(tower), name)[0].hidden
         scale = wanted.abs().max().clamp(min=1)
-        torch.testing.assert_close(made / scale, wanted / scale, atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        close(made / scale, wanted / scale)
 
 
 def adv_down_weight(tower, windows, weights, base, under=lambda z, w: z):
@@ -438,6 +453,13 @@ def adv_down_weight(tower, windows, weights, base, under=lambda z, w: z):
     return answer
 
 
+@pytest.mark.parity(
+    "ADV_CLIP_emb",
+    "down_weight, compel, comfy++",
+    "weighting=down_weight, adv_compel, comfy++",
+    "formula",
+    differs="under NumPy 2 the original takes the wrong words away: these are the numbers that are meant",
+)
 @pytest.mark.parametrize("pieces", [WEIGHTED, LONG, [("a", 1.0), ("cat", -0.5), ("star", 2.0)]])
 def test_adv_clip_emb(tower, pieces):
     windows = windows_of(pieces, tower.tokenizer)
@@ -465,6 +487,7 @@ def test_adv_clip_emb(tower, pieces):
     )
 
 
+@pytest.mark.parity("ADV_CLIP_emb", "length, mean and both of weights", "encoder.normalise=", "formula")
 def test_normalisers():
     from embedlab import models  # noqa: PLC0415
 
@@ -509,6 +532,9 @@ def test_pooled_by_name(tower):
     close(made["mean"], every.mean(0))
 
 
+@pytest.mark.parity(
+    "compel 2.5.1", "pooled output of SDXL: the first window of the text with its signs", "pooled=raw", "live"
+)
 def test_pooled_of_compel_is_that_of_the_text_as_it_was_written(tower):
     """With its syntax, truncated: the first window of a plain prompt."""
     for text in ("a (red star)1.5 and a cat--", "a red star, " * 40):

@@ -123,12 +123,14 @@ def test_a_comma_among_the_last_twenty_is_gone_back_to(clip):
     assert [len(b) for b in bodies(windows_of([(text, 1.0)], clip, "comma", backtrack=0))] == [75, 5]
 
 
+@pytest.mark.parity("A1111 1.10", "commas looked for over 20 tokens; concepts whole", "windows=comma", "golden")
 @laws
 @given(pieces=prompts, backtrack=st.sampled_from([0, 5, 20, 74]))
 def test_comma_is_a1111s(clip, pieces, backtrack):
     assert bodies(windows_of(pieces, clip, "comma", backtrack=backtrack)) == a1111(pieces, clip, backtrack)
 
 
+@pytest.mark.parity("ComfyUI", "texts of less than 8 tokens kept whole", "windows=segment", "golden")
 @laws
 @given(pieces=prompts)
 def test_segment_is_comfyuis(clip, pieces):
@@ -136,6 +138,7 @@ def test_segment_is_comfyuis(clip, pieces):
     assert bodies(windows_of(pieces, clip, "segment")) == comfyui(pieces, clip)
 
 
+@pytest.mark.parity("compel 2.5.1", "where text is split", "windows=word, phrase, sentence, hard", "live")
 @pytest.mark.parametrize(
     ("split", "mode"),
     [
