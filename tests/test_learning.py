@@ -186,6 +186,37 @@ def test_the_denoising_loss_is_that_of_diffusers_training(small, kind):
     assert one.curve[0] == pytest.approx((predicted - target).square().mean().item(), rel=1e-5)
 
 
+READ = {
+    "a picture of a (<x>:1.3) on grass": {"language": "a1111", "weighting": "a1111"},
+    "a (<x>:0.7) BREAK on grass": {"language": "a1111"},
+    "a <x>++ on grass": {"language": "compel", "weighting": "compel"},
+    "a (<x>)0.5 on grass": {"language": "compel"},
+    "a <x> AND a dog": {"language": "a1111"},
+    "((<x>:1.3))": {"language": "comfyui", "weighting": "comfyui"},
+    "a {<x>|cat:0.3}": {},
+}
+
+
+@pytest.mark.parametrize("prompt", READ)
+@pytest.mark.parametrize("way", ["denoising", "text"])
+def test_a_word_is_learned_in_a_prompt_of_any_language(small, prompt, way):
+    """Weightings encode variants of a prompt, with the word in them; AND is heard beside the empty prompt."""
+    how = {"encoder": lab.Encoder(**READ[prompt]), "begin": "puppy", "rate": 0.01}
+    one = learned(small["sd1"], way, prompt=prompt, **how | {"steps": 2})
+    rows = one.rows[0] - small["sd1"].towers[0].token_table[[6829]]
+    assert rows.abs().min() > 0
+    assert one.before != one.after
+
+
+def test_a_prompt_that_changes_over_time_teaches_nothing(folders):
+    source, how = lab.Source(str(folders["sd1"]), dtype="bfloat16"), lab.Encoder(language="a1111")
+    read = models_read()
+    for settings in ({"prompt": "a [<x>:cat:0.5]", "text": CAT}, {"text": "a [dog:cat:0.5]"}):
+        with pytest.raises(PromptError, match="changes over time"):
+            lab.learn(source, "<x>", encoder=how, **settings)
+    assert models_read() == read
+
+
 # ── something learned ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -26,7 +26,6 @@ from embedlab.limits import By, Table, check_settings, found
 from embedlab.models import Concept, Model, Scorer, Source, save_concept
 from embedlab.models.concept_files import Layout
 from embedlab.models.concepts import check_new, with_words
-from embedlab.prompt import tokenize
 from embedlab.token_ids import ids_of
 
 DRAWS = 4  # calls of the loss, with the same images and noise for any rows, that rows are compared by
@@ -107,17 +106,17 @@ def learn(
     word = unicodedata.normalize("NFC", word) if isinstance(word, str) else word
     settings: dict[str, Any] = {"word": word, "like": like, "text": text, "prompt": prompt, "by": by, "begin": begin}
     settings |= {"vectors": vectors, "table": table, "hard": hard, "steps": steps, "rate": rate, "batch": batch}
-    pictures = check_asked(source, **settings, seed=seed)
-    by = by or usual(text, hard)
-    how, prompts = encoder or Encoder(), prompts_of(prompt, word)
+    how = encoder or Encoder()
+    pictures = check_asked(source, how, **settings, seed=seed)
+    by, prompts = by or usual(text, hard), prompts_of(prompt, word)
     loaded = source.load() if isinstance(source, Source) else source
     with torch.inference_mode(False), torch.enable_grad():
-        loss = loss_of(loaded, pictures, text, by, batch, how)
         entries = entries_of(loaded, table)
-        if table == "position":
-            free = free_positions(loaded, word, prompts, begin, how)
-        else:
-            free = free_tokens(loaded, word, prompts, first_tokens(loaded, entries, begin, vectors, hard, seed), how)
+        first = first_tokens(loaded, entries, begin, vectors, hard, seed) if table == "token" else None
+        knows = loaded if first is None else with_concept(loaded, word, first)
+        embedded = tuple(how.embed(prompt, knows.towers) for prompt in prompts)
+        free = Free(word, table, embedded, tuple(first or first_positions(embedded[0], word, begin)))
+        loss = loss_of(knows, pictures, text, by, batch, how)
         rows, curve, before, after = descended(free, loss, entries, hard, steps, rate, seed, on_step)
     kept = tuple(row.float().cpu() for row in rows)
     concept = None
@@ -129,12 +128,15 @@ def learn(
 # ── what is asked for ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_asked(model: Any, **settings: Any) -> Float[Tensor, "image 3 height width"]:
+def check_asked(model: Any, how: Encoder, **settings: Any) -> Float[Tensor, "image 3 height width"]:
     """Refuse settings of `learn` that do not fit a model, before its weights are read; gives the images."""
     check_settings("embedlab.learn", settings)
     check_kind(model, (Model, Source), "model", "a name, lab.Source(NAME) or lab.load(NAME)")
     word, text, table = settings["word"], settings["text"], settings["table"]
-    check_words(model, word, prompts_of(settings["prompt"], word), settings["begin"], table, settings["vectors"])
+    prompts = prompts_of(settings["prompt"], word)
+    check_words(model, word, prompts, settings["begin"], table, settings["vectors"], how)
+    if text is not None:
+        how.parse(text)
     check_by(model, settings["by"] or usual(text, settings["hard"]), toward_images=text is None)
     return opened(settings["like"], model.size)
 
@@ -156,7 +158,13 @@ def tokenizers_of(model: Model | Source) -> tuple[CLIPTokenizer, ...]:
 
 
 def check_words(
-    model: Model | Source, word: str, prompts: Sequence[str], begin: str | None, table: Table, vectors: int
+    model: Model | Source,
+    word: str,
+    prompts: Sequence[str],
+    begin: str | None,
+    table: Table,
+    vectors: int,
+    how: Encoder,
 ) -> None:
     """Refuse a name that is a word already, a prompt without the word, and a beginning that is no word."""
     tokenizers = tokenizers_of(model)
@@ -166,7 +174,7 @@ def check_words(
         check_new(new, tokenizers)
         known = with_words(known, [new])
     for prompt in prompts:
-        tokens = tokenize(prompt, known)
+        tokens = how.tokenize(prompt, known)
         tokens.rows(word)
         if begin is not None and table == "position":
             tokens.rows(begin)
@@ -211,8 +219,8 @@ def loss_of(
         return denoising(model, pictures, batch, how)
     scorer = model.scorer
     assert isinstance(scorer, Scorer)
-    own, theirs = model.towers[0].token_table, scorer.text.token_table
-    if scorer.text is not model.towers[0] and (own.shape != theirs.shape or not torch.equal(own, theirs.to(own))):
+    own, theirs = (core.embeddings.token_embedding.weight for core in (model.towers[0].core, scorer.text.core))
+    if own is not theirs and (own.shape != theirs.shape or not torch.equal(own, theirs.to(own))):
         raise ModelError(
             f"the token rows of the scorer of '{model.name}' are not the model's, so that nothing learned by one means "
             "anything to the other; take by=denoising, or the CLIP model whose text encoder this is: model.scorer=PATH."
@@ -269,14 +277,14 @@ def first_tokens(
     return [rows[ids.to(rows.device)] for rows in entries]
 
 
-def free_tokens(model: Model, word: str, prompts: Sequence[str], first: Parts, how: Encoder) -> Free:
-    """Prompts in which a concept of these rows stands; the model's own encoders and tokenizers stay as they are."""
+def with_concept(model: Model, word: str, first: Parts) -> Model:
+    """The model with a concept of these rows; its own encoders and tokenizers stay as they are."""
     concept = Concept(word, tuple(row.cpu() for row in first))
-    towers = [
+    towers = tuple(
         replace(tower, tokenizer=with_words(tower.tokenizer, [concept]), added=with_rows(tower, rows))
         for tower, rows in zip(model.towers, first, strict=True)
-    ]
-    return Free(word, "token", tuple(how.embed(prompt, towers) for prompt in prompts), tuple(first))
+    )
+    return replace(model, towers=towers)
 
 
 def with_rows(tower: Tower, rows: Tensor) -> Tensor:
@@ -284,15 +292,14 @@ def with_rows(tower: Tower, rows: Tensor) -> Tensor:
     return rows if tower.added is None else torch.cat([tower.added.to(rows), rows])
 
 
-def free_positions(model: Model, word: str, prompts: Sequence[str], begin: str | None, how: Encoder) -> Free:
-    """Prompts whose position rows of a word are free; they begin at its own, or at those of another word."""
-    embedded = tuple(how.embed(prompt, model.towers) for prompt in prompts)
+def first_positions(prompt: Prompt, word: str, begin: str | None) -> list[Float[Tensor, "vector dim"]]:
+    """The position rows that learning begins at: a word's own, or those of another word of the prompt."""
     first = []
-    for part in embedded[0]:
+    for part in prompt:
         (own, *_), (there, *_) = part.tokens.rows(word), part.tokens.rows(begin or word)
         rows = part.take("position", [there])[0].float()
         first.append(rows[torch.arange(len(own)) % len(rows)])
-    return Free(word, "position", embedded, tuple(first))
+    return first
 
 
 def descended(

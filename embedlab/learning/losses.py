@@ -31,6 +31,8 @@ def denoising(model: Model, pictures: Float[Tensor, "image 3 height width"], bat
         random = generators([0])
         parts = [picture_latents(model.vae, picture.mul(2).sub(1), random) for picture in pictures]
         latents = torch.cat(parts).to(model.device, model.unet.dtype)
+        (uncond,) = encoder.encode([encoder.embed("", model.towers)], model.towers)  # heard where AND adds to it
+        uncond = uncond.zeros() if model.zero_negative else uncond
     scheduler = as_trained(model.scheduler, "DDPMScheduler", {})
     last, predicts = scheduler.config.num_train_timesteps, scheduler.config.prediction_type
     height, width = pictures.shape[-2:]
@@ -45,8 +47,11 @@ def denoising(model: Model, pictures: Float[Tensor, "image 3 height width"], bat
         targets = {"epsilon": noise, "sample": clean}
         target = targets[predicts] if predicts in targets else scheduler.get_velocity(clean, noise, times)
         (cond,) = encoder.encode([prompt], model.towers)
-        denoise = guided(model.unet, [cond] * batch, [cond] * batch, [1.0] * batch, size)
-        return mse_loss(denoise(scheduler.add_noise(clean, noise, times), times).float(), target.float())
+        noisy = scheduler.add_noise(clean, noise, times)
+        rows = batch if [weight for weight, _ in cond.streams] == [1] else 1  # what is added up is of one timestep
+        denoise = guided(model.unet, [cond] * rows, [uncond] * rows, [1.0] * rows, size)
+        calls = zip(noisy.split(rows), times.split(rows), strict=True)
+        return mse_loss(torch.cat([denoise(x, t) for x, t in calls]).float(), target.float())
 
     return loss
 

@@ -100,7 +100,7 @@ def check(asked: Asked, job: Job) -> None:
         raise ConfigError("table=position is for models of one text encoder here; in Python, lab.learn takes any.")
     if not isinstance(job.cell.prompt, str):
         raise ConfigError("a word is learned in a prompt that does not change over time.")
-    check_asked(job.source, **asked.settings, prompt=job.cell.prompt)
+    check_asked(job.source, job.cell.encoder, **asked.settings, prompt=job.cell.prompt)
 
 
 def run(asked: Asked, job: Job, config: DictConfig) -> DictConfig:
