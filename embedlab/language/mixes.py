@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from embedlab.errors import LanguageError
 from embedlab.language.grammar import MOST_DEPTH, NUMBER, Sign, mixed, number
-from embedlab.language.tree import Break, Member, Mix, Parts, walk
+from embedlab.language.tree import Break, Member, Mix, Parts, Text, walk
 
 SIGNS = re.compile(r"(?<!\\)(\\*)([{}|:])")
 Stretch = tuple[int, int, bool]  # begin, end, and whether a sign of a mix follows
@@ -95,7 +95,7 @@ def _mix(text: str, braces: _Braces, close: int, read: Read) -> Mix | None:
     choices = []
     for start, stop, weight, inner in found:
         parts = read(_row(inner, start, stop, last=True), True)
-        if not parts:
+        if not any(isinstance(node, Text) and node.text.strip() for node, _, _ in walk(parts)):
             raise LanguageError("a choice of {…} has no words.", text, start)
         if any(isinstance(node, Break) for node, _, _ in walk(parts)):
             raise LanguageError("BREAK cannot stand inside {…}: rows are mixed in place.", text, start)
