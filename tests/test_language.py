@@ -49,7 +49,12 @@ CORPUS = [  # what broke once
     *(":-1", "+\n\\", ") \\\n ", "|{}\n\\", "\\0.5 \\", "x \\BREAK", "BREAK\\ x", "AND\\xyz", "{\\|b}", "(a\\ )1.2"),
     *("withLora(x).and({{a|withLora(x)}+", "cat .swap (dog)1.2", "useLora (x)1.2", "2+\\(a", ",,a", ",,,a", "[ :3])["),
     *("(x)1.2foo", "a\\\\{b|c}", "((a)", "a) (b)", "{(a|b)|c}", "[:AND:\\1", " BREAK :\\1 AND ", "2.swap(cat,a)x"),
-    *("(a:1).swap((b:1.2))", '(a).swap("b, c", s_start=0.1)', "(a).swap((b.c) d)", "{\n|<lora:a:1>}", "{\\||{(AND)|(\xa0)}}"),
+    *(
+        "(a:1).swap((b:1.2))",
+        '(a).swap("b, c", s_start=0.1)',
+        "(a).swap((b.c) d)",
+    ),
+    *("{\n|<lora:a:1>}", "{\\||{(AND)|(\xa0)}}"),
 ]
 
 
