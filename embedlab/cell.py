@@ -108,14 +108,15 @@ class Cell:
         What is within them that changes over time is a schedule. Raises LanguageError for malformed texts.
         """
         language, guidance = self.encoder.language, self.guidance
-        written = (self.prompt, self.prompt_2, guidance.negative)
-        prompt, prompt_2, negative = (parsed_setting(text, language) for text in written)
-        if all(new is old for new, old in zip((prompt, prompt_2, negative), written, strict=True)):
+        written = (self.prompt, self.prompt_2, guidance.negative, guidance.negative_2)
+        read = tuple(parsed_setting(text, language) for text in written)
+        if all(new is old for new, old in zip(read, written, strict=True)):
             return self
-        if negative is not guidance.negative:
-            if any(isinstance(part, And) for part in within(negative)):
-                raise PromptError("guidance.negative holds AND, which adds predictions; a negative prompt has one.")
-            guidance = replace(guidance, negative=negative)
+        prompt, prompt_2, negative, negative_2 = read
+        if any(isinstance(part, And) for part in within([negative, negative_2])):
+            raise PromptError("guidance.negative holds AND, which adds predictions; a negative prompt has one.")
+        if negative is not guidance.negative or negative_2 is not guidance.negative_2:
+            guidance = replace(guidance, negative=negative, negative_2=negative_2)
         return replace(self, prompt=prompt, prompt_2=prompt_2, guidance=guidance)
 
     def baseline(self) -> Cell:

@@ -83,15 +83,15 @@ def _condition(
 ) -> list[CallConditioning]:
     names = [fingerprint([cell.prompt, cell.prompt_2, cell.operators]) for cell in cells]
     distinct = dict(zip(names, cells, strict=True))
-    negatives = list(dict.fromkeys(value_of(cell.guidance.negative) for cell in cells))
+    negatives = list(dict.fromkeys(map(negatives_of, cells)))
     with timer.part("tokenise"):
         texts = {pair: encoder.embed(pair[0], towers, pair[1]) for pair in dict.fromkeys(map(prompts_of, cells))}
-        others = [encoder.embed(text or "", towers) for text in negatives]
+        others = [encoder.embed(text or "", towers, second) for text, second in negatives]
     with timer.part("edit"):
         edited = {name: edit(texts[prompts_of(cell)], cell.operators, towers) for name, cell in distinct.items()}
     # what A1111 weighs together: the stages of one prompt, and all of its parts
     groups = [(cell.text, fingerprint(cell.operators)) for cell in distinct.values()]
-    groups += [("negative", text_of(text)) for text in negatives]
+    groups += [("negative", text_of(text)) for text, _ in negatives]
     with timer.part("encode", rows=sum(len(one[0].token) for one in (*edited.values(), *others))):
         encoded = encoder.encode([*edited.values(), *others], towers, groups)
     lookup = texts_of(towers, encoder)
@@ -101,8 +101,8 @@ def _condition(
             for (name, cell), given in zip(distinct.items(), encoded, strict=False)
         }
     uncond = dict(zip(negatives, encoded[len(edited) :], strict=True))
-    if zero_negative and None in uncond:
-        uncond[None] = uncond[None].zeros()
+    if zero_negative and (nothing := (None, None)) in uncond:
+        uncond[nothing] = uncond[nothing].zeros()
     for name, given in cond.items():
         if not allow_nan and not given.finite:
             raise OperatorError(
@@ -110,9 +110,7 @@ def _condition(
                 "its settings are too large, or this dtype is too small (model.dtype=float32)."
             )
     return [
-        CallConditioning(
-            cell, texts[prompts_of(cell)], edited[name], cond[name], uncond[value_of(cell.guidance.negative)]
-        )
+        CallConditioning(cell, texts[prompts_of(cell)], edited[name], cond[name], uncond[negatives_of(cell)])
         for name, cell in zip(names, cells, strict=True)
     ]
 
@@ -120,6 +118,11 @@ def _condition(
 def prompts_of(cell: Cell) -> tuple[Any, Any]:
     """What the first text encoder reads, and what the second one does."""
     return value_of(cell.prompt), value_of(cell.prompt_2)
+
+
+def negatives_of(cell: Cell) -> tuple[Any, Any]:
+    """The same of the negative prompt; None is left out."""
+    return value_of(cell.guidance.negative), value_of(cell.guidance.negative_2)
 
 
 def condition_calls(

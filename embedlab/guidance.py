@@ -31,6 +31,7 @@ class Guidance:
 
     `scale` 1 means the prompt alone: the negative prompt then costs nothing and does nothing, as in diffusers.
     `negative` is a prompt of any length; left out it is the model's own nothing (the empty prompt, zeros for SDXL).
+    `negative_2` is another one for the second text encoder of SDXL.
 
     >>> Guidance(7.5, negative="a cat").scale
     7.5
@@ -38,6 +39,7 @@ class Guidance:
 
     scale: Setting[float] = 4.0
     negative: Setting[str | None] = None
+    negative_2: Setting[str | None] = None
 
     def __post_init__(self) -> None:
         if varies(self):

@@ -190,10 +190,14 @@ def check_guidance_scale(scale: Any) -> None:
         raise SamplerError(f"guidance.scale is {scale}; 1 is the prompt alone, larger values follow it closer.")
 
 
-def check_negative(negative: Any) -> None:
-    """A text, or none."""
-    if negative is not None and not isinstance(negative, str) and not hasattr(negative, "parts"):
-        raise SamplerError(f"guidance.negative is {negative!r}; it has to be a text.")
+def check_negative(name: str) -> Check:
+    """The check that a negative prompt is a text, or none."""
+
+    def check(negative: Any) -> None:
+        if negative is not None and not isinstance(negative, str) and not hasattr(negative, "parts"):
+            raise SamplerError(f"guidance.{name} is {negative!r}; it has to be a text.")
+
+    return check
 
 
 def check_join(join: Any) -> None:
@@ -654,7 +658,11 @@ CHECKS: dict[str, dict[str, Check]] = {
         "skip": mix_of,
         "stretch": check_stretch,
     },
-    "embedlab.Guidance": {"scale": check_guidance_scale, "negative": check_negative},
+    "embedlab.Guidance": {
+        "scale": check_guidance_scale,
+        "negative": check_negative("negative"),
+        "negative_2": check_negative("negative_2"),
+    },
     "embedlab.Sampler": {"scheduler": check_scheduler, "steps": check_steps, "keep steps": check_keep},
     "embedlab.Start": {
         "warmup": check_warmup,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
 from embedlab.composition import rows_joined, streams
-from embedlab.condition import prompts_of
+from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of
 from embedlab.errors import OperatorError, PromptError, SamplerError, counted, listed
@@ -51,16 +51,51 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     return tuple(seen.values())
 
 
-def _check_text(cell: Cell, source: Source) -> list[Tokens]:
-    encoder = cell.encoder
+def _check_settings(cell: Cell, source: Source) -> None:
+    """Refuse what a model cannot be asked for, whatever the texts say."""
+    encoder, count = cell.encoder, len(source.encoders)
     for name in source.encoders:
-        depth, layer = source.config_value(name, "num_hidden_layers"), int(len(source.encoders) > 1)
+        depth, layer = source.config_value(name, "num_hidden_layers"), int(count > 1)
         if max(encoder.skips) + layer > depth:
             raise SamplerError(
                 f"encoder.skip is {max(encoder.skips)}, but the part '{name}' has {depth} layers; skip {depth - layer} "
                 "at the most."
             )
+    for setting, (_, second) in {"prompt_2": prompts_of(cell), "guidance.negative_2": negatives_of(cell)}.items():
+        if second is not None and count == 1:
+            raise PromptError(f"{setting} is for a second text encoder; '{source.name}' has one.")
+    if (balance := value_of(encoder.balance)) is not None and len(balance) != count:
+        raise SamplerError(
+            f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
+            f"{counted(count, 'text encoder')}."
+        )
+    pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
+    if pooled and source.part("unet").get("addition_embed_type") != "text_time":
+        raise OperatorError(
+            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
+            "take stage hidden, or an SDXL model."
+        )
+    if negatives_of(cell) != (None, None) and source.part("unet").get("time_cond_proj_dim"):
+        raise SamplerError(
+            f"the UNet of '{source.name}' takes the guidance scale as a number and no negative prompt "
+            "(time_cond_proj_dim); leave guidance.negative out."
+        )
 
+
+def _check_concepts(tokens: Sequence[Tokens], source: Source) -> None:
+    """Refuse names that are written as concepts are, and are none."""
+    if strange := list(dict.fromkeys(name for one in tokens for name in one.not_loaded())):
+        there = concepts_of(source.tokenizers)
+        raise PromptError(
+            f"the prompt names {listed(strange, 12)}, and no concept of that name is loaded "
+            f"({f'there are {listed(there, 12)}' if there else 'there is none'}): model.concepts=[PATH] loads one; "
+            f"'{strange[0].replace('<', '< ').replace(':', ' : ')}' would be text."
+        )
+
+
+def _check_text(cell: Cell, source: Source) -> list[Tokens]:
+    encoder = cell.encoder
+    _check_settings(cell, source)
     places = [source.part(name).get("max_position_embeddings", WINDOW) for name in source.encoders]
 
     def rows_of(tokens: Sequence[Tokens]) -> list[tuple[Embeddings, Lookup]]:
@@ -93,22 +128,8 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         texts = [text, *[text if second is None else second] * (len(source.encoders) - 1)]
         return encoder.tokenize_all(texts, source.tokenizers, places)
 
-    text, second = prompts_of(cell)
-    if second is not None and len(source.encoders) == 1:
-        raise PromptError(f"prompt_2 is for a second text encoder; '{source.name}' has one.")
-    if (balance := value_of(encoder.balance)) is not None and len(balance) != len(source.encoders):
-        raise SamplerError(
-            f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
-            f"{counted(len(source.encoders), 'text encoder')}."
-        )
-    tokens = read(text, second)
-    if strange := list(dict.fromkeys(name for one in tokens for name in one.not_loaded())):
-        there = concepts_of(source.tokenizers)
-        raise PromptError(
-            f"the prompt names {listed(strange, 12)}, and no concept of that name is loaded "
-            f"({f'there are {listed(there, 12)}' if there else 'there is none'}): model.concepts=[PATH] loads one; "
-            f"'{strange[0].replace('<', '< ').replace(':', ' : ')}' would be text."
-        )
+    tokens = read(*prompts_of(cell))
+    _check_concepts(tokens, source)
     parts, lookups = zip(*rows_of(tokens), strict=True)
     edit_with(parts, cell.operators, lookups)
     texts = Texts(lambda text: conditioning_of(read(text)[0]))
@@ -118,21 +139,10 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
             f"AND adds predictions beyond an unconditional one, and the UNet of '{source.name}' has none "
             "(time_cond_proj_dim)."
         )
-    pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
-    if pooled and source.part("unet").get("addition_embed_type") != "text_time":
-        raise OperatorError(
-            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
-            "take stage hidden, or an SDXL model."
-        )
-    negative = value_of(cell.guidance.negative)
-    if negative is not None and source.part("unet").get("time_cond_proj_dim"):
-        raise SamplerError(
-            f"the UNet of '{source.name}' takes the guidance scale as a number and no negative prompt "
-            "(time_cond_proj_dim); leave guidance.negative out."
-        )
     seen = [part.tokens for part in parts]
-    if negative is not None:
-        seen.append(read(negative)[-1])
+    negative, second = negatives_of(cell)
+    if negative is not None or second is not None:
+        seen.append(read(negative or "", second)[-1])
     return seen
 
 

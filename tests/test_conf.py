@@ -265,7 +265,7 @@ PROMPTS = {
     "null": '"null"',
     "x, y": "x",
     "a cat!": "cat",
-    "<my-cat> ??": "{role: all}",
+    "?? 7": "{role: all}",
     "1 2 3": "{role: all}",
     "狐狸": '"狐狸"',
     "": "{role: all}",

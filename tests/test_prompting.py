@@ -295,13 +295,18 @@ def sdxl(folders):
     return models.load(str(folders["sdxl"]), device="cpu")
 
 
-@pytest.mark.parity("diffusers", "`prompt_2` of SDXL; pooled output", "prompt_2=", "live")
+@pytest.mark.parity("diffusers", "`prompt_2`, `negative_prompt_2` of SDXL; pooled output", "prompt_2=", "live")
 def test_each_encoder_of_sdxl_reads_its_own_prompt_as_diffusers_does(sdxl, folders):
     from conftest import open_pipeline  # noqa: PLC0415
 
     pipe = open_pipeline(folders["sdxl"])
     made = conditioned(sdxl, "a red star", prompt_2="a cat").cond
     embeds, _, pooled, _ = pipe.encode_prompt("a red star", "a cat", do_classifier_free_guidance=False)
+    close(made.hidden, embeds[0])
+    close(made.pooled, pooled[0])
+    guidance = Guidance(negative="blue", negative_2="an owl")
+    made = conditioned(sdxl, "a red star", guidance=guidance).uncond
+    _, embeds, _, pooled = pipe.encode_prompt("a", negative_prompt="blue", negative_prompt_2="an owl")
     close(made.hidden, embeds[0])
     close(made.pooled, pooled[0])
     long = conditioned(sdxl, "a red star", prompt_2="a cat, " * 60).cond
