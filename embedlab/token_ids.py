@@ -73,7 +73,9 @@ def _pieces(tokenizer: CLIPTokenizer, text: str, added: frozenset[tuple[str, int
     pieces: list[Piece] = []
     for n, (number, span) in enumerate(zip(read.input_ids, read["offset_mapping"], strict=True)):
         pieces.append(Piece(number, *span))
-        name, k = name_of.get(number), 1
+        if number not in name_of:
+            continue
+        name, k = name_of[number], 1
         if number_of.get(f"{name}_1") in read.input_ids[n + 1 : n + 2]:
             continue  # written out by somebody already
         while (vector := number_of.get(f"{name}_{k}")) is not None:
