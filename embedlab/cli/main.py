@@ -214,10 +214,8 @@ def run_single(config: DictConfig, session: Session) -> None:
     if session.profile is not None:
         profile.run(job, session.profile)
         return
-    validate_job(job)
+    validate_job(job if session.learning is None else learn.checked(session.learning, job))
     check_engine(job)
-    if session.learning is not None:
-        learn.check(session.learning, job)
     if sweep:  # of another launcher than ours
         session.sweep = sweep, config
     with session.locked(job.folder):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +91,15 @@ def value_of(key: str, value: str) -> Any:
     raise ConfigError(f"learn: '{key}={value}' cannot be read{hint}.")
 
 
-def check(asked: Asked, job: Job) -> None:
-    """Refuse what does not fit the job's model and prompt, before weights are read."""
+def checked(asked: Asked, job: Job) -> Job:
+    """The job with a concept of the word's name, to be validated before weights are read; what does not fit is refused.
+
+    What is learned is not known yet: the concept holds zeros.
+    """
+    import torch
+
     from embedlab.learning.learn import check_asked
+    from embedlab.models import save_concept
 
     if (job.folder / "result.json").exists():
         raise ConfigError(f"the folder '{job.folder}' holds a result already; name another: hydra.run.dir=FOLDER.")
@@ -101,6 +108,14 @@ def check(asked: Asked, job: Job) -> None:
     if not isinstance(job.cell.prompt, str):
         raise ConfigError("a word is learned in a prompt that does not change over time.")
     check_asked(job.source, job.cell.encoder, **asked.settings, prompt=job.cell.prompt)
+    if asked.settings["table"] == "position":
+        return job
+    with tempfile.TemporaryDirectory() as folder:
+        zeros = [torch.zeros(asked.settings["vectors"], width) for width in job.source.widths]
+        file = save_concept(Path(folder) / FILE, zeros, name=asked.word)
+        source = replace(job.source, concepts=(*job.source.concepts, f"{asked.word}={file}"))
+        source.loaded_concepts  # noqa: B018  (read while the file is there)
+    return replace(job, source=source)
 
 
 def run(asked: Asked, job: Job, config: DictConfig) -> DictConfig:
