@@ -107,6 +107,8 @@ def checked(asked: Asked, job: Job) -> Job:
         raise ConfigError("table=position is for models of one text encoder here; in Python, lab.learn takes any.")
     if not isinstance(job.cell.prompt, str):
         raise ConfigError("a word is learned in a prompt that does not change over time.")
+    if job.cell.prompt_2 is not None:
+        raise ConfigError("a word is learned in one prompt, which all text encoders read; leave out prompt_2.")
     check_asked(job.source, job.cell.encoder, **asked.settings, prompt=job.cell.prompt)
     if asked.settings["table"] == "position":
         return job
