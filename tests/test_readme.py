@@ -87,7 +87,7 @@ def test_commands_run(command, forks, tmp_path):
     ended_well(forks.embedlab(*shortened(command), cwd=tmp_path))
     if "--help" not in command and "explain" not in command and "profile" not in command:
         assert list(tmp_path.rglob("sheet.png"))
-        sweep = "experiment=puppy_and_skunk" in command or "prompts" in command
+        sweep = any(word in command for word in ("experiment=puppy_and_skunk", "experiment=weightings", "prompts"))
         assert len(list(tmp_path.rglob("gallery/index.html"))) == sweep
 
 
