@@ -14,9 +14,9 @@ from transformers import CLIPTokenizer
 
 from embedlab.checks import finite_number, is_whole, whole_number
 from embedlab.clip import States, Tower, check_towers, forward, mixed
-from embedlab.composition import Layout, hidden_of, matched, pooled_of, rows_joined, streams
+from embedlab.composition import Layout, hidden_of, matched, pooled_of, rows_joined, sections, streams
 from embedlab.embeddings import Embeddings, embed, stretched_length, vectors
-from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, brief, counted, listed
+from embedlab.errors import ConfigError, NoRowsError, OperatorError, PromptError, SamplerError, brief, counted, listed
 from embedlab.limits import WINDOW, Join, Normaliser, Padding, Pooled, Split, check_join, check_part, mix_of
 from embedlab.parsed_prompt import ParsedPrompt, parsed
 from embedlab.prompt import Tokens, of_layout, tokenize
@@ -36,10 +36,10 @@ class Conditioning:
     """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output.
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
-    another prompt. `others` are conditionings whose predictions are added to this one's, and `weight` and theirs say
-    how much of each (A1111's AND). `widths` are those of each encoder's columns. `layers` holds, for each encoder, the
-    mean and the standard deviation of the word rows at every hidden state (0 is what enters), as they were when it was
-    encoded.
+    another prompt. `reads` has the two for each text encoder, where these read several prompts. `others` are
+    conditionings whose predictions are added to this one's, and `weight` and theirs say how much of each (A1111's AND).
+    `widths` are those of each encoder's columns. `layers` holds, for each encoder, the mean and the standard deviation
+    of the word rows at every hidden state (0 is what enters), as they were when it was encoded.
 
     >>> from embedlab import embed_all, encode, models
     >>> towers = models.load("emoji").towers
@@ -56,6 +56,7 @@ class Conditioning:
     weight: float = 1.0
     others: tuple[tuple[float, Conditioning], ...] = ()
     widths: tuple[int, ...] = ()
+    reads: tuple[tuple[Tokens, tuple[int, ...]], ...] = ()
 
     @property
     def streams(self) -> list[tuple[float, Conditioning]]:
@@ -85,10 +86,10 @@ class Conditioning:
         if self.tokens is None:
             raise OperatorError("this conditioning does not know its tokens; rows can only be {role: all}.")
         where = {row: n for n, row in enumerate(self.rows) if row >= 0}
-        whole = select(rows, self.tokens)
+        whole = [span for span in select(rows, self.tokens) if self._is_own(span)]
         spans = [span for span in (tuple(where[row] for row in span if row in where) for span in whole) if span]
         if not spans:
-            raise OperatorError(
+            raise NoRowsError(
                 f"none of the rows '{format_selector(rows)}' is among the {len(self.hidden)} that reach the UNet."
             )
         if words_of(rows) and sum(map(len, spans)) < sum(map(len, whole)):
@@ -98,6 +99,16 @@ class Conditioning:
         if len({len(span) for span in spans}) > 1:
             return [tuple(sorted({row for span in spans for row in span}))]
         return spans
+
+    def _is_own(self, span: Sequence[int]) -> bool:
+        """Whether rows of the prompt are not those of another part of AND."""
+        assert self.tokens is not None
+        parts = [] if self.tokens.layout is None else [part for _, part in streams(self.tokens.layout)]
+        window = self.tokens.window
+        windows = [{one.first + n for one in sections(part) for n in range(one.count)} for part in parts]
+        reached = {row // window for row in self.rows if row >= 0}
+        others = set().union(*(part for part in windows if not part & reached)) if len(parts) > 1 else set()
+        return not any(row // window in others for row in span)
 
     def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
         """The vectors at `rows`; all spans are of one length."""
@@ -391,7 +402,10 @@ def encode(
             hidden = [h if factor == 1 else h * factor for (h, _), factor in zip(found, factors, strict=True)]
             layers = tuple(one[n].layers for one in read)
             rows, widths = tuple(rows_joined(layout, join)), tuple(one.shape[1] for one in hidden)
-            whole = Conditioning(torch.cat(hidden, dim=-1), found[-1][1], tokens, rows, layers, widths=widths)
+            reads = reads_of([part.tokens for part in prompt], k, join)
+            whole = Conditioning(
+                torch.cat(hidden, dim=-1), found[-1][1], tokens, rows, layers, widths=widths, reads=reads
+            )
             parts.append((weight, whole))
         (weight, first), *others = parts
         answers.append(replace(first, weight=weight, others=tuple(others)) if others or weight != 1 else first)
@@ -414,6 +428,13 @@ class ReadPrompt:
 
     streams: list[tuple[Float[Tensor, "row dim"], Float[Tensor, " joint"]]]
     layers: Float[Tensor, "layer moment"]
+
+
+def reads_of(tokens: Sequence[Tokens], stream: int, join: Join) -> tuple[tuple[Tokens, tuple[int, ...]], ...]:
+    """`Conditioning.reads`: nothing where all text encoders read one text."""
+    if len({one.text for one in tokens}) == 1:
+        return ()
+    return tuple((one, tuple(rows_joined(streams(layout_of(one))[stream][1], join))) for one in tokens)
 
 
 def layout_of(tokens: Tokens) -> Layout:

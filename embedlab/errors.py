@@ -51,6 +51,10 @@ class OperatorError(EmbedlabError):
     """An operator's settings, or vectors that do not fit the rows."""
 
 
+class NoRowsError(OperatorError):
+    """Rows that a prompt has, and this conditioning of it does not: those of another part of AND, or cut off."""
+
+
 class ModelError(EmbedlabError):
     """A model that is not there, lacks a part or cannot be read."""
 

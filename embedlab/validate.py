@@ -16,7 +16,7 @@ from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
 from embedlab.composition import rows_joined, streams
 from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
-from embedlab.encoder import Conditioning, Texts, layout_of
+from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import OperatorError, PromptError, SamplerError, counted, listed
 from embedlab.limits import WINDOW
 from embedlab.models import Source
@@ -106,7 +106,8 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
             rows.append((Embeddings(one, table[one.ids], position, positions), Lookup(words, table)))
         return rows
 
-    def conditioning_of(tokens: Tokens) -> Conditioning:
+    def conditioning_of(read: Sequence[Tokens]) -> Conditioning:
+        tokens, join = read[0], value_of(encoder.join)
         width = (
             source.config_value(source.encoders[-1], "projection_dim")
             if len(source.encoders) > 1
@@ -117,10 +118,12 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         past = [zlib.crc32(str(window[: n + 1]).encode()) % 40_009 for window in ids for n in range(len(window))]
         pooled = dummy_table(40_009, width)[past[len(ids[0]) - 1]]
         streamed = []
-        for weight, layout in streams(layout_of(tokens)):
-            rows = tuple(rows_joined(layout, value_of(encoder.join)))
+        for k, (weight, layout) in enumerate(streams(layout_of(tokens))):
+            rows, reads = tuple(rows_joined(layout, join)), reads_of(read, k, join)
             hidden = dummy_table(40_009, sum(source.widths))[[past[row] for row in rows]]
-            streamed.append((weight, Conditioning(hidden, pooled, tokens, rows, widths=tuple(source.widths))))
+            streamed.append(
+                (weight, Conditioning(hidden, pooled, tokens, rows, widths=tuple(source.widths), reads=reads))
+            )
         (weight, first), *others = streamed
         return replace(first, weight=weight, others=tuple(others))
 
@@ -132,8 +135,8 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     _check_concepts(tokens, source)
     parts, lookups = zip(*rows_of(tokens), strict=True)
     edit_with(parts, cell.operators, lookups)
-    texts = Texts(lambda text: conditioning_of(read(text)[0]))
-    edit_streams(conditioning_of(tokens[0]), cell.operators, texts)
+    texts = Texts(lambda text: conditioning_of(read(text)))
+    edit_streams(conditioning_of(tokens), cell.operators, texts)
     if len(streams(layout_of(tokens[0]))) > 1 and source.part("unet").get("time_cond_proj_dim"):
         raise PromptError(
             f"AND adds predictions beyond an unconditional one, and the UNet of '{source.name}' has none "

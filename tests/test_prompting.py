@@ -13,7 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parity import close
 
-from embedlab import Cell, Encoder, Guidance, Interpolate, Replace, Sampler, Scale, Source, guided, render
+from embedlab import (
+    Cell,
+    Encoder,
+    Guidance,
+    Interpolate,
+    Replace,
+    Sampler,
+    Scale,
+    Source,
+    Truncate,
+    guided,
+    load,
+    render,
+)
 from embedlab.cell import cells_per_call, changes, denoiser_calls
 from embedlab.condition import condition
 from embedlab.embeddings import drawn_out
@@ -244,6 +257,30 @@ def test_an_operator_edits_the_prompts_of_and_that_have_its_word(sd1):
     assert torch.equal(made.others[0][1].hidden[3], 2 * plain.others[0][1].hidden[3])
     with pytest.raises(PromptError, match="'owl' is not in the prompt"):
         conditioned(sd1, "a cat AND a red star", encoder, [Scale("owl", 2.0, stage="hidden")])
+
+
+def test_an_operator_after_the_encoder_meets_a_word_in_each_prompt_of_and(sd1):
+    encoder, prompt = Encoder(language="a1111"), "a cat AND a red cat BREAK a star"
+    plain = conditioned(sd1, prompt, encoder).cond
+    made = conditioned(sd1, prompt, encoder, [Scale("cat", 2.0, stage="hidden")]).cond
+    for (_, before), (_, after), row in zip(plain.streams, made.streams, (2, 3), strict=True):
+        assert torch.equal(after.hidden[row], 2 * before.hidden[row])
+        assert (after.hidden != before.hidden).any(1).sum() == 1
+    with pytest.raises(OperatorError, match="only a part is among the 5 rows"):
+        conditioned(sd1, prompt, encoder, [Truncate(5), Scale("a", 2.0, stage="hidden")])
+
+
+def test_after_the_encoders_words_of_another_prompt_are_found_where_they_stand(folders):
+    model, operator = load(str(folders["sdxl"])), Scale("dog", 2.0, stage="hidden")
+    first, second = (tower.width for tower in model.towers)
+    plain = conditioned(model, "a big dog", prompt_2="a dog").cond
+    for encoder, rows in ((None, (3, 2)), (1, (3, None)), (2, (None, 2))):
+        cell = Cell("a big dog", [dataclasses.replace(operator, encoder=encoder)], prompt_2="a dog")
+        validate(cell, Source(str(folders["sdxl"])))
+        (made,) = condition([cell], model.towers)
+        for row, columns in zip(rows, (slice(first), slice(first, first + second)), strict=True):
+            changed = (made.cond.hidden[:, columns] / plain.hidden[:, columns]).mean(1)
+            assert changed.gt(1.5).nonzero().flatten().tolist() == ([] if row is None else [row])
 
 
 # ── mixes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,11 +21,11 @@ from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower, check_towers
 from embedlab.embeddings import Embeddings, Lookup, between, lookup_of
 from embedlab.encoder import Conditioning, Texts
-from embedlab.errors import OperatorError, PromptError, brief, contained, listed
+from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, contained, listed
 from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
 from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
 from embedlab.select import Spans
-from embedlab.selector import Role, Rows, Selector, format_selector, words_of
+from embedlab.selector import Role, Rows, Selector, format_selector, rows_of, words_of
 
 BEFORE = ("token", "position", "both")  # the encoder; the other stages come after it
 Value = TypeVar("Value", Embeddings, Conditioning)
@@ -171,11 +171,20 @@ def edit_encoded(
     for operator in check_operators(operators):
         if is_post_encoder(operator):
             encoder = getattr(operator, "encoder", None)
-            if encoder is None:
-                conditioning = applied(conditioning, [operator], texts)
-            else:
+            if encoder is not None:
                 conditioning = edit_columns(conditioning, operator, texts, encoder)
+            elif conditioning.reads and names_hidden_rows(operator):  # they stand elsewhere in another prompt
+                for n in range(1, len(conditioning.widths) + 1):
+                    conditioning = edit_columns(conditioning, operator, texts, n)
+            else:
+                conditioning = applied(conditioning, [operator], texts)
     return conditioning
+
+
+def names_hidden_rows(operator: Any) -> bool:
+    """Whether an operator edits the hidden states of some rows, and not of all."""
+    rows = getattr(operator, "rows", None) if isinstance(operator, Edit) and operator.stage == "hidden" else None
+    return rows is not None and rows_of(rows) != (Rows(role="all"),)
 
 
 def edit_columns(conditioning: Conditioning, operator: Any, texts: Texts, encoder: int) -> Conditioning:
@@ -187,7 +196,10 @@ def edit_columns(conditioning: Conditioning, operator: Any, texts: Texts, encode
     end = begin + conditioning.widths[encoder - 1]
 
     def own(whole: Conditioning) -> Conditioning:
-        return replace(whole, hidden=whole.hidden[:, begin:end], widths=(end - begin,), others=())
+        columns = whole.hidden[:, begin:end]
+        tokens, rows = whole.reads[encoder - 1] if whole.reads else (whole.tokens, whole.rows)
+        rows = rows[: len(columns)] + (-1,) * (len(columns) - len(rows))
+        return replace(whole, hidden=columns, tokens=tokens, rows=rows, widths=(end - begin,), others=(), reads=())
 
     edited = applied(own(conditioning), [operator], Texts(lambda text: own(texts(text))))
     hidden = conditioning.hidden.clone()
@@ -200,18 +212,18 @@ def edit_streams(
 ) -> Conditioning:
     """`edit_encoded` of a conditioning and of all beside it; an operator edits those that have its rows.
 
-    Raises what an operator raises where none of them has.
+    Raises NoRowsError where none of them has.
     """
     if not conditioning.others:
         return edit_encoded(conditioning, operators, texts)
     streams = [replace(one, others=()) for _, one in conditioning.streams]
     for operator in operators:
         edited: list[Conditioning] = []
-        refused: list[PromptError | OperatorError] = []
+        refused: list[NoRowsError] = []
         for one in streams:
             try:
                 edited.append(edit_encoded(one, [operator], texts))
-            except (PromptError, OperatorError) as error:
+            except NoRowsError as error:
                 refused.append(error)
                 edited.append(one)
         if len(refused) == len(streams):
