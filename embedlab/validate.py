@@ -18,7 +18,7 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import OperatorError, PromptError, SamplerError, counted, listed
-from embedlab.limits import WINDOW
+from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
 from embedlab.prompt import Tokens
@@ -69,12 +69,6 @@ def _check_settings(cell: Cell, source: Source) -> None:
             f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
             f"{counted(count, 'text encoder')}."
         )
-    pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
-    if pooled and source.part("unet").get("addition_embed_type") != "text_time":
-        raise OperatorError(
-            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
-            "take stage hidden, or an SDXL model."
-        )
     if negatives_of(cell) != (None, None) and source.part("unet").get("time_cond_proj_dim"):
         raise SamplerError(
             f"the UNet of '{source.name}' takes the guidance scale as a number and no negative prompt "
@@ -107,7 +101,8 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
         return rows
 
     def conditioning_of(read: Sequence[Tokens]) -> Conditioning:
-        tokens, join = read[0], value_of(encoder.join)
+        tokens = read[0]
+        join: Join = value_of(encoder.join)
         width = (
             source.config_value(source.encoders[-1], "projection_dim")
             if len(source.encoders) > 1
@@ -137,6 +132,12 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     edit_with(parts, cell.operators, lookups)
     texts = Texts(lambda text: conditioning_of(read(text)))
     edit_streams(conditioning_of(tokens), cell.operators, texts)
+    pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
+    if pooled and source.part("unet").get("addition_embed_type") != "text_time":
+        raise OperatorError(
+            f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
+            "take stage hidden, or an SDXL model."
+        )
     if len(streams(layout_of(tokens[0]))) > 1 and source.part("unet").get("time_cond_proj_dim"):
         raise PromptError(
             f"AND adds predictions beyond an unconditional one, and the UNet of '{source.name}' has none "

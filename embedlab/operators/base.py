@@ -183,7 +183,8 @@ def edit_encoded(
 
 def names_hidden_rows(operator: Any) -> bool:
     """Whether an operator edits the hidden states of some rows, and not of all."""
-    rows = getattr(operator, "rows", None) if isinstance(operator, Edit) and operator.stage == "hidden" else None
+    hidden = isinstance(operator, Edit) and getattr(operator, "stage", None) == "hidden"
+    rows = getattr(operator, "rows", None) if hidden else None
     return rows is not None and rows_of(rows) != (Rows(role="all"),)
 
 
