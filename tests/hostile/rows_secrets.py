@@ -45,7 +45,7 @@ CASES: list[tuple[str, Given, str | None]] = [
     ("negative", (f"guidance.negative={Q}", "tracker=disk"), None),
     ("negative swept", ("-m", f"guidance.negative={Q},{O}", "tracker=disk"), None),
     ("toward", (*OPERATE, f"operators.interpolate.toward={Q}", "operators.interpolate.lengths=resample", "tracker=disk"), None),
-    ("toward swept", ("-m", *OPERATE, f"operators.interpolate.toward={Q},{O}", "operators.interpolate.lengths=resample", "tracker=wandb"), None),
+    ("toward swept", ("-m", OPERATE[0], f"operators.interpolate.toward={Q},{O}", "operators.interpolate.lengths=resample", "tracker=wandb"), None),
     ("exported", (*OPERATE, f"operators.interpolate.toward={Q}", "operators.interpolate.lengths=resample", "export=true", "tracker=disk"), None),
     ("words", (f"metrics.words=[{O},cat]", "tracker=disk"), None),
     ("words of letters", (f"metrics.words=[{Q}]", "tracker=disk"), None),
