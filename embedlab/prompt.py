@@ -178,6 +178,8 @@ class Tokens:
                 f"{listed(strange, 12)}: no concept of that name is loaded, so it is read as text; "
                 "model.concepts=[PATH] loads one"
             )
+        if tag := regex.search(r"<(?:lora|lyco|hypernet):[^<>]{1,80}>", str(redact(self.text))):
+            said.append(f"'{tag[0]}' loads a network in A1111; here none is loaded, and it is read as text")
         if self.dropped:
             said.append(f"truncated: {len(self.dropped)} words left out, from '{self.dropped[0]}' on")
         return said

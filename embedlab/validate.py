@@ -17,7 +17,7 @@ from embedlab.composition import rows_joined, streams
 from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
-from embedlab.errors import OperatorError, PromptError, SamplerError, counted, listed
+from embedlab.errors import LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
@@ -46,8 +46,18 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     source.checked  # noqa: B018  (a model that cannot be run is refused there)
     picture_size(cell, source)
     seen: dict[str, Tokens] = {}
-    for one in {id(one): one for one in cells_per_call(cell, denoiser_calls(cell, source.scheduler))}.values():
-        seen |= {tokens.text: tokens for tokens in _check_text(one, source)}
+    calls = denoiser_calls(cell, source.scheduler)
+    now = cells_per_call(cell, calls)
+    first = {id(one): n for n, one in reversed(list(enumerate(now)))}
+    for n in sorted(first.values()):
+        try:
+            seen |= {tokens.text: tokens for tokens in _check_text(now[n], source)}
+        except (PromptError, OperatorError) as error:
+            if len(first) == 1 or isinstance(error, LanguageError):
+                raise
+            raise type(error)(
+                f"in step {calls[n].step}, where the prompt is {brief(str(now[n].prompt))}: {error}"
+            ) from None
     return tuple(seen.values())
 
 
@@ -138,9 +148,11 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
             f"'{pooled[0]}' edits the pooled output, and the UNet of '{source.name}' takes none; "
             "take stage hidden, or an SDXL model."
         )
-    if len(streams(layout_of(tokens[0]))) > 1 and source.part("unet").get("time_cond_proj_dim"):
+    weights = [weight for weight, _ in streams(layout_of(tokens[0]))]
+    if weights != [1] and source.part("unet").get("time_cond_proj_dim"):
         raise PromptError(
-            f"AND adds predictions beyond an unconditional one, and the UNet of '{source.name}' has none "
+            "AND and the weight of a whole prompt say how far predictions go from an unconditional one, and the UNet "
+            f"of '{source.name}' has none "
             "(time_cond_proj_dim)."
         )
     seen = [part.tokens for part in parts]

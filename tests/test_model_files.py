@@ -24,8 +24,8 @@ from tiny import noisy, unet
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from embedlab import Cell, Guidance, Sampler, Source, Start, anatomy, images, load, models, render
-from embedlab.errors import ModelError, SamplerError
+from embedlab import Cell, Encoder, Guidance, Sampler, Source, Start, anatomy, images, load, models, render
+from embedlab.errors import ModelError, PromptError, SamplerError
 from embedlab.models import single_file as checkpoint
 from embedlab.models.silence import silence_libraries
 from embedlab.structure import onnx_export
@@ -246,6 +246,9 @@ def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(
     seen = []
     with source.load().unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
         drawn(source)
+    for prompt in ("a puppy :2", "a puppy AND a cat"):
+        with pytest.raises(PromptError, match="from an unconditional one"):
+            validate(Cell(prompt, encoder=Encoder(language="a1111")), source)
     assert {anatomy(source).part("unet").rows} == set(seen), "no unconditional half, and none is counted"
     module, inputs = next(
         rest for part, *rest in onnx_export.parts_of(source.load(), anatomy(source)) if part == "unet"

@@ -36,6 +36,7 @@ from embedlab.language import parse, stages, write
 from embedlab.limits import LANGUAGES, NORMALISERS, POOLED, SPLITS, WEIGHTINGS
 from embedlab.parsed_prompt import parsed
 from embedlab.schedule import Moment, Switch, resolve
+from embedlab.sweep.job import Job
 from embedlab.sweep.recorded_config import check_config
 from embedlab.validate import validate
 from embedlab.weighting import METHODS
@@ -73,6 +74,15 @@ def test_syntax_of_another_language_is_a_notice(sd1):
     tokens = conditioned(sd1, "a (red:1.3) star").original[0].tokens
     assert any("read with language=a1111" in note for note in tokens.notes())
     assert not conditioned(sd1, "a (red:1.3) star", A1111).original[0].tokens.notes()
+    (note,) = conditioned(sd1, "a star <lora:fog:0.8>", A1111).original[0].tokens.notes()
+    assert "'<lora:fog:0.8>' loads a network in A1111; here none is loaded" in note
+
+
+def test_export_of_several_conditionings_is_refused_before_anything_is_drawn(folders, tmp_path):
+    source = Source(str(folders["sd1"]))
+    with pytest.raises(ConfigError, match="a prompt with AND is several"):
+        Job(source, Cell("a cat AND a star", encoder=A1111), [0], tmp_path, export=True)
+    Job(source, Cell("a cat :1", encoder=A1111), [0], tmp_path, export=True)
 
 
 # ── compel, live ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -464,6 +474,16 @@ REFUSED = (
     ({"prompt": "a cat", "prompt_2": "a star"}, PromptError, "has one"),
     ({"prompt": "a cat", "encoder": Encoder(balance=[1, 1])}, SamplerError, "2 numbers"),
     ({"prompt": "a cat", "operators": [Replace("cat", "star", encoder=2)]}, OperatorError, "names encoder 2"),
+    (
+        {
+            "prompt": "a [cat:star:0.5]",
+            "operators": [Replace("cat", "owl")],
+            "encoder": A1111,
+            "sampler": Sampler(steps=4),
+        },
+        PromptError,
+        "in step 3, where the prompt is 'a star': 'cat' is not in the prompt",
+    ),
 )
 
 

@@ -15,10 +15,12 @@ from embedlab.clean import redact
 from embedlab.engines import Auto, Eager, Engine, label
 from embedlab.errors import ConfigError, EmbedlabError, OperatorError, brief, listed
 from embedlab.files import make_folder, remove_temporaries
+from embedlab.language.tree import And
 from embedlab.limits import check_part
 from embedlab.metrics.score import Metrics, check_scored, score_names, scored_words
 from embedlab.models import Source, pick_device, pick_dtype
 from embedlab.sampler import noise_of
+from embedlab.schedule import within
 from embedlab.sweep.identity import key_of, versions
 from embedlab.sweep.result import FILE, Result, WrongResultError, read_result
 from embedlab.sweep.versioned import DamagedFileError
@@ -53,6 +55,9 @@ class Job:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if self.export and changes(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
+        sums = [part for part in within(self.cell.parsed().prompt) if isinstance(part, And)]
+        if self.export and any(len(one.prompts) > 1 or one.prompts[0].weight not in (None, 1) for one in sums):
+            raise ConfigError("export writes one conditioning for other tools, and a prompt with AND is several.")
         check_tracker(self.tracker)
         if not isinstance(self.engine, Engine | Auto):
             raise ConfigError(
