@@ -115,6 +115,10 @@ def matched(layouts: Sequence[Layout]) -> list[Layout]:
     counts = [len(layout.members) if isinstance(layout, Composed) else 1 for layout in layouts]
     if not all(sums) or len(set(counts)) > 1:
         raise PromptError(f"AND has to part the prompts of all text encoders alike; here are {listed(counts)} parts.")
+    weights = [layout.weights for layout in layouts if isinstance(layout, Composed)]
+    if len(set(weights)) > 1:
+        said = " and ".join(listed(f"{weight:g}" for weight in one) for one in weights)
+        raise PromptError(f"AND has to weigh the prompts of all text encoders alike; here are weights {said}.")
     pairs = zip(*(layout.members for layout in layouts if isinstance(layout, Composed)), strict=True)
     members = [matched(pair) for pair in pairs]
     return [

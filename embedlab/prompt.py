@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.clean import BLANK, redact, secret_spans
-from embedlab.composition import Composed, Layout, Section, named_sections, needs_empty, sections, settled
+from embedlab.composition import Composed, Layout, Section, named_sections, needs_empty, sections, settled, streams
 from embedlab.errors import PromptError, brief, listed
 from embedlab.language import foreign
 from embedlab.language.tree import And, Blend, Break, Joined, Mix, Swap, Text, Weighted, product
@@ -167,7 +167,9 @@ class Tokens:
         """What a reader should know about this prompt: windows, words cut in two, words left out."""
         windows = len(self.ids)
         said = list(self.remarks)
-        if windows > 1:
+        if self.layout is not None and (parts := len(streams(self.layout))) > 1:
+            said.append(f"the prompt is {parts} prompts whose predictions are added (AND), a row of the UNet for each")
+        elif windows > 1:
             said.append(f"the prompt has {self.length} tokens and runs in {windows} windows of {self.window - 2}")
         if cut := [word.text for word in self.words if word.cut]:
             said.append(f"cut in two between windows: {listed(cut, 12)}")

@@ -20,6 +20,11 @@ def a_job(number):
     return SimpleNamespace(number=number, folder=f"out/{number}", title=f"weight={number}")
 
 
+def test_what_stands_between_colons_is_no_emoji(capsys):
+    Display().on_notice("notice: the prompt is a [cat:owl:0.5].")
+    assert capsys.readouterr().out == "notice: the prompt is a [cat:owl:0.5].\n"
+
+
 def go_on(display):
     display.on_plan(3, 8, 6)
     display.on_step(4, 25, 25)

@@ -269,6 +269,15 @@ def test_an_operator_edits_the_prompts_of_and_that_have_its_word(sd1):
         conditioned(sd1, "a cat AND a red star", encoder, [Scale("owl", 2.0, stage="hidden")])
 
 
+def test_and_weighs_the_prompts_of_all_text_encoders_alike(folders):
+    source, encoder = Source(str(folders["sdxl"])), Encoder(language="a1111")
+    (tokens,) = validate(Cell("a cat AND a star :0.5", encoder=encoder), source)
+    assert tokens.notes() == ["the prompt is 2 prompts whose predictions are added (AND), a row of the UNet for each"]
+    validate(Cell("a cat AND a star :0.5", encoder=encoder, prompt_2="a dog AND an owl :0.5"), source)
+    with pytest.raises(PromptError, match="alike; here are weights 1, 0.5 and 1, 0.3"):
+        validate(Cell("a cat AND a star :0.5", encoder=encoder, prompt_2="a dog AND an owl :0.3"), source)
+
+
 def test_an_operator_after_the_encoder_meets_a_word_in_each_prompt_of_and(sd1):
     encoder, prompt = Encoder(language="a1111"), "a cat AND a red cat BREAK a star"
     plain = conditioned(sd1, prompt, encoder).cond

@@ -57,7 +57,7 @@ class Display(Observer):
 
     def __init__(self, console: Console | None = None, every: float = 60.0):
         self.every = every
-        self.console = console or Console(file=drawn_on(sys.stdout), soft_wrap=True, highlight=False)
+        self.console = console or Console(file=drawn_on(sys.stdout), soft_wrap=True, highlight=False, emoji=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

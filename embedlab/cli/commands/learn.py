@@ -180,7 +180,7 @@ def watched(asked: Asked) -> Iterator[Step]:
 
     many, images = int(asked.settings["steps"]), asked.settings["like"]
     toward = counted(len(images), "image") if images else f"'{asked.settings['text']}'"
-    console = Console(file=drawn_on(sys.stdout), soft_wrap=True, highlight=False)
+    console = Console(file=drawn_on(sys.stdout), soft_wrap=True, highlight=False, emoji=False)
     console.print(one_line(redact(f"learning {asked.word} from {toward} …")), markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
