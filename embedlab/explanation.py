@@ -202,7 +202,8 @@ def described(
     words = after.original[0].tokens
     own = [w for w in words.words if w.text.lower() not in {name.lower() for name in concepts_in(towers)}]
     notes = [*words.notes(), *notes_of(tokens, towers), *strangers(own, known), *faults(old, new)]
-    if cell.operators and torch.equal(old.hidden, new.hidden) and torch.equal(old.pooled, new.pooled):
+    pairs = [(a, b) for (_, a), (_, b) in zip(old.streams, new.streams, strict=True)]
+    if cell.operators and all(torch.equal(a.hidden, b.hidden) and torch.equal(a.pooled, b.pooled) for a, b in pairs):
         notes.append(UNCHANGED)
     return Explanation(
         prompt=cell.text,

@@ -31,6 +31,7 @@ from embedlab.cell import cells_per_call, changes, denoiser_calls
 from embedlab.condition import condition
 from embedlab.embeddings import drawn_out
 from embedlab.errors import ConfigError, EmbedlabError, LanguageError, OperatorError, PromptError, SamplerError
+from embedlab.explanation import UNCHANGED, explain
 from embedlab.export import prompt_embeds
 from embedlab.language import parse, stages, write
 from embedlab.limits import LANGUAGES, NORMALISERS, POOLED, SPLITS, WEIGHTINGS
@@ -267,6 +268,12 @@ def test_an_operator_edits_the_prompts_of_and_that_have_its_word(sd1):
     assert torch.equal(made.others[0][1].hidden[3], 2 * plain.others[0][1].hidden[3])
     with pytest.raises(PromptError, match="'owl' is not in the prompt"):
         conditioned(sd1, "a cat AND a red star", encoder, [Scale("owl", 2.0, stage="hidden")])
+
+
+def test_an_edit_of_a_later_prompt_of_and_changes_something(sd1):
+    for by, said in ((2.0, False), (1.0, True)):
+        cell = Cell("a cat AND a star", [Scale("star", by, stage="hidden")], Encoder(language="a1111"))
+        assert (UNCHANGED in explain(cell, sd1.towers).notes) == said
 
 
 def test_and_weighs_the_prompts_of_all_text_encoders_alike(folders):
