@@ -379,6 +379,11 @@ def test_keys_of_ones_own_stand_in_a_prompt(embedlab):
     one = json.loads(Path("single/result.json").read_text())
     assert one["prompt"] == "a cat"
     assert "'prompt=a ${animal}'" in one["command"]
+    weighted = ["+animal=cat,dog", "language=a1111", 'prompt="a (${animal}:1.3)"', "seeds=[0]"]
+    code, _, err = embedlab("-m", *weighted, "hydra.sweep.dir=weighted")
+    assert code == 0, err
+    assert {n: one["prompt"] for n, one in results("weighted").items()} == {0: "a (cat:1.3)", 1: "a (dog:1.3)"}
+    assert embedlab("+animal=cat", *weighted[1:], "hydra.run.dir=one")[0] == 0
 
 
 @pytest.mark.parametrize("name", sorted(settings.options("prompts")))

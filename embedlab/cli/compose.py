@@ -102,7 +102,7 @@ def job_in_sweep(
         config,
         composer.make,
         folder=Path(whole.hydra.runtime.output_dir),
-        name=whole.hydra.job.override_dirname,
+        name=OmegaConf.to_container(whole.hydra.job)["override_dirname"],  # type: ignore[index,call-overload]
         group=Path(whole.hydra.sweep.dir).name,
         number=number,
         overrides={o.key_or_group: meant(o.value()) for o in parsed if not o.key_or_group.startswith(OF_NO_RESULT)},
