@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
+from embedlab.clean import redact
 from embedlab.composition import rows_joined, streams
 from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
@@ -56,7 +57,7 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
             if len(first) == 1 or isinstance(error, LanguageError):
                 raise
             raise type(error)(
-                f"in step {calls[n].step}, where the prompt is {brief(str(now[n].prompt))}: {error}"
+                f"in step {calls[n].step}, where the prompt is {brief(str(redact(str(now[n].prompt))))}: {error}"
             ) from None
     return tuple(seen.values())
 
