@@ -90,8 +90,8 @@ def _condition(
     with timer.part("edit"):
         edited = {name: edit(texts[prompts_of(cell)], cell.operators, towers) for name, cell in distinct.items()}
     # what A1111 weighs together: the stages of one prompt, and all of its parts
-    groups = [(cell.text, fingerprint(cell.operators)) for cell in distinct.values()]
-    groups += [("negative", text_of(text)) for text, _ in negatives]
+    groups = [(cell.text, text_of(cell.prompt_2), fingerprint(cell.operators)) for cell in distinct.values()]
+    groups += [("negative", text_of(text), text_of(second)) for text, second in negatives]
     with timer.part("encode", rows=sum(len(one[0].token) for one in (*edited.values(), *others))):
         encoded = encoder.encode([*edited.values(), *others], towers, groups)
     lookup = texts_of(towers, encoder)

@@ -272,10 +272,12 @@ def _choice(part: str | Mixture, lookup: Lookup) -> Float[Tensor, "row dim"]:
 
 
 def drawn_out(rows: Float[Tensor, "row dim"], count: int) -> Float[Tensor, "count dim"]:
-    """Rows resampled to a number of them, ends on ends; one row stands at every place."""
+    """Rows resampled to a number of them, ends on ends; one row stands at every place, one of several is the middle."""
     if len(rows) == count:
         return rows
-    return between(rows, torch.linspace(0, len(rows) - 1, count, device=rows.device))
+    last = len(rows) - 1
+    first, end = (0, last) if count > 1 else (last / 2, last / 2)
+    return between(rows, torch.linspace(first, end, count, device=rows.device))
 
 
 def between(rows: Float[Tensor, "row dim"], at: Float[Tensor, " count"]) -> Float[Tensor, "count dim"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from embedlab.schedule import Schedule, Setting, value_of, varies
 from embedlab.select import Spans, roles, select
 from embedlab.selector import ROLES, Rows, format_selector, rows_of, words_of
 from embedlab.token_ids import concepts_of
-from embedlab.weighting import DEFAULT, Method, Weighted, content, encoder_of, weigh
+from embedlab.weighting import DEFAULT, Encode, Method, Weighted, content, encoder_of, weigh
 from embedlab.windows import BACKTRACK, Windows, windows_of
 
 Skip = int | Mapping[int, Setting[float]] | Sequence[Sequence[Setting[float]]]  # layers, or a mix: {0: 0.5, 2: 0.5}
@@ -457,23 +458,27 @@ def read_by(
     beside = [_beside(part.tokens, how.pooled) for part in parts]
     asked = [(n, one.windows) for n, part in enumerate(parts) for one in part.tokens.sections]
     extras = [windows for more in beside for windows in more]
-    token, position = ([getattr(part, table).flatten(0, 1) for part in parts] for table in ("token", "position"))
-    for windows in extras:
-        token.append(tower.token_table.detach()[windows.ids[0].to(token[0].device)])
-        position.append(parts[0].position_table[: windows.ids.shape[1]])
-    beyond = encoder_of(tower, mix, torch.cat(token), at_once, torch.cat(position))
+
+    @cache
+    def beyond() -> Encode:
+        """For what is no window of a prompt as it is: without weights there is nothing such."""
+        token, position = ([getattr(part, table).flatten(0, 1) for part in parts] for table in ("token", "position"))
+        for windows in extras:
+            token.append(tower.token_table.detach()[windows.ids[0].to(token[0].device)])
+            position.append(parts[0].position_table[: windows.ids.shape[1]])
+        return encoder_of(tower, mix, torch.cat(token), at_once, torch.cat(position))
 
     def encode(ids: Tensor, mask: Tensor | None, source: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """What was read already, and variants."""
         there = (source == place).all(1)
         if mask is not None or not there.any():
-            return beyond(ids, mask, source, place)
+            return beyond()(ids, mask, source, place)
         known = place[there, 0] // ids.shape[1]
         if there.all():
             return own.hidden[known], own.pooled[known]
         answers = []
         for mine, others in zip(
-            (own.hidden, own.pooled), beyond(ids[~there], None, source[~there], place[~there]), strict=True
+            (own.hidden, own.pooled), beyond()(ids[~there], None, source[~there], place[~there]), strict=True
         ):
             order = torch.cat([there.nonzero(), (~there).nonzero()]).flatten().argsort()
             answers.append(torch.cat([mine[known], others])[order.to(mine.device)])
@@ -515,7 +520,7 @@ def _beside(tokens: Tokens, pooled: Pooled) -> list[Windows]:
 
 @dataclass(frozen=True)
 class WindowStates:
-    """Windows as an encoder reads them, without weights; `layers` are the moments of each prompt (`word_moments`)."""
+    """Windows as an encoder reads them, without weights; `layers` are the `moments` of each prompt's words."""
 
     hidden: Float[Tensor, "window position dim"]
     pooled: Float[Tensor, "window joint"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from embedlab.errors import PromptError
 from embedlab.language.grammar import positional
 from embedlab.language.tree import Member, Mix, Node, Parts, Text
 
 
-class Writer:
+class Writer(ABC):
     """Writes what its language has; a node that it lacks is refused."""
 
     name = ""
@@ -36,5 +38,6 @@ class Writer:
         weight = "" if choice.weight is None else f":{positional(choice.weight)}"
         return self.parts(choice.parts, inside) + weight
 
+    @abstractmethod
     def text(self, node: Text, before: Node | None, after: Node | None, inside: tuple[str, ...]) -> str:
-        raise NotImplementedError
+        """A text, escaped so that it means itself."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower, check_towers
-from embedlab.embeddings import Embeddings, Lookup, between, lookup_of
+from embedlab.embeddings import Embeddings, Lookup, drawn_out, lookup_of
 from embedlab.encoder import Conditioning, Texts
 from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, contained, listed
 from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
@@ -474,12 +474,7 @@ def match_length(
         return rows[torch.arange(count) % have]
     if lengths == "zero":
         return torch.cat([rows[:count], rows.new_zeros(max(0, count - have), rows.shape[1])])
-    at = (
-        torch.linspace(0, have - 1, count, device=rows.device)
-        if count > 1
-        else torch.full((1,), (have - 1) / 2, device=rows.device)
-    )
-    return between(rows, at)
+    return drawn_out(rows, count)
 
 
 def plural(count: int) -> str:

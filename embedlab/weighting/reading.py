@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,12 +71,12 @@ class Method(Protocol):
         ...
 
 
-class OneByOne:
+class OneByOne(ABC):
     """A weighting that looks at one prompt at a time."""
 
+    @abstractmethod
     def one(self, read: Read) -> Float[Tensor, "window position dim"]:
         """The weighted hidden states of a prompt."""
-        raise NotImplementedError
 
     def __call__(self, batch: Sequence[Read]) -> list[Float[Tensor, "window position dim"]]:
         """The weighted hidden states of each prompt; one whose weights are all 1 stays as it is."""
