@@ -79,6 +79,15 @@ def pytest_report_header() -> str:
     return f"hostile trials: turn {os.environ['EMBEDLAB_TURN']} of 0, 1, 2 (by the day; EMBEDLAB_TURN=all runs all)"
 
 
+@pytest.fixture(autouse=True)
+def no_log_left():
+    """Hydra lets the root logger write into a run's folder, which may be gone when a later test warns of something."""
+    yield
+    for handler in [h for h in logging.root.handlers if type(h) in (logging.StreamHandler, logging.FileHandler)]:
+        logging.root.removeHandler(handler)
+        handler.close()
+
+
 @pytest.fixture(scope="session")
 def forks(folders):
     """The process that runs hostile trials and other programs, with all imported and the small model in memory."""
