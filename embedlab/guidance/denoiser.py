@@ -7,45 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedlab.checks import finite_number
 from embedlab.encoder import Conditioning
-from embedlab.errors import SamplerError
-from embedlab.limits import check_part
-from embedlab.schedule import Setting, varies
 from embedlab.timing import Timer
 from embedlab.transfer import send
 
 Denoiser = Callable[[Float[Tensor, "image c h w"], Tensor], Float[Tensor, "image c h w"]]
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """Classifier-free guidance (Ho & Salimans 2022): `uncond + scale * (cond - uncond)`.
-
-    `scale` 1 means the prompt alone: the negative prompt then costs nothing and does nothing, as in diffusers.
-    `negative` is a prompt of any length; left out it is the model's own nothing (the empty prompt, zeros for SDXL).
-    `negative_2` is another one for the second text encoder of SDXL.
-
-    >>> Guidance(7.5, negative="a cat").scale
-    7.5
-    """
-
-    scale: Setting[float] = 4.0
-    negative: Setting[str | None] = None
-    negative_2: Setting[str | None] = None
-
-    def __post_init__(self) -> None:
-        if varies(self):
-            return
-        object.__setattr__(self, "scale", finite_number(self.scale, "guidance.scale", SamplerError))
-        check_part(self)
 
 
 def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch row width"], Tensor | None]:

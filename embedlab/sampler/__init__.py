@@ -1,0 +1,30 @@
+"""(Denoiser, noise, scheduler, steps) → latents; seeds → noise; picture → start latents."""
+
+from embedlab.sampler.loop import Kept, Sampled, predicted_x0, sample
+from embedlab.sampler.rehearsal import rehearsed
+from embedlab.sampler.schedulers import as_trained, calls_of, is_pndm, moments, noise_of, per_call, reason, set_steps
+from embedlab.sampler.settings import Sampler
+from embedlab.sampler.size import check_size
+from embedlab.sampler.start import Start, generators, noise, picture_latents
+
+__all__ = [
+    "Kept",
+    "Sampled",
+    "Sampler",
+    "Start",
+    "as_trained",
+    "calls_of",
+    "check_size",
+    "generators",
+    "is_pndm",
+    "moments",
+    "noise",
+    "noise_of",
+    "per_call",
+    "picture_latents",
+    "predicted_x0",
+    "reason",
+    "rehearsed",
+    "sample",
+    "set_steps",
+]

@@ -1,0 +1,116 @@
+"""(Denoiser, noise, scheduler, steps) → latents."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab.guidance import Denoiser
+from embedlab.sampler.schedulers import calls_of, moments
+from embedlab.schedule import Moment
+from embedlab.transfer import NumbersOnCpu, send
+
+Predict = Callable[[Float[Tensor, "image c h w"]], Float[Tensor, "image c h w"]]
+# (moment, latents, predict) → latents, and what the model predicts in them; guidance by a loss moves the latents here
+Evaluate = Callable[[Moment, Tensor, Predict], tuple[Tensor, Tensor]]
+# (moment of the call that was made, timestep of the next one, None at the end; latents) → latents; inpainting puts the
+# known part of a picture back here
+After = Callable[[Moment, Tensor | None, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of a step: the latents after it and the picture that the model saw in them, still as latents."""
+
+    step: int
+    timestep: float
+    latents: Float[Tensor, "image c h w"]
+    x0: Float[Tensor, "image c h w"]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Final latents (scaled, as the UNet works on them) and the steps that were kept."""
+
+    latents: Float[Tensor, "image c h w"]
+    kept: tuple[Kept, ...] = ()
+
+
+def sample(
+    denoise: Denoiser,
+    noise: Float[Tensor, "image c h w"],
+    scheduler: Any,
+    random: Sequence[torch.Generator] | None = None,
+    start: Float[Tensor, "image c h w"] | None = None,
+    first: int = 0,
+    keep: Sequence[int] = (),
+    on_step: Callable[[int], None] | None = None,
+    warmup: str = "history",
+    evaluate: Evaluate | None = None,
+    after: After | None = None,
+) -> Sampled:
+    """Denoise from noise, or from `start` latents noised to step `first`.
+
+    Schedulers that call the denoiser more than once a step (Heun) are counted in steps, not calls. Latents that become
+    NaN or infinite come out so: whether that ends everything or spoils one picture of many is the caller's to say.
+    `evaluate` stands between latents and prediction, `after` behind each call of the scheduler.
+
+    >>> from embedlab import Sampler, generators, models, noise
+    >>> scheduler = Sampler("ddim", steps=4).make(models.Source("emoji").scheduler)
+    >>> start = noise((4, 8, 8), generators([0]))
+    >>> done = sample(lambda x, t: torch.zeros_like(x), start, scheduler, keep=[0, 3])
+    >>> done.latents.shape, [kept.step for kept in done.kept]
+    (torch.Size([1, 4, 8, 8]), [0, 3])
+    """
+    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]]
+    there = send(timesteps, noise.device)
+    if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice
+        scheduler.set_begin_index(first * scheduler.order)
+    if start is None:
+        x = noise * scheduler.init_noise_sigma
+    else:
+        x = scheduler.add_noise(start, noise, there[:1].repeat(len(noise)))
+    accepted = inspect.signature(scheduler.step).parameters
+    advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
+    numbers = nullcontext() if noise.device.type == "cpu" else NumbersOnCpu()
+    kept = []
+    # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
+    for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
+        step = moment.step
+
+        def predict(x: Tensor, t: Tensor = t, t_there: Tensor = t_there) -> Tensor:
+            return denoise(scheduler.scale_model_input(x, t), t_there).to(x.dtype)
+
+        x, seen = evaluate(moment, x, predict) if evaluate else (x, predict(x))
+        order = {"order": min(n + 1, 4)} if "order" in accepted and warmup == "history" else {}
+        with numbers:
+            out = advance(seen, t, x, **order)
+        if step in keep:
+            x0 = getattr(out, "pred_original_sample", None)
+            x0 = predicted_x0(scheduler.config.prediction_type, seen, x, moment.sigma) if x0 is None else x0
+            kept.append(Kept(step, float(t), out.prev_sample, x0))
+        x = out.prev_sample
+        if after:
+            x = after(moment, there[n + 1] if n + 1 < len(there) else None, x)
+        if on_step:
+            on_step(step)
+    return Sampled(x, tuple({k.step: k for k in kept}.values()))
+
+
+def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The clean latents that a prediction implies, for variance-preserving schedulers that do not tell.
+
+    `x` is the sum of x0, weighted by 1/√(1 + σ²), and of noise, weighted by σ/√(1 + σ²).
+    """
+    scale: float = (1 + sigma**2) ** 0.5
+    if prediction == "v_prediction":
+        return (x - sigma * seen) / scale
+    return seen if prediction == "sample" else scale * x - sigma * seen
