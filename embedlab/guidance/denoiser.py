@@ -33,6 +33,49 @@ def stack(conditionings: Sequence[Conditioning]) -> tuple[Float[Tensor, "batch r
     return batch, send(torch.arange(longest) < torch.tensor(lengths)[:, None], first.device)
 
 
+def predictor(
+    unet: Any,
+    conditionings: Sequence[Conditioning],
+    size: tuple[int, int] | None = None,
+    timer: Timer | None = None,
+    taught: Sequence[float] = (),
+) -> Denoiser:
+    """One call of the UNet: latents (row, c, h, w), one for each conditioning, and a timestep → what is predicted.
+
+    `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `taught` are the
+    guidance scales that a UNet is given as numbers. `timer` measures the calls of the UNet, as its part `UNet`.
+
+    >>> from embedlab import embed_all, encode, models
+    >>> model = models.load("emoji")
+    >>> cond, uncond = encode([embed_all(text, model.towers) for text in ("a puppy", "")], model.towers)
+    >>> predict = predictor(model.unet, [uncond, cond])
+    >>> with torch.inference_mode():
+    ...     predict(torch.zeros(2, 8, 16, 16), torch.tensor(500)).shape
+    torch.Size([2, 8, 16, 16])
+    """
+    hidden, mask = stack(conditionings)
+    dtype = unet.dtype  # diffusers looks through all modules for it: 2 ms, not to be spent in each step
+    hidden = hidden.to(dtype)
+    kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
+    if taught:
+        width = unet.config.time_cond_proj_dim
+        kwargs["timestep_cond"] = send(scale_embedding(taught, width).to(hidden.dtype), hidden.device)
+    if size is not None:
+        ids = torch.tensor([[*size, 0, 0, *size]] * len(conditionings), dtype=dtype)
+        kwargs["added_cond_kwargs"] = {
+            "text_embeds": torch.stack([c.pooled for c in conditionings]).to(dtype),
+            "time_ids": send(ids, hidden.device),
+        }
+    timer = timer or Timer()
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        with timer.part("UNet", rows=len(conditionings)):
+            predicted: Tensor = unet(x.to(dtype), t, **kwargs)[0]
+        return predicted
+
+    return predict
+
+
 def guided(
     unet: Any,
     cond: Sequence[Conditioning],
@@ -47,8 +90,7 @@ def guided(
     (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
     Of a conditioning with others beside it (A1111's AND) all are predicted, and `uncond + scale · Σ weight · (cond -
     uncond)` is the answer, as A1111's `combine_denoised` has it; Composable Diffusion (Liu et al. 2022), eq. 11.
-    `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `timer` measures
-    the calls of the UNet, as its part `UNet`.
+    `size` and `timer` are those of `predictor`.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -65,31 +107,16 @@ def guided(
     composed = any(weight != 1 for _, weight, _ in streams) or len(streams) > len(cond)
     free = bool(taught) or (not composed and all(scale == 1 for scale in scales))
     each = [one for _, _, one in streams]
-    both = each if free else [*uncond, *each]
-    hidden, mask = stack(both)
-    dtype = unet.dtype  # diffusers looks through all modules for it: 2 ms, not to be spent in each step
-    hidden = hidden.to(dtype)
-    kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
-    if taught:
-        kwargs["timestep_cond"] = send(scale_embedding(scales, taught).to(hidden.dtype), hidden.device)
-    if size is not None:
-        ids = torch.tensor([[*size, 0, 0, *size]] * len(both), dtype=dtype)
-        kwargs["added_cond_kwargs"] = {
-            "text_embeds": torch.stack([c.pooled for c in both]).to(dtype),
-            "time_ids": send(ids, hidden.device),
-        }
-    scale = send(torch.tensor(scales, dtype=hidden.dtype).view(-1, 1, 1, 1), hidden.device)
-    timer = timer or Timer()
-    whose = send(torch.tensor([n for n, _, _ in streams]), hidden.device)
-    share = send(torch.tensor([w for _, w, _ in streams], dtype=hidden.dtype).view(-1, 1, 1, 1), hidden.device)
+    predict = predictor(unet, each if free else [*uncond, *each], size, timer, scales if taught else ())
+    if free:
+        return predict
+    device, dtype = cond[0].hidden.device, unet.dtype
+    scale = send(torch.tensor(scales, dtype=dtype).view(-1, 1, 1, 1), device)
+    whose = send(torch.tensor([n for n, _, _ in streams]), device)
+    share = send(torch.tensor([w for _, w, _ in streams], dtype=dtype).view(-1, 1, 1, 1), device)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        x = x.to(dtype)
-        with timer.part("UNet", rows=len(both)):
-            given = x if free else torch.cat([x, x[whose] if composed else x])
-            predicted: Tensor = unet(given, t, **kwargs)[0]
-        if free:
-            return predicted
+        predicted = predict(torch.cat([x, x[whose] if composed else x]), t)
         without, with_prompt = predicted.split([len(x), len(each)])
         if composed:
             change = torch.zeros_like(without).index_add(0, whose, share * (with_prompt - without[whose]))
