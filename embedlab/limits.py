@@ -248,8 +248,9 @@ def mix_of(skip: Any) -> tuple[tuple[int, float], ...]:
         tuple(pair) if isinstance(pair, list | tuple) else (pair,)
         for pair in (skip.items() if isinstance(skip, Mapping) else skip)
     ]
-    layers = [pair[0] for pair in pairs if is_whole(pair[0])]
-    if not pairs or any(len(pair) != 2 for pair in pairs) or len(set(layers)) < len(layers):
+    halves = not pairs or any(len(pair) != 2 for pair in pairs)
+    layers = [] if halves else [pair[0] for pair in pairs if is_whole(pair[0])]
+    if halves or len(set(layers)) < len(layers):
         raise SamplerError(f"encoder.skip is {skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
     mix = tuple((k, float(finite_number(w, f"weight of layer {k}", SamplerError))) for k, w in pairs)
     if abs(sum(w for _, w in mix) - 1) > 1e-6:

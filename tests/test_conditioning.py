@@ -362,6 +362,7 @@ def test_bad_edits_after_the_encoder_are_one_clear_line(operators, message):
     ("make", "message"),
     [
         (lambda: Encoder(skip={0: 0.5, 1: 0.2}), "the weights of encoder.skip, 0.5, 0.2, do not sum to 1"),
+        (lambda: Encoder(skip=[[]]), "encoder.skip is [[]]; a mix of layers is written"),
         (lambda: Encoder(skip={"last": 1}), "encoder.skip is 'last'; it has to be a whole number"),
         (lambda: Encoder(stretch=0.5), "encoder.stretch is 0.5; it goes from 1 to 64; 4 makes 248 positions"),
         (lambda: Encoder(stretch="long"), "encoder.stretch is 'long'; it has to be a finite number"),
