@@ -154,9 +154,11 @@ def denoiser_calls(cell: Cell, scheduler: Mapping[str, Any]) -> tuple[Moment, ..
 def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
     """The cell of each call of the denoiser, in which nothing changes over time; equal ones are the same object.
 
-    Raises SamplerError where a time of a schedule lies past the last step.
+    Raises SamplerError where a time of a schedule lies past the last step, and where guidance never begins.
     """
     cell = cell.parsed()
+    if calls and (past := cell.guidance.out_of_range(calls)):
+        raise SamplerError(f"guidance.interval: {past}.")
     if not varies(cell):
         return [cell] * len(calls)
     for curve in curves(cell):

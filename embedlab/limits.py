@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from embedlab.checks import finite_number, float_of, in_choices, is_number, is_whole, true_or_false, whole_number
+from embedlab.checks import (
+    finite_number,
+    float_of,
+    in_choices,
+    is_number,
+    is_whole,
+    number_within,
+    true_or_false,
+    whole_number,
+)
 from embedlab.errors import (
     ConfigError,
     ModelError,
@@ -23,11 +32,12 @@ from embedlab.errors import (
     listed,
     public_name,
 )
-from embedlab.schedule import format_number
+from embedlab.schedule import format_number, varies
 from embedlab.selector import words_of
 
 WINDOW = 77  # places of a window of CLIP
 SHIPPED = Path(__file__).parent / "pictures"
+LONGEST_BLUR = 9999999.0  # of attention's queries, as far as diffusers has it: all of them are their mean
 LARGEST = 8192  # pixels a side; beyond, a typing error is likelier than a machine that can
 LANGUAGES = ("plain", "a1111", "compel", "comfyui")
 Split = Literal["whole", "hard", "comma", "word", "phrase", "sentence", "segment"]
@@ -188,6 +198,198 @@ def check_guidance_scale(scale: Any) -> None:
     """Of 1 or more."""
     if finite_number(scale, "guidance.scale", SamplerError) < 1:
         raise SamplerError(f"guidance.scale is {scale}; 1 is the prompt alone, larger values follow it closer.")
+
+
+def number_of(name: str, least: float | None = None, most: float | None = None) -> Check:
+    """The check that a guider's setting is a number, within bounds if there are any."""
+    whole = f"guidance.settings.{name}"
+
+    def check(value: Any) -> None:
+        if least is None:
+            finite_number(value, whole, SamplerError)
+        else:
+            number_within(value, whole, SamplerError, least, most)
+
+    return check
+
+
+def yes_of(name: str) -> Check:
+    """The check that a guider's setting is true or false."""
+    return lambda value: true_or_false(value, f"guidance.settings.{name}", SamplerError)
+
+
+def count_of(name: str) -> Check:
+    """The check that a guider's setting is a whole number."""
+    return lambda value: whole_number(value, f"guidance.settings.{name}", SamplerError)
+
+
+def or_none(check: Check) -> Check:
+    """The same check of what may be left out."""
+    return lambda value: None if value is None else check(value)
+
+
+def numbers_of(name: str) -> Check:
+    """The check that a guider's setting is a list of numbers."""
+
+    def check(value: Any) -> None:
+        if not isinstance(value, list | tuple) or not value:
+            raise SamplerError(
+                f"guidance.settings.{name} is {brief(value)}; it has to be a list of numbers, the finest first: [10,5]."
+            )
+        for one in value:
+            finite_number(one, f"guidance.settings.{name}", SamplerError)
+
+    return check
+
+
+def axes_of(name: str) -> Check:
+    """The check that a guider's setting is one axis of a latent picture, or several."""
+
+    def check(value: Any) -> None:
+        axes = value if isinstance(value, list | tuple) else [value]
+        if not axes or not all(is_whole(axis) and -3 <= axis <= 3 and axis for axis in axes):
+            raise SamplerError(
+                f"guidance.settings.{name} is {brief(value)}; axes go from 1 (channels) to 3, or -3 to -1."
+            )
+
+    return check
+
+
+def layers_of(name: str) -> Check:
+    """The check that a guider's setting names transformer blocks of a UNet; whether they are there, a model says."""
+
+    def check(value: Any) -> None:
+        names = value if isinstance(value, list | tuple) else [value]
+        if not names or not all((isinstance(one, str) and one) or (is_whole(one) and one >= 0) for one in names):
+            raise SamplerError(
+                f"guidance.settings.{name} is {brief(value)}; it names blocks of the UNet: mid, [mid,up.1], [0,3]."
+            )
+
+    return check
+
+
+Settings = dict[str, tuple[Check, Any]]  # by the name of a guider's setting: its check, and what it is when left out
+ORIGINAL: Settings = {"use_original_formulation": (yes_of("use_original_formulation"), False)}
+
+
+def of_apg(scale: float | None, momentum: float | None, rescale: float, eta: float) -> Settings:
+    """The settings that both kinds of adaptive projected guidance have."""
+    name = "adaptive_projected_guidance_"
+    of_scale: Settings = {} if scale is None else {f"{name}scale": (number_of(f"{name}scale"), scale)}
+    return {
+        **of_scale,
+        f"{name}momentum": (or_none(number_of(f"{name}momentum")), momentum),
+        f"{name}rescale": (number_of(f"{name}rescale"), rescale),
+        "eta": (number_of("eta"), eta),
+        **ORIGINAL,
+    }
+
+
+def of_worse(name: str, scale: str, start: float, stop: float) -> Settings:
+    """The settings of a guider that leads away from what a UNet with blocks left out or blurred predicts."""
+    return {
+        scale: (number_of(scale), 2.8),
+        f"{name}_start": (number_of(f"{name}_start", 0, 1), start),
+        f"{name}_stop": (number_of(f"{name}_stop", 0, 1), stop),
+        f"{name}_layers": (layers_of(f"{name}_layers"), ("mid",)),
+        **ORIGINAL,
+    }
+
+
+# the class of diffusers and its settings by its own names; what all guiders have is `Guidance`'s own: guidance_scale is
+# `scale`, guidance_rescale is `rescale`, start and stop are `interval`
+GUIDERS: dict[str, tuple[str, Settings]] = {
+    "cfg": ("ClassifierFreeGuidance", ORIGINAL),
+    "cfg_zero_star": (
+        "ClassifierFreeZeroStarGuidance",
+        {"zero_init_steps": (count_of("zero_init_steps"), 1), **ORIGINAL},
+    ),
+    "apg": (
+        "AdaptiveProjectedGuidance",
+        {
+            **of_apg(None, None, 15.0, 1.0),
+            "adaptive_projected_guidance_norm_dim": (or_none(axes_of("adaptive_projected_guidance_norm_dim")), None),
+        },
+    ),
+    "apg_mix": (
+        "AdaptiveProjectedMixGuidance",
+        {
+            **of_apg(10.0, -0.5, 10.0, 0.0),
+            "adaptive_projected_guidance_start_step": (count_of("adaptive_projected_guidance_start_step"), 5),
+        },
+    ),
+    "fdg": (
+        "FrequencyDecoupledGuidance",
+        {
+            "guidance_scales": (or_none(numbers_of("guidance_scales")), None),
+            "parallel_weights": (or_none(numbers_of("parallel_weights")), None),
+            **ORIGINAL,
+        },
+    ),
+    "mambo_g": ("MagnitudeAwareGuidance", {"alpha": (number_of("alpha"), 8.0), **ORIGINAL}),
+    "tcfg": ("TangentialClassifierFreeGuidance", ORIGINAL),
+    "auto": ("AutoGuidance", {"auto_guidance_layers": (layers_of("auto_guidance_layers"), ("mid",)), **ORIGINAL}),
+    "pag": ("PerturbedAttentionGuidance", of_worse("perturbed_guidance", "perturbed_guidance_scale", 0.01, 0.2)),
+    "slg": ("SkipLayerGuidance", of_worse("skip_layer_guidance", "skip_layer_guidance_scale", 0.01, 0.2)),
+    "seg": (
+        "SmoothedEnergyGuidance",
+        {
+            **of_worse("seg_guidance", "seg_guidance_scale", 0.0, 1.0),
+            "seg_blur_sigma": (number_of("seg_blur_sigma", 0.01, LONGEST_BLUR), LONGEST_BLUR),
+            "seg_blur_threshold_inf": (number_of("seg_blur_threshold_inf"), 9999.0),
+        },
+    ),
+}
+LAYERS = {  # of those that need a worse UNet: which of their settings names its blocks
+    "auto": "auto_guidance_layers",
+    "pag": "perturbed_guidance_layers",
+    "slg": "skip_layer_guidance_layers",
+    "seg": "seg_guidance_layers",
+}
+INTERVAL_CLOCKS = ("step", "fraction", "timestep", "sigma")
+
+
+def check_guider(guider: Any, settings: Any) -> None:
+    """A name of `GUIDERS`, with settings that it has."""
+    in_choices(guider, "guidance.guider", GUIDERS, SamplerError)
+    there = GUIDERS[guider][1]
+    if not isinstance(settings, Mapping):
+        raise SamplerError(f"guidance.settings is {brief(settings)}; it has to be names with values: {{eta: 0.0}}.")
+    for name, value in settings.items():
+        if name not in there:
+            own = {"guidance_scale": "guidance.scale", "guidance_rescale": "guidance.rescale"}
+            own |= dict.fromkeys(("start", "stop"), "guidance.interval")
+            instead = f"; take {own[name]}" if name in own else ""
+            raise SamplerError(
+                f"guidance={guider} has no setting '{str(name)[:80]}'{instead}; its settings are {listed(there)}."
+            )
+        if not varies(value) and not (isinstance(value, Mapping) and "_target_" in value):  # it may change over time
+            there[name][0](value)
+    if guider == "fdg" and (weights := settings.get("parallel_weights")) is not None:
+        scales = settings.get("guidance_scales") or (1, 1)
+        if len(weights) != len(scales):
+            raise SamplerError(
+                f"guidance.settings.parallel_weights has {len(weights)} numbers for {len(scales)} of guidance_scales."
+            )
+
+
+def check_rescale(rescale: Any) -> None:
+    """From nothing to all."""
+    number_within(rescale, "guidance.rescale", SamplerError, 0, 1)
+
+
+def check_interval(interval: Any, clock: Any) -> None:
+    """Two times in the order in which the clock shows them, or none."""
+    in_choices(clock, "guidance.clock", INTERVAL_CLOCKS, SamplerError)
+    if interval is None:
+        return
+    pair = interval if isinstance(interval, list | tuple) else ()
+    if len(pair) != 2 or not all(is_number(time) and time >= 0 for time in pair):
+        raise SamplerError(f"guidance.interval is {brief(interval)}; it has to be two times, [begin, end]: [0.2, 0.8].")
+    falls = clock in ("timestep", "sigma")
+    if (pair[0] <= pair[1]) if falls else (pair[0] >= pair[1]):
+        way = "fall: the noisy end comes first" if falls else "rise"
+        raise SamplerError(f"guidance.interval is {list(pair)}; on the clock {clock} its times have to {way}.")
 
 
 def check_negative(name: str) -> Check:
@@ -663,6 +865,9 @@ CHECKS: dict[str, dict[str, Check]] = {
         "scale": check_guidance_scale,
         "negative": check_negative("negative"),
         "negative_2": check_negative("negative_2"),
+        "guider settings": check_guider,
+        "rescale": check_rescale,
+        "interval clock": check_interval,
     },
     "embedlab.Sampler": {"scheduler": check_scheduler, "steps": check_steps, "keep steps": check_keep},
     "embedlab.Start": {

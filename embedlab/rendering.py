@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from embedlab import images
-from embedlab.cell import Cell, picture_size
+from embedlab.cell import Cell, denoiser_calls, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, check_list, listed
-from embedlab.guidance import Denoiser, guided, in_turn
+from embedlab.guidance import Denoiser, Steering, Told, guided, in_turn
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
@@ -125,16 +125,19 @@ def _denoisers(
     model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int], timer: Timer
 ) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
+    shape = size if model.size_conditioned else None
+    guidances = [[one.cell.guidance for one in call] for call in calls]
+    steering = None
+    if not all(guidance.plain for call in guidances for guidance in call):
+        steering = Steering(guidances, denoiser_calls(calls[0][0].cell, model.scheduler))
     last: Sequence[CallConditioning] = ()
-    for call in calls:
+    for n, call in enumerate(calls):
         if not last or any(new is not old for new, old in zip(call, last, strict=True)):
             last = call
-            denoise = guided(
-                model.unet,
-                [one.cond for one in call],
-                [one.uncond for one in call],
-                [value_of(one.cell.guidance.scale) for one in call],
-                size if model.size_conditioned else None,
-                timer,
-            )
-        yield denoise
+            cond, uncond = [one.cond for one in call], [one.uncond for one in call]
+            scales = [value_of(guidance.scale) for guidance in guidances[n]]
+            if steering is None:
+                denoise = guided(model.unet, cond, uncond, scales, shape, timer)
+            else:
+                told = Told(model.unet, cond, uncond, shape, timer)
+        yield denoise if steering is None else steering.denoiser(n, told)

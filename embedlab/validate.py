@@ -19,6 +19,7 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
+from embedlab.guidance import block_names, blocks_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
@@ -79,6 +80,13 @@ def _check_settings(cell: Cell, source: Source) -> None:
         raise SamplerError(
             f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
             f"{counted(count, 'text encoder')}."
+        )
+    if (layers := cell.guidance.layers) is not None:
+        blocks_of(layers, block_names(source.part("unet")))
+    if not cell.guidance.plain and source.part("unet").get("time_cond_proj_dim"):
+        raise SamplerError(
+            f"the UNet of '{source.name}' takes the guidance scale as a number (time_cond_proj_dim), so that there is "
+            "nothing else to guide it: guidance=default guidance.rescale=0 guidance.interval=null."
         )
     if negatives_of(cell) != (None, None) and source.part("unet").get("time_cond_proj_dim"):
         raise SamplerError(

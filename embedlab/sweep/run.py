@@ -25,7 +25,6 @@ from embedlab.metrics.score import FeatureCache, eye_of
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
-from embedlab.schedule import value_of
 from embedlab.sweep.artifacts import fail, failure, finish
 from embedlab.sweep.background import Background
 from embedlab.sweep.batch_size import SIZES, BatchSizeSearch, out_of_memory
@@ -419,6 +418,6 @@ def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
                 one.uncond.pooled,
             ]
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
-            known[id(one)] = fingerprint([*tensors, float(value_of(one.cell.guidance.scale)), *weights])
+            known[id(one)] = fingerprint([*tensors, *one.cell.guidance.way, *weights])
     cell = calls[0].cell
     return fingerprint([[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)])
