@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getattr__` imports a name when it is asked for
     # isort: off
+    from embedlab.attention import (
+        Attention as Attention,
+        Maps as Maps,
+        probabilities_of as probabilities_of,
+        word_mass as word_mass,
+    )
     from embedlab.cell import Cell as Cell
     from embedlab.clip import Tower as Tower
     from embedlab.detector.detect import detect as detect
@@ -112,6 +118,7 @@ _HOME = {
     "Add": "operators",
     "Alternate": "schedule",
     "Anatomy": "structure.anatomy",
+    "Attention": "attention",
     "Auto": "engines",
     "Average": "operators",
     "Blend": "operators",
@@ -138,6 +145,7 @@ _HOME = {
     "Learned": "learning.learn",
     "Lookup": "embeddings",
     "Metrics": "metrics.score",
+    "Maps": "attention",
     "Model": "models",
     "Moment": "schedule",
     "Noise": "operators",
@@ -191,6 +199,7 @@ _HOME = {
     "moments": "sampler",
     "noise": "sampler",
     "picture_latents": "sampler",
+    "probabilities_of": "attention",
     "profile": "sweep.profile",
     "prompt_embeds": "export",
     "render": "rendering",
@@ -206,6 +215,7 @@ _HOME = {
     "to_tensor": "images",
     "tokenize": "prompt",
     "with_engine": "engines",
+    "word_mass": "attention",
 }
 __version__ = "0.2.0"
 OLD = {  # spellings of the version before → today's

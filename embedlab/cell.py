@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embedlab.attention.settings import Attention
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, not_a_prompt, public_name
 from embedlab.guidance import Guidance
@@ -32,7 +33,8 @@ class Cell:
 
     prompt: a text of any length, in the language of `encoder`; prompt_2: another for the second text encoder (SDXL).
     operators: the edits, applied in order; none are a picture without an edit.
-    encoder, guidance, sampler, start: their settings (`Encoder`, `Guidance`, `Sampler`, `Start`).
+    encoder, guidance, sampler, start, attention: their settings (`Encoder`, `Guidance`, `Sampler`, `Start`,
+    `Attention`).
     size: one side or (height, width) in pixels, multiples of the model's VAE factor; left out, what it was trained on.
 
     The prompt and settings of operators, encoder and guidance may change over time (`embedlab.schedule`).
@@ -53,6 +55,7 @@ class Cell:
     start: Start = field(default_factory=Start)
     size: tuple[int, int] | int | None = None
     prompt_2: Setting[str | ParsedPrompt | None] = None
+    attention: Attention = field(default_factory=Attention)
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str | ParsedPrompt | Schedule):
@@ -76,7 +79,8 @@ class Cell:
                 )
         if fixed := [name for name in ("sampler", "start", "size") if varies(getattr(self, name))]:
             raise ConfigError(f"{fixed[0]} cannot change over time; prompt, operators, encoder and guidance can.")
-        for name, kind in (("encoder", Encoder), ("guidance", Guidance), ("sampler", Sampler), ("start", Start)):
+        kinds = {"encoder": Encoder, "guidance": Guidance, "sampler": Sampler, "start": Start, "attention": Attention}
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
         self.parsed()

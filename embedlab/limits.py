@@ -550,6 +550,49 @@ def check_device(device: Any) -> None:
         raise ModelError(f"{device!r} is no device that embedlab runs on; try cpu, cuda, cuda:0 or mps.")
 
 
+# ── attention ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+AXES = ("step", "layer", "head")
+
+
+def check_maps(maps: Any) -> None:
+    """Whether maps are kept."""
+    true_or_false(maps, "attention.maps", ConfigError)
+
+
+def check_mapped_words(words: Any) -> None:
+    """Words or selectors of rows, or none for all words."""
+    if words is not None:
+        words_of(words if isinstance(words, list | tuple) else [words])
+
+
+def check_axes(by: Any) -> None:
+    """What maps are kept apart by."""
+    asked = by if isinstance(by, list | tuple) else [by]
+    for axis in asked:
+        in_choices(axis, "attention.by", AXES, ConfigError)
+    if "head" in asked and "layer" not in asked:
+        raise ConfigError("attention.by is head alone; layers have heads of their own: attention.by=[layer,head].")
+
+
+def check_layers(name: str) -> Check:
+    """The check of a setting that names blocks, modules or layers of a UNet; whether they are there is asked later."""
+
+    def check(layers: Any) -> None:
+        named = layers if isinstance(layers, list | tuple) else [layers]
+        wrong = [one for one in named if not isinstance(one, str) or not re.fullmatch(LAYER, one)]
+        if layers is not None and (wrong or not named):
+            raise ConfigError(
+                f"{name} is {brief(wrong[0] if wrong else layers)}; it has to be a list of blocks, modules or layers "
+                "of the UNet, such as [mid,down.1,up.0.1]."
+            )
+
+    return check
+
+
+LAYER = r"(down|up|mid|down_blocks|up_blocks|mid_block)(\.[a-z_\d]+)*"
+
+
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -874,6 +917,12 @@ CHECKS: dict[str, dict[str, Check]] = {
         "warmup": check_warmup,
         "picture step strength warmup": check_start,
         "picture": check_picture,
+    },
+    "embedlab.Attention": {
+        "maps": check_maps,
+        "words": check_mapped_words,
+        "by": check_axes,
+        "layers": check_layers("attention.layers"),
     },
     "embedlab.Metrics": {"template": check_template, "words": check_words, "eye": check_eye},
     "embedlab.Job": {"seeds": check_seeds, "at_once": check_batch, "export": check_export, "group": check_group},

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from embedlab import images
+from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, picture_size
 from embedlab.condition import CallConditioning, condition_calls
-from embedlab.errors import ConfigError, SamplerError, brief, check_kind, check_list, listed
+from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, listed
 from embedlab.guidance import Denoiser, Steering, Told, guided, in_turn
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
@@ -89,14 +91,15 @@ def sample_batch(
     timer = timer or Timer()
     cell, random = requests[0].cell, generators([request.seed for request in requests])
     height, width = size = picture_size(cell, model)
-    calls = list(zip(*(request.conditioning for request in requests), strict=True))
-    with timer.part("scheduler"):
+    watch = watch_of(model, requests, size)
+    calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
+    with timer.part("scheduler"), watch.installed() if watch else nullcontext():
         start = None
         if cell.start.content is not None:
             picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
             start = picture_latents(model.vae, picture, random).to(model.device)
         out = sample(
-            in_turn(_denoisers(model, calls, size, timer)),
+            in_turn(_denoisers(model, calls, size, timer, watch)),
             noise((model.unet.config.in_channels, height // model.factor, width // model.factor), random).to(
                 model.device
             ),
@@ -116,13 +119,24 @@ def sample_batch(
         kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
     latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(requests)
     return [
-        Sample(pictures[n], latents[n], tuple((s, a[n], b[n]) for s, a, b in kept), (n, many), runtime)
+        Sample(
+            pictures[n],
+            latents[n],
+            tuple((s, a[n], b[n]) for s, a, b in kept),
+            (n, many),
+            runtime,
+            watch.maps(n) if watch else None,
+        )
         for n in range(many)
     ]
 
 
 def _denoisers(
-    model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int], timer: Timer
+    model: Model,
+    calls: Sequence[Sequence[CallConditioning]],
+    size: tuple[int, int],
+    timer: Timer,
+    watch: Watch | None = None,
 ) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
     shape = size if model.size_conditioned else None
@@ -130,6 +144,7 @@ def _denoisers(
     steering = None
     if not all(guidance.plain for call in guidances for guidance in call):
         steering = Steering(guidances, denoiser_calls(calls[0][0].cell, model.scheduler))
+    unet = watch.watched if watch else model.unet
     last: Sequence[CallConditioning] = ()
     for n, call in enumerate(calls):
         if not last or any(new is not old for new, old in zip(call, last, strict=True)):
@@ -137,7 +152,22 @@ def _denoisers(
             cond, uncond = [one.cond for one in call], [one.uncond for one in call]
             scales = [value_of(guidance.scale) for guidance in guidances[n]]
             if steering is None:
-                denoise = guided(model.unet, cond, uncond, scales, shape, timer)
+                denoise = guided(unet, cond, uncond, scales, shape, timer)
             else:
-                told = Told(model.unet, cond, uncond, shape, timer)
-        yield denoise if steering is None else steering.denoiser(n, told)
+                told = Told(unet, cond, uncond, shape, timer)
+        denoiser = denoise if steering is None else steering.denoiser(n, told)
+        yield watch.during(n, denoiser) if watch else denoiser
+
+
+def watch_of(model: Model, requests: Sequence[Request], size: tuple[int, int]) -> Watch | None:
+    """What watches the attention of some pictures, where any of them asks for it; EngineError for a compiled UNet."""
+    if not any(one.cell.attention.active for request in requests for one in request.conditioning):
+        return None
+    if model.engine != "eager":
+        raise EngineError(
+            f"engine={model.engine} runs the UNet as a whole and has no attention maps, which this cell's attention "
+            "needs: engine=eager."
+        )
+    latents = size[0] // model.factor, size[1] // model.factor
+    steps = [moment.step for moment in denoiser_calls(requests[0].cell, model.scheduler)]
+    return Watch(model.unet, [request.conditioning for request in requests], latents, steps)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.attention.maps import Maps, stacked
 from embedlab.cell import Cell
 from embedlab.condition import CallConditioning
 
@@ -38,6 +39,7 @@ class Sample:
     steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]], ...] = ()
     batch: tuple[int, int] = (0, 1)  # its place and the size: with them it can be made again to the bit
     runtime: Mapping[str, Any] = field(default_factory=dict)  # where that is so: `runtime_of`
+    maps: Maps | None = None  # where each word was looked at, if that was asked for
 
     @property
     def finite(self) -> bool:
@@ -56,7 +58,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What became of a cell: pictures in [0, 1] and final latents by seed, and the conditioning of each UNet call."""
+    """What became of a cell: pictures in [0, 1] and final latents by seed, and the conditioning of each UNet call.
+
+    `maps` says where each word was looked at, an image a seed, where `Attention.maps` asked for it.
+    """
 
     cell: Cell
     seeds: tuple[int, ...]
@@ -66,6 +71,7 @@ class Rendered:
     steps: tuple[Step, ...] = ()
     batches: tuple[tuple[int, int], ...] = ()
     runtimes: tuple[Mapping[str, Any], ...] = ()
+    maps: Maps | None = None
 
 
 def stack_samples(
@@ -78,4 +84,5 @@ def stack_samples(
     )
     pictures, latents = torch.stack([s.picture for s in samples]), torch.stack([s.latents for s in samples])
     batches, runtimes = tuple(s.batch for s in samples), tuple(s.runtime for s in samples)
-    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes)
+    maps = stacked([s.maps for s in samples if s.maps is not None])
+    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps)

@@ -12,19 +12,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.attention.layers import chosen, layers_of
+from embedlab.attention.settings import Attention
 from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
 from embedlab.clean import redact
 from embedlab.composition import rows_joined, streams
 from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
-from embedlab.errors import LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
+from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
 from embedlab.guidance import block_names, blocks_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
 from embedlab.prompt import Tokens
 from embedlab.schedule import value_of
+from embedlab.select import select
 from embedlab.token_ids import concepts_of
 
 
@@ -47,6 +50,8 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     """
     source.checked  # noqa: B018  (a model that cannot be run is refused there)
     picture_size(cell, source)
+    if cell.attention.active:
+        _check_layers(cell.attention, source)
     seen: dict[str, Tokens] = {}
     calls = denoiser_calls(cell, source.scheduler)
     now = cells_per_call(cell, calls)
@@ -60,7 +65,29 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
             raise type(error)(
                 f"in step {calls[n].step}, where the prompt is {brief(str(redact(str(now[n].prompt))))}: {error}"
             ) from None
+    _check_mapped(cell, list(seen.values()))
     return tuple(seen.values())
+
+
+def _check_layers(attention: Attention, source: Source) -> None:
+    """Refuse layers that a UNet does not have."""
+    there = layers_of(source.part("unet"))
+    if not there:
+        raise ConfigError(f"the UNet of '{source.name}' has no cross-attention; attention has nothing to look at.")
+    chosen(attention.layers, there, "attention.layers")
+
+
+def _check_mapped(cell: Cell, texts: Sequence[Tokens]) -> None:
+    """Refuse words of maps that are in none of a cell's texts."""
+    for word in (cell.attention.words or ()) if cell.attention.maps else ():
+        refused = []
+        for tokens in texts:
+            try:
+                select(word, tokens)
+            except (PromptError, OperatorError) as error:
+                refused.append(error)
+        if len(refused) == len(texts):
+            raise type(refused[0])(f"attention.words: {refused[0]}")
 
 
 def _check_settings(cell: Cell, source: Source) -> None:

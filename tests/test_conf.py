@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from embedlab import Cell, Guidance, Metrics, ONNXRuntime, Replace, Sampler, Source, Start, operators
+from embedlab import Attention, Cell, Guidance, Metrics, ONNXRuntime, Replace, Sampler, Source, Start, operators
 from embedlab.cli import settings
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError
@@ -32,7 +32,7 @@ def composed(*overrides: str):
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-GROUPS = ["encoder", "guidance", "metrics", "sampler", "tracker"]
+GROUPS = ["attention", "encoder", "guidance", "metrics", "sampler", "tracker"]
 
 
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS for option in options(group)])
@@ -198,6 +198,7 @@ def test_the_name_of_a_job_leaves_out_what_the_table_says():
 
 OF_THE_ENCODER = ("language", "weighting", "windows", "pooled")  # said alone, too
 CHANGED = {
+    "attention": Attention(maps=True),
     **{
         "prompt": "the puppy",
         "prompt_2": "an owl",

@@ -67,10 +67,12 @@ def predictor(
             "time_ids": send(ids, hidden.device),
         }
     timer = timer or Timer()
+    reading = getattr(unet, "reading", None)  # a UNet whose attention is watched asks what each row reads
+    call = unet if reading is None else reading(conditionings)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
         with timer.part("UNet", rows=len(conditionings)):
-            predicted: Tensor = unet(x.to(dtype), t, **kwargs)[0]
+            predicted: Tensor = call(x.to(dtype), t, **kwargs)[0]
         return predicted
 
     return predict

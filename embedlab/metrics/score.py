@@ -23,6 +23,7 @@ from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError,
 from embedlab.explanation import Explanation, described
 from embedlab.limits import check_part
 from embedlab.memo import Memo
+from embedlab.metrics.attended import attended, attended_names, measured_words
 from embedlab.metrics.clip_score import image_features, scores_of, text_features
 from embedlab.metrics.distance import (
     DISTANCES,
@@ -177,7 +178,7 @@ def score(
     what is scored beside it. Of a model without a scorer (`Model.scorer`) there are no CLIP scores and no cosine.
     eye/…, where `Metrics.eye` is true: how likely the picture shows what the prompt asks for (`eye_scores`), and
     eye/outcome, what became of a prompt with two objects; they take the place of `closest` for words that the detector
-    knows.
+    knows. attention/…, of pictures with maps: how these lie on what was drawn (`attended`).
 
     Raises ConfigError for pictures of different seeds or sizes, ModelError for `eye` of a model without a detector.
 
@@ -224,6 +225,8 @@ def score(
         shown = [eye_scores(one, everything) for one in found]
         columns |= {name: torch.tensor([one[name] for one in shown]) for name in eye_names(everything)}
         outcomes = [became for one in found if (became := outcome_of(one, asked)) is not None]
+    if after.maps is not None and (mapped := [w for w in measured_words(after.cell, model) if w in after.maps.words]):
+        columns |= attended(after.maps, mapped, b, features.detections(b))
     for n, row in enumerate(rows):
         row |= {name: round(float(column[n]), 6) for name, column in columns.items()}
         if closest:
@@ -256,4 +259,5 @@ def score_names(cell: Cell, settings: Metrics, source: Source) -> list[str]:
     closest = [f"closest/{word}" for word in words] if len(words) > 1 and not _is_replaced(words, everything) else []
     eye = [*eye_names(everything), *closest, *outcome_names(asked)]
     changes = [*(["change/cosine"] if seen else []), "change/ssim", "change/pixels", "change/latents"]
-    return [*(f"clip_score/{head}" for head in heads), *changes, *eye, *DISTANCES]
+    mapped = attended_names(measured_words(cell, source))
+    return [*(f"clip_score/{head}" for head in heads), *changes, *eye, *mapped, *DISTANCES]

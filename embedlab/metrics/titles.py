@@ -17,11 +17,13 @@ def title_of(key: str) -> tuple[str, str]:
 
     >>> title_of("change/ssim"), title_of("clip_score/cat"), title_of("closest/cat")
     (('similarity to unedited', 'SSIM'), ('', 'CLIP cat'), ('', 'is cat'))
-    >>> title_of("eye/count/cat"), title_of("eye/outcome/first only")
-    (('eye', 'count cat'), ('outcome', 'first only'))
+    >>> title_of("eye/count/cat"), title_of("eye/outcome/first only"), title_of("attention/iou/cat")
+    (('eye', 'count cat'), ('outcome', 'first only'), ('map', 'IoU cat'))
     """
     if key.startswith("eye/outcome/"):
         return "outcome", key.removeprefix("eye/outcome/")
+    if key.startswith("attention/"):
+        return "map", key.removeprefix("attention/").replace("iou/", "IoU ").replace("/", " ")
     if key.startswith("eye/"):
         return "eye", key.removeprefix("eye/").replace("/", " ")
     return TITLES.get(key, ("", key.replace("clip_score/", "CLIP ").replace("closest/", "is ")))
@@ -47,4 +49,4 @@ def format_score(key: str, value: float | None) -> str:
         return "–"
     if key.startswith("clip_score/"):
         return f"{value:.1f}"
-    return f"{100 * value:.0f}%" if key.startswith(("closest/", "eye/")) else f"{value:.3f}"
+    return f"{100 * value:.0f}%" if key.startswith(("closest/", "eye/", "attention/")) else f"{value:.3f}"

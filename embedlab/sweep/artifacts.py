@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from embedlab import images
+from embedlab.attention.overlay import file_names, overlaid, save_maps
 from embedlab.cell import denoiser_calls
 from embedlab.clean import redact
 from embedlab.condition import schedule_of
@@ -122,6 +123,8 @@ def _write_pictures(
     names = [f"seed {row['seed']}" for row in rows]
     columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
     grid = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
+    heads, heats = _write_maps(job, before, after, rows, old, new)
+    columns, grid = [*columns, *heads], [[*row, *more] for row, more in zip(grid, heats, strict=True)]
     images.save(images.sheet(grid, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
     if after.steps:
         images.save(steps_sheet(after), job.folder / "steps.png", settings)
@@ -129,6 +132,44 @@ def _write_pictures(
             for kind in ("latents", "x0"):
                 for seed, picture in zip(after.seeds, images.to_pil(getattr(step, kind)), strict=True):
                     images.save(picture, job.folder / "steps" / f"step-{step.step}-seed-{seed}-{kind}.png")
+
+
+def _write_maps(
+    job: Job,
+    before: Rendered,
+    after: Rendered,
+    rows: Sequence[dict[str, Any]],
+    old: Sequence[Image.Image],
+    new: Sequence[Image.Image],
+) -> tuple[list[str], list[list[Image.Image]]]:
+    """Maps as arrays and as heat over the pictures; answers with the columns that a sheet has of them."""
+    if after.maps is None:
+        return [], [[] for _ in rows]
+    shown = {"edited": (after.maps, new, "")}
+    if job.cell.operators and before.maps is not None:
+        shown = {"unedited": (before.maps, old, "baseline-"), **shown}
+    heads: list[str] = []
+    heats: list[list[Image.Image]] = [[] for _ in rows]
+    for row in rows:
+        row["maps"] = []
+    for word in after.maps.words:
+        for which, (maps, pictures, prefix) in shown.items():
+            if word not in maps.words:
+                continue
+            name = file_names(maps.words)[maps.words.index(word)]
+            heads.append(word if len(shown) == 1 else f"{word}, {which}")
+            for n, row in enumerate(rows):
+                heat = overlaid(pictures[n], maps.of(word)[n])
+                heats[n].append(heat)
+                file = f"maps/{prefix}seed-{row['seed']}-{name}.png"
+                images.save(heat, job.folder / file)
+                row["maps"].append(file)
+    save_maps(
+        job.folder / "maps.safetensors",
+        {name: maps for name, (maps, _, _) in shown.items()},
+        {"seeds": list(after.seeds)},
+    )
+    return heads, heats
 
 
 def failure(job: Job, reason: str) -> Result:

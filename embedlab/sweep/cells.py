@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from embedlab.attention import Attention
 from embedlab.cell import Cell
 from embedlab.sweep.config import complete, part_of
 
@@ -23,5 +24,6 @@ def cell_of(config: DictConfig, make: Callable[[DictConfig, str], Any] = part_of
         sampler=make(config, "sampler"),
         start=make(config, "start"),
         prompt_2=make(config, "prompt_2") if OmegaConf.is_dict(second) else second,
+        attention=make(config, "attention") or Attention(),
         size=tuple(config.size) if OmegaConf.is_list(config.size) else config.size,
     )

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from embedlab import images
+from embedlab.attention.settings import turned_off
 from embedlab.cell import Cell, changes, denoiser_calls, fingerprint
 from embedlab.clean import redact
 from embedlab.engines import Auto, Eager, Engine, label
-from embedlab.errors import ConfigError, EmbedlabError, OperatorError, brief, listed
+from embedlab.errors import ConfigError, EmbedlabError, EngineError, OperatorError, brief, listed
 from embedlab.files import make_folder, remove_temporaries
 from embedlab.language.tree import And
 from embedlab.limits import check_part
@@ -63,12 +64,19 @@ class Job:
             raise ConfigError(
                 f"engine is {brief(self.engine)}; it has to be one of embedlab.engines, such as engine=openvino."
             )
+        if self.cell.attention.active and not isinstance(self.engine, Eager | Auto):
+            raise EngineError(
+                f"engine={self.engine.name} runs the UNet as a whole and has no attention maps, which this "
+                "job's attention needs: engine=eager."
+            )
 
     @cached_property
     def notes(self) -> list[str]:
         """What to mind of its texts and steps; what is wrong with its cell is raised here, before weights are read."""
         notes = [note for tokens in validate(self.cell, self.source) for note in tokens.notes()]
         if note := noise_of(denoiser_calls(self.cell, self.source.scheduler), self.cell.start):
+            notes.append(note)
+        if note := turned_off(self.cell.attention, self.source):
             notes.append(note)
         return list(dict.fromkeys(notes))
 

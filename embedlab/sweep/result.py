@@ -54,6 +54,7 @@ class PictureResult:
     error: str | None = None  # why there is no picture
     batch: tuple[int, ...] | None = None  # its position in a batch, and the size of that
     runtime: Mapping[str, Any] | None = None
+    maps: tuple[str, ...] | None = None  # heat maps of words, laid over it
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], folder: Path | None = None) -> PictureResult:
@@ -63,6 +64,8 @@ class PictureResult:
             if folder is not None and name in own and (wrong := readers.why_not_inside(folder, own[name])):
                 del own[name]
                 own["error"] = own.get("error") or wrong
+        if folder is not None and any(readers.why_not_inside(folder, name) for name in own.get("maps") or ()):
+            del own["maps"]
         return cls(row["seed"], {key: v for key, v in row.items() if key != "seed" and key not in PICTURE}, **own)
 
     @property
@@ -84,8 +87,8 @@ class Result:
     """What became of a job. None, or empty, is what its file does not say: one that failed early, or is older.
 
     >>> result = Result.from_dict({"status": "done", "job": 2, "pictures": [{"seed": 0}], "format": 1})
-    >>> result.job, result.pictures
-    (2, (PictureResult(seed=0, measured={}, file=None, baseline=None, key=None, error=None, batch=None, runtime=None),))
+    >>> result.job, [picture.seed for picture in result.pictures]
+    (2, [0])
     >>> Result.from_dict({"status": "broken", "pictures": []})
     Traceback (most recent call last):
     ...

@@ -34,6 +34,7 @@ ROLES = {
     "guidance": Role("all", True, part="one"),
     "sampler": Role("all", True, part="one"),
     "start": Role("all", True, part="one"),
+    "attention": Role("all", True, part="one"),
     "metrics": Role("", True, part="one"),
     "tracker": Role(resumes=True, part="one", unnamed=("tracker", "tracker.mode")),
     "seeds": Role("", True, unnamed=("seeds",)),  # each picture is of one seed

@@ -18,7 +18,7 @@ from torch import Tensor
 from embedlab.cell import fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.detector.loading import read_detector
-from embedlab.engines import Auto, Engine, Work, with_engine
+from embedlab.engines import Auto, Eager, Engine, Work, with_engine
 from embedlab.errors import EmbedlabError, check_kind, check_list
 from embedlab.files import cache
 from embedlab.metrics.score import FeatureCache, eye_of
@@ -62,10 +62,10 @@ def run_jobs(
         own = log is None
         log = log or TrackerQueue(observer, outcome)
         try:
-            by_source: dict[tuple[Source, Engine | Auto], list[int]] = {}
+            by_source: dict[tuple[Source, Engine | Auto, bool], list[int]] = {}
             for n, job in enumerate(jobs):
-                by_source.setdefault((job.source, job.engine), []).append(n)
-            for (source, asked), numbers in by_source.items():
+                by_source.setdefault((job.source, job.engine, watched(job)), []).append(n)
+            for (source, asked, _), numbers in by_source.items():
                 mine = set(numbers)
                 try:
                     check_engine(jobs[numbers[0]])
@@ -92,6 +92,11 @@ def run_jobs(
     return outcome
 
 
+def watched(job: Job) -> bool:
+    """Whether `engine=auto` means eager for a job, because attention is looked at."""
+    return isinstance(job.engine, Auto) and job.cell.attention.active
+
+
 def _failed(job: Job, reason: str, outcome: Outcome, observer: Observer) -> None:
     outcome.failures.append((job, reason))
     try:
@@ -106,6 +111,8 @@ def _engine(engine: Engine | Auto, model: Model, job: Job, pictures: int, observ
     """The engine for so many pictures like those of a job: what was asked for, or what `auto` finds to be fastest."""
     if not isinstance(engine, Auto):
         return engine
+    if job.cell.attention.active:
+        return Eager()
     at_once = job.at_once or max(1, min(pictures, SIZES.get(model.device.type, (8,))[0]))
     work = Work(pictures, job.cell.sampler.steps, at_once, picture_size(job.cell, model))
     return engine.choose(model, work, observer.on_notice)
@@ -420,4 +427,6 @@ def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
             known[id(one)] = fingerprint([*tensors, *one.cell.guidance.way, *weights])
     cell = calls[0].cell
-    return fingerprint([[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)])
+    what = [[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)]
+    asked = any(one.cell.attention.active for one in calls)
+    return fingerprint([*what, [one.cell.attention for one in calls]] if asked else what)

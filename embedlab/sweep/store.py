@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from embedlab import images, readers
+from embedlab.attention.overlay import about_maps, maps_of
 from embedlab.cell import fingerprint
 from embedlab.files import remove_temporaries, write
 from embedlab.samples import Sample
@@ -106,6 +107,10 @@ def packed(sample: Sample, key: str) -> bytes:
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
     numbers = [number for number, _, _ in sample.steps]
     about = {"steps": numbers, "batch": sample.batch, "key": key, "runtime": dict(sample.runtime)}
+    if (maps := sample.maps) is not None:
+        tensors |= {"maps heat": maps.heat.contiguous()}
+        tensors |= {} if maps.parts is None else {"maps parts": maps.parts.contiguous()}
+        about["maps"] = about_maps(maps)
     return save(tensors, {"about": json.dumps({**about, "checksum": checksum_of(about, tensors)})})
 
 
@@ -120,7 +125,8 @@ def unpacked(data: bytes, key: str) -> Sample:
         raise ValueError("the picture is not as it was kept")
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
     shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
-    return Sample(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), about["runtime"])
+    maps = maps_of(about["maps"], tensors["maps heat"], tensors.get("maps parts")) if "maps" in about else None
+    return Sample(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), about["runtime"], maps)
 
 
 def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

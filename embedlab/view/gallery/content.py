@@ -155,7 +155,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
     measured = (key for job in jobs for row in job.pictures for key, v in row.measured.items() if number(v) is not None)
     keys = shown_scores(jobs, measured)
     whole = [key for key in shown_scores(jobs, (key for job in jobs for key in job.scores)) if key not in keys]
-    cells: dict[str, list[Any]] = {n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline")}
+    cells: dict[str, list[Any]] = {n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline", "maps")}
     scores: dict[str, list[Any]] = {key: [] for key in keys}
     taken: dict[tuple[int, ...], int] = {}
     for n, job in enumerate(jobs):
@@ -172,6 +172,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
             for name in ("file", "baseline"):
                 file = getattr(row, name, None)
                 cells[name].append(texts(file) if file and not error else -1)
+            cells["maps"].append([texts(file) for file in row.maps or ()] if row and not error else [])
             for key in keys:
                 scores[key].append(rounded(row.measured.get(key) if row else None))
     most = max(taken.values(), default=0)
@@ -216,7 +217,8 @@ def checked_files(job: Result, row: PictureResult) -> PictureResult:
     """A picture of a job as a page may show it: without a file that is not there."""
     if not row.error and job.status == "done" and not is_there(job, row.file):
         row = replace(row, error=f"its picture is not there: {row.file or 'no file was written'}")
-    return row if is_there(job, row.baseline) else replace(row, baseline=None)
+    maps = tuple(file for file in row.maps or () if is_there(job, file))
+    return replace(row, baseline=row.baseline if is_there(job, row.baseline) else None, maps=maps)
 
 
 def is_there(job: Result, name: str | None) -> bool:

@@ -175,9 +175,16 @@ def pictures_of(data: dict[str, Any]) -> list[tuple[int, str]]:
     ]
 
 
+def maps_of(data: dict[str, Any]) -> list[str]:
+    """Every heat map of a gallery: where it is in the sweep."""
+    cells, jobs, texts = data["cells"], data["jobs"], data["texts"]
+    pairs = [(job, k) for job, maps in zip(cells["job"], cells["maps"], strict=True) for k in maps]
+    return [f"{jobs['folder'][job]}/{texts[k]}" for job, k in pairs]
+
+
 def copy(sweep: Sweep, data: dict[str, Any], folder: Path) -> None:
     """Copy all pictures of a gallery; those that are there already stay."""
-    for _, name in pictures_of(data):
+    for name in [*(name for _, name in pictures_of(data)), *maps_of(data)]:
         source, target = sweep.folder / name, folder / name
         if not (target.is_file() and newer(target, source) and target.stat().st_size == source.stat().st_size):
             with source.open("rb") as there:

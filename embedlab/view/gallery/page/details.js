@@ -72,9 +72,17 @@ const Details = (() => {
             cell.baseline && el("button", { type: "button", id: "details-unedited", "aria-pressed": String(State.unedited), onclick: () => panel.dispatchEvent(new CustomEvent("unedited")) }, "unedited ", el("kbd", {}, "b"))))
         : el("div", { class: `why ${cell.state}` }, el("b", {}, cell.state === "pending" ? "Still to come" : "Failed"), cell.error && el("p", {}, cell.error)),
       el("p", { class: "prompt" }, cell.prompt),
+      ...heat(cell, unedited),
       ...neighbours(cell),
       ...(values.length ? [el("h3", {}, "Scores"), el("dl", { class: "pairs" }, values.map(([key, name, value]) => [el("dt", { class: key === State.score ? "chosen" : "" }, name), el("dd", {}, Model.show(key, value))]))] : []),
     ];
+  }
+
+  /** Where in the picture each word was looked at. */
+  function heat(cell, unedited) {
+    const found = cell.state === "done" ? Model.maps(cell, unedited) : [];
+    return found.length ? [el("h3", {}, "Looked at"), el("div", { class: "heat" }, found.map(({ word, address }) =>
+      el("figure", {}, el("a", { href: address, target: "_blank", rel: "noopener" }, el("img", { src: address, alt: `where ${word} is looked at` })), el("figcaption", {}, word))))] : [];
   }
 
   /** The cells one step away on each axis. */

@@ -17,7 +17,7 @@ const Model = (() => {
       return {
         n, job, seed: data.cells.seed[n], at: data.cells.at[n], state: ["done", "failed", "pending"][data.cells.state[n]],
         error: text("error"), file: text("file"), baseline: text("baseline"), label: texts[jobs.label[job]],
-        prompt: texts[jobs.prompt[job]], key: `${jobs.folder[job]}/${data.cells.seed[n]}`,
+        prompt: texts[jobs.prompt[job]], maps: (data.cells.maps?.[n] ?? []).map((k) => texts[k]), key: `${jobs.folder[job]}/${data.cells.seed[n]}`,
       };
     });
     byPlace = new Map(cells.map((cell) => [cell.at.join(), cell]));
@@ -60,6 +60,12 @@ const Model = (() => {
     return small && data.thumbnails[cell.n] ? `thumbnails/${path(name)}.webp` : data.pictures + path(name);
   }
 
+  /** The addresses of the heat maps of a cell, of its picture or of the unedited one, with the word of each. */
+  const maps = (cell, unedited = false) => cell.maps
+    .map((file) => ({ file, own: file.match(/^maps\/(baseline-)?seed-\d+-(.*)\.png$/) }))
+    .filter(({ own }) => own && Boolean(own[1]) === (unedited && Boolean(cell.baseline)))
+    .map(({ file, own }) => ({ word: own[2], address: data.pictures + path(`${data.jobs.folder[cell.job]}/${file}`) }));
+
   /** A cell's score; of those that only a job has, the job's. */
   const score = (cell, key) => data.cells.scores[key]?.[cell.n] ?? data.jobs.scores[key]?.[cell.job] ?? null;
 
@@ -85,7 +91,7 @@ const Model = (() => {
 
   window.gallery = { receive, unpack };
   return {
-    address, details, range, score, show,
+    address, details, maps, range, score, show,
     changed: (listen) => listeners.push(listen),
     at: (place) => byPlace.get(place.join()),
     named: (key) => byKey.get(key),

@@ -1,0 +1,167 @@
+"""A batch of pictures, watched: maps summed up and attention edited while its UNet runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from embedlab.attention.layers import Kind, Layer, chosen, layers_of, side_of
+from embedlab.attention.maps import Maps, Probabilities, summed, upsampled
+from embedlab.attention.probabilities import Open, opened
+from embedlab.attention.words import Slots, slots_of
+from embedlab.encoder import Conditioning
+from embedlab.transfer import send
+
+UNCONDITIONAL = -1
+Row = tuple[int, int]  # a row of the UNet's batch: whose picture it is of, and which of its prompt's streams, or none
+
+
+class Watched:
+    """A UNet of whose rows the watch knows which picture they are of; anything else is the UNet's own.
+
+    Whoever calls it says before what its rows read: `reading(conditionings)` is the UNet for calls of those rows. They
+    are known by identity: each picture of a watched batch has Conditionings of its own (`Watch.calls`).
+    """
+
+    def __init__(self, unet: Any, watch: Watch):
+        self.unet, self.watch = unet, watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unet, name)
+
+    def reading(self, conditionings: Sequence[Conditioning]) -> Callable[..., Any]:
+        """The UNet, for calls whose rows read these."""
+        rows = [self.watch.whose.get(id(one), (UNCONDITIONAL, UNCONDITIONAL)) for one in conditionings]
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.watch.rows = rows
+            try:
+                return self.unet(*args, **kwargs)
+            finally:
+                self.watch.rows = []
+
+        return call
+
+
+class Watch:
+    """What is kept of the attention of a batch, and what is done to it.
+
+    pictures: for each picture its conditioning in each call of the UNet (`CallConditioning`), whose cell says in
+    `attention` what is asked. size: of the latents. steps: the step of each call. `calls` are the conditionings that
+    the UNet has to be called with: those of each picture are its own objects.
+    """
+
+    def __init__(self, unet: Any, pictures: Sequence[Sequence[Any]], size: tuple[int, int], steps: Sequence[int]):
+        self.unet, self.size, self.steps = unet, size, steps
+        self.whose: dict[int, Row] = {}  # by identity of a Conditioning
+        self.pictures = [self._own(n, calls) for n, calls in enumerate(pictures)]
+        self.layers = layers_of(unet.config)
+        self.asked = [calls[0].cell.attention for calls in pictures]
+        self.call, self.rows = 0, list[Row]()
+        self.slots: dict[int, Slots] = {
+            n: slots_of(asked.words, calls)
+            for n, (asked, calls) in enumerate(zip(self.asked, pictures, strict=True))
+            if asked.maps
+        }
+        self.summing = {n: {layer.name for layer in chosen(self.asked[n].layers, self.layers)} for n in self.slots}
+        self.sums: dict[tuple[int, str], Tensor] = {}  # by picture and layer: (step or 1, head, place, slot)
+        self.watched = Watched(unet, self)
+
+    @property
+    def calls(self) -> list[tuple[Any, ...]]:
+        """For each call of the UNet the conditionings of all pictures."""
+        return list(zip(*self.pictures, strict=True))
+
+    def _own(self, picture: int, calls: Sequence[Any]) -> list[Any]:
+        """A picture's conditionings as objects of its own; what was one in several calls is one still."""
+        made: dict[int, Any] = {}
+        for one in calls:
+            if id(one) not in made:
+                others = tuple((weight, replace(stream)) for weight, stream in one.cond.others)
+                own = replace(one, cond=replace(one.cond, others=others), uncond=replace(one.uncond))
+                self.whose |= {id(stream): (picture, n) for n, (_, stream) in enumerate(own.cond.streams)}
+                self.whose[id(own.uncond)] = picture, UNCONDITIONAL
+                made[id(one)] = own
+        return [made[id(one)] for one in calls]
+
+    def during(self, call: int, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """A denoiser of which the watch knows which call of the schedule it makes."""
+
+        def told(x: Tensor, t: Tensor) -> Tensor:
+            self.call = call
+            return denoise(x, t)
+
+        return told
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Stand in the place of the UNet's processors, for as long as it has to be watched."""
+        kinds: dict[Kind, list[Layer]] = {"cross": self.layers}
+        made = {
+            kind: {
+                layer: partial(Open, layer, see=partial(self._see, kind), asks=partial(self._asks, kind))
+                for layer in layers
+            }
+            for kind, layers in kinds.items()
+        }
+        with opened(self.unet, made):
+            yield
+
+    def _asks(self, kind: Kind, layer: Layer) -> bool:
+        return kind == "cross" and any(layer.name in names for names in self.summing.values())
+
+    def _see(self, kind: Kind, layer: Layer, probabilities: Probabilities) -> Probabilities:
+        if kind == "cross":
+            self._add(layer, probabilities)
+        return probabilities
+
+    def _add(self, layer: Layer, probabilities: Probabilities) -> None:
+        """Sum up what each picture's conditional rows give to the words that its maps are of."""
+        for row, (picture, stream) in enumerate(self.rows):
+            if stream == UNCONDITIONAL or layer.name not in self.summing.get(picture, ()):
+                continue
+            slots = self.slots[picture]
+            columns, there = slots.at(self.call, stream)
+            if not columns:
+                continue
+            seen = probabilities[row][:, :, columns].detach().float()
+            key = picture, layer.name
+            if key not in self.sums:
+                kept = max(self.steps) + 1 if "step" in self.asked[picture].by else 1
+                self.sums[key] = seen.new_zeros(kept, *seen.shape[:2], slots.count)
+            total = self.sums[key][self.steps[self.call] if len(self.sums[key]) > 1 else 0]
+            if len(there) == slots.count:
+                total += seen
+            else:
+                total.index_add_(2, send(torch.tensor(there), seen.device), seen)
+
+    def maps(self, picture: int) -> Maps | None:
+        """The maps of a picture, once it is done; None of one that asks for none."""
+        if picture not in self.slots:
+            return None
+        asked, slots = self.asked[picture], self.slots[picture]
+        names = [layer.name for layer in self.layers if (picture, layer.name) in self.sums]
+        sums = {name: self.sums[picture, name] for name in names}
+        sides = {name: side_of(one.shape[2], self.size) for name, one in sums.items()}
+        heat = slots.words_of(summed({name: one.sum(0) for name, one in sums.items()}, sides, self.size))
+        by = tuple(axis for axis in ("step", "layer", "head") if axis in asked.by)
+        parts = None
+        if by:
+            whole = [upsampled(one.movedim(-1, 2), sides[name], self.size) for name, one in sums.items()]
+            if "head" not in by:
+                whole = [one.mean(1) for one in whole]  # step, slot, h, w
+            if "head" in by:  # heads that a layer lacks are zeros
+                most = max(one.shape[1] for one in whole)
+                whole = [functional.pad(one, (0,) * 6 + (0, most - one.shape[1])) for one in whole]
+            stacked = torch.stack(whole, 1)  # step, layer, head where asked, slot, h, w
+            stacked = stacked if "layer" in by else stacked.mean(1)
+            stacked = slots.words_of(stacked)
+            parts = (stacked if "step" in by else stacked[0]).cpu()
+        return Maps(slots.names, heat.cpu(), by, tuple(names) if "layer" in by else (), parts)
