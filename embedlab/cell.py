@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from embedlab.attention.settings import Attention
@@ -25,6 +24,7 @@ from embedlab.operators.base import Operator, named
 from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, wording
 from embedlab.sampler import Sampler, Start, check_size, rehearsed
 from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
+from embedlab.transfer import content_of
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,3 @@ def fingerprint(value: Any) -> str:
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise OperatorError(f"an operator cannot be identified by its settings and its repr: {why}") from error
-
-
-def content_of(array: Any) -> str:
-    """The SHA-256 of an array's bytes, whatever its shape."""
-    data = torch.as_tensor(array).detach().cpu().to_dense().contiguous().reshape(-1)
-    return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()

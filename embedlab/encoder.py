@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from embedlab.schedule import Schedule, Setting, value_of, varies
 from embedlab.select import Spans, roles, select
 from embedlab.selector import ROLES, Rows, format_selector, rows_of, words_of
 from embedlab.token_ids import concepts_of
+from embedlab.transfer import content_of
 from embedlab.weighting import DEFAULT, Encode, Method, Weighted, content, encoder_of, weigh
 from embedlab.windows import BACKTRACK, Windows, windows_of
 
@@ -63,6 +64,11 @@ class Conditioning:
     def streams(self) -> list[tuple[float, Conditioning]]:
         """All whose predictions are added, with the weight of each: one, but for AND."""
         return [(self.weight, self), *self.others]
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all that a row of the UNet is told by it; others beside it, and the weights, are not in it."""
+        return f"{tuple(self.hidden.shape)} {content_of(self.hidden)} {content_of(self.pooled)}"
 
     def zeros(self) -> Conditioning:
         """Nothing at all: SDXL's unconditional half when no negative prompt is given."""

@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from embedlab.cell import content_of
 from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower
 from embedlab.condition import condition
@@ -23,6 +22,7 @@ from embedlab.errors import ConfigError, PromptError, brief, public_name
 from embedlab.files import write
 from embedlab.limits import MOST_VECTORS
 from embedlab.models.concept_files import save_concept
+from embedlab.transfer import content_of
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
 

@@ -13,12 +13,12 @@ from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, listed
-from embedlab.guidance import Denoiser, Steering, Told, guided, in_turn
+from embedlab.guidance import Denoiser, Shared, Steering, Told, guided, in_turn
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
 from embedlab.sampler import generators, noise, picture_latents, sample
-from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, stack_samples
+from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, rows_by_call, stack_samples
 from embedlab.schedule import value_of
 from embedlab.timing import Timer
 
@@ -83,23 +83,30 @@ def sample_batch(
     requests: Sequence[Request],
     on_step: Callable[[int], None] | None = None,
     timer: Timer | None = None,
+    shared: Shared | None = None,
 ) -> list[Sample]:
     """Make pictures of one `batch_key` in one batch; one with NaN leaves its neighbours be.
 
-    `timer` measures the parts `UNet`, `scheduler` (all of the loop beside it, noise and start too) and `decode`.
+    Rows of the UNet that are equal in value are run once: the steps before a late edit departs from the other pictures
+    of its seed, and the unconditional half of pictures that are equal so far. `shared` says otherwise: with
+    `Shared(range(n))` none of n pictures has anything in common with another. `timer` measures the parts `UNet`,
+    `scheduler` (all of the loop beside it, noise and start too) and `decode`.
     """
     timer = timer or Timer()
     cell, random = requests[0].cell, generators([request.seed for request in requests])
     height, width = size = picture_size(cell, model)
     watch = watch_of(model, requests, size)
     calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
+    if shared is None:
+        by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
+        shared = Shared([request.seed for request in requests], by_shape)
     with timer.part("scheduler"), watch.installed() if watch else nullcontext():
         start = None
         if cell.start.content is not None:
             picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
             start = picture_latents(model.vae, picture, random).to(model.device)
         out = sample(
-            in_turn(_denoisers(model, calls, size, timer, watch)),
+            in_turn(_denoisers(model, calls, size, timer, shared, watch)),
             noise((model.unet.config.in_channels, height // model.factor, width // model.factor), random).to(
                 model.device
             ),
@@ -126,6 +133,7 @@ def sample_batch(
             (n, many),
             runtime,
             watch.maps(n) if watch else None,
+            rows_by_call(shared.layouts, n),
         )
         for n in range(many)
     ]
@@ -136,7 +144,8 @@ def _denoisers(
     calls: Sequence[Sequence[CallConditioning]],
     size: tuple[int, int],
     timer: Timer,
-    watch: Watch | None = None,
+    shared: Shared,
+    watch: Watch | None,
 ) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
     shape = size if model.size_conditioned else None
@@ -152,9 +161,9 @@ def _denoisers(
             cond, uncond = [one.cond for one in call], [one.uncond for one in call]
             scales = [value_of(guidance.scale) for guidance in guidances[n]]
             if steering is None:
-                denoise = guided(unet, cond, uncond, scales, shape, timer)
+                denoise = guided(unet, cond, uncond, scales, shape, timer, shared)
             else:
-                told = Told(unet, cond, uncond, shape, timer)
+                told = Told(unet, cond, uncond, shape, timer, shared)
         denoiser = denoise if steering is None else steering.denoiser(n, told)
         yield watch.during(n, denoiser) if watch else denoiser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor
 from embedlab.attention.maps import Maps, stacked
 from embedlab.cell import Cell
 from embedlab.condition import CallConditioning
+from embedlab.guidance import Layout
 
 NOT_FINITE = "hold NaN or infinite numbers; try float32 or a lower guidance.scale."
+
+
+RowsByCall = tuple[tuple[int, int, tuple[int, ...]], ...]  # (calls, rows of each, places of one picture's among them)
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture as it came out: in [0, 1], its final latents, and the steps that were kept (number, latents, x0)."""
+    """One picture as it came out: in [0, 1], its final latents, and the steps that were kept (number, latents, x0).
+
+    `batch` is its place in the batch and the size of that; `rows` says the same of the rows of the UNet, where some
+    were shared: (calls, rows, places of its own among them), one after the other. With both it can be made again to the
+    bit where `runtime` is the same.
+    """
 
     picture: Float[Tensor, "3 height width"]
     latents: Float[Tensor, "c h w"]
     steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]], ...] = ()
-    batch: tuple[int, int] = (0, 1)  # its place and the size: with them it can be made again to the bit
-    runtime: Mapping[str, Any] = field(default_factory=dict)  # where that is so: `runtime_of`
+    batch: tuple[int, int] = (0, 1)
+    runtime: Mapping[str, Any] = field(default_factory=dict)  # what bits depend on beside: `runtime_of`
     maps: Maps | None = None  # where each word was looked at, if that was asked for
+    rows: RowsByCall = ()
 
     @property
     def finite(self) -> bool:
@@ -72,6 +83,7 @@ class Rendered:
     batches: tuple[tuple[int, int], ...] = ()
     runtimes: tuple[Mapping[str, Any], ...] = ()
     maps: Maps | None = None
+    rows: tuple[RowsByCall, ...] = ()
 
 
 def stack_samples(
@@ -85,4 +97,19 @@ def stack_samples(
     pictures, latents = torch.stack([s.picture for s in samples]), torch.stack([s.latents for s in samples])
     batches, runtimes = tuple(s.batch for s in samples), tuple(s.runtime for s in samples)
     maps = stacked([s.maps for s in samples if s.maps is not None])
-    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps)
+    rows = tuple(s.rows for s in samples)
+    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps, rows)
+
+
+def rows_by_call(layouts: Sequence[Layout], image: int) -> RowsByCall:
+    """Where the rows of one picture stand in the UNet calls that it has any in; nothing where all pictures have as many
+    of their own, so that its place in the batch says it.
+
+    >>> shared, alone = Layout(4, 3, ((0, 1), (0, 2))), Layout(4, 4, ((0, 2), (1, 3)))
+    >>> rows_by_call([shared, alone, alone], 1), rows_by_call([alone], 1)
+    (((1, 3, (0, 2)), (2, 4, (1, 3))), ())
+    """
+    if all(one.even for one in layouts):
+        return ()
+    same = groupby((one.rows, one.places[image]) for one in layouts if one.places[image])
+    return tuple((len(list(calls)), rows, places) for (rows, places), calls in same)

@@ -17,18 +17,24 @@ SLIGHT = 0.005  # a share that a line does not spend words on
 @dataclass(frozen=True)
 class Spent:
     """What a part took: its own seconds, without those of parts inside it; how often; rows of its batches; `peak`, the
-    most bytes that were held meanwhile, where somebody measured that.
+    most bytes that were held meanwhile, where somebody measured that; `asked`, how many rows there would be if equal
+    ones were not run once.
     """
 
     seconds: float = 0.0
     calls: int = 0
     rows: int = 0
     peak: int | None = None
+    asked: int = 0
 
     def __add__(self, more: Spent) -> Spent:
         peaks = [one for one in (self.peak, more.peak) if one is not None]
         return Spent(
-            self.seconds + more.seconds, self.calls + more.calls, self.rows + more.rows, max(peaks, default=None)
+            self.seconds + more.seconds,
+            self.calls + more.calls,
+            self.rows + more.rows,
+            max(peaks, default=None),
+            self.asked + more.asked,
         )
 
 
@@ -74,6 +80,7 @@ class Times:
                 "share": round(part.seconds / self.seconds, 6) if self.seconds else None,
                 "calls": part.calls,
                 "rows": part.rows,
+                "rows_asked": max(part.asked, part.rows),
                 "peak_bytes": part.peak,
             }
             for thread, parts in (("sampling", self.parts), ("beside", self.beside))
@@ -139,9 +146,9 @@ class Timer:
         self._main = None
 
     @contextmanager
-    def part(self, name: str, rows: int = 0, calls: int = 1) -> Iterator[None]:
+    def part(self, name: str, rows: int = 0, calls: int = 1, asked: int = 0) -> Iterator[None]:
         """A part of the work, until the block ends; parts inside it are measured apart."""
-        self._turn(name, Spent(0.0, calls, rows))
+        self._turn(name, Spent(0.0, calls, rows, asked=asked))
         try:
             with self._mark(name):
                 yield
@@ -175,6 +182,11 @@ class Timer:
         where = self._times.parts if thread == self._main else self._times.beside
         assert isinstance(where, dict)
         where[name] = where.get(name, Spent()) + spent
+
+    def ask(self, name: str, rows: int) -> None:
+        """Count rows that were asked of a part of the thread that samples, and were there already."""
+        with self._lock:
+            self._times = self._times + Times({name: Spent(asked=rows)} if rows else {})
 
     def spent(self, name: str) -> Spent:
         """What a part of the thread that samples took so far."""

@@ -1,7 +1,8 @@
-"""CPU → device, without waiting for what the device was asked before."""
+"""CPU → device, without waiting for what the device was asked before; and back, for a hash of what is there."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,3 +51,9 @@ class NumbersOnCpu(TorchFunctionMode):
 def on_cpu(setting: Any) -> Any:
     """The CPU in place of a device."""
     return CPU if isinstance(setting, torch.device) else setting
+
+
+def content_of(array: Any) -> str:
+    """The SHA-256 of an array's bytes, whatever its shape."""
+    data = torch.as_tensor(array).detach().cpu().to_dense().contiguous().reshape(-1)
+    return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -102,7 +102,8 @@ def test_each_picture_is_made_once_and_equal_ones_share(jobs, store):
     mine = jobs(cell(0), cell(0.5), cell(1), cell(0.5), at_once=16)
     assert len(plan(mine)) == 2 * 4
     run_jobs(mine, store, seen)
-    assert seen.batches == [(6, 2 * 6 * 2)], "seeds × (as written, half, whole); weight 0 is as written, to the bit"
+    # seeds × (as written, half, whole), whose first unconditional half is one; weight 0 is as written, to the bit
+    assert seen.batches == [(6, 2 * (1 + 3) + 2 * 6)]
     assert seen.copied == 2
     zero, plain = (store.get(mine[0].pictures[0][k]).latents for k in (1, 0))
     assert torch.equal(zero, plain)

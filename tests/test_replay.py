@@ -25,7 +25,7 @@ from embedlab.cell import fingerprint
 from embedlab.cli import main as app
 from embedlab.cli.commands.replay import main
 from embedlab.errors import ConfigError, EmbedlabError, PictureError, SamplerError
-from embedlab.sampler import SHIPPED
+from embedlab.limits import SHIPPED
 from embedlab.sweep.cells import cell_of
 from embedlab.sweep.config import complete, conf_dir, part_of
 from embedlab.sweep.recorded_config import check_config, instantiate_checked
@@ -52,6 +52,12 @@ def draw(folder: Path, *words: str) -> Path:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     return draw(tmp_path_factory.mktemp("drawn"), "operators=[replace]", "seeds=[3,5]")
+
+
+@pytest.fixture(scope="module")
+def drawn_late(tmp_path_factory) -> Path:
+    words = ["experiment=when_decided", "operators.cat.begin=1", "sampler.steps=2", "seeds=[3,5]", "metrics.eye=null"]
+    return draw(tmp_path_factory.mktemp("late"), *words)
 
 
 def altered(path: Path, to: Path, **changed: object) -> Path:
@@ -97,6 +103,23 @@ def test_a_picture_of_a_job_is_made_again_bit_for_bit(drawn, name):
 def test_whatever_a_config_may_hold_comes_back(tmp_path, words):
     done = replay(draw(tmp_path, "seeds=[1]", *words) / "seed-1.png")
     assert done.identical, str(done)
+
+
+@pytest.mark.parametrize("name", ["seed-3.png", "baseline-seed-5.png"])
+def test_a_picture_that_shared_rows_is_made_again_bit_for_bit_and_false_places_are_refused(drawn_late, tmp_path, name):
+    rows = images.settings_of(drawn_late / name)["rows"]
+    # until the second step both halves of two seeds; then each seed's unconditional row and two others
+    assert [(calls, many) for calls, many, _ in rows] == [(1, 4), (1, 6)]
+    done = replay(drawn_late / name)
+    assert done.identical, str(done)
+    false = {
+        "are no places in calls": [[1, 4, [1, 1]]],
+        "has 0 rows in a call, and it has 2": [[1, 4, [0, 2]]],
+        "has 3 rows in a call, and it has 2": [[2, 4, [0, 1, 2]]],
+    }
+    for message, changed in false.items():
+        with pytest.raises(PictureError, match=message):
+            replay(altered(drawn_late / name, tmp_path / "false.png", rows=changed))
 
 
 def test_a_picture_of_a_large_batch_is_made_again_bit_for_bit(tmp_path):

@@ -512,6 +512,8 @@ def test_wandb_gets_a_run_a_job_and_one_of_the_sweep(embedlab):
     for expected in (
         "sweep/failed",
         "time/UNet",
+        "unet/rows",
+        "unet/rows_asked",
         "change/ssim over operators.interpolate.weight",
         "results._type",
         "sheet._type",

@@ -14,7 +14,7 @@ from embedlab.guidance import guided
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
 from embedlab.sweep.observer import Observer
-from embedlab.sweep.tables import read_shares, write_times
+from embedlab.sweep.tables import read_rows, read_shares, write_times
 from embedlab.timing import Spent, Timer, Times
 
 
@@ -169,7 +169,9 @@ def test_timing_changes_no_picture(emoji):
 
 
 def test_the_table_of_times_has_a_row_a_part_and_stays_where_nothing_was_rendered(tmp_path):
-    write_times(tmp_path, Times({"UNet": Spent(3.0, 25, 50), "decode": Spent(1.0, 1, 1)}, {"files": Spent(1.0, 1, 2)}))
+    write_times(
+        tmp_path, Times({"UNet": Spent(3.0, 25, 50, asked=60), "decode": Spent(1.0, 1, 1)}, {"files": Spent(1.0, 1, 2)})
+    )
     write_times(tmp_path, Times({"plan": Spent(1.0)}))
     with (tmp_path / "times.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -179,9 +181,11 @@ def test_the_table_of_times_has_a_row_a_part_and_stays_where_nothing_was_rendere
         ("files", "beside", "0.25"),
     ]
     assert read_shares(tmp_path) == {"UNet": 0.75, "decode": 0.25}
+    assert read_rows(tmp_path) == {"rows_asked": 60, "rows": 50}
     for other in ("", "part,thread\na,sampling\n", "part,thread,share\na,sampling,x\n", "\0"):
         (tmp_path / "times.csv").write_text(other)
         assert read_shares(tmp_path) == {}
+        assert read_rows(tmp_path) == {}
     assert read_shares(tmp_path / "nowhere") == {}
 
 

@@ -18,7 +18,7 @@ from embedlab.sweep.job import reason_of
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.results import collect
-from embedlab.sweep.tables import curves, plain_cell, read_shares, records, table, write_tables, write_times
+from embedlab.sweep.tables import curves, plain_cell, read_rows, read_shares, records, table, write_tables, write_times
 from embedlab.tracker import Silent, Tracker, discard_log, opened
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read
@@ -114,5 +114,6 @@ def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str) -
                 "sweep/pictures": sum(1 for row in rows if row.status == "done"),
                 "sweep/failed": sum(1 for row in rows if row.status != "done"),
                 **{f"time/{name}": share for name, share in read_shares(folder).items()},
+                **{f"unet/{name}": count for name, count in read_rows(folder).items()},
             }
         )

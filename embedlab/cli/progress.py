@@ -120,9 +120,11 @@ class Display(Observer):
             self.console.print("Nothing had to be generated: all images exist already.")
         if self.inside:
             shares = f" Of {self.times.seconds:.1f} s: {self.times}." if self.times.seconds else ""
+            asked = self.times.spent("UNet").asked
+            of = f" of {asked} asked for" if asked > self.rows else ""
             self.console.print(
-                f"{self.rows} UNet evaluations in {self.inside:.1f} s ({self.rows / self.inside:.0f} a second), after "
-                f"{self.planning:.1f} s of checks.{shares}",
+                f"{self.rows} UNet evaluations{of} in {self.inside:.1f} s ({self.rows / self.inside:.0f} a second), "
+                f"after {self.planning:.1f} s of checks.{shares}",
                 markup=False,
             )
 

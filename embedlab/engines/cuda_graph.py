@@ -21,6 +21,7 @@ class CUDAGraph(Common):
 
     name: ClassVar[str] = "cuda_graph"
     exact: ClassVar[bool] = True
+    by_shape: ClassVar[bool] = True  # there is a capture for each number of rows
 
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuse another device than CUDA."""

@@ -113,6 +113,7 @@ class TensorRT(ONNXRuntime):
 
     name: ClassVar[str] = "tensorrt"
     extra: ClassVar[str] = "tensorrt"
+    by_shape: ClassVar[bool] = True  # there is an engine for each number of rows
 
     @property
     def exact(self) -> bool:

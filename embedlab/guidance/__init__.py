@@ -1,12 +1,15 @@
 """(unet, conditionings, scales) → Denoiser, and closures that wrap Denoisers."""
 
-from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, scale_embedding, stack
+from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, rows_of_call, scale_embedding, stack
 from embedlab.guidance.guiders import Steering, Told, block_names, blocks_of
 from embedlab.guidance.settings import Guidance
+from embedlab.guidance.shared import Layout, Shared
 
 __all__ = [
     "Denoiser",
     "Guidance",
+    "Layout",
+    "Shared",
     "Steering",
     "Told",
     "block_names",
@@ -14,6 +17,7 @@ __all__ = [
     "guided",
     "in_turn",
     "predictor",
+    "rows_of_call",
     "scale_embedding",
     "stack",
 ]

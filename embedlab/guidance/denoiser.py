@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedlab.encoder import Conditioning
+from embedlab.guidance.shared import Shared
 from embedlab.timing import Timer
 from embedlab.transfer import send
 
@@ -39,11 +40,15 @@ def predictor(
     size: tuple[int, int] | None = None,
     timer: Timer | None = None,
     taught: Sequence[float] = (),
+    images: Sequence[int] = (),
+    shared: Shared | None = None,
 ) -> Denoiser:
     """One call of the UNet: latents (row, c, h, w), one for each conditioning, and a timestep → what is predicted.
 
     `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `taught` are the
     guidance scales that a UNet is given as numbers. `timer` measures the calls of the UNet, as its part `UNet`.
+    `images` says whose latents each row holds; with it and `shared` rows that are equal in value are run once. Where
+    gradients are asked for, or attention is watched, all are run, each for its own.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -58,7 +63,7 @@ def predictor(
     hidden = hidden.to(dtype)
     kwargs: dict[str, Any] = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask, "return_dict": False}
     if taught:
-        width = unet.config.time_cond_proj_dim
+        width = unet.config["time_cond_proj_dim"]
         kwargs["timestep_cond"] = send(scale_embedding(taught, width).to(hidden.dtype), hidden.device)
     if size is not None:
         ids = torch.tensor([[*size, 0, 0, *size]] * len(conditionings), dtype=dtype)
@@ -66,16 +71,40 @@ def predictor(
             "text_embeds": torch.stack([c.pooled for c in conditionings]).to(dtype),
             "time_ids": send(ids, hidden.device),
         }
-    timer = timer or Timer()
     reading = getattr(unet, "reading", None)  # a UNet whose attention is watched asks what each row reads
-    call = unet if reading is None else reading(conditionings)
+    call, shared = (unet, shared) if reading is None else (reading(conditionings), None)
+    timer, many = timer or Timer(), len(conditionings)
+    keys = list(zip([c.content for c in conditionings], taught or [0.0] * many, strict=True)) if shared else []
+    every = list(range(many))
+    last: tuple[list[int], list[int]] = every, every  # calls mostly have the same rows as the call before
+    taken = given_back = torch.tensor(every)
+    told = kwargs
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        with timer.part("UNet", rows=len(conditionings)):
-            predicted: Tensor = call(x.to(dtype), t, **kwargs)[0]
-        return predicted
+        nonlocal last, taken, given_back, told
+        x = x.to(dtype)
+        own = shared is None or (x.requires_grad and torch.is_grad_enabled())
+        rows = (every, every) if own or shared is None else shared.rows(x, images, keys)
+        if rows != last:
+            taken, given_back = (send(torch.tensor(one), x.device) for one in rows)
+            last, told = rows, rows_of_call(kwargs, taken, many)
+        with timer.part("UNet", rows=len(rows[0]), asked=many):
+            predicted: Tensor = call(x if rows[0] == every else x[taken], t, **told)[0]
+        return predicted if rows[1] == every else predicted[given_back]
 
     return predict
+
+
+def rows_of_call(given: Any, rows: Tensor, many: int) -> Any:
+    """The rows of what a UNet call of `many` rows is told: of each tensor, however deep, those named.
+
+    >>> given = {"text": torch.arange(3), "more": {"ids": torch.arange(3)}, "return_dict": False}
+    >>> rows_of_call(given, torch.tensor([2, 0]), 3)
+    {'text': tensor([2, 0]), 'more': {'ids': tensor([2, 0])}, 'return_dict': False}
+    """
+    if isinstance(given, dict):
+        return {name: rows_of_call(value, rows, many) for name, value in given.items()}
+    return given[rows] if isinstance(given, Tensor) and given.ndim and len(given) == many else given
 
 
 def guided(
@@ -85,6 +114,7 @@ def guided(
     scales: Sequence[float],
     size: tuple[int, int] | None = None,
     timer: Timer | None = None,
+    shared: Shared | None = None,
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
 
@@ -92,7 +122,7 @@ def guided(
     (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
     Of a conditioning with others beside it (A1111's AND) all are predicted, and `uncond + scale · Σ weight · (cond -
     uncond)` is the answer, as A1111's `combine_denoised` has it; Composable Diffusion (Liu et al. 2022), eq. 11.
-    `size` and `timer` are those of `predictor`.
+    `size`, `timer` and `shared` are those of `predictor`.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -109,7 +139,9 @@ def guided(
     composed = any(weight != 1 for _, weight, _ in streams) or len(streams) > len(cond)
     free = bool(taught) or (not composed and all(scale == 1 for scale in scales))
     each = [one for _, _, one in streams]
-    predict = predictor(unet, each if free else [*uncond, *each], size, timer, scales if taught else ())
+    images = [n for n, _, _ in streams]
+    images = images if free else [*range(len(cond)), *images]
+    predict = predictor(unet, each if free else [*uncond, *each], size, timer, scales if taught else (), images, shared)
     if free:
         return predict
     device, dtype = cond[0].hidden.device, unet.dtype

@@ -28,6 +28,7 @@ from embedlab.encoder import Conditioning
 from embedlab.errors import ModelError, SamplerError, listed
 from embedlab.guidance.denoiser import Denoiser, predictor
 from embedlab.guidance.settings import Guidance
+from embedlab.guidance.shared import Shared
 from embedlab.limits import GUIDERS, LAYERS
 from embedlab.models.silence import silence_libraries
 from embedlab.schedule import Moment, value_of
@@ -283,7 +284,7 @@ class Blur:
 class Told:
     """What the UNet is told of the pictures of a batch, and its calls for some of them; each is laid out once.
 
-    cond, uncond: the conditioning with and without the prompt of each picture. size, timer: as of `predictor`.
+    cond, uncond: the conditioning with and without the prompt of each picture. size, timer, shared: as of `predictor`.
     """
 
     def __init__(
@@ -293,8 +294,9 @@ class Told:
         uncond: Sequence[Conditioning],
         size: tuple[int, int] | None = None,
         timer: Timer | None = None,
+        shared: Shared | None = None,
     ):
-        self.unet, self.uncond, self.size, self.timer = unet, uncond, size, timer
+        self.unet, self.uncond, self.size, self.timer, self.shared = unet, uncond, size, timer, shared
         self.streams = [(n, weight, one) for n, mine in enumerate(cond) for weight, one in mine.streams]
         self.laid: dict[Any, tuple[Denoiser, Tensor | None]] = {}
 
@@ -309,7 +311,7 @@ class Told:
             conditionings = [*(self.uncond[n] for n in without), *(one for _, _, one in streams)]
             rows = [*without, *(n for n, _, _ in streams)]
             index = None if rows == list(range(len(x))) else send(torch.tensor(rows), x.device)
-            self.laid[key] = predictor(unet, conditionings, self.size, self.timer), index
+            self.laid[key] = predictor(unet, conditionings, self.size, self.timer, (), rows, self.shared), index
         predict, index = self.laid[key]
         many = len(without)
         predicted = predict(x if index is None else x[index], t)

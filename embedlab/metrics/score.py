@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.cell import Cell, content_of, fingerprint
+from embedlab.cell import Cell, fingerprint
 from embedlab.condition import CallConditioning
 from embedlab.detector.asked import Asked, asked_of, with_words
 from embedlab.detector.detect import detect
@@ -39,6 +39,7 @@ from embedlab.models import Model, Source
 from embedlab.operators.base import named
 from embedlab.samples import Rendered
 from embedlab.token_ids import ids_of
+from embedlab.transfer import content_of
 
 
 @dataclass(frozen=True)

@@ -112,12 +112,12 @@ def _write_pictures(
     old, new = images.to_pil(before.pictures), images.to_pil(after.pictures)
     for n, row in enumerate(rows):
         row["file"] = f"seed-{row['seed']}.png"
-        origin = {"edited": True, "batch": after.batches[n], "runtime": after.runtimes[n]}
+        origin = {"edited": True, **origin_of(after, n)}
         edited = {**settings, "seed": row["seed"], **origin, "scores": dict(row)}
         images.save(new[n], job.folder / row["file"], edited, infotext(edited, new[n].size))
         if job.cell.operators:
             row["baseline"] = f"baseline-seed-{row['seed']}.png"
-            origin = {"edited": False, "batch": before.batches[n], "runtime": before.runtimes[n]}
+            origin = {"edited": False, **origin_of(before, n)}
             original = {**settings, "seed": row["seed"], **origin}
             images.save(old[n], job.folder / row["baseline"], original, infotext(original, old[n].size))
     names = [f"seed {row['seed']}" for row in rows]
@@ -170,6 +170,12 @@ def _write_maps(
         {"seeds": list(after.seeds)},
     )
     return heads, heats
+
+
+def origin_of(rendered: Rendered, n: int) -> dict[str, Any]:
+    """What a picture's bits depend on beside its settings: its place in its batch and in the calls of the UNet."""
+    rows = {"rows": rendered.rows[n]} if rendered.rows[n] else {}
+    return {"batch": rendered.batches[n], "runtime": rendered.runtimes[n], **rows}
 
 
 def failure(job: Job, reason: str) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -34,6 +34,7 @@ from embedlab.sweep.plan import Outcome, Picture, plan
 from embedlab.sweep.store import Store
 from embedlab.sweep.tracking import TrackerQueue
 
+MOSTLY = 0.9
 TEXTS_AT_ONCE = 64  # texts in one call of the encoder, and pictures looked ahead
 
 
@@ -159,7 +160,9 @@ class Pipeline:
         # of each job the fingerprints of its unedited and its edited cell, and how many jobs ask for one
         self.names = {n: tuple(fingerprint(c) for c in (jobs[n].cell.baseline(), jobs[n].cell)) for n in numbers}
         self.uses = Counter(name for names in self.names.values() for name in set(names))
-        self.content: dict[str, str] = {}  # by fingerprint of a cell: a hash of what the UNet is told of it
+        self.told: dict[str, tuple[str, ...]] = {}  # by fingerprint of a cell: hashes of what each call is told
+        self.content: dict[str, str] = {}  # and of all that its pictures are made of
+        self.asked: dict[str, int] = {}  # by key of a picture: the rows of the UNet that it takes by itself
         self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
         self.duplicates: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
         self.timer = outcome.timer
@@ -193,11 +196,25 @@ class Pipeline:
                     key = batch_key(request.cell, self.model, request.conditioning)
                     pools.setdefault(key, []).append((picture, request))
             for (size, *_), pool in pools.items():
+                pool.sort(key=self._company(pool))
                 while len(pool) >= self._batch_size(size).size:
                     self._sample([pool.pop(0) for _ in range(self._batch_size(size).size)])
         for (size, *_), pool in pools.items():
             while pool:
                 self._sample([pool.pop(0) for _ in range(min(len(pool), self._batch_size(size).size))])
+
+    def _company(self, pool: Sequence[tuple[Picture, Request]]) -> Callable[[tuple[Picture, Request]], list[int]]:
+        """The order in which pictures of one seed that begin with the same steps stand together, else as asked for."""
+        rank: dict[Any, int] = {}
+
+        def place(one: tuple[Picture, Request]) -> list[int]:
+            told = self.told.get(fingerprint(one[0].cell), ("",))  # nobody waits for it any more
+            first = rank.setdefault((one[0].seed, told[0]), len(rank))
+            return [first, *(rank.setdefault(each, len(rank)) for each in told)]
+
+        for one in pool:
+            place(one)
+        return place
 
     def _is_duplicate(self, picture: Picture) -> bool:
         """Whether the UNet is told the very same of another picture: an edit at its neutral setting is no edit."""
@@ -206,7 +223,7 @@ class Pipeline:
         if first is picture:
             return False
         if (sample := self.store.get(first.key)) is not None:
-            self._copy(picture, sample)
+            self._copy(picture, sample, first.key)
             self._deliver(picture)
         elif first.key in self.faults:
             self.faults[picture.key] = self.faults[first.key]
@@ -233,7 +250,8 @@ class Pipeline:
                     for n in [n for n in self.left if name in self.names[n]]:
                         self._fail_job(n, reason_of(error))
         for name in new.keys() & self.conditioning.keys():
-            self.content[name] = conditioning_hash(self.conditioning[name], self.model)
+            self.told[name] = told_by_call(self.conditioning[name])
+            self.content[name] = conditioning_hash(self.conditioning[name], self.told[name], self.model)
 
     def _fail_job(self, number: int, reason: str) -> None:
         """Nothing of a job can be made."""
@@ -266,9 +284,13 @@ class Pipeline:
             return
         after = self.timer.spent("UNet")
         rows, took = after.rows - before.rows, after.seconds - before.seconds
-        search.took(len(part), rows, took)
+        asked = after.asked - before.asked
+        if rows > MOSTLY * asked:  # else most calls were smaller than those of other batches of the size
+            search.took(len(part), rows, took)
         self.observer.on_batch(len(part), rows, took)
         for (picture, _), one in zip(part, samples, strict=True):
+            self.asked[picture.key] = asked // len(part)
+            self.timer.ask("UNet", self.asked[picture.key] * (len(picture.jobs) - 1))
             self._keep(picture, one)
         self._embed_pictures([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
@@ -333,8 +355,9 @@ class Pipeline:
             self.faults[key] = f"the picture cannot be kept in '{self.store.folder}': {error.strerror}"
             self.store.release(key)
 
-    def _copy(self, picture: Picture, sample: Sample) -> None:
+    def _copy(self, picture: Picture, sample: Sample, other: str) -> None:
         """Keep a picture that came out as another did."""
+        self.timer.ask("UNet", self.asked.get(other, 0) * len(picture.jobs))
         self._keep(picture, sample)
         self.observer.on_batch(1, 0, 0.0)
 
@@ -344,7 +367,7 @@ class Pipeline:
             if picture.key in self.faults:
                 self.faults[duplicate.key] = self.faults[picture.key]
             elif (sample := self.store.get(picture.key)) is not None:
-                self._copy(duplicate, sample)
+                self._copy(duplicate, sample, picture.key)
             self._deliver(duplicate)
         for n in picture.jobs:
             if n in self.left:
@@ -413,20 +436,23 @@ class Pipeline:
             self.uses[name] -= 1
             if not self.uses[name]:
                 self.conditioning.pop(name, None)
+                self.told.pop(name, None)
 
 
-def conditioning_hash(calls: Sequence[CallConditioning], model: Model) -> str:
-    """A hash of all that a picture is made of but its noise: conditionings, scales, and how it is sampled."""
+def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
+    """A hash for each call of the UNet: of the conditionings, with their weights, and of how they guide."""
     known: dict[int, str] = {}
     for one in calls:
         if id(one) not in known:
-            tensors = [t for _, c in one.cond.streams for t in (c.hidden, c.pooled)] + [
-                one.uncond.hidden,
-                one.uncond.pooled,
-            ]
+            contents = [c.content for _, c in one.cond.streams] + [one.uncond.content]
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
-            known[id(one)] = fingerprint([*tensors, *one.cell.guidance.way, *weights])
+            known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, *weights])
+    return tuple(known[id(one)] for one in calls)
+
+
+def conditioning_hash(calls: Sequence[CallConditioning], told: Sequence[str], model: Model) -> str:
+    """A hash of all that a picture is made of but its noise: what each call is told, and how it is sampled."""
     cell = calls[0].cell
-    what = [[known[id(one)] for one in calls], cell.sampler, cell.start, picture_size(cell, model)]
+    what = [list(told), cell.sampler, cell.start, picture_size(cell, model)]
     asked = any(one.cell.attention.active for one in calls)
     return fingerprint([*what, [one.cell.attention for one in calls]] if asked else what)

@@ -106,7 +106,7 @@ def packed(sample: Sample, key: str) -> bytes:
     for n, (_, latents, x0) in enumerate(sample.steps):
         tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
     numbers = [number for number, _, _ in sample.steps]
-    about = {"steps": numbers, "batch": sample.batch, "key": key, "runtime": dict(sample.runtime)}
+    about = {"steps": numbers, "batch": sample.batch, "key": key, "runtime": dict(sample.runtime), "rows": sample.rows}
     if (maps := sample.maps) is not None:
         tensors |= {"maps heat": maps.heat.contiguous()}
         tensors |= {} if maps.parts is None else {"maps parts": maps.parts.contiguous()}
@@ -126,7 +126,9 @@ def unpacked(data: bytes, key: str) -> Sample:
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
     shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
     maps = maps_of(about["maps"], tensors["maps heat"], tensors.get("maps parts")) if "maps" in about else None
-    return Sample(of_png(tensors["picture"]), tensors["latents"], shots, tuple(about["batch"]), about["runtime"], maps)
+    rows = tuple((calls, many, tuple(places)) for calls, many, places in about.get("rows", ()))  # 0.3 had none
+    place, runtime = tuple(about["batch"]), about["runtime"]
+    return Sample(of_png(tensors["picture"]), tensors["latents"], shots, place, runtime, maps, rows)
 
 
 def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

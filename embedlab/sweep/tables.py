@@ -188,6 +188,16 @@ def read_shares(folder: Path) -> dict[str, float]:
         return {}
 
 
+def read_rows(folder: Path) -> dict[str, int]:
+    """Rows of the UNet that were asked for and that were run, as `write_times` left them; nothing where it did not."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(readers.read_bytes(folder / "times.csv").decode())))
+        mine = [row for row in rows if (row["part"], row["thread"]) == ("UNet", "sampling")]
+        return {name: int(row[name]) for row in mine for name in ("rows_asked", "rows")}
+    except (OSError, EmbedlabError, ValueError, KeyError, TypeError, csv.Error):
+        return {}
+
+
 def as_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes:
     """Rows as CSV."""
     text = io.StringIO()

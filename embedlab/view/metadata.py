@@ -11,9 +11,11 @@ from PIL import Image
 from embedlab import readers
 from embedlab.errors import PictureError
 from embedlab.images import KEY
+from embedlab.samples import RowsByCall
 from embedlab.sweep.versioned import FORMAT
 
 MOST = 256  # pictures in a batch; a file may ask for more
+MOST_CALLS, MOST_ROWS = 2000, 1024  # of the UNet, and in one of them
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Metadata:
     versions: dict[str, str]
     runtime: dict[str, str]  # what the bits depend on beside versions; 0.1 did not store it
     model_files: str | None = None  # a hash of the model's; older pictures have none
+    rows: RowsByCall = ()  # where its rows stood in the calls of the UNet, where some were shared
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -61,6 +64,9 @@ def read_metadata(path: Path) -> Metadata:
     is_pair = isinstance(batch, list) and len(batch) == 2 and all(type(n) is int for n in batch)
     if not is_pair or not 0 <= batch[0] < batch[1] <= MOST:
         raise PictureError(f"{damaged}: {batch!r} is no place in a batch.")
+    rows = settings.get("rows", [])
+    if not isinstance(rows, list) or not all(map(is_layout, rows)):
+        raise PictureError(f"{damaged}: {str(rows)[:80]} are no places in calls of the UNet.")
     return Metadata(
         picture=file.convert("RGB"),
         config=settings.get("config"),
@@ -72,7 +78,23 @@ def read_metadata(path: Path) -> Metadata:
         versions=short_texts(settings.get("versions")),
         runtime=short_texts(settings.get("runtime")),
         model_files=short_texts(settings).get("model_files"),
+        rows=tuple((calls, many, tuple(places)) for calls, many, places in rows),
     )
+
+
+def is_layout(entry: Any) -> bool:
+    """Whether an entry says of how many calls, how many rows each has, and where in them some stand.
+
+    >>> is_layout([12, 2, [0, 1]]), is_layout([12, 2, [2]])
+    (True, False)
+    """
+    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[2], list):
+        return False
+    calls, rows, places = entry
+    if not all(type(n) is int for n in (calls, rows, *places)):
+        return False
+    once = len(set(places)) == len(places) > 0
+    return once and 0 < calls <= MOST_CALLS and 0 < rows <= MOST_ROWS and all(0 <= n < rows for n in places)
 
 
 def short_texts(value: Any) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from embedlab import images
 from embedlab.cell import Cell, picture_size
 from embedlab.condition import condition_calls
 from embedlab.engines import as_recorded
 from embedlab.errors import ConfigError, ModelError, PictureError
+from embedlab.guidance import Shared
 from embedlab.limits import check_concepts, check_seeds, found
 from embedlab.models import Source
 from embedlab.models.concept_files import file_of
 from embedlab.models.concepts import content_of_entry, entries_of, parted
 from embedlab.rendering import sample_batch
-from embedlab.samples import Request
+from embedlab.samples import Request, RowsByCall
 from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.recorded_config import instantiate_checked
 from embedlab.validate import validate
@@ -104,9 +106,9 @@ def format_entry(name: str, value: str) -> str:
 def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     """Make a picture again from its metadata and compare the two.
 
-    Rounding depends on the size of the batch and the position in it, and not on the neighbours: the picture is rendered
-    at the same position of as large a batch, which it fills alone. `trust` names packages whose operators may run.
-    Raises PictureError, or another EmbedlabError, where it cannot be made again.
+    Rounding depends on how many rows a call of the UNet has and on the position among them, and not on the neighbours:
+    the picture is rendered at the same positions of as large calls, which it fills alone. `trust` names packages whose
+    operators may run. Raises PictureError, or another EmbedlabError, where it cannot be made again.
     """
     metadata = read_metadata(path)
     source, cell = recorded_cell(metadata, path, trust)
@@ -122,7 +124,8 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     model = as_recorded(source.load(), metadata.runtime.get("engine", "eager"))
     (calls,) = condition_calls(model, [cell if metadata.edited else cell.baseline()])
     position, size = metadata.batch
-    again = sample_batch(model, [Request(calls, seed)] * size)[position]
+    placed = InPlace(size, metadata.rows, path) if metadata.rows else Shared(range(size))
+    again = sample_batch(model, [Request(calls, seed)] * size, shared=placed)[position]
     (picture,) = images.to_pil(again.picture[None])
     then, now = metadata.runtime, short_texts(dict(again.runtime))
     changes = {name: (then[name], now[name]) for name in then if now.get(name, then[name]) != then[name]}
@@ -137,6 +140,29 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         runtime_changes=changes if then else None,
         other_model=metadata.model_files not in (None, files_of(source)),
     )
+
+
+class InPlace(Shared):
+    """Calls of the UNet with as many rows as those that made a picture; its own stand in the same places, and copies of
+    them everywhere else. All images of the batch are the picture.
+    """
+
+    def __init__(self, size: int, rows: RowsByCall, path: Path):
+        super().__init__([0] * size)
+        self.path = path
+        self.calls = iter([(many, places) for calls, many, places in rows for _ in range(calls)])
+
+    def rows(self, x: Tensor, images: Sequence[int], keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+        """As of `Shared`; PictureError where the picture does not have its rows in such places."""
+        own, back = super().rows(x, images, keys)
+        many, places = next(self.calls, (0, ()))
+        if len(own) != len(places):
+            raise PictureError(f"'{self.path}' says that it has {len(places)} rows in a call, and it has {len(own)}.")
+        run = [own[places.index(n)] if n in places else own[0] for n in range(many)]
+        return run, [places[n] for n in back]
+
+    def _part(self, x: Tensor, images: Sequence[int]) -> None:
+        """They are the same throughout."""
 
 
 def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> tuple[Source, Cell]:

@@ -1,0 +1,203 @@
+"""As few rows as it takes: equal ones are run once, and nobody can see it in the pictures."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+
+from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, models, run_jobs
+from embedlab.cli.progress import Display
+from embedlab.condition import condition_calls
+from embedlab.guidance import Shared, guided, rows_of_call
+from embedlab.limits import SCHEDULERS
+from embedlab.rendering import sample_batch
+from embedlab.samples import Request
+from embedlab.sweep.observer import Observer
+from embedlab.sweep.tables import write_times
+from embedlab.timing import Spent, Timer, Times
+
+PROMPT = "A picture of a puppy"
+STEPS = 4
+
+
+class OneByOne:
+    """A UNet that is asked for its rows one by one, so that no kernel rounds by how many there are."""
+
+    engine = None
+
+    def __init__(self, unet):
+        self.unet, self.sizes = unet, []
+
+    def __getattr__(self, name):
+        return getattr(self.unet, name)
+
+    def __call__(self, x, t, **told):
+        self.sizes.append(len(x))
+        return (
+            torch.cat(
+                [self.unet(x[n : n + 1], t, **rows_of_call(told, torch.tensor([n]), len(x)))[0] for n in range(len(x))]
+            ),
+        )
+
+
+@pytest.fixture
+def one_by_one(sd1) -> models.Model:
+    return replace(sd1, unet=OneByOne(sd1.unet))
+
+
+def late(to: str, begin: float = 0.5, **settings) -> Cell:
+    """An edit that departs in the middle."""
+    sampler = settings.pop("sampler", Sampler("ddim", STEPS))
+    return Cell(PROMPT, [During(Replace("puppy", to), begin=begin)], sampler=sampler, **settings)
+
+
+def requests_of(model, cells, seeds=(0, 1)):
+    return [Request(calls, seed) for seed in seeds for calls in condition_calls(model, cells)]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_steps_before_an_edit_departs_are_run_once_to_the_bit(one_by_one, scheduler):
+    sampler = Sampler(scheduler, STEPS)
+    cells = [late("cat", sampler=sampler).baseline(), late("cat", 0.25, sampler=sampler), late("owl", sampler=sampler)]
+    requests, timer = requests_of(one_by_one, cells), Timer()
+    alone = sample_batch(one_by_one, requests, shared=Shared(range(6)))
+    assert not any(one.rows for one in alone)
+    one_by_one.unet.sizes.clear()
+    with timer:
+        shared = sample_batch(one_by_one, requests, timer=timer)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(alone, shared, strict=True))
+    assert not torch.equal(shared[0].latents, shared[1].latents)
+    sizes, asked = one_by_one.unet.sizes, 12 * len(one_by_one.unet.sizes)
+    # both halves of two seeds; then cat departs, then owl: latents of three pictures a seed
+    assert (sizes, sizes[0], sizes[-1]) == (sorted(sizes), 4, 12)
+    assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == (sum(sizes), asked)
+    assert sum(calls for calls, _, _ in shared[0].rows) == len(sizes)
+
+
+def test_each_row_of_a_study_of_late_edits_is_counted(one_by_one):
+    cells = [late("cat").baseline(), *(late(to) for to in ("cat", "owl", "fox"))]
+    samples = sample_batch(one_by_one, requests_of(one_by_one, cells))
+    # two steps of both halves of two seeds; at the third they hold the same latents, and are told four things; then not
+    assert one_by_one.unet.sizes == [4, 4, 2 + 8, 8 + 8]
+    assert samples[1].rows == ((2, 4, (0, 2)), (1, 10, (0, 3)), (1, 16, (1, 9)))
+
+
+def test_a_cell_that_is_asked_for_twice_takes_no_more_rows_and_comes_out_the_same(sd1):
+    cell, timer = Cell(PROMPT, sampler=Sampler("ddim", STEPS)), Timer()
+    with timer:
+        first, again = sample_batch(sd1, requests_of(sd1, [cell, cell], seeds=[0]), timer=timer)
+    (alone,) = sample_batch(sd1, requests_of(sd1, [cell], seeds=[0]))
+    assert torch.equal(first.latents, again.latents)
+    assert torch.equal(first.latents, alone.latents)
+    assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == (2 * STEPS, 4 * STEPS)
+
+
+def test_pictures_of_other_scales_share_both_halves_while_their_latents_are_equal(one_by_one):
+    cells = [Cell(PROMPT, guidance=Guidance(scale), sampler=Sampler("ddim", STEPS)) for scale in (2, 4, 8)]
+    requests = requests_of(one_by_one, cells, seeds=[0])
+    alone = sample_batch(one_by_one, requests, shared=Shared(range(3)))
+    one_by_one.unet.sizes.clear()
+    shared = sample_batch(one_by_one, requests)
+    assert one_by_one.unet.sizes == [2, *[6] * (STEPS - 1)]
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(alone, shared, strict=True))
+
+
+def test_sharing_rounds_and_does_no_more(model):
+    cells = [
+        Cell("a puppy", [During(Interpolate("puppy", "cat", w), begin=0.5)], sampler=Sampler("ddim", STEPS))
+        for w in (0.5, 1)
+    ]
+    requests = requests_of(model, cells)
+    for one, other in zip(
+        sample_batch(model, requests, shared=Shared(range(4))), sample_batch(model, requests), strict=True
+    ):
+        torch.testing.assert_close(one.latents, other.latents, atol=1e-4, rtol=0)
+
+
+def test_other_seeds_share_nothing_and_are_not_compared(sd1, monkeypatch):
+    monkeypatch.setattr(Shared, "_part", lambda *_: pytest.fail("they cannot be equal"))
+    samples = sample_batch(sd1, requests_of(sd1, [Cell(PROMPT, sampler=Sampler("ddim", STEPS))]))
+    assert [one.rows for one in samples] == [(), ()]
+
+
+def test_what_parts_is_known_by_value_and_branches_stay_together():
+    x = torch.zeros(5, 1, 2, 2, dtype=torch.bfloat16)
+    shared = Shared([0] * 5)
+    assert shared.rows(x, range(5), [""] * 5) == ([0], [0] * 5)
+    x[[1, 3]] = 1
+    assert shared.rows(x, range(5), [""] * 5) == ([0, 1], [0, 1, 0, 1, 0])
+    x[3], x[4] = 0, float("nan")  # what parted does not meet again
+    assert shared.rows(x, range(5), [""] * 5) == ([0, 1, 3, 4], [0, 1, 0, 2, 3])
+
+
+def test_a_unet_that_gets_ready_for_each_number_of_rows_sees_few_of_them():
+    shared, x = Shared([0] * 17, by_shape=True), torch.zeros(34, 1, 2, 2)
+    images = [*range(17)] * 2
+    assert len(shared.rows(x, images, [""] * 17 + ["cat"] * 17)[0]) == 2
+    run, back = shared.rows(x, images, [""] * 17 + list(map(str, range(17))))
+    assert (len(run), max(back)) == (32, 17), "18 are needed"
+    x[:17] = x[17:] = torch.arange(17.0).view(-1, 1, 1, 1)
+    run, back = shared.rows(x, images, [""] * 17 + ["cat"] * 17)
+    assert run == back == list(range(34)), "no more than are asked for"
+
+
+def test_where_gradients_are_asked_for_each_image_has_its_own(sd1):
+    (told,) = condition_calls(sd1, [Cell(PROMPT, sampler=Sampler("ddim", 1))])
+    timer = Timer()
+    denoise = guided(sd1.unet, [told[0].cond] * 2, [told[0].uncond] * 2, [4.0] * 2, timer=timer, shared=Shared([0, 0]))
+    x = torch.ones(2, 4, 8, 8, requires_grad=True)
+    with timer:
+        denoise(x, torch.tensor(500))[1].sum().backward()
+    assert [bool(mine.any()) for mine in x.grad] == [False, True]
+    assert timer.spent("UNet").rows == 4
+
+
+@pytest.fixture
+def source(folders):
+    return Source(str(folders["sd1"]), device="cpu")
+
+
+def jobs_of(source, folder, cells, seeds=(0, 1), **settings):
+    return [Job(source, cell, seeds, folder / str(n), number=n, **settings) for n, cell in enumerate(cells)]
+
+
+class Sizes(Observer):
+    def __init__(self):
+        self.batches = []
+
+    def on_batch(self, pictures, rows, seconds):
+        self.batches.append((pictures, rows))
+
+
+def test_pictures_of_a_seed_that_begin_alike_come_into_one_batch(source, tmp_path):
+    seen = Sizes()
+    jobs = jobs_of(source, tmp_path, [late(to) for to in ("cat", "owl", "fox")], at_once=4)
+    outcome = run_jobs(jobs, Store(tmp_path / "cells"), seen)
+    assert not outcome.failures
+    assert seen.batches == [(4, 2 + 2 + (1 + 4) + 8)] * 2, "each seed: as written and three edits"
+    unet = outcome.times.spent("UNet")
+    # three jobs of two seeds, as written and edited, two rows a step; as written is one picture for all
+    assert (unet.rows, unet.asked) == (34, 3 * 2 * 2 * 2 * STEPS)
+
+
+def test_what_was_asked_for_and_run_is_said_and_written(source, tmp_path, capsys):
+    neutral = Cell(PROMPT, [Interpolate("puppy", "cat", 0.0)], sampler=Sampler("ddim", 2))
+    display = Display()
+    outcome = run_jobs(jobs_of(source, tmp_path, [neutral], seeds=[0]), Store(tmp_path / "cells"), display)
+    assert (outcome.times.spent("UNet").rows, outcome.times.spent("UNet").asked) == (4, 8), "a copy takes none"
+    display.times += outcome.times
+    display.close()
+    assert "4 UNet evaluations of 8 asked for in " in capsys.readouterr().out
+    write_times(tmp_path, outcome.times)
+    with (tmp_path / "times.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["part"] == "UNet"]
+    assert (row["rows"], row["rows_asked"]) == ("4", "8")
+
+
+def test_rows_that_nobody_shared_are_no_news(capsys):
+    display = Display()
+    display.on_batch(1, 4, 1.0)
+    display.times += Times({"UNet": Spent(1.0, 2, 4, asked=4)})
+    display.close()
+    assert "4 UNet evaluations in 1.0 s" in capsys.readouterr().out
