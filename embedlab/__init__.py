@@ -91,6 +91,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     from embedlab.sampler import (
         Sampler as Sampler,
         Start as Start,
+        Variation as Variation,
         generators as generators,
         moments as moments,
         noise as noise,
@@ -106,6 +107,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         resolve as resolve,
     )
     from embedlab.selector import Rows as Rows
+    from embedlab.starting import start_latents as start_latents
     from embedlab.structure.anatomy import Anatomy as Anatomy, anatomy as anatomy
     from embedlab.structure.tables import Comparison as Comparison
     from embedlab.sweep.job import Job as Job
@@ -178,6 +180,7 @@ _HOME = {
     "Tokens": "prompt",
     "Tower": "clip",
     "Truncate": "operators",
+    "Variation": "sampler",
     "anatomy": "structure.anatomy",
     "decode": "images",
     "detect": "detector.detect",
@@ -209,6 +212,7 @@ _HOME = {
     "save_concept": "models",
     "save_embeds": "export",
     "score": "metrics.score",
+    "start_latents": "starting",
     "text_encoders_of": "models",
     "texts_of": "encoder",
     "to_pil": "images",

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -35,7 +35,9 @@ class Cell:
     operators: the edits, applied in order; none are a picture without an edit.
     encoder, guidance, sampler, start, attention: their settings (`Encoder`, `Guidance`, `Sampler`, `Start`,
     `Attention`).
-    size: one side or (height, width) in pixels, multiples of the model's VAE factor; left out, what it was trained on.
+    size: one side or (height, width) in pixels, multiples of the model's VAE factor; left out, that of latents that it
+        starts from, else what the model was trained on. `"picture"` is the size of the picture that it starts from,
+        made smaller to what the UNet can halve (of SD 1 by multiples of 64), and nothing of that picture is cut off.
 
     The prompt and settings of operators, encoder and guidance may change over time (`embedlab.schedule`).
 
@@ -53,7 +55,7 @@ class Cell:
     guidance: Guidance = field(default_factory=Guidance)
     sampler: Sampler = field(default_factory=Sampler)
     start: Start = field(default_factory=Start)
-    size: tuple[int, int] | int | None = None
+    size: tuple[int, int] | int | Literal["picture"] | None = None
     prompt_2: Setting[str | ParsedPrompt | None] = None
     attention: Attention = field(default_factory=Attention)
 
@@ -138,8 +140,34 @@ def changes(cell: Cell) -> bool:
 
 
 def picture_size(cell: Cell, model: Model | Source) -> tuple[int, int]:
-    """Height and width of a cell's pictures in pixels; SamplerError for a size that the model cannot make."""
-    return check_size(cell.size, model.size, model.factor, model.levels)
+    """Height and width of a cell's pictures in pixels; SamplerError for a size that the model cannot make.
+
+    >>> from embedlab import models
+    >>> picture_size(Cell("a cat", start=Start("puppy.png", step=3), size="picture"), models.Source("emoji"))
+    (128, 128)
+    """
+    size, taken = cell.size, cell.start.taken
+    sides = None
+    if "latents" in taken:
+        sides = tuple(side * model.factor for side in taken["latents"].shape[-2:])
+    if size == "picture":
+        if "picture" not in taken:
+            raise SamplerError("size=picture is the size of the picture to start from, and there is none.")
+        step = model.factor * 2 ** (model.levels - 1)
+        high, wide = taken["picture"].shape
+        if min(high, wide) < step:
+            raise SamplerError(
+                f"size=picture: the picture is {high} pixels high and {wide} wide, and the smallest that this model "
+                f"can make is {step}; name a size."
+            )
+        size = high - high % step, wide - wide % step
+    checked = check_size(sides if size is None else size, model.size, model.factor, model.levels)
+    if sides is not None and checked != sides:
+        raise SamplerError(
+            f"size is {checked[0]} × {checked[1]}, and start.latents is that of {sides[0]} × {sides[1]} pixels; "
+            "leave size out."
+        )
+    return checked
 
 
 _CALLS = Memo[str, tuple[Moment, ...]](64)  # a sweep's cells mostly share their schedule
@@ -151,7 +179,7 @@ def denoiser_calls(cell: Cell, scheduler: Mapping[str, Any]) -> tuple[Moment, ..
     Raises SamplerError for a schedule that cannot be run.
     """
     sampler, start = cell.sampler, cell.start
-    key = fingerprint([sampler, start.picture is None, start.first(sampler.steps), start.warmup, scheduler])
+    key = fingerprint([sampler, start.from_noise, start.first(sampler.steps), start.warmup, scheduler])
     return _CALLS([key], lambda _: [tuple(rehearsed(sampler, scheduler, start))])[0]
 
 

@@ -136,16 +136,8 @@ def check_warmup(warmup: Any) -> None:
     in_choices(warmup, "start.warmup", WARMUPS, SamplerError)
 
 
-def check_start(picture: Any, step: Any, strength: Any, warmup: Any) -> None:
-    """A picture with one of step and strength, or nothing of all."""
-    if picture is None:
-        if step is not None or strength is not None or warmup != "history":
-            raise SamplerError(
-                "start.step, start.strength and start.warmup need a picture to start from: set start.picture."
-            )
-        return
-    if step is None and strength is None:
-        raise SamplerError("a picture to start from needs one of start.step and start.strength.")
+def check_step_and_strength(step: Any, strength: Any) -> None:
+    """One of the two, or neither, each in its bounds."""
     if step is not None and strength is not None:
         raise SamplerError(f"start.step ({step}) and start.strength ({strength}) say the same; give one.")
     if step is not None:
@@ -154,16 +146,89 @@ def check_start(picture: Any, step: Any, strength: Any, warmup: Any) -> None:
         raise SamplerError(f"start.strength is {repr(strength)[:80]}; it has to be above 0 and at most 1.")
 
 
-def check_picture(picture: Any) -> None:
+def check_picture_start(picture: Any, step: Any, strength: Any, mask: Any) -> None:
+    """A picture with a step, a strength or a mask."""
+    if picture is not None and step is None and strength is None and mask is None:
+        raise SamplerError("a picture to start from needs one of start.step and start.strength.")
+
+
+def check_latents_start(latents: Any, step: Any, strength: Any, mask: Any) -> None:
+    """Latents alone are noise; those of a picture have a step or a strength, which a mask needs."""
+    if latents is not None and mask is not None and step is None and strength is None:
+        raise SamplerError(
+            "start.mask leaves a part of a picture be, and start.latents without start.step or start.strength are "
+            "noise; give one of these, or start.picture."
+        )
+
+
+def check_start(picture: Any, latents: Any, step: Any, strength: Any, warmup: Any, mask: Any) -> None:
+    """A picture or latents, or nothing that belongs to one."""
+    if picture is not None and latents is not None:
+        raise SamplerError("start.picture and start.latents both came; sampling starts from one.")
+    if picture is not None or latents is not None:
+        return
+    if step is not None or strength is not None or warmup != "history":
+        raise SamplerError(
+            "start.step, start.strength and start.warmup need a picture to start from: set start.picture."
+        )
+    if mask is not None:
+        raise SamplerError("start.mask says which part of a picture is drawn anew: set start.picture.")
+
+
+def check_variation(variation: Any) -> None:
+    """A seed with a strength, as a mapping."""
+    if variation is None or hasattr(variation, "strength"):
+        return
+    if not isinstance(variation, Mapping) or not set(variation) <= {"seed", "strength"}:
+        raise SamplerError(f"start.variation is {brief(variation)}; it is written {{seed: 7, strength: 0.2}}.")
+    check_varied(variation.get("seed"), variation.get("strength", 0.0))
+
+
+def check_varied(seed: Any, strength: Any) -> None:
+    """Another seed, and how far toward it."""
+    if not is_number(strength) or not 0 <= strength <= 1:
+        raise SamplerError(f"start.variation.strength is {repr(strength)[:80]}; it has to be from 0 to 1.")
+    if seed is not None:
+        whole_number(seed, "start.variation.seed", SamplerError, most=2**63 - 1)
+    elif strength:
+        raise SamplerError(f"start.variation.strength is {strength}, and toward no seed: set start.variation.seed.")
+
+
+LATENT_ENDINGS = (".safetensors", ".npy", ".pt")
+
+
+def check_latents(latents: Any) -> None:
+    """A file of latents has to be there; those in memory have a shape, and are looked at elsewhere."""
+    if latents is None or hasattr(latents, "shape") or hasattr(latents, "content"):
+        return
+    path = found_file(str(latents) if isinstance(latents, Path) else latents, "start.latents")
+    if path.suffix.lower() not in LATENT_ENDINGS:
+        raise SamplerError(f"start.latents is '{path}'; its name has to end in {listed(LATENT_ENDINGS)}.")
+
+
+def found_file(name: Any, setting: str) -> Path:
+    """The absolute path of a file that a setting names."""
+    if not isinstance(name, str):
+        raise SamplerError(f"{setting} is {repr(name)[:80]}; it has to be a path, or a tensor.")
+    try:
+        if (path := Path(name).expanduser()).is_file():
+            return path.absolute()
+    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, not in this machine's alphabet
+        pass
+    where = "" if Path(name).is_absolute() else f" in '{Path.cwd()}'"
+    raise SamplerError(f"there is no file {repr(name)[:200]}{where} for {setting}.")
+
+
+def check_picture(picture: Any, setting: str = "start.picture") -> None:
     """A picture that is named has to be there; one in memory has a shape or a size, and is looked at elsewhere."""
     if picture is not None and not hasattr(picture, "size") and not hasattr(picture, "content"):
-        found(str(picture) if isinstance(picture, Path) else picture)
+        found(str(picture) if isinstance(picture, Path) else picture, setting)
 
 
-def found(picture: Any) -> Path:
+def found(picture: Any, setting: str = "start.picture") -> Path:
     """The absolute path of a picture that is named by a path, or by the name of one that embedlab ships."""
     if not isinstance(picture, str):
-        raise PictureError(f"start.picture is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
+        raise PictureError(f"{setting} is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
     try:
         for path in (Path(picture).expanduser(), SHIPPED / picture):
             if path.is_file():
@@ -915,9 +980,16 @@ CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.Sampler": {"scheduler": check_scheduler, "steps": check_steps, "keep steps": check_keep},
     "embedlab.Start": {
         "warmup": check_warmup,
-        "picture step strength warmup": check_start,
+        "step strength": check_step_and_strength,
+        "picture step strength mask": check_picture_start,
+        "latents step strength mask": check_latents_start,
+        "picture latents step strength warmup mask": check_start,
         "picture": check_picture,
+        "mask": lambda mask: check_picture(mask, "start.mask"),
+        "latents": check_latents,
+        "variation": check_variation,
     },
+    "embedlab.Variation": {"seed strength": check_varied},
     "embedlab.Attention": {
         "maps": check_maps,
         "words": check_mapped_words,

@@ -17,9 +17,10 @@ from embedlab.guidance import Denoiser, Shared, Steering, Told, guided, in_turn
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
-from embedlab.sampler import generators, noise, picture_latents, sample
+from embedlab.sampler import sample
 from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, rows_by_call, stack_samples
 from embedlab.schedule import value_of
+from embedlab.starting import begin
 from embedlab.timing import Timer
 
 
@@ -51,6 +52,8 @@ def render(
     if on_step is not None and not callable(on_step):
         raise ConfigError(f"on_step is {brief(on_step)}; it has to be a callable that takes the number of a step.")
     conditioning = condition_calls(model, cells)
+    for cell in cells:
+        cell.start.check_seeds(seeds)
     requests = [Request(calls, seed) for calls in conditioning for seed in seeds]
     groups: dict[Any, list[int]] = {}
     for n, request in enumerate(requests):
@@ -93,30 +96,27 @@ def sample_batch(
     `scheduler` (all of the loop beside it, noise and start too) and `decode`.
     """
     timer = timer or Timer()
-    cell, random = requests[0].cell, generators([request.seed for request in requests])
-    height, width = size = picture_size(cell, model)
+    cell = requests[0].cell
+    size = picture_size(cell, model)
     watch = watch_of(model, requests, size)
     calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
     if shared is None:
         by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
         shared = Shared([request.seed for request in requests], by_shape)
     with timer.part("scheduler"), watch.installed() if watch else nullcontext():
-        start = None
-        if cell.start.content is not None:
-            picture = images.to_tensor(cell.start.open(), size).mul(2).sub(1)
-            start = picture_latents(model.vae, picture, random).to(model.device)
+        scheduler = cell.sampler.make(model.scheduler)
+        begun = begin(model, cell, [request.seed for request in requests], scheduler)
         out = sample(
             in_turn(_denoisers(model, calls, size, timer, shared, watch)),
-            noise((model.unet.config.in_channels, height // model.factor, width // model.factor), random).to(
-                model.device
-            ),
-            cell.sampler.make(model.scheduler),
-            random,
-            start,
-            cell.start.first(cell.sampler.steps),
+            begun.noise,
+            scheduler,
+            begun.random,
+            begun.picture,
+            begun.first,
             cell.sampler.keep,
             on_step,
             cell.start.warmup,
+            after=begun.after,
         )
         if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
             with timer.part("UNet", calls=0):

@@ -49,7 +49,7 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     embedlab.errors.PromptError: 'dog' is not in the prompt; its words are a, puppy.
     """
     source.checked  # noqa: B018  (a model that cannot be run is refused there)
-    picture_size(cell, source)
+    _check_start(cell, source)
     if cell.attention.active:
         _check_layers(cell.attention, source)
     seen: dict[str, Tokens] = {}
@@ -67,6 +67,23 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
             ) from None
     _check_mapped(cell, list(seen.values()))
     return tuple(seen.values())
+
+
+def _check_start(cell: Cell, source: Source) -> None:
+    """Refuse a size that cannot be, and latents and masks of another shape than the model's."""
+    height, width = picture_size(cell, source)
+    taken, channels = cell.start.taken, source.config_value("vae", "latent_channels")
+    if "latents" in taken and (given := taken["latents"].shape)[1] != channels:
+        raise SamplerError(
+            f"start.latents has the shape {given[1:]}; latents of '{source.name}' have {channels} channels, such as "
+            f"({channels}, {height // source.factor}, {width // source.factor})."
+        )
+    if "latents" in taken and "mask" in taken and taken["mask"].shape != (height, width):
+        high, wide = taken["mask"].shape
+        raise SamplerError(
+            f"start.mask is {high} pixels high and {wide} wide, and start.latents is that of a picture {height} high "
+            f"and {width} wide; a mask has the size of its picture."
+        )
 
 
 def _check_layers(attention: Attention, source: Source) -> None:

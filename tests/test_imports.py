@@ -14,8 +14,8 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
     *("language", "token_ids", "parsed_prompt", "composition", "prompt", "select", "selector", "limits", "clip"),
     *("models", "engines", "structure", "detector", "embeddings", "operators", "encoder", "windows", "weighting"),
-    *("schedule", "attention", "guidance", "sampler", "cell", "condition", "validate", "samples", "rendering"),
-    *("runtime", "images", "metrics", "explanation", "export", "learning"),
+    *("schedule", "attention", "guidance", "sampler", "cell", "condition", "validate", "samples", "starting"),
+    *("rendering", "runtime", "images", "metrics", "explanation", "export", "learning"),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (

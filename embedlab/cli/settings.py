@@ -204,10 +204,10 @@ def nearest(name: str, names: Sequence[str], least: float = 0.75) -> str | None:
 
 @cache
 def _often() -> dict[str, int]:
-    """How many of the shipped experiments use each operator: of several that would do, the usual one is named."""
+    """How many of the shipped experiments choose each option: of several that would do, the usual one is named."""
     found: dict[str, int] = {}
     for path in Path(conf_dir(), "experiment").glob("*.yaml"):
-        for name in _chosen_in(path).get("operators", []):
+        for name in (name for names in _chosen_in(path).values() for name in names):
             found[name] = found.get(name, 0) + 1
     return found
 
@@ -267,7 +267,8 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
             return f"{group}={re.sub(r'[^][, ]+', lambda found: near[found[0]] or '', value)}"
     picked = [option for option in chosen(words).get(group, []) if option in options(group)]
     picked = picked or chosen([]).get(group, [])
-    for setting in (s for option in (*picked, *options(group)) for s in of_option(group, option)):
+    usual = sorted(options(group), key=lambda option: -_often().get(option, 0))
+    for setting in (s for option in (*picked, *usual) for s in of_option(group, option)):
         default = setting.default
         number = isinstance(given, int | float) and isinstance(default, int | float)
         if number and bool not in (type(given), type(default)):

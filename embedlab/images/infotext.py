@@ -52,6 +52,7 @@ def infotext(settings: Mapping[str, Any], size: tuple[int, int]) -> str:
         "Seed": settings.get("seed"),
         "Size": f"{size[0]}x{size[1]}",
         "Model": named(str(model["name"])) if model.get("name") else None,
+        **variation(config.get("start") or {}),
         "Denoising strength": strength(config.get("start") or {}, steps),
         # the webui counts from the last layer as 1
         "Clip skip": skip + 1 if is_whole(skip) and skip > 0 else None,
@@ -92,6 +93,14 @@ def named(model: str) -> str:
     return path.stem if path.suffix in (".safetensors", ".ckpt") else model
 
 
+def variation(start: Mapping[str, Any]) -> dict[str, Any]:
+    """The other seed and how far toward it, as the webui names them; nothing where there is none."""
+    other = start.get("variation") or {}
+    if other.get("seed") is None or not other.get("strength"):
+        return {}
+    return {"Variation seed": other["seed"], "Variation seed strength": other["strength"]}
+
+
 def strength(start: Mapping[str, Any], steps: Any) -> float | None:
     """The share of steps that was run from a picture; None from noise."""
     if start.get("picture") is None:
@@ -99,5 +108,7 @@ def strength(start: Mapping[str, Any], steps: Any) -> float | None:
     share: float | None = start.get("strength")
     if share is not None:
         return share
+    if start.get("step") is None:  # a mask, and noise under it
+        return 1.0
     left: int = steps - start["step"]
     return round(left / int(steps), 4)

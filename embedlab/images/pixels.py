@@ -26,14 +26,20 @@ def to_pil(pictures: Float[Tensor, "image 3 height width"]) -> list[Image.Image]
     return [Image.fromarray(array) for array in arrays]
 
 
-def to_tensor(picture: Image.Image, size: tuple[int, int] | None = None) -> Float[Tensor, "3 height width"]:
+def to_tensor(
+    picture: Image.Image, size: tuple[int, int] | None = None, cut: bool = True
+) -> Float[Tensor, "3 height width"]:
     """A picture in [0, 1]; with `size` (height, width) it is cut to that shape about its middle and resized.
+
+    Where nothing is `cut`, the whole of it is resized, and a circle may become an ellipse.
 
     >>> to_tensor(Image.new("RGB", (16, 8), "white"), size=(4, 4)).unique().tolist()
     [1.0]
     """
     picture = as_seen(picture)
-    if size and picture.size != size[::-1]:
+    if size and picture.size != size[::-1] and not cut:
+        picture = picture.resize(size[::-1], Image.Resampling.LANCZOS)
+    elif size and picture.size != size[::-1]:
         picture = ImageOps.fit(picture, size[::-1], Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
 

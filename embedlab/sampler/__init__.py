@@ -3,15 +3,17 @@
 from embedlab.sampler.loop import Kept, Sampled, predicted_x0, sample
 from embedlab.sampler.rehearsal import rehearsed
 from embedlab.sampler.schedulers import as_trained, calls_of, is_pndm, moments, noise_of, per_call, reason, set_steps
+from embedlab.sampler.seeds import Variation, generators, noise, varied
 from embedlab.sampler.settings import Sampler
 from embedlab.sampler.size import check_size
-from embedlab.sampler.start import Start, generators, noise, picture_latents
+from embedlab.sampler.start import Start, picture_latents
 
 __all__ = [
     "Kept",
     "Sampled",
     "Sampler",
     "Start",
+    "Variation",
     "as_trained",
     "calls_of",
     "check_size",
@@ -27,4 +29,5 @@ __all__ = [
     "rehearsed",
     "sample",
     "set_steps",
+    "varied",
 ]

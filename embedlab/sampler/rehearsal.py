@@ -10,8 +10,9 @@ import torch
 from embedlab.errors import SamplerError
 from embedlab.sampler.loop import sample
 from embedlab.sampler.schedulers import moments, reason
+from embedlab.sampler.seeds import generators
 from embedlab.sampler.settings import Sampler
-from embedlab.sampler.start import Start, generators
+from embedlab.sampler.start import Start
 from embedlab.schedule import Moment
 
 
@@ -25,7 +26,7 @@ def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None =
     first, scheduler = start.first(sampler.steps), sampler.make(config)
     calls = moments(scheduler, first, start.warmup)
     x, random = torch.ones(1, 4, 1, 1), generators([0])
-    begin = None if start.picture is None else x
+    begin = None if start.from_noise else x
     try:
         end = sample(lambda x, t: torch.zeros_like(x), x, scheduler, random, begin, first, warmup=start.warmup).latents
     except Exception as error:  # diffusers' schedulers say what they cannot do when they come to it

@@ -1,11 +1,12 @@
-"""Where sampling starts: seeds → noise; picture → start latents."""
+"""Where sampling starts: noise, a picture, latents; and which part of a picture is left be."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -15,78 +16,128 @@ from torch import Tensor
 
 from embedlab import images
 from embedlab.errors import PictureError, SamplerError
-from embedlab.limits import SHIPPED, check_part, found
+from embedlab.limits import SHIPPED, check_part, found, found_file
+from embedlab.sampler.handed_in import HandedIn, handed_in, latents_of
+from embedlab.sampler.seeds import Variation
+
+HANDED_IN = ("picture", "latents", "mask")  # settings that are files or values in memory
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where sampling starts: from noise, or from a picture (img2img, Meng et al. 2022).
+    """Where sampling starts: from noise, from a picture (img2img, Meng et al. 2022), or from latents.
 
     `picture` is a path, the name of a picture that embedlab ships (`puppy.png`), a PIL image or a tensor (3, height,
     width) in [0, 1]. Of `step` (the first step that is run) and `strength` (the share of steps that is run, diffusers'
-    word) one is given. The picture is read at once; a file that changes later is refused.
+    word) one is given. A file is read at once; one that changes later is refused.
+
+    `latents` are a `.safetensors`, `.npy` or `.pt` file, or a tensor, (channels, height, width) or several of these:
+    of several, seed n has row n. Alone they are the noise that sampling starts with, as diffusers' argument `latents`;
+    with `step` or `strength` they are a picture's, scaled as the UNet works on them, and noised to that step.
+
+    `variation` turns each seed's noise toward that of another seed (`Variation`, or a mapping of its settings).
+
+    `mask` is a picture of the size of `picture`: what is white in it is drawn anew, what is black stays, by putting
+    the picture's latents back after each step, noised as far as the step has come (as diffusers' inpainting does with
+    a UNet of four channels; Avrahami et al. 2022). Without `step` and `strength` the white part starts from noise.
 
     `warmup` is how a multistep sampler (lms, pndm) begins late. `history`: as it begins from noise, with an order that
     grows with the steps that were run. `diffusers`: as diffusers' pipelines do, which take the order from the place in
     the schedule, and leave noise that no step has taken away.
 
+    Raises SamplerError for settings that do not fit together, PictureError for what is no picture.
+
     >>> Start("puppy.png", strength=0.6).first(steps=25)  # of 25 steps, the last 15 are run
     10
+    >>> Start(variation={"seed": 7, "strength": 0.2}).variation
+    Variation(seed=7, strength=0.2)
     """
 
     picture: Any = None
     step: int | None = None
     strength: float | None = None
     warmup: Literal["history", "diffusers"] = "history"
+    latents: Any = None
+    variation: Any = field(default_factory=Variation)
+    mask: Any = None
 
     def __post_init__(self) -> None:
         check_part(self)
-        if self.picture is None:
-            return
-        if isinstance(self.picture, Image.Image | Tensor):
-            object.__setattr__(self, "picture", images.pixels_of(self.picture))
-        elif isinstance(self.picture, Path):
-            object.__setattr__(self, "picture", str(self.picture))
-        if isinstance(self.picture, images.Pixels):
-            path, content = None, self.picture.content
-        else:
-            path = found(self.picture)
-            content = images.content_of(images.open_picture(path))
-        object.__setattr__(self, "_path", path)
-        object.__setattr__(self, "_content", content)
+        if not isinstance(self.variation, Variation):
+            object.__setattr__(self, "variation", Variation(**dict(self.variation or {})))
+        taken = {}
+        for name in HANDED_IN:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, Path):
+                value = str(value)
+            elif not isinstance(value, str) and not hasattr(value, "content"):
+                value = latents_of(value) if name == "latents" else images.pixels_of(value)
+            object.__setattr__(self, name, value)
+            path = None
+            if isinstance(value, str):
+                path = found_file(value, "start.latents") if name == "latents" else found(value, f"start.{name}")
+            taken[name] = handed_in(name, value, path)
+        object.__setattr__(self, "_taken", taken)
+        if self.picture is not None and self.mask is not None:
+            (high, wide), (h, w) = taken["picture"].shape, taken["mask"].shape
+            if (h, w) != (high, wide):
+                raise PictureError(
+                    f"start.mask is {h} pixels high and {w} wide, and start.picture is {high} high and {wide} wide; "
+                    "a mask has the size of its picture."
+                )
+
+    @property
+    def taken(self) -> Mapping[str, HandedIn]:
+        """What was handed in, by the name of its setting."""
+        return MappingProxyType(self.__dict__.get("_taken", {}))
 
     @property
     def path(self) -> Path | None:
         """Where the picture is, whatever the working directory became since; None for one in memory, and for noise."""
-        return getattr(self, "_path", None)
+        return self.taken["picture"].path if "picture" in self.taken else None
 
     @property
     def content(self) -> str | None:
-        """A hash of the size and the colours of the picture; None for noise."""
-        return getattr(self, "_content", None)
+        """A hash of all that was handed in, of a picture that of its size and its colours; None for noise."""
+        contents = {name: one.content for name, one in self.taken.items()}
+        if set(contents) <= {"picture"}:
+            return contents.get("picture")
+        return " ".join(f"{name} {content}" for name, content in contents.items())
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether there is nothing under the noise that sampling starts with."""
+        return self.step is None and self.strength is None
 
     def open(self) -> Image.Image:
         """The picture, as RGB."""
-        if isinstance(self.picture, images.Pixels):
-            return self.picture.picture
-        assert self.path is not None
-        picture = images.open_picture(self.path)
-        if images.content_of(picture) != self.content:
-            raise PictureError(f"'{self.path}' is another picture than it was when this was set up; start over.")
+        picture: Image.Image = self.taken["picture"].open()
         return picture
 
-    def about(self, folder: Path) -> dict[str, str] | None:
-        """What is kept in a file in `folder` so that the picture is found from there and known again."""
-        if self.content is None:
-            return None
-        about = {"content": self.content}
-        if self.path is not None and self.path.parent != SHIPPED:
-            about["path"] = os.path.relpath(self.path, folder.absolute())
-        return about
+    def about(self, folder: Path) -> dict[str, Any] | None:
+        """What is kept in a file in `folder` so that what was handed in is found from there and known again."""
+        found: dict[str, Any] = {}
+        for name, one in self.taken.items():
+            about = {"content": one.content}
+            if one.path is not None and one.path.parent != SHIPPED:
+                about["path"] = os.path.relpath(one.path, folder.absolute())
+            found |= about if name == "picture" else {name: about}
+        return found or None
+
+    def check_seeds(self, seeds: Sequence[int]) -> None:
+        """Refuse seeds for which there are no latents among several."""
+        if "latents" not in self.taken or (rows := self.taken["latents"].shape[0]) == 1:
+            return
+        if without := [seed for seed in seeds if seed >= rows]:
+            raise SamplerError(
+                f"start.latents holds {rows} latents, for the seeds 0 to {rows - 1}; seed {without[0]} has none."
+            )
 
     def first(self, steps: int) -> int:
         """The first of `steps` that is run."""
-        if self.picture is None:
+        if self.from_noise:
             return 0
         if self.strength is not None:
             if not int(steps * self.strength):
@@ -104,30 +155,11 @@ class Start:
         return self.step
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One generator a picture, on the CPU, so that a seed means the same on every machine and in every batch.
-
-    >>> [generator.initial_seed() for generator in generators([3, 7])]
-    [3, 7]
-    """
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
-    """Standard normal noise, each row from its own generator: the noise of diffusers' pipelines for the same seeds.
-
-    >>> both, alone = noise((4, 8, 8), generators([0, 1])), noise((4, 8, 8), generators([1]))
-    >>> both.shape, torch.equal(both[1], alone[0])
-    (torch.Size([2, 4, 8, 8]), True)
-    """
-    return torch.stack([torch.randn(shape, generator=generator) for generator in random])
-
-
 @torch.inference_mode()
 def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
     """Scaled latents of one picture (3, h, w) in [-1, 1], sampled anew for each generator as diffusers does.
 
-    >>> from embedlab import models
+    >>> from embedlab import generators, models
     >>> picture_latents(models.load("emoji").vae, torch.zeros(3, 64, 64), generators([0, 1])).shape
     torch.Size([2, 8, 8, 8])
     """

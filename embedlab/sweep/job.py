@@ -54,6 +54,7 @@ class Job:
     def __post_init__(self) -> None:
         check_part(self)
         object.__setattr__(self, "seeds", tuple(self.seeds))
+        self.cell.start.check_seeds(self.seeds)
         if self.export and changes(self.cell):
             raise ConfigError("export writes one conditioning for other tools, and this cell changes over time.")
         sums = [part for part in within(self.cell.parsed().prompt) if isinstance(part, And)]

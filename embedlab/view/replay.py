@@ -16,13 +16,15 @@ from embedlab import images
 from embedlab.cell import Cell, picture_size
 from embedlab.condition import condition_calls
 from embedlab.engines import as_recorded
-from embedlab.errors import ConfigError, ModelError, PictureError
+from embedlab.errors import ConfigError, EmbedlabError, ModelError, PictureError
 from embedlab.guidance import Shared
-from embedlab.limits import check_concepts, check_seeds, found
+from embedlab.limits import check_concepts, check_seeds, found, found_file
 from embedlab.models import Source
 from embedlab.models.concept_files import file_of
 from embedlab.models.concepts import content_of_entry, entries_of, parted
 from embedlab.rendering import sample_batch
+from embedlab.sampler.handed_in import handed_in
+from embedlab.sampler.start import HANDED_IN
 from embedlab.samples import Request, RowsByCall
 from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.recorded_config import instantiate_checked
@@ -217,26 +219,38 @@ def located(entry: str, recorded: Mapping[str, Any], path: Path) -> str:
 
 
 def locate_start(config: Any, recorded: Any, path: Path) -> Any:
-    """A picture's config with its start picture where that is found: where it says, or as seen from the PNG's folder.
+    """A picture's config with what it starts from where that is found: where it says, or as seen from the PNG's folder.
 
-    `recorded` are the path and the hash of the start picture. PictureError where there is none, or another one.
+    `recorded` are the paths and the hashes of the start picture, and of a mask and latents by their names.
+    PictureError where there is none, or another one.
     """
     start = config.get("start") if isinstance(config, dict) else None
-    if not isinstance(recorded, dict) or not isinstance(start, dict) or not isinstance(start.get("picture"), str):
+    if not isinstance(recorded, dict) or not isinstance(start, dict):
         return config  # from noise, or by 0.1, which stored no hash
-    candidates = [start["picture"]]
+    there = dict(start)
+    for name in HANDED_IN:
+        known = recorded if name == "picture" else recorded.get(name)
+        if isinstance(start.get(name), str) and isinstance(known, dict) and "content" in known:
+            there[name] = str(_located(name, start[name], known, path))
+    return config if there == start else {**config, "start": there}
+
+
+def _located(name: str, given: str, recorded: Mapping[str, Any], path: Path) -> Path:
+    what = "the latents" if name == "latents" else f"the start {name}"
+    candidates = [given]
     if isinstance(recorded.get("path"), str):
         candidates.append(str(path.absolute().parent / recorded["path"]))
     others, missing = [], []
     for candidate in candidates:
         try:
-            file = found(candidate)
-        except PictureError:
+            file = found_file(candidate, f"start.{name}") if name == "latents" else found(candidate)
+        except EmbedlabError:
             missing.append(candidate)
             continue
-        if images.content_of(images.open_picture(file)) == recorded.get("content"):
-            return {**config, "start": {**start, "picture": str(file)}}
+        if handed_in(name, candidate, file).content == recorded["content"]:
+            return file
         others.append(str(file))
+    are, other = ("are", "others") if name == "latents" else ("is", "another one")
     if others:
-        raise PictureError(f"the start picture of '{path}' is another one: '{others[0]}' is not what it was made from.")
-    raise PictureError(f"the start picture of '{path}' is not there any more: {' and '.join(map(repr, missing))}.")
+        raise PictureError(f"{what} of '{path}' {are} {other}: '{others[0]}' is not what it was made from.")
+    raise PictureError(f"{what} of '{path}' {are} not there any more: {' and '.join(map(repr, missing))}.")

@@ -1,0 +1,112 @@
+"""(model, cell, seeds) → what the loop starts with: noise, the latents of a picture, and what stays of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedlab import images
+from embedlab.cell import Cell, picture_size
+from embedlab.models import Model
+from embedlab.sampler import calls_of, generators, noise, picture_latents, varied
+from embedlab.sampler.handed_in import as_mask
+from embedlab.sampler.inpainting import put_back
+from embedlab.sampler.loop import After
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the loop starts with.
+
+    noise: unit noise of each seed, (image, c, h, w). picture: the latents that are noised to the first step, None where
+    sampling starts from noise. first: the first step that is run. random: the seeds' generators, as far as they were
+    used. after: puts back what stays of a picture, behind each call of the scheduler.
+    """
+
+    noise: Float[Tensor, "image c h w"]
+    picture: Float[Tensor, "image c h w"] | None
+    first: int
+    random: Sequence[torch.Generator]
+    after: After | None = None
+
+
+@torch.inference_mode()
+def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any) -> Beginning:
+    """What the pictures of a cell start with, for some seeds and a scheduler that `Sampler.make` made.
+
+    Raises SamplerError for a size that the model cannot make.
+
+    >>> from embedlab import Sampler, Start, models
+    >>> model, cell = models.load("emoji"), Cell("a cat", start=Start("puppy.png", strength=0.5))
+    >>> begun = begin(model, cell, [0, 1], cell.sampler.make(model.scheduler))
+    >>> begun.first, begun.noise.shape, begun.picture.shape
+    (13, torch.Size([2, 8, 16, 16]), torch.Size([2, 8, 16, 16]))
+    """
+    start, random = cell.start, generators(seeds)
+    height, width = size = picture_size(cell, model)
+    shape = (model.vae.config.latent_channels, height // model.factor, width // model.factor)
+    known = known_latents(model, cell, size, seeds, random)
+    if known is not None:
+        known = known.to(model.device)
+    if "latents" in start.taken and start.from_noise:
+        drawn = of_seeds(start.taken["latents"].open(), seeds)
+        noise(shape, random)  # what ancestral samplers draw on the way is that of the seed, as with its own noise
+    else:
+        drawn = noise(shape, random)
+    drawn = varied(drawn, start.variation).to(model.device)
+    after = None
+    if "mask" in start.taken and known is not None:
+        mask = as_mask(start.taken["mask"].open(), size, model.factor, cell.size != "picture")
+        after = put_back(known, drawn, mask.to(model.device) > 0, scheduler)
+    first = start.first(cell.sampler.steps)
+    return Beginning(drawn, None if start.from_noise else known, first, random, after)
+
+
+def known_latents(
+    model: Model, cell: Cell, size: tuple[int, int], seeds: Sequence[int], random: Sequence[torch.Generator]
+) -> Float[Tensor, "image c h w"] | None:
+    """The latents of the picture that a cell starts from, for each seed; None where there is no picture."""
+    start = cell.start
+    if "picture" in start.taken:
+        picture = images.to_tensor(start.open(), size, cell.size != "picture").mul(2).sub(1)
+        return picture_latents(model.vae, picture, random)
+    if "latents" in start.taken and not start.from_noise:
+        return of_seeds(start.taken["latents"].open(), seeds)
+    return None
+
+
+def of_seeds(rows: Float[Tensor, "row c h w"], seeds: Sequence[int]) -> Float[Tensor, "image c h w"]:
+    """Row n for seed n; the only one for all.
+
+    >>> of_seeds(torch.arange(3.0).view(3, 1, 1, 1), [2, 0]).flatten().tolist()
+    [2.0, 0.0]
+    """
+    return rows[list(seeds)] if len(rows) > 1 else rows.expand(len(seeds), -1, -1, -1)
+
+
+@torch.inference_mode()
+def start_latents(model: Model, cell: Cell, seeds: Sequence[int]) -> Float[Tensor, "image c h w"]:
+    """The latents that the first step of a cell meets, for each seed: noise, or a picture noised to that step.
+
+    They are scaled as the scheduler has them; `images.decode` shows them, and a file of them can be a start.
+
+    >>> from embedlab import Sampler, Start, models
+    >>> cell = Cell("a cat", sampler=Sampler(steps=10), start=Start("puppy.png", step=7))
+    >>> start_latents(models.load("emoji"), cell, [0, 1]).shape
+    torch.Size([2, 8, 16, 16])
+    """
+    scheduler = cell.sampler.make(model.scheduler)
+    begun = begin(model, cell, seeds, scheduler)
+    if begun.picture is None:
+        unit: Tensor = begun.noise * scheduler.init_noise_sigma
+        return unit
+    place = calls_of(scheduler, begun.first, cell.start.warmup)[0][1]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begun.first * scheduler.order)
+    noised: Tensor = scheduler.add_noise(begun.picture, begun.noise, scheduler.timesteps[place].repeat(len(seeds)))
+    return noised
