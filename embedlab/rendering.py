@@ -12,13 +12,13 @@ from embedlab import images
 from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, picture_size
 from embedlab.condition import CallConditioning, condition_calls
-from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, listed
+from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
 from embedlab.guidance import Denoiser, Shared, Steering, Told, guided, in_turn
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
 from embedlab.sampler import sample
-from embedlab.samples import NOT_FINITE, Rendered, Request, Sample, rows_by_call, stack_samples
+from embedlab.samples import Rendered, Request, Sample, not_finite, rows_by_call, stack_samples
 from embedlab.schedule import value_of
 from embedlab.starting import begin
 from embedlab.timing import Timer
@@ -62,8 +62,8 @@ def render(
     for group in groups.values():
         for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
             samples |= zip(part, sample_batch(model, [requests[n] for n in part], on_step), strict=True)
-    if bad := [requests[n].seed for n in sorted(samples) if not samples[n].finite]:
-        raise SamplerError(f"the latents of seed {listed(bad)} {NOT_FINITE}")
+    if bad := [not_finite(samples[n], requests[n]) for n in sorted(samples) if not samples[n].finite]:
+        raise SamplerError(bad[0] + (f" So do those of {counted(len(bad) - 1, 'picture')} more." if bad[1:] else ""))
     blocks = [[samples[i * len(seeds) + k] for k in range(len(seeds))] for i in range(len(cells))]
     return [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
 
@@ -125,6 +125,7 @@ def sample_batch(
         pictures = images.decode(out.latents, model.vae)
         kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
     latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(requests)
+    broke = [-1] * many if out.broke is None else out.broke.tolist()
     return [
         Sample(
             pictures[n],
@@ -134,6 +135,7 @@ def sample_batch(
             runtime,
             watch.maps(n) if watch else None,
             rows_by_call(shared.layouts, n),
+            None if broke[n] < 0 else broke[n],
         )
         for n in range(many)
     ]

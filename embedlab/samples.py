@@ -14,10 +14,8 @@ from torch import Tensor
 from embedlab.attention.maps import Maps, stacked
 from embedlab.cell import Cell
 from embedlab.condition import CallConditioning
+from embedlab.errors import listed
 from embedlab.guidance import Layout
-
-NOT_FINITE = "hold NaN or infinite numbers; try float32 or a lower guidance.scale."
-
 
 RowsByCall = tuple[tuple[int, int, tuple[int, ...]], ...]  # (calls, rows of each, places of one picture's among them)
 
@@ -51,6 +49,7 @@ class Sample:
     runtime: Mapping[str, Any] = field(default_factory=dict)  # what bits depend on beside: `runtime_of`
     maps: Maps | None = None  # where each word was looked at, if that was asked for
     rows: RowsByCall = ()
+    broke: int | None = None  # the step after which its latents first held NaN or infinity
 
     @property
     def finite(self) -> bool:
@@ -99,6 +98,17 @@ def stack_samples(
     maps = stacked([s.maps for s in samples if s.maps is not None])
     rows = tuple(s.rows for s in samples)
     return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps, rows)
+
+
+def not_finite(sample: Sample, request: Request) -> str:
+    """What to say of a picture whose latents are not finite: which, from which step on, and how to go on."""
+    step = "" if sample.broke is None else f" from step {sample.broke} on"
+    cells = [one.cell for one in request.conditioning]  # of each call: an edit may come late
+    edits = listed(dict.fromkeys(cell.label for cell in cells if cell.operators) or [cells[0].label], 3)
+    return (
+        f"the latents of seed {request.seed} hold NaN or infinite numbers{step} ({edits}); "
+        "try float32 or a lower guidance.scale."
+    )
 
 
 def rows_by_call(layouts: Sequence[Layout], image: int) -> RowsByCall:

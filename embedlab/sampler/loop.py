@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from embedlab.guidance import Denoiser
@@ -42,6 +42,9 @@ class Sampled:
 
     latents: Float[Tensor, "image c h w"]
     kept: tuple[Kept, ...] = ()
+    broke: Int[Tensor, " image"] | None = (
+        None  # the step that first left NaN or infinity in an image's latents; -1: none
+    )
 
 
 def sample(
@@ -60,7 +63,8 @@ def sample(
     """Denoise from noise, or from `start` latents noised to step `first`.
 
     Schedulers that call the denoiser more than once a step (Heun) are counted in steps, not calls. Latents that become
-    NaN or infinite come out so: whether that ends everything or spoils one picture of many is the caller's to say.
+    NaN or infinite come out so, with the step in `broke`: whether that ends everything or spoils one picture of many is
+    the caller's to say.
     `evaluate` stands between latents and prediction, `after` behind each call of the scheduler.
 
     >>> from embedlab import Sampler, generators, models, noise
@@ -81,7 +85,7 @@ def sample(
     accepted = inspect.signature(scheduler.step).parameters
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
     numbers = nullcontext() if noise.device.type == "cpu" else NumbersOnCpu()
-    kept = []
+    kept, broke = [], torch.full((len(x),), -1, device=x.device)
     # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
     for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
         step = moment.step
@@ -100,9 +104,11 @@ def sample(
         x = out.prev_sample
         if after:
             x = after(moment, there[n + 1] if n + 1 < len(there) else None, x)
+        whole = torch.isfinite(x).flatten(1).all(1)  # asked of the device, and not waited for
+        broke = torch.where(whole | (broke >= 0), broke, step)
         if on_step:
             on_step(step)
-    return Sampled(x, tuple({k.step: k for k in kept}.values()))
+    return Sampled(x, tuple({k.step: k for k in kept}.values()), broke)
 
 
 def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tensor:

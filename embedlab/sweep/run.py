@@ -24,7 +24,7 @@ from embedlab.files import cache
 from embedlab.metrics.score import FeatureCache, eye_of
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, sample_batch
-from embedlab.samples import NOT_FINITE, Request, Sample, stack_samples
+from embedlab.samples import Request, Sample, not_finite, stack_samples
 from embedlab.sweep.artifacts import fail, failure, finish
 from embedlab.sweep.background import Background
 from embedlab.sweep.batch_size import SIZES, BatchSizeSearch, out_of_memory
@@ -288,9 +288,12 @@ class Pipeline:
         if rows > MOSTLY * asked:  # else most calls were smaller than those of other batches of the size
             search.took(len(part), rows, took)
         self.observer.on_batch(len(part), rows, took)
-        for (picture, _), one in zip(part, samples, strict=True):
+        for (picture, request), one in zip(part, samples, strict=True):
             self.asked[picture.key] = asked // len(part)
             self.timer.ask("UNet", self.asked[picture.key] * (len(picture.jobs) - 1))
+            if not one.finite:
+                self.faults[picture.key] = not_finite(one, request)
+                continue
             self._keep(picture, one)
         self._embed_pictures([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
@@ -339,9 +342,6 @@ class Pipeline:
                 self.features.detections(pictures)
 
     def _keep(self, picture: Picture, sample: Sample) -> None:
-        if not sample.finite:
-            self.faults[picture.key] = f"the latents of seed {picture.seed} {NOT_FINITE}"
-            return
         kept = self.store.hold(picture.key, sample)
         with self.timer.part("waiting"):
             self.background.put(partial(self._put, picture.key, kept), always=True)
