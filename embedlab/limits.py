@@ -33,6 +33,15 @@ from embedlab.errors import (
     public_name,
 )
 from embedlab.schedule import format_number, varies
+from embedlab.scheduler_options import (
+    check_eta,
+    check_options,
+    check_order,
+    check_scheduler,
+    check_sigmas,
+    check_spacing,
+    check_zero,
+)
 from embedlab.selector import words_of
 
 WINDOW = 77  # places of a window of CLIP
@@ -76,17 +85,6 @@ BYS: tuple[By, ...] = get_args(By)
 MOST_VECTORS = 75  # a window of CLIP holds no more
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
 Check = Callable[..., object]
 
 
@@ -110,12 +108,6 @@ def check_part(part: Any) -> None:
 
 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def check_scheduler(scheduler: Any) -> None:
-    """A name of `SCHEDULERS`."""
-    if not isinstance(scheduler, str) or scheduler not in SCHEDULERS:
-        raise SamplerError(f"there is no scheduler '{str(scheduler)[:80]}'; choose one of {listed(SCHEDULERS)}.")
 
 
 def check_steps(steps: Any) -> None:
@@ -977,7 +969,17 @@ CHECKS: dict[str, dict[str, Check]] = {
         "rescale": check_rescale,
         "interval clock": check_interval,
     },
-    "embedlab.Sampler": {"scheduler": check_scheduler, "steps": check_steps, "keep steps": check_keep},
+    "embedlab.Sampler": {
+        "scheduler": check_scheduler,
+        "steps": check_steps,
+        "keep steps": check_keep,
+        "scheduler eta": check_eta,
+        "scheduler sigmas": check_sigmas,
+        "scheduler spacing steps sigmas": check_spacing,
+        "scheduler zero_snr": check_zero,
+        "scheduler order": check_order,
+        "scheduler options": check_options,
+    },
     "embedlab.Start": {
         "warmup": check_warmup,
         "step strength": check_step_and_strength,

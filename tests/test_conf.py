@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import hydra.errors
 import hydra.utils
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,7 @@ from embedlab import Attention, Cell, Guidance, Metrics, ONNXRuntime, Replace, S
 from embedlab.cli import settings
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError
+from embedlab.scheduler_options import installed
 from embedlab.sweep.cells import cell_of
 from embedlab.sweep.config import complete, conf_dir, lacking, part_of
 from embedlab.sweep.job import Job
@@ -39,6 +41,12 @@ GROUPS = ["attention", "encoder", "guidance", "metrics", "sampler", "tracker"]
 def test_every_choice_can_be_made(choice):
     config = composed(choice)
     group = choice.split("=")[0]
+    if choice == "sampler=dpmpp_sde" and "dpmpp_sde" not in installed():
+        with pytest.raises(
+            hydra.errors.InstantiationException, match="dpmpp_sde needs torchsde, which is not installed"
+        ):
+            hydra.utils.instantiate(config[group], _convert_="all")
+        return
     assert hydra.utils.instantiate(config[group], _convert_="all") is not None
 
 

@@ -27,8 +27,8 @@ from embedlab import (
 )
 from embedlab.condition import condition
 from embedlab.guidance import scale_embedding
-from embedlab.limits import SCHEDULERS
 from embedlab.sampler import generators, noise, sample
+from embedlab.scheduler_options import installed
 
 SEEDS = [0, 1]
 LONG = "a cat, " * 40  # two windows
@@ -122,7 +122,7 @@ def test_every_operator_edits_there_as_on_the_cpu(load, device, kind):
             assert torch.equal(a.cond.pooled.cpu(), b.cond.pooled)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", installed())
 def test_no_scheduler_waits_and_all_end_as_on_the_cpu(load, device, scheduler):
     """From noise, and from a picture; stochastic ones, too: their noise comes from generators on the CPU."""
     model = load("sd1")

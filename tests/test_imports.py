@@ -12,7 +12,8 @@ import embedlab
 HOUSE = Path(embedlab.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ARROW = (
-    *("language", "token_ids", "parsed_prompt", "composition", "prompt", "select", "selector", "limits", "clip"),
+    *("language", "token_ids", "parsed_prompt", "composition", "prompt", "select", "selector", "scheduler_options"),
+    *("limits", "clip"),
     *("models", "engines", "structure", "detector", "embeddings", "operators", "encoder", "windows", "weighting"),
     *("schedule", "attention", "guidance", "sampler", "cell", "condition", "validate", "samples", "starting"),
     *("rendering", "runtime", "images", "metrics", "explanation", "export", "learning"),

@@ -6,10 +6,10 @@ from sd_parsers import ParserManager
 
 from embedlab import Cell, Job, Store, images, run_jobs
 from embedlab.images.infotext import SAMPLERS, infotext
-from embedlab.limits import SCHEDULERS
 from embedlab.models import find
 from embedlab.operators import Replace
 from embedlab.sampler import Sampler
+from embedlab.scheduler_options import SCHEDULERS
 
 CONFIG = {
     "model": {"name": "emoji"},

@@ -15,7 +15,7 @@ from embedlab import Cell, Guidance, Job, Sampler, Source, Start, embed_all, enc
 from embedlab.condition import condition_calls
 from embedlab.errors import PictureError, SamplerError
 from embedlab.guidance import guided, stack
-from embedlab.limits import SCHEDULERS, check_seeds
+from embedlab.limits import check_seeds
 from embedlab.models import load
 from embedlab.sampler import (
     check_size,
@@ -28,6 +28,7 @@ from embedlab.sampler import (
     sample,
 )
 from embedlab.samples import Request
+from embedlab.scheduler_options import SCHEDULERS, installed
 from embedlab.sweep.explained import explained
 from embedlab.validate import validate
 
@@ -105,11 +106,13 @@ def test_strength_and_step_name_the_same_start(tmp_path):
     assert Start(str(file), strength=1.0).first(10) == 0
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", installed())
 def test_a_picture_depends_on_its_seed_not_on_its_batch(sd1, scheduler):
+    # a first step that keeps its x0 alone is rounded 14-fold
+    scales = (1.2, 1.5) if scheduler in ("lcm", "tcd") else (1.5, 4.0)
     cells = [
         Cell("a puppy", sampler=Sampler(scheduler, 6), guidance=Guidance(scale, negative))
-        for scale in (1.5, 4.0)
+        for scale in scales
         for negative in (None, "cat " * 90)
     ]
     together = render(sd1, cells, (0, 1, 2), at_once=5)
@@ -147,7 +150,7 @@ def test_both_halves_share_a_call_and_scale_one_needs_only_one(sd1):
         handle.remove()
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", installed())
 def test_kept_steps_end_at_the_final_latents(sd1, scheduler):
     made = render(sd1, [Cell("a cat", sampler=Sampler(scheduler, 5, keep=(0, 2, 4)))], (0,))[0]
     assert [step.step for step in made.steps] == [0, 2, 4]
@@ -185,17 +188,27 @@ def config_of(**more):
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", installed())
 def test_a_step_is_a_noise_level_whatever_the_spacing_rounds_timesteps_to(scheduler, levels):
     for steps in (1, 2, 20, 50):
         sampler = Sampler(scheduler, steps, keep=(0, steps - 1))
+        if steps == 1 and scheduler in ("deis", "sa_solver") and any("sigmas" in key for key in LEVELS[levels]):
+            said = refusal(lambda: sampler.make(config_of(**LEVELS[levels])))  # noqa: B023
+            assert said == "sampler.steps is 1, and they end with the noise that they begin with; take another sampler."
+            continue
+        if steps == 2 and scheduler == "dpm_2_ancestral" and "cosine" in levels:  # of levels 20,000 and 0.006
+            with pytest.raises(SamplerError, match="2 steps of the sampler dpm_2_ancestral end in NaN"):
+                rehearsed(sampler, config_of(**LEVELS[levels]))
+            continue
         calls = rehearsed(sampler, config_of(**LEVELS[levels]))
         often = [[call.step for call in calls].count(step) for step in range(steps)]
-        twice = {"heun": range(1, steps), "pndm": range(1, 2)}.get(scheduler, ())
+        between = range(steps - 1)
+        twice = {"heun": range(1, steps), "pndm": range(1, 2), "dpm_2": between, "dpm_2_ancestral": between}
+        twice = twice.get(scheduler, ())
         assert often == [2 if step in twice else 1 for step in range(steps)]
         assert [call.call for call in calls] == list(range(len(calls)))
         assert {call.steps for call in calls} == {steps}
-        falling = list({call.step: call.sigma for call in calls}.values())
+        falling = list({call.step: call.sigma for call in reversed(calls)}.values())[::-1]
         assert all(a > b > 0 for a, b in pairwise(falling))
         kept = sample(
             lambda x, t: 0 * x, torch.ones(1, 4, 1, 1), sampler.make(config_of(**LEVELS[levels])), keep=sampler.keep
@@ -213,13 +226,13 @@ def refusal(make):
 
 
 @pytest.mark.parametrize("levels", ["leading", "linspace", "trailing"])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", installed())
 def test_very_many_steps_are_made_or_refused_with_a_number_that_is_not(scheduler, levels):
     config = config_of(**LEVELS[levels])
     # trailing ends at timestep -1 in diffusers, one step too late, for 61, 103 and 58 other numbers
     for steps in (61, 103, 466, 500, 998, 999, 1000):
         if said := refusal(lambda: Sampler(scheduler, steps).make(config)):  # noqa: B023
-            line = f"sampler.steps is {steps}, and .*; take (99[89]), or a sampler other than {scheduler}."
+            line = f"sampler.steps is {steps}, and .*; take (99[89]|50), or a sampler other than {scheduler}."
             steps = int(re.fullmatch(line, said)[1])  # noqa: PLW2901
         calls = moments(Sampler(scheduler, steps).make(config))
         assert calls[-1].step == steps - 1
@@ -242,7 +255,7 @@ def test_noise_where_the_model_expects_a_picture_is_said(folders, tmp_path):
         start = Start("puppy.png", step=0)
         assert noise_of(rehearsed(sampler, config_of(), start), start) is None
     assert all(
-        noise_of(rehearsed(Sampler(one, 25), config_of(**LEVELS["leading"])), Start()) is None for one in SCHEDULERS
+        noise_of(rehearsed(Sampler(one, 25), config_of(**LEVELS["leading"])), Start()) is None for one in installed()
     )
     job = Job(Source(str(folders["sd1"])), Cell("a puppy", sampler=Sampler("ddim", 1)), (0,), tmp_path)
     assert "begins at timestep 1 of 1000" in job.notes[-1]
@@ -409,8 +422,10 @@ def test_the_strength_that_is_advised_is_taken():
         advised = float(re.search("none would be run; take ([0-9.]+) or more", said)[1])
         assert Start("puppy.png", strength=advised).first(steps) == steps - 1
         assert advised < 1.05 / steps
-    for scheduler in SCHEDULERS:
+    for scheduler in installed():
         for steps in (1, 2, 3, 7, 22, 58):
+            if steps > 50 and scheduler in ("lcm", "tcd"):
+                continue
             strength = -(-1000 // steps) / 1000
             (*_, last) = rehearsed(Sampler(scheduler, steps), config_of(), Start("puppy.png", strength=strength))
             assert last.step == steps - 1

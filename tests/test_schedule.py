@@ -54,10 +54,10 @@ from embedlab.cell import cells_per_call, fingerprint
 from embedlab.condition import schedule_of
 from embedlab.errors import EmbedlabError
 from embedlab.guidance import guided, in_turn
-from embedlab.limits import SCHEDULERS
 from embedlab.metrics.score import score_names
 from embedlab.sampler import generators, moments, noise, sample
 from embedlab.schedule import resolve
+from embedlab.scheduler_options import installed
 from embedlab.sweep.explained import explained
 from embedlab.validate import validate
 
@@ -140,7 +140,7 @@ def test_a_ramp_goes_through_its_points():
     assert 0 < wave[1] < 0.25
 
 
-@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("scheduler", sorted(installed()))
 def test_every_call_of_every_scheduler_has_its_moment(emoji, scheduler):
     sampler = Sampler(scheduler, steps=6)
     calls = moments(sampler.make(emoji.scheduler))

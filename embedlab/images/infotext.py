@@ -22,9 +22,20 @@ SAMPLERS = {
     "euler": "Euler",
     "euler_ancestral": "Euler a",
     "heun": "Heun",
+    "dpm_2": "DPM2",
+    "dpm_2_ancestral": "DPM2 a",
     "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_2s": "DPM++ 2S",  # the webui has its ancestral kind, 2S a
+    "dpmpp_sde": "DPM++ SDE",
     "unipc": "UniPC",
+    "deis": "DEIS",  # nor these but LCM
+    "sa_solver": "SA-Solver",
+    "lcm": "LCM",
+    "tcd": "TCD",
 }
+LEVELS = {"normal": "Uniform", "karras": "Karras", "exponential": "Exponential", "beta": "Beta", "lu": "Lu"}
+OPTIONS = {"s_churn": "Sigma churn", "s_tmin": "Sigma tmin", "s_tmax": "Sigma tmax", "s_noise": "Sigma noise"}
 
 
 def infotext(settings: Mapping[str, Any], size: tuple[int, int]) -> str:
@@ -48,6 +59,7 @@ def infotext(settings: Mapping[str, Any], size: tuple[int, int]) -> str:
     facts = {
         "Steps": steps,
         "Sampler": SAMPLERS.get(scheduler, scheduler),
+        "Schedule type": LEVELS.get(str(sampler.get("sigmas"))),
         "CFG scale": last(guidance.get("scale")),
         "Seed": settings.get("seed"),
         "Size": f"{size[0]}x{size[1]}",
@@ -56,6 +68,8 @@ def infotext(settings: Mapping[str, Any], size: tuple[int, int]) -> str:
         "Denoising strength": strength(config.get("start") or {}, steps),
         # the webui counts from the last layer as 1
         "Clip skip": skip + 1 if is_whole(skip) and skip > 0 else None,
+        "Eta DDIM" if scheduler == "ddim" else "Eta": sampler.get("eta"),
+        **{name: dict(sampler.get("options") or {}).get(option) for option, name in OPTIONS.items()},
         "embedlab operators": settings.get("label") if edited else None,
         "Version": f"embedlab {made_by.get('embedlab', '')}".strip(),
     }

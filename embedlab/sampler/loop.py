@@ -82,6 +82,8 @@ def sample(
         x = noise * scheduler.init_noise_sigma
     else:
         x = scheduler.add_noise(start, noise, there[:1].repeat(len(noise)))
+    if random and hasattr(scheduler, "noise_sampler_seed"):  # DPM++ SDE draws its noise from a tree for each image
+        scheduler.noise_sampler_seed = [generator.initial_seed() for generator in random]
     accepted = inspect.signature(scheduler.step).parameters
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
     numbers = nullcontext() if noise.device.type == "cpu" else NumbersOnCpu()
@@ -94,7 +96,7 @@ def sample(
             return denoise(scheduler.scale_model_input(x, t), t_there).to(x.dtype)
 
         x, seen = evaluate(moment, x, predict) if evaluate else (x, predict(x))
-        order = {"order": min(n + 1, 4)} if "order" in accepted and warmup == "history" else {}
+        order = {"order": min(n + 1, accepted["order"].default)} if "order" in accepted and warmup == "history" else {}
         with numbers:
             out = advance(seen, t, x, **order)
         if step in keep:

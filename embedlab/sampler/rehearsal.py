@@ -37,6 +37,6 @@ def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None =
     if not torch.isfinite(end).all():
         raise SamplerError(
             f"{sampler.steps} steps of the sampler {sampler.scheduler} end in NaN or infinite numbers with the model's "
-            f"scheduler config ({scheduler.config.prediction_type}); take another sampler."
+            f"scheduler config ({scheduler.config.prediction_type}); take other steps or another sampler."
         )
     return calls

@@ -38,12 +38,12 @@ from embedlab import (
     texts_of,
 )
 from embedlab.guidance import guided
-from embedlab.limits import SCHEDULERS
 from embedlab.metrics.distance import latent_distance
 from embedlab.sampler import generators, noise, sample
+from embedlab.scheduler_options import installed
 
 CUDA = DEVICE.type == "cuda"
-RUN = [name for name in SCHEDULERS if name != "lms" or importlib.util.find_spec("scipy")]  # run.py says so
+RUN = [name for name in installed() if name != "lms" or importlib.util.find_spec("scipy")]  # run.py says so
 KINDS = ("sd1", "sd2", "sdxl", "emoji")
 SEEDS = [0, 1]
 
