@@ -403,6 +403,17 @@ LAYERS = {  # of those that need a worse UNet: which of their settings names its
     "slg": "skip_layer_guidance_layers",
     "seg": "seg_guidance_layers",
 }
+WAYS = ("sum", "mean", "perp", "salient", "top_k")
+TOP = 0.05  # the share of entries that `top_k` keeps, as sd-webui-neutral-prompt does
+SEGA: Settings = {
+    "edit_guidance_scale": (number_of("edit_guidance_scale"), 5.0),
+    "edit_warmup_steps": (count_of("edit_warmup_steps"), 10),
+    "edit_cooldown_steps": (or_none(count_of("edit_cooldown_steps")), None),
+    "edit_threshold": (number_of("edit_threshold", 0, 1), 0.9),
+    "edit_momentum_scale": (number_of("edit_momentum_scale"), 0.1),
+    "edit_mom_beta": (number_of("edit_mom_beta"), 0.4),
+}
+GUIDERS["sega"] = ("SemanticStableDiffusionPipeline", SEGA)
 INTERVAL_CLOCKS = ("step", "fraction", "timestep", "sigma")
 
 
@@ -447,6 +458,41 @@ def check_interval(interval: Any, clock: Any) -> None:
     if (pair[0] <= pair[1]) if falls else (pair[0] >= pair[1]):
         way = "fall: the noisy end comes first" if falls else "rise"
         raise SamplerError(f"guidance.interval is {list(pair)}; on the clock {clock} its times have to {way}.")
+
+
+def check_combine(combine: Any) -> None:
+    """A way, or one for each prompt after the first."""
+    ways = combine if isinstance(combine, list | tuple) else [combine]
+    if not ways:
+        raise SamplerError(f"guidance.combine is empty; it has to be one of {listed(WAYS)}, or a list of them.")
+    for way in ways:
+        in_choices(way, "guidance.combine", WAYS, SamplerError)
+    if "mean" in ways and "sum" in ways:
+        raise SamplerError(
+            "guidance.combine holds mean and sum; the prompts that are no exceptions are one or the other."
+        )
+
+
+def check_regions(regions: Any) -> None:
+    """For each prompt a box in shares of the picture, a mask that is there, or nothing; or no list."""
+    if regions is None:
+        return
+    if not isinstance(regions, list | tuple) or not regions:
+        raise SamplerError(
+            f"guidance.regions is {brief(regions)}; it has to be a list, for each prompt a box [left,top,right,bottom] "
+            "in shares of the picture, the file of a mask, or null."
+        )
+    for one in regions:
+        if one is None or (isinstance(one, str) and Path(one).is_file()):
+            continue
+        if isinstance(one, str):
+            raise PictureError(f"guidance.regions names the mask {one[:200]!r}, and there is no such file.")
+        box = one if isinstance(one, list | tuple) else ()
+        if len(box) != 4 or not all(is_number(n) and 0 <= n <= 1 for n in box) or box[0] >= box[2] or box[1] >= box[3]:
+            raise SamplerError(
+                f"guidance.regions holds {brief(one)}; a box is [left,top,right,bottom] in shares of the picture, such "
+                "as [0,0,0.5,1] for its left half."
+            )
 
 
 def check_negative(name: str) -> Check:
@@ -968,6 +1014,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         "guider settings": check_guider,
         "rescale": check_rescale,
         "interval clock": check_interval,
+        "combine": check_combine,
+        "regions": check_regions,
     },
     "embedlab.Sampler": {
         "scheduler": check_scheduler,

@@ -21,7 +21,7 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
-from embedlab.guidance import block_names, blocks_of
+from embedlab.guidance import block_names, blocks_of, masks_of, ways_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
@@ -202,6 +202,13 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
             "take stage hidden, or an SDXL model."
         )
     weights = [weight for weight, _ in streams(layout_of(tokens[0]))]
+    if len(weights) > 1 and cell.guidance.guider != "sega":
+        ways_of(value_of(cell.guidance.combine), len(weights))
+    if cell.guidance.regions is not None:
+        if cell.guidance.guider == "sega":
+            raise SamplerError("guidance=sega finds by itself where concepts are; leave guidance.regions out.")
+        height, width = picture_size(cell, source)
+        masks_of(cell.guidance.regions, len(weights), (height // source.factor, width // source.factor))
     if weights != [1] and source.part("unet").get("time_cond_proj_dim"):
         raise PromptError(
             "AND and the weight of a whole prompt say how far predictions go from an unconditional one, and the UNet "

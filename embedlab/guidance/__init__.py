@@ -1,5 +1,6 @@
 """(unet, conditionings, scales) → Denoiser, and closures that wrap Denoisers."""
 
+from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, rows_of_call, scale_embedding, stack
 from embedlab.guidance.guiders import Steering, Told, block_names, blocks_of
 from embedlab.guidance.settings import Guidance
@@ -14,10 +15,13 @@ __all__ = [
     "Told",
     "block_names",
     "blocks_of",
+    "combine",
     "guided",
     "in_turn",
+    "masks_of",
     "predictor",
     "rows_of_call",
     "scale_embedding",
     "stack",
+    "ways_of",
 ]

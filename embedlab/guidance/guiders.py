@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from embedlab.encoder import Conditioning
 from embedlab.errors import ModelError, SamplerError, listed
+from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, predictor
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Shared
@@ -54,6 +55,8 @@ def guider_of(guidance: Guidance) -> Any:
     settings = guidance.of_guider()
     if name == "fdg":
         return FrequencyDecoupled(scale, rescale, **settings)
+    if name == "sega":
+        return Concepts(scale, rescale, settings)
     if name in WORSE:  # a config that none reads: the blocks of a UNet are in several stacks, and `worse` finds them
         own = "skip_layer_config" if name == "slg" else LAYERS[name].replace("layers", "config")
         unread = {"skip_attention": False, "skip_attention_scores": True, "skip_ff": False} if name == "pag" else {}
@@ -105,6 +108,50 @@ class FrequencyDecoupled:
         for band in reversed(bands[:-1]):
             whole = band + enlarged(whole, band.shape[-2:])
         return rescaled(whole, pred_cond, self.guidance_rescale)
+
+
+@dataclass
+class Concepts:
+    """Semantic guidance (Brack et al. 2023, eq. 3 to 8): toward concepts in the entries where they change most.
+
+    As diffusers' SemanticStableDiffusionPipeline; the weight of a concept is its `edit_weights`, with the sign as its
+    direction. It is added to plain guidance, whose scale does not touch it.
+    """
+
+    guidance_scale: float
+    guidance_rescale: float
+    settings: Mapping[str, Any]
+    momentum: Tensor | None = None
+    step: int = 0
+    num_conditions: int = 2
+    use_original_formulation: bool = False
+
+    def set_state(self, step: int, num_inference_steps: int, timestep: Any) -> None:
+        """Which step comes."""
+        self.step = step
+
+    def forward(
+        self,
+        pred_cond: Predicted,
+        pred_uncond: Predicted,
+        changes: Float[Tensor, "image concept c h w"],
+        weights: Float[Tensor, "image concept"],
+    ) -> Predicted:
+        """Plain guidance by the prompt, and what the concepts change."""
+        own, ends = self.settings, self.settings["edit_cooldown_steps"]
+        edit = torch.zeros_like(pred_cond)
+        if ends is None or self.step < ends:
+            moved = own["edit_guidance_scale"] * changes
+            least = torch.stack([one.abs().flatten(2).float().quantile(own["edit_threshold"], dim=2) for one in moved])
+            least = least[..., None, None].to(moved)
+            edit = (weights[..., None, None, None] * moved * (moved.abs() >= least)).sum(1)
+        before = torch.zeros_like(edit) if self.momentum is None else self.momentum
+        edit = edit + own["edit_momentum_scale"] * before
+        self.momentum = own["edit_mom_beta"] * before + (1 - own["edit_mom_beta"]) * edit
+        guided = self.guidance_scale * (pred_cond - pred_uncond)
+        if self.step >= own["edit_warmup_steps"]:
+            guided = guided + edit
+        return rescaled(pred_uncond + guided, pred_cond, self.guidance_rescale)
 
 
 def along(vector: Predicted, axis: Predicted) -> Predicted:
@@ -317,9 +364,9 @@ class Told:
         predicted = predict(x if index is None else x[index], t)
         return predicted[:many], predicted[many:]
 
-    def composed(self, place: int) -> bool:
-        """Whether a picture has several prompts, or one with a weight: they are differences to the one without."""
-        return [weight for n, weight, _ in self.streams if n == place] != [1]
+    def weights(self, place: int) -> list[float]:
+        """Those of a picture's prompts."""
+        return [weight for n, weight, _ in self.streams if n == place]
 
 
 @dataclass
@@ -336,6 +383,8 @@ class Steered:
         guidance = self.guidances[call]
         if self.now is None or self.now.way != guidance.way:
             new, old = guider_of(guidance), getattr(self.guider, "momentum_buffer", None)
+            if isinstance(new, Concepts) and isinstance(self.guider, Concepts):
+                new.momentum = self.guider.momentum
             momentum = getattr(new, "adaptive_projected_guidance_momentum", None)
             if momentum is not None:
                 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer  # noqa: PLC0415
@@ -390,14 +439,15 @@ class Steering:
         guiders = {
             n: group.at(call, moment, t) for n, group in enumerate(self.groups) if group.guidances[call].guides(moment)
         }
-        without = [place for place in everyone if told.composed(place)]
+        now = {place: group.guidances[call] for group in self.groups for place in group.places}
+        without = [n for n in everyone if told.weights(n) != [1] or now[n].regions is not None]
         for n, guider in guiders.items():
-            if needs(guider)[0] and self.groups[n].now.guider != "auto":  # type: ignore[union-attr]
+            if needs(guider)[0] and self.groups[n].guidances[call].guider != "auto":
                 without += self.groups[n].places
         without = sorted(set(without))
         first, prompted = told(x, t, without, everyone)
         uncond = spread(first, without, self.many)
-        cond = joined(told, everyone, prompted, uncond)
+        cond = joined(told, now, prompted, uncond)
         answers = []
         for n, group in enumerate(self.groups):
             mine = None if group.places == everyone else send(torch.tensor(group.places), x.device)
@@ -417,13 +467,27 @@ class Steering:
                         given["pred_uncond"], _ = told(x, t, places, [], unet)
                     else:
                         _, streams = told(x, t, [], places, unet)
-                        given[WORSE[name]] = joined(told, places, streams, uncond)[places]
+                        given[WORSE[name]] = joined(told, {n: now[n] for n in places}, streams, uncond)[places]
+            if name == "sega":
+                given |= self._concepts(told, group.places, prompted, uncond)
             answers.append(combined(guider, name, given))
         if len(answers) == 1:
             return answers[0]
         order = [place for group in self.groups for place in group.places]
         back = send(torch.tensor(order).argsort(), x.device)
         return torch.cat(answers)[back]
+
+    def _concepts(self, told: Told, places: Sequence[int], prompted: Predicted, uncond: Predicted) -> dict[str, Tensor]:
+        """What the prompts after the first change, with their weights; of pictures with fewer the rest is nothing."""
+        rows = {place: [k for k, (n, _, _) in enumerate(told.streams) if n == place][1:] for place in places}
+        most = max(1, *map(len, rows.values()))
+        changes = prompted.new_zeros(len(places), most, *prompted.shape[1:])
+        weights = prompted.new_zeros(len(places), most)
+        for k, (place, mine) in enumerate(rows.items()):
+            for n, row in enumerate(mine):
+                changes[k, n] = prompted[row] - uncond[place]
+                weights[k, n] = told.streams[row][1]
+        return {"changes": changes, "weights": weights}
 
 
 def needs(guider: Any) -> tuple[bool, bool]:
@@ -457,21 +521,28 @@ def spread(rows: Predicted, places: Sequence[int], many: int) -> Predicted:
     return whole
 
 
-def joined(told: Told, places: Sequence[int], prompted: Predicted, uncond: Predicted) -> Predicted:
-    """One prediction with the prompt for each picture: of several prompts, each adds its difference by its weight.
+def joined(told: Told, now: Mapping[int, Guidance], prompted: Predicted, uncond: Predicted) -> Predicted:
+    """One prediction with the prompt for each picture of `now`, of several prompts in the way of its guidance.
 
-    That is A1111's AND, `combine_denoised`; Composable Diffusion (Liu et al. 2022), eq. 11.
+    To the bit what was predicted for a picture that has one prompt.
     """
-    streams = [(n, weight) for n, weight, _ in told.streams if n in places]
-    if [n for n, _ in streams] == list(range(len(uncond))) and all(weight == 1 for _, weight in streams):
+    streams = [(k, n, weight) for k, (n, weight, _) in enumerate(s for s in told.streams if s[0] in now)]
+    if len(now) == len(uncond) == len(streams) and all(
+        weight == 1 and now[n].regions is None for _, n, weight in streams
+    ):
         return prompted
-    device = prompted.device
-    whose = send(torch.tensor([n for n, _ in streams]), device)
-    share = send(torch.tensor([w for _, w in streams], dtype=prompted.dtype).view(-1, 1, 1, 1), device)
-    plain = [n for n in places if not told.composed(n)]
-    change = torch.zeros_like(uncond).index_add(0, whose, share * (prompted - uncond[whose]))
-    answer = uncond + change
-    if plain:  # to the bit what was predicted
-        at = [k for k, (n, _) in enumerate(streams) if n in plain]
-        answer[send(torch.tensor(plain), device)] = prompted[send(torch.tensor(at), device)]
+    answer = torch.zeros_like(uncond)
+    for place, guidance in now.items():
+        rows = [k for k, n, _ in streams if n == place]
+        weights = told.weights(place)
+        if guidance.guider == "sega":
+            rows, weights = rows[:1], weights[:1]
+        masks = masks_of(guidance.regions, len(rows), (uncond.shape[-2], uncond.shape[-1]))
+        ways = ways_of(value_of(guidance.combine), len(rows)) if len(rows) > 1 else ["sum"]
+        if weights == [1] and masks == (None,):
+            answer[place] = prompted[rows[0]]
+            continue
+        there = [None if mask is None else send(mask.to(uncond.dtype), uncond.device) for mask in masks]
+        changes = torch.stack([prompted[k] for k in rows]) - uncond[place]
+        answer[place] = uncond[place] + combine(changes, weights, ways, there)
     return answer

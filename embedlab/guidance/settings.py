@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from embedlab.checks import finite_number
@@ -28,6 +30,11 @@ class Guidance:
     interval: [begin, end] by a clock, step, fraction, timestep or sigma; before and after, the prompt alone is drawn,
         and nothing else is computed (Kynkäänniemi et al. 2024).
 
+    combine: how prompts that AND joins come together: sum, mean, perp, salient, top_k, or a list with the way of each
+        after the first (`embedlab.guidance.combining`); of sega, they are concepts that the first is led toward.
+    regions: where each of them counts: a box [left, top, right, bottom] in shares of the picture, the file of a mask,
+        or None for all of it.
+
     Scale, rescale, the guider and its settings may change over time. Raises SamplerError for what is no such setting.
 
     >>> Guidance(7.5, negative="a cat").scale
@@ -44,6 +51,8 @@ class Guidance:
     rescale: Setting[float] = 0.0
     interval: Sequence[float] | None = None
     clock: Clock = "fraction"
+    combine: Setting[str | Sequence[str]] = "sum"
+    regions: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
         check_interval(self.interval, self.clock)
@@ -85,12 +94,19 @@ class Guidance:
     @property
     def plain(self) -> bool:
         """Whether it is `uncond + scale * (cond - uncond)` and nothing more, at all times."""
-        return self.guider == "cfg" and not self.settings and self.rescale == 0 and self.interval is None
+        return self.way[1:] == ("cfg", {}, 0, None, self.clock, "sum", None)
 
     @property
     def way(self) -> tuple[Any, ...]:
         """All but the negative prompts: what has to be equal for two pictures to be guided alike."""
-        return (self.scale, self.guider, dict(self.settings), self.rescale, self.interval, self.clock)
+        steered = (self.scale, self.guider, dict(self.settings), self.rescale, self.interval, self.clock)
+        return (*steered, self.combine, self.regions)
+
+    @property
+    def contents(self) -> list[str]:
+        """Hashes of the masks' files, so that another mask of the same name makes another picture."""
+        files = [one for one in self.regions or () if isinstance(one, str)]
+        return [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in files]
 
     @property
     def layers(self) -> Any:

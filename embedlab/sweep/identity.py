@@ -39,6 +39,7 @@ def key_of(source: Source, cell: Cell, lossy: str = "") -> Callable[[int], str]:
     device = torch.device(source.device) if source.device else pick_device(None)
     start = cell.start.content
     what = [source.identity, device.type, str(pick_dtype(source.dtype, device)), cell, start, code_of(cell), versions()]
+    what += cell.guidance.contents
     whole = fingerprint([*what, lossy] if lossy else what)
     return lambda seed: hashlib.sha256(f"{whole}/{seed}".encode()).hexdigest()[:24]
 
