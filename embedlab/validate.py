@@ -21,7 +21,7 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
-from embedlab.guidance import block_names, blocks_of, masks_of, ways_of
+from embedlab.guidance import left_out, masks_of, ways_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
@@ -125,8 +125,7 @@ def _check_settings(cell: Cell, source: Source) -> None:
             f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
             f"{counted(count, 'text encoder')}."
         )
-    if (layers := cell.guidance.layers) is not None:
-        blocks_of(layers, block_names(source.part("unet")))
+    left_out(cell.guidance, source.part("unet"))  # what is not there is refused
     if not cell.guidance.plain and source.part("unet").get("time_cond_proj_dim"):
         raise SamplerError(
             f"the UNet of '{source.name}' takes the guidance scale as a number (time_cond_proj_dim), so that there is "

@@ -10,15 +10,14 @@ import pytest
 import torch
 from conftest import open_pipeline
 from diffusers import LayerSkipConfig, StableDiffusionPAGPipeline, guiders
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.pipelines.deprecated.semantic_stable_diffusion import SemanticStableDiffusionPipeline
 from parity import close
 
-from embedlab import Cell, Guidance, Ramp, Sampler, Start, Switch, embed_all, encode, render
+from embedlab import Attention, Cell, Guidance, Ramp, Sampler, Start, Switch, embed_all, encode, render
 from embedlab.cell import denoiser_calls
-from embedlab.errors import SamplerError
-from embedlab.guidance import block_names, blocks_of
-from embedlab.guidance.guiders import Blur, guider_of, pyramid, stack_of, worse
+from embedlab.errors import ConfigError, SamplerError
+from embedlab.guidance import left_out
+from embedlab.guidance.guiders import Blur, guider_of, pyramid, worse
 from embedlab.limits import GUIDERS
 from embedlab.models import Source
 from embedlab.rendering import batch_key
@@ -323,11 +322,20 @@ def test_bands_are_those_of_diffusers_with_kornia():
 FDG = [8.76323, -0.647678, 7.743317, -1.585591, -2.246998, -4.285571]  # kornia 0.9.0
 
 
-def test_blocks_are_named_by_the_config_as_the_unet_has_them(model):
-    names = block_names(model.unet.config)
-    built = {name for name, one in model.unet.named_modules() if isinstance(one, BasicTransformerBlock)}
-    assert {f"{where}.{place}" for where, place in map(stack_of, names)} == built
-    assert blocks_of([0, "mid"], names) == [names[0], "mid.0.0"]
+def test_layers_are_named_or_numbered(model):
+    names = [layer.name for layer in left_out(Guidance(guider="auto"), model.unet.config)]
+    assert names == ["mid.0.0"]
+    numbered = Guidance(guider="slg", settings={"skip_layer_guidance_layers": [0, "mid"]})
+    assert [layer.name for layer in left_out(numbered, model.unet.config)] == ["down.1.0.0", "mid.0.0"]
+    assert left_out(Guidance(guider="apg"), model.unet.config) == []
+
+
+def test_attention_is_watched_in_the_unet_and_not_in_the_worse_one(sd1):
+    """At nearly no scale the maps are those of plain guidance, which knows no worse UNet."""
+    pag = Guidance(4.0, guider="pag", settings={"perturbed_guidance_scale": 1e-6, **ALWAYS["pag"]})
+    plain, watched = (cell_of(one, attention=Attention(maps=True)) for one in (Guidance(4.0), pag))
+    seen = [render(sd1, [one], (0,))[0].maps for one in (plain, watched)]
+    torch.testing.assert_close(seen[1].heat, seen[0].heat, atol=1e-4, rtol=1e-4)
 
 
 # ── what cannot be ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -367,14 +375,17 @@ MODEL_REFUSES = {
     ),
     "layer": (
         {"guider": "pag", "settings": {"perturbed_guidance_layers": ["up.7"]}},
-        "the UNet has no transformer block 'up.7'; there are down.1.0.0",
+        "perturbed_guidance_layers names 'up.7', and no cross-attention layer",
     ),
-    "number": ({"guider": "slg", "settings": {"skip_layer_guidance_layers": [99]}}, "no transformer block '99'"),
+    "number": (
+        {"guider": "slg", "settings": {"skip_layer_guidance_layers": [99]}},
+        "skip_layer_guidance_layers names '99', and no",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", MODEL_REFUSES)
 def test_what_a_model_or_a_schedule_has_not_is_refused_before_weights(case):
     settings, line = MODEL_REFUSES[case]
-    with pytest.raises(SamplerError, match=line):
+    with pytest.raises((ConfigError, SamplerError), match=line):
         validate(cell_of(Guidance(4.0, **settings)), Source("emoji"))

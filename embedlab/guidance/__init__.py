@@ -2,7 +2,7 @@
 
 from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, rows_of_call, scale_embedding, stack
-from embedlab.guidance.guiders import Steering, Told, block_names, blocks_of
+from embedlab.guidance.guiders import Steering, Told, left_out
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Layout, Shared
 
@@ -13,11 +13,10 @@ __all__ = [
     "Shared",
     "Steering",
     "Told",
-    "block_names",
-    "blocks_of",
     "combine",
     "guided",
     "in_turn",
+    "left_out",
     "masks_of",
     "predictor",
     "rows_of_call",

@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from embedlab.attention.layers import Layer, chosen, layers_of
 from embedlab.encoder import Conditioning
-from embedlab.errors import ModelError, SamplerError, listed
+from embedlab.errors import ModelError
 from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, predictor
 from embedlab.guidance.settings import Guidance
@@ -205,64 +206,22 @@ def rescaled(guided: Predicted, cond: Predicted, share: float) -> Predicted:
 # ── a worse UNet ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def block_names(config: Mapping[str, Any]) -> list[str]:
-    """The transformer blocks of a UNet, by its config, in the order in which a picture passes them.
+def left_out(guidance: Guidance, config: Mapping[str, Any]) -> list[Layer]:
+    """The layers of a UNet, by its config, that a guider takes something from; none of one that leaves it alone.
 
-    >>> block_names({"down_block_types": ["CrossAttnDownBlock2D"], "up_block_types": ["UpBlock2D"]})
-    ['down.0.0.0', 'down.0.1.0', 'mid.0.0']
+    ConfigError for a name or a number that is not there.
+
+    >>> from embedlab import Source
+    >>> settings = {"skip_layer_guidance_layers": ["mid", 0]}
+    >>> [layer.name for layer in left_out(Guidance(guider="slg", settings=settings), Source("emoji").part("unet"))]
+    ['down.1.0.0', 'mid.0.0']
     """
-    down, up = config.get("down_block_types", ()), config.get("up_block_types", ())
-    layers, depths = config.get("layers_per_block", 2), config.get("transformer_layers_per_block", 1)
-    layers = [layers] * len(down) if isinstance(layers, int) else list(layers)
-    depths = [depths] * len(down) if isinstance(depths, int) else list(depths)
-    upward = config.get("reverse_transformer_layers_per_block") or depths[::-1]
-    found: list[str] = []
-
-    def side(name: str, kinds: Sequence[str], counts: Sequence[int], deep: Sequence[Any]) -> None:
-        for block, kind in enumerate(kinds):
-            for attention in range(counts[block]) if "CrossAttn" in kind else ():
-                depth = deep[block] if isinstance(deep[block], int) else deep[block][attention]
-                found.extend(f"{name}.{block}.{attention}.{n}" for n in range(depth))
-
-    side("down", down, layers, depths)
-    middle = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
-    if middle and "CrossAttn" in middle:
-        depth = depths[-1] if isinstance(depths[-1], int) else depths[-1][0]
-        found += [f"mid.0.{n}" for n in range(depth)]
-    side("up", up, [count + 1 for count in layers[::-1]], upward)
-    return found
-
-
-def blocks_of(layers: Any, there: Sequence[str]) -> list[str]:
-    """The names of `there` that are meant: by number, by the whole name, or by how it begins. SamplerError for none.
-
-    >>> blocks_of(["mid", 0], ["down.1.0.0", "mid.0.0"]), blocks_of("down.1", ["down.1.0.0", "mid.0.0"])
-    (['down.1.0.0', 'mid.0.0'], ['down.1.0.0'])
-    """
-    wanted = []
-    for one in layers if isinstance(layers, list | tuple) else [layers]:
-        if isinstance(one, int):
-            found = list(there[one : one + 1])
-        else:
-            found = [name for name in there if f"{name}.".startswith(f"{one}.")]
-        if not found:
-            raise SamplerError(
-                f"the UNet has no transformer block '{one}'; there are {listed(there, 12)}, and numbers 0 to "
-                f"{len(there) - 1}."
-            )
-        wanted += found
-    return [name for name in there if name in wanted]
-
-
-def stack_of(name: str) -> tuple[str, int]:
-    """Where diffusers keeps a block: the list that holds it, and its place.
-
-    >>> stack_of("up.1.0.2")
-    ('up_blocks.1.attentions.0.transformer_blocks', 2)
-    """
-    *where, last = name.split(".")
-    block = "mid_block" if where[0] == "mid" else f"{where[0]}_blocks.{where[1]}"
-    return f"{block}.attentions.{where[-1]}.transformer_blocks", int(last)
+    if (setting := LAYERS.get(str(guidance.guider))) is None:
+        return []
+    there, wanted = layers_of(config), guidance.of_guider()[setting]
+    names = wanted if isinstance(wanted, list | tuple) else [wanted]
+    numbered = [there[name].name if isinstance(name, int) and name < len(there) else str(name) for name in names]
+    return chosen(numbered, there, f"guidance.settings.{setting}")
 
 
 @contextmanager
@@ -270,27 +229,25 @@ def worse(unet: Any, guidance: Guidance) -> Iterator[Any]:
     """The UNet without what a guider takes from it, for the length of a `with` block, and always run by torch."""
     from diffusers.hooks import HookRegistry, LayerSkipConfig, apply_layer_skip  # noqa: PLC0415
 
-    name, eager = str(guidance.guider), getattr(unet, "module", unet)
+    name, unet = str(guidance.guider), getattr(unet, "unet", unet)  # what watches attention looks on, and not at this
+    eager = getattr(unet, "module", unet)
     if eager is not unet:
         unet.notice(f"the UNet runs eager for what guidance={name} leaves out of it")
     settings = guidance.of_guider()
-    stacks: dict[str, list[int]] = {}
-    for block in blocks_of(settings[LAYERS[name]], block_names(eager.config)):
-        where, place = stack_of(block)
-        stacks.setdefault(where, []).append(place)
+    layers = left_out(guidance, eager.config)
     with ExitStack() as back:
         if name == "seg":
-            for where, places in stacks.items():
-                for place in places:
-                    query = eager.get_submodule(f"{where}.{place}.attn1.to_q")
-                    blur = Blur(settings["seg_blur_sigma"], settings["seg_blur_threshold_inf"])
-                    back.callback(query.register_forward_hook(blur).remove)
+            for layer in layers:
+                query = eager.get_submodule(f"{layer.path}.attn1.to_q")
+                blur = Blur(settings["seg_blur_sigma"], settings["seg_blur_threshold_inf"])
+                back.callback(query.register_forward_hook(blur).remove)
         else:
             pag = name == "pag"
             registry = HookRegistry.check_if_exists_or_initialize(eager)
             back.callback(registry.remove_hook, "layer_skip_hook", recurse=True)
-            for where, places in stacks.items():
-                config = LayerSkipConfig(places, where, not pag, skip_attention_scores=pag, skip_ff=not pag)
+            for layer in layers:
+                stack, _, place = layer.path.rpartition(".")
+                config = LayerSkipConfig([int(place)], stack, not pag, skip_attention_scores=pag, skip_ff=not pag)
                 try:
                     apply_layer_skip(eager, config)
                 except (KeyError, ValueError) as error:

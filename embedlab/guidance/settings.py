@@ -10,7 +10,7 @@ from typing import Any
 
 from embedlab.checks import finite_number
 from embedlab.errors import SamplerError
-from embedlab.limits import GUIDERS, LAYERS, check_guider, check_interval, check_part
+from embedlab.limits import GUIDERS, check_guider, check_interval, check_part
 from embedlab.schedule import Clock, Moment, Schedule, Setting, Switch, beyond, format_number, varies
 
 
@@ -107,12 +107,6 @@ class Guidance:
         """Hashes of the masks' files, so that another mask of the same name makes another picture."""
         files = [one for one in self.regions or () if isinstance(one, str)]
         return [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in files]
-
-    @property
-    def layers(self) -> Any:
-        """The blocks of the UNet that the guider takes something from; None for one that leaves it alone."""
-        name = LAYERS.get(str(self.guider))
-        return self.of_guider()[name] if name else None
 
     def of_guider(self) -> dict[str, Any]:
         """All settings of the guider, those that were left out too.
