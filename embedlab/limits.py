@@ -83,6 +83,7 @@ TABLES: tuple[Table, ...] = get_args(Table)
 By = Literal["denoising", "clip"]
 BYS: tuple[By, ...] = get_args(By)
 MOST_VECTORS = 75  # a window of CLIP holds no more
+WATCHED = ("latents", "predictions", "curves")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 Check = Callable[..., object]
@@ -115,12 +116,54 @@ def check_steps(steps: Any) -> None:
     whole_number(steps, "sampler.steps", SamplerError, least=1, most=1000)
 
 
+def steps_kept(keep: Any, steps: int) -> tuple[int, ...]:
+    """The steps that `sampler.keep` names, each once; -1 is what there is before the first.
+
+    `every 5` is 0, 5, 10, … and the last, as CompVis' samplers log; `all` is every step, `start` what comes before.
+    Raises SamplerError for what is no step.
+
+    >>> steps_kept("every 4", 10), steps_kept(["start", 2, "every 5"], 6)
+    ((0, 4, 8, 9), (-1, 0, 2, 5))
+    """
+    found: set[int] = set()
+    if not isinstance(keep, Sequence):
+        raise SamplerError(f"sampler.keep is {brief(keep)}; it has to be a list of steps: sampler.keep=[0,5].")
+    for one in [keep] if isinstance(keep, str) else keep:
+        words = one.split() if isinstance(one, str) else []
+        if words in (["start"], ["all"]):
+            found |= {-1} if words == ["start"] else {*range(steps)}
+        elif len(words) == 2 and words[0] == "every" and words[1].isdecimal() and int(words[1]):
+            found |= {*range(0, steps, int(words[1])), steps - 1}
+        elif isinstance(one, str):
+            raise SamplerError(
+                f"sampler.keep is {brief(one)}; it takes steps, such as [0,5], and start, all, and every N: every 5."
+            )
+        elif not is_whole(one) or not -1 <= one < steps:
+            raise SamplerError(
+                f"sampler.keep names step {repr(one)[:80]}; there are steps 0 to {steps - 1}, and start."
+            )
+        else:
+            found.add(int(one))
+    return tuple(sorted(found))
+
+
 def check_keep(keep: Any, steps: Any) -> None:
     """Steps of those that there are."""
-    if isinstance(keep, str) or not isinstance(keep, Sequence):
-        raise SamplerError(f"sampler.keep is {keep!r}; it has to be a list of steps: sampler.keep=[0,5].")
-    if wrong := [k for k in keep if not is_whole(k) or not 0 <= k < steps]:
-        raise SamplerError(f"sampler.keep names step {repr(wrong[0])[:80]}; there are steps 0 to {steps - 1}.")
+    steps_kept(keep, steps)
+
+
+def check_watch(watch: Any, keep: Any) -> None:
+    """What is written down beside pictures; tensors are those of kept steps."""
+    if isinstance(watch, str) or not isinstance(watch, Sequence):
+        raise SamplerError(
+            f"sampler.watch is {brief(watch)}; it has to be a list of {listed(WATCHED)}: sampler.watch=[curves]."
+        )
+    for one in watch:
+        in_choices(one, "sampler.watch", WATCHED, SamplerError)
+    if (tensors := [one for one in watch if one != "curves"]) and not keep:
+        raise SamplerError(
+            f"sampler.watch={tensors[0]} is of steps that are kept, and none is: sampler.keep='every 5'."
+        )
 
 
 def check_warmup(warmup: Any) -> None:
@@ -1027,6 +1070,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "scheduler zero_snr": check_zero,
         "scheduler order": check_order,
         "scheduler options": check_options,
+        "watch keep": check_watch,
     },
     "embedlab.Start": {
         "warmup": check_warmup,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,7 +17,8 @@ from embedlab.guidance import Denoiser, Shared, Steering, Told, guided, in_turn
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
-from embedlab.sampler import sample
+from embedlab.sampler import Trace, sample
+from embedlab.sampler.loop import OnStep
 from embedlab.samples import Rendered, Request, Sample, not_finite, rows_by_call, stack_samples
 from embedlab.schedule import value_of
 from embedlab.starting import begin
@@ -30,12 +31,13 @@ def render(
     cells: Sequence[Cell],
     seeds: Sequence[int],
     at_once: int = 16,
-    on_step: Callable[[int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Rendered]:
     """Make the pictures of all cells, each with every seed; `at_once` pictures a UNet call at the most.
 
     Cells share calls wherever they agree in their `batch_key`; each text is encoded once. `on_step` is called with the
-    number of every step of every batch. Pictures are (image, 3, height, width) in [0, 1], an image a seed.
+    number of every step of every batch, and if it takes three arguments, with the latents after the step and the x0
+    that was predicted in it, too (image, c, h, w). Pictures are (image, 3, height, width) in [0, 1], an image a seed.
 
     Raises ConfigError for arguments that do not fit, what `condition` and `Sampler.make` raise, and SamplerError where
     latents become NaN.
@@ -84,7 +86,7 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
 def sample_batch(
     model: Model,
     requests: Sequence[Request],
-    on_step: Callable[[int], None] | None = None,
+    on_step: OnStep | None = None,
     timer: Timer | None = None,
     shared: Shared | None = None,
 ) -> list[Sample]:
@@ -106,36 +108,43 @@ def sample_batch(
     with timer.part("scheduler"), watch.installed() if watch else nullcontext():
         scheduler = cell.sampler.make(model.scheduler)
         begun = begin(model, cell, [request.seed for request in requests], scheduler)
+        trace = Trace(cell.sampler.watch, cell.sampler.kept)
         out = sample(
-            in_turn(_denoisers(model, calls, size, timer, shared, watch)),
+            in_turn(_denoisers(model, calls, size, timer, shared, watch, trace)),
             begun.noise,
             scheduler,
             begun.random,
             begun.picture,
             begun.first,
-            cell.sampler.keep,
+            cell.sampler.kept,
             on_step,
             cell.start.warmup,
             after=begun.after,
+            observe=trace if trace.active else None,
         )
         if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
             with timer.part("UNet", calls=0):
                 torch.cuda.synchronize(out.latents.device)
     with timer.part("decode", rows=len(requests) * (1 + 2 * len(out.kept))):
         pictures = images.decode(out.latents, model.vae)
-        kept = [(k.step, images.decode(k.latents, model.vae), images.decode(k.x0, model.vae)) for k in out.kept]
+        kept = [
+            (k.step, images.decode(k.latents, model.vae), None if k.x0 is None else images.decode(k.x0, model.vae))
+            for k in out.kept
+        ]
     latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(requests)
     broke = [-1] * many if out.broke is None else out.broke.tolist()
     return [
         Sample(
             pictures[n],
             latents[n],
-            tuple((s, a[n], b[n]) for s, a, b in kept),
+            tuple((s, a[n], None if b is None else b[n]) for s, a, b in kept),
             (n, many),
             runtime,
             watch.maps(n) if watch else None,
             rows_by_call(shared.layouts, n),
             None if broke[n] < 0 else broke[n],
+            trace.curves(n),
+            trace.kept(n),
         )
         for n in range(many)
     ]
@@ -148,6 +157,7 @@ def _denoisers(
     timer: Timer,
     shared: Shared,
     watch: Watch | None,
+    trace: Trace,
 ) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
     shape = size if model.size_conditioned else None
@@ -156,6 +166,7 @@ def _denoisers(
     if not all(guidance.plain for call in guidances for guidance in call):
         steering = Steering(guidances, denoiser_calls(calls[0][0].cell, model.scheduler))
     unet = watch.watched if watch else model.unet
+    halves = trace.halves if trace.active else None
     last: Sequence[CallConditioning] = ()
     for n, call in enumerate(calls):
         if not last or any(new is not old for new, old in zip(call, last, strict=True)):
@@ -163,9 +174,9 @@ def _denoisers(
             cond, uncond = [one.cond for one in call], [one.uncond for one in call]
             scales = [value_of(guidance.scale) for guidance in guidances[n]]
             if steering is None:
-                denoise = guided(unet, cond, uncond, scales, shape, timer, shared)
+                denoise = guided(unet, cond, uncond, scales, shape, timer, shared, halves)
             else:
-                told = Told(unet, cond, uncond, shape, timer, shared)
+                told = Told(unet, cond, uncond, shape, timer, shared, halves)
         denoiser = denoise if steering is None else steering.denoiser(n, told)
         yield watch.during(n, denoiser) if watch else denoiser
 

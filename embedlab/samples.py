@@ -44,12 +44,14 @@ class Sample:
 
     picture: Float[Tensor, "3 height width"]
     latents: Float[Tensor, "c h w"]
-    steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"]], ...] = ()
+    steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"] | None], ...] = ()
     batch: tuple[int, int] = (0, 1)
     runtime: Mapping[str, Any] = field(default_factory=dict)  # what bits depend on beside: `runtime_of`
     maps: Maps | None = None  # where each word was looked at, if that was asked for
     rows: RowsByCall = ()
     broke: int | None = None  # the step after which its latents first held NaN or infinity
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # figures of the steps that `step` lists
+    tensors: Mapping[str, Float[Tensor, "c h w"]] = field(default_factory=dict)  # what `Sampler.watch` named, by step
 
     @property
     def finite(self) -> bool:
@@ -59,11 +61,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was kept, decoded: the latents after it and the picture that the model saw in them."""
+    """A step that was kept, decoded: the latents after it and the picture that the model saw in them.
+
+    Step -1 is the start, in which nothing was seen yet.
+    """
 
     step: int
     latents: Float[Tensor, "image 3 height width"]
-    x0: Float[Tensor, "image 3 height width"]
+    x0: Float[Tensor, "image 3 height width"] | None
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Rendered:
     runtimes: tuple[Mapping[str, Any], ...] = ()
     maps: Maps | None = None
     rows: tuple[RowsByCall, ...] = ()
+    curves: tuple[Mapping[str, tuple[float, ...]], ...] = ()
+    tensors: tuple[Mapping[str, Float[Tensor, "c h w"]], ...] = ()
 
 
 def stack_samples(
@@ -90,14 +97,19 @@ def stack_samples(
 ) -> Rendered:
     """The pictures of a cell, put together."""
     steps = tuple(
-        Step(shots[0][0], torch.stack([s[1] for s in shots]), torch.stack([s[2] for s in shots]))
+        Step(
+            shots[0][0],
+            torch.stack([latents for _, latents, _ in shots]),
+            torch.stack([x0 for _, _, x0 in shots if x0 is not None]) if shots[0][2] is not None else None,
+        )
         for shots in zip(*(one.steps for one in samples), strict=True)
     )
     pictures, latents = torch.stack([s.picture for s in samples]), torch.stack([s.latents for s in samples])
     batches, runtimes = tuple(s.batch for s in samples), tuple(s.runtime for s in samples)
     maps = stacked([s.maps for s in samples if s.maps is not None])
     rows = tuple(s.rows for s in samples)
-    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps, rows)
+    watched = tuple(s.curves for s in samples), tuple(s.tensors for s in samples)
+    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps, rows, *watched)
 
 
 def not_finite(sample: Sample, request: Request) -> str:

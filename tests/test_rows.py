@@ -10,9 +10,9 @@ from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler,
 from embedlab.cli.progress import Display
 from embedlab.condition import condition_calls
 from embedlab.guidance import Shared, guided, rows_of_call
-from embedlab.limits import SCHEDULERS
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
+from embedlab.scheduler_options import NEEDS, SCHEDULERS
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.tables import write_times
 from embedlab.timing import Spent, Timer, Times
@@ -56,7 +56,7 @@ def requests_of(model, cells, seeds=(0, 1)):
     return [Request(calls, seed) for seed in seeds for calls in condition_calls(model, cells)]
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", [name for name, (kind, _) in SCHEDULERS.items() if kind not in NEEDS])
 def test_steps_before_an_edit_departs_are_run_once_to_the_bit(one_by_one, scheduler):
     sampler = Sampler(scheduler, STEPS)
     cells = [late("cat", sampler=sampler).baseline(), late("cat", 0.25, sampler=sampler), late("owl", sampler=sampler)]

@@ -3,12 +3,14 @@
 from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, rows_of_call, scale_embedding, stack
 from embedlab.guidance.guiders import Steering, Told, left_out
+from embedlab.guidance.halves import Halves
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Layout, Shared
 
 __all__ = [
     "Denoiser",
     "Guidance",
+    "Halves",
     "Layout",
     "Shared",
     "Steering",

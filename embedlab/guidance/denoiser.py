@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedlab.encoder import Conditioning
+from embedlab.guidance.halves import Halves
 from embedlab.guidance.shared import Shared
 from embedlab.timing import Timer
 from embedlab.transfer import send
@@ -115,6 +116,7 @@ def guided(
     size: tuple[int, int] | None = None,
     timer: Timer | None = None,
     shared: Shared | None = None,
+    halves: Halves | None = None,
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
 
@@ -122,7 +124,8 @@ def guided(
     (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
     Of a conditioning with others beside it (A1111's AND) all are predicted, and `uncond + scale · Σ weight · (cond -
     uncond)` is the answer, as A1111's `combine_denoised` has it; Composable Diffusion (Liu et al. 2022), eq. 11.
-    `size`, `timer` and `shared` are those of `predictor`.
+    `size`, `timer` and `shared` are those of `predictor`; `halves` is given what was predicted with and without the
+    prompt.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -143,7 +146,14 @@ def guided(
     images = images if free else [*range(len(cond)), *images]
     predict = predictor(unet, each if free else [*uncond, *each], size, timer, scales if taught else (), images, shared)
     if free:
-        return predict
+
+        def unguided(x: Tensor, t: Tensor) -> Tensor:
+            predicted = predict(x, t)
+            if halves is not None:
+                halves.put([], predicted[:0], [(n, 1.0) for n in range(len(x))], predicted)
+            return predicted
+
+        return predict if halves is None else unguided
     device, dtype = cond[0].hidden.device, unet.dtype
     scale = send(torch.tensor(scales, dtype=dtype).view(-1, 1, 1, 1), device)
     whose = send(torch.tensor([n for n, _, _ in streams]), device)
@@ -152,6 +162,8 @@ def guided(
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         predicted = predict(torch.cat([x, x[whose] if composed else x]), t)
         without, with_prompt = predicted.split([len(x), len(each)])
+        if halves is not None:
+            halves.put(range(len(x)), without, [(n, weight) for n, weight, _ in streams], with_prompt)
         if composed:
             change = torch.zeros_like(without).index_add(0, whose, share * (with_prompt - without[whose]))
         else:

@@ -29,6 +29,7 @@ from embedlab.encoder import Conditioning
 from embedlab.errors import ModelError
 from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, predictor
+from embedlab.guidance.halves import Halves
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Shared
 from embedlab.limits import GUIDERS, LAYERS
@@ -289,6 +290,7 @@ class Told:
     """What the UNet is told of the pictures of a batch, and its calls for some of them; each is laid out once.
 
     cond, uncond: the conditioning with and without the prompt of each picture. size, timer, shared: as of `predictor`.
+    halves: is given what was predicted with and without the prompt.
     """
 
     def __init__(
@@ -299,8 +301,10 @@ class Told:
         size: tuple[int, int] | None = None,
         timer: Timer | None = None,
         shared: Shared | None = None,
+        halves: Halves | None = None,
     ):
         self.unet, self.uncond, self.size, self.timer, self.shared = unet, uncond, size, timer, shared
+        self.halves = halves
         self.streams = [(n, weight, one) for n, mine in enumerate(cond) for weight, one in mine.streams]
         self.laid: dict[Any, tuple[Denoiser, Tensor | None]] = {}
 
@@ -319,6 +323,8 @@ class Told:
         predict, index = self.laid[key]
         many = len(without)
         predicted = predict(x if index is None else x[index], t)
+        if self.halves is not None and unet is self.unet:
+            self.halves.put(without, predicted[:many], [(n, weight) for n, weight, _ in streams], predicted[many:])
         return predicted[:many], predicted[many:]
 
     def weights(self, place: int) -> list[float]:

@@ -1,18 +1,23 @@
 """(Denoiser, noise, scheduler, steps) → latents; seeds → noise; picture → start latents."""
 
-from embedlab.sampler.loop import Kept, Sampled, predicted_x0, sample
+from embedlab.sampler.loop import START, Kept, Sampled, Seen, predicted_x0, sample
 from embedlab.sampler.rehearsal import rehearsed
 from embedlab.sampler.schedulers import as_trained, calls_of, is_pndm, moments, noise_of, per_call, reason, set_steps
 from embedlab.sampler.seeds import Variation, generators, noise, varied
 from embedlab.sampler.settings import Sampler
 from embedlab.sampler.size import check_size
 from embedlab.sampler.start import Start, picture_latents
+from embedlab.sampler.trace import STEP, Trace, step_name
 
 __all__ = [
+    "START",
+    "STEP",
     "Kept",
     "Sampled",
     "Sampler",
+    "Seen",
     "Start",
+    "Trace",
     "Variation",
     "as_trained",
     "calls_of",
@@ -29,5 +34,6 @@ __all__ = [
     "rehearsed",
     "sample",
     "set_steps",
+    "step_name",
     "varied",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,16 +24,43 @@ Evaluate = Callable[[Moment, Tensor, Predict], tuple[Tensor, Tensor]]
 # (moment of the call that was made, timestep of the next one, None at the end; latents) → latents; inpainting puts the
 # known part of a picture back here
 After = Callable[[Moment, Tensor | None, Tensor], Tensor]
+# step; with three parameters, as CompVis' callbacks want it, also the latents after it and the predicted x0
+OnStep = Callable[[int], object] | Callable[[int, Tensor, Tensor], object]
+
+
+START = -1  # the number of what there is before the first step
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What was kept of a step: the latents after it and the picture that the model saw in them, still as latents."""
+    """What was kept of a step: the latents after it and the picture that the model saw in them, still as latents.
+
+    Step -1 is the start: the latents that the first step meets, in which nothing was seen yet.
+    """
 
     step: int
     timestep: float
     latents: Float[Tensor, "image c h w"]
-    x0: Float[Tensor, "image c h w"]
+    x0: Float[Tensor, "image c h w"] | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of the denoiser: its moment, the latents before and after it, and what was predicted, after guidance."""
+
+    moment: Moment
+    before: Float[Tensor, "image c h w"]
+    prediction: Float[Tensor, "image c h w"]
+    after: Float[Tensor, "image c h w"]
+    kind: str = field(repr=False)  # of prediction, as diffusers' schedulers call it
+    own: Float[Tensor, "image c h w"] | None = field(repr=False)  # x0 as the scheduler tells it
+
+    @property
+    def x0(self) -> Float[Tensor, "image c h w"]:
+        """The picture that the model saw in the latents before, still as latents."""
+        return (
+            predicted_x0(self.kind, self.prediction, self.before, self.moment.sigma) if self.own is None else self.own
+        )
 
 
 @dataclass(frozen=True)
@@ -55,17 +82,19 @@ def sample(
     start: Float[Tensor, "image c h w"] | None = None,
     first: int = 0,
     keep: Sequence[int] = (),
-    on_step: Callable[[int], None] | None = None,
+    on_step: OnStep | None = None,
     warmup: str = "history",
     evaluate: Evaluate | None = None,
     after: After | None = None,
+    observe: Callable[[Seen], object] | None = None,
 ) -> Sampled:
     """Denoise from noise, or from `start` latents noised to step `first`.
 
     Schedulers that call the denoiser more than once a step (Heun) are counted in steps, not calls. Latents that become
     NaN or infinite come out so, with the step in `broke`: whether that ends everything or spoils one picture of many is
-    the caller's to say.
-    `evaluate` stands between latents and prediction, `after` behind each call of the scheduler.
+    the caller's to say. `evaluate` stands between latents and prediction, `after` behind each call of the scheduler;
+    `observe` hears of each call when it is over, and `on_step` of its step: its number, and if it takes three
+    arguments, latents and x0, too.
 
     >>> from embedlab import Sampler, generators, models, noise
     >>> scheduler = Sampler("ddim", steps=4).make(models.Source("emoji").scheduler)
@@ -88,6 +117,9 @@ def sample(
     advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
     numbers = nullcontext() if noise.device.type == "cpu" else NumbersOnCpu()
     kept, broke = [], torch.full((len(x),), -1, device=x.device)
+    if START in keep:
+        kept.append(Kept(START, float(timesteps[0]), x, None))
+    heard = None if on_step is None else as_heard(on_step)
     # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
     for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
         step = moment.step
@@ -97,20 +129,46 @@ def sample(
 
         x, seen = evaluate(moment, x, predict) if evaluate else (x, predict(x))
         order = {"order": min(n + 1, accepted["order"].default)} if "order" in accepted and warmup == "history" else {}
+        before = x
         with numbers:
             out = advance(seen, t, x, **order)
-        if step in keep:
-            x0 = getattr(out, "pred_original_sample", None)
-            x0 = predicted_x0(scheduler.config.prediction_type, seen, x, moment.sigma) if x0 is None else x0
-            kept.append(Kept(step, float(t), out.prev_sample, x0))
         x = out.prev_sample
         if after:
             x = after(moment, there[n + 1] if n + 1 < len(there) else None, x)
         whole = torch.isfinite(x).flatten(1).all(1)  # asked of the device, and not waited for
         broke = torch.where(whole | (broke >= 0), broke, step)
-        if on_step:
-            on_step(step)
+        call = Seen(
+            moment, before, seen, x, scheduler.config.prediction_type, getattr(out, "pred_original_sample", None)
+        )
+        if step in keep:
+            kept.append(Kept(step, float(t), x, call.x0))
+        if observe:
+            observe(call)
+        if heard:
+            heard(call)
     return Sampled(x, tuple({k.step: k for k in kept}.values()), broke)
+
+
+def as_heard(on_step: OnStep) -> Callable[[Seen], object]:
+    """A callback as one that is told of calls, by how many arguments it has to be given.
+
+    >>> told, call = [], Seen(Moment(3, 3, 4, 0, 0), *[torch.zeros(1, 4, 8, 8)] * 3, "epsilon", None)
+    >>> as_heard(told.append)(call)
+    >>> as_heard(lambda step, latents, x0: told.append(x0.shape))(call)
+    >>> told
+    [3, torch.Size([1, 4, 8, 8])]
+    """
+    hear: Any = on_step
+    try:
+        own = inspect.signature(on_step).parameters.values()
+        many = sum(
+            one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) and one.default is one.empty for one in own
+        )
+    except (TypeError, ValueError):  # something built in does not say
+        many = 1
+    return (
+        (lambda call: hear(call.moment.step, call.after, call.x0)) if many == 3 else lambda call: hear(call.moment.step)
+    )
 
 
 def predicted_x0(prediction: str, seen: Tensor, x: Tensor, sigma: float) -> Tensor:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from embedlab.errors import EmbedlabError, SamplerError, counted, listed
-from embedlab.limits import check_part
+from embedlab.limits import check_part, steps_kept
 from embedlab.sampler.schedulers import as_trained, reason, set_steps, silent, spaced
 from embedlab.scheduler_options import (
     FIELDS,
@@ -36,6 +36,12 @@ class Sampler:
     `scheduler` is a name of `SCHEDULERS`, or `own`: the class and the settings of the model's own config. Each other
     setting that is None is as the model's config says, or else as the scheduler's class has it.
 
+    `keep` lists steps, from 0, whose latents and predicted x0 are kept as pictures; `start` among them is what there is
+    before the first, and `every 5` and `all` stand for such lists. `watch` says what is written down beside:
+    latents: those of the kept steps, and their x0, as tensors. predictions: what the model predicted in the kept steps,
+    after guidance, and with and without the prompt. curves: norms of all of these, and the angle between the last two,
+    in every step.
+
     eta: how much noise each step adds, from 0 to 1: ddim (Song et al. 2021), tcd (their γ), sa_solver (their τ).
     sigmas: the noise levels: normal (those of the timesteps), karras, exponential, beta; lu for dpmpp_2m.
     spacing: leading, trailing or linspace (Lin et al. 2024, table 2), CompVis' uniform or quad, or the timesteps.
@@ -53,20 +59,31 @@ class Sampler:
 
     scheduler: str = "ddim"
     steps: int = 25
-    keep: tuple[int, ...] = ()
+    keep: Sequence[int | str] | str = ()
     eta: float | None = None
     sigmas: str | None = None
     spacing: str | Sequence[int] | None = None
     zero_snr: bool | None = None
     order: int | None = None
     options: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()
+    watch: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_part(self)
-        object.__setattr__(self, "keep", tuple(self.keep))
+        object.__setattr__(self, "keep", steps_kept(self.keep, self.steps))
+        object.__setattr__(self, "watch", tuple(self.watch))
         object.__setattr__(self, "options", pairs_of(self.options))
         if self.spacing is not None and not isinstance(self.spacing, str):
             object.__setattr__(self, "spacing", tuple(self.spacing))
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The steps that are kept; -1 is the start.
+
+        >>> Sampler(steps=6, keep="every 3").kept
+        (0, 3, 5)
+        """
+        return steps_kept(self.keep, self.steps)
 
     def make(self, config: Mapping[str, Any]) -> Any:
         """The scheduler, with the noise levels that the model was trained on, and its timesteps set.

@@ -23,6 +23,7 @@ from embedlab.sweep.identity import files_of, versions
 from embedlab.sweep.job import Job
 from embedlab.sweep.result import PictureResult, Result, write_result
 from embedlab.sweep.versioned import FORMAT
+from embedlab.sweep.watched import strip_of, write_strips, write_watched
 from embedlab.timing import Timer
 from embedlab.token_ids import concepts_of
 
@@ -127,11 +128,10 @@ def _write_pictures(
     columns, grid = [*columns, *heads], [[*row, *more] for row, more in zip(grid, heats, strict=True)]
     images.save(images.sheet(grid, columns, names, str(job.cell.prompt)), job.folder / "sheet.png", settings)
     if after.steps:
-        images.save(steps_sheet(after), job.folder / "steps.png", settings)
-        for step in after.steps:
-            for kind in ("latents", "x0"):
-                for seed, picture in zip(after.seeds, images.to_pil(getattr(step, kind)), strict=True):
-                    images.save(picture, job.folder / "steps" / f"step-{step.step}-seed-{seed}-{kind}.png")
+        for row, strip in zip(rows, write_strips(job.folder, after), strict=True):
+            row["strip"] = strip
+        images.save(strip_of(after, 0), job.folder / "steps.png", settings)
+    write_watched(job.folder, {"edited": after} | ({"unedited": before} if job.cell.operators else {}))
 
 
 def _write_maps(
@@ -190,10 +190,3 @@ def fail(job: Job, reason: str) -> Result:
     result = failure(job, reason)
     write_result(job.folder, result)
     return result
-
-
-def steps_sheet(rendered: Rendered) -> Image.Image:
-    """The kept steps of the first seed: what the latents hold, and what the model makes of them."""
-    rows = [[images.to_pil(getattr(step, kind)[:1])[0] for step in rendered.steps] for kind in ("latents", "x0")]
-    heads = [f"step {step.step}" for step in rendered.steps]
-    return images.sheet(rows, heads, ["latents", "predicted x0"], str(rendered.cell.prompt))

@@ -55,12 +55,13 @@ class PictureResult:
     batch: tuple[int, ...] | None = None  # its position in a batch, and the size of that
     runtime: Mapping[str, Any] | None = None
     maps: tuple[str, ...] | None = None  # heat maps of words, laid over it
+    strip: str | None = None  # its kept steps, side by side
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], folder: Path | None = None) -> PictureResult:
         """A picture as it is written; a file that is none, or lies outside of `folder`, is an error of it."""
         own = {name: _frozen(row[name]) for name in PICTURE if row.get(name) is not None}
-        for name in ("file", "baseline"):
+        for name in ("file", "baseline", "strip"):
             if folder is not None and name in own and (wrong := readers.why_not_inside(folder, own[name])):
                 del own[name]
                 own["error"] = own.get("error") or wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,8 @@ from embedlab.attention.overlay import about_maps, maps_of
 from embedlab.cell import fingerprint
 from embedlab.files import remove_temporaries, write
 from embedlab.samples import Sample
+
+WATCHED = "watched "  # what the names of tensors begin with that `Sampler.watch` asked for
 
 
 def saved(picture: Float[Tensor, "3 height width"]) -> UInt8[Tensor, "3 height width"]:
@@ -92,7 +95,9 @@ class Store:
 
 def as_kept(sample: Sample) -> Sample:
     """A picture as it comes back from its file: a PNG has 256 shades of a colour."""
-    steps = tuple((number, _as_kept(latents), _as_kept(x0)) for number, latents, x0 in sample.steps)
+    steps = tuple(
+        (number, _as_kept(latents), None if x0 is None else _as_kept(x0)) for number, latents, x0 in sample.steps
+    )
     return replace(sample, picture=_as_kept(sample.picture), latents=sample.latents.contiguous(), steps=steps)
 
 
@@ -104,9 +109,12 @@ def packed(sample: Sample, key: str) -> bytes:
     """A picture, its latents, its kept steps and its key as one safetensors file; pictures are PNGs in it."""
     tensors = {"picture": as_png(sample.picture), "latents": sample.latents.contiguous()}
     for n, (_, latents, x0) in enumerate(sample.steps):
-        tensors |= {f"step {n} latents": as_png(latents), f"step {n} x0": as_png(x0)}
+        tensors |= {f"step {n} latents": as_png(latents)} | ({} if x0 is None else {f"step {n} x0": as_png(x0)})
     numbers = [number for number, _, _ in sample.steps]
     about = {"steps": numbers, "batch": sample.batch, "key": key, "runtime": dict(sample.runtime), "rows": sample.rows}
+    if sample.curves:
+        about["curves"] = {name: [None if math.isnan(y) else y for y in line] for name, line in sample.curves.items()}
+    tensors |= {f"{WATCHED}{name}": one.contiguous() for name, one in sample.tensors.items()}
     if (maps := sample.maps) is not None:
         tensors |= {"maps heat": maps.heat.contiguous()}
         tensors |= {} if maps.parts is None else {"maps parts": maps.parts.contiguous()}
@@ -124,11 +132,18 @@ def unpacked(data: bytes, key: str) -> Sample:
     if about.pop("checksum") != checksum_of(about, tensors):
         raise ValueError("the picture is not as it was kept")
     names = [(number, f"step {n} latents", f"step {n} x0") for n, number in enumerate(about["steps"])]
-    shots = tuple((number, of_png(tensors[latents]), of_png(tensors[x0])) for number, latents, x0 in names)
+    shots = tuple(
+        (number, of_png(tensors[latents]), of_png(tensors[x0]) if x0 in tensors else None)
+        for number, latents, x0 in names
+    )
     maps = maps_of(about["maps"], tensors["maps heat"], tensors.get("maps parts")) if "maps" in about else None
     rows = tuple((calls, many, tuple(places)) for calls, many, places in about.get("rows", ()))  # 0.3 had none
     place, runtime = tuple(about["batch"]), about["runtime"]
-    return Sample(of_png(tensors["picture"]), tensors["latents"], shots, place, runtime, maps, rows)
+    lines = about.get("curves", {}).items()
+    curves = {name: tuple(math.nan if y is None else y for y in line) for name, line in lines}
+    watched = {name.removeprefix(WATCHED): one for name, one in tensors.items() if name.startswith(WATCHED)}
+    picture, latents = of_png(tensors["picture"]), tensors["latents"]
+    return Sample(picture, latents, shots, place, runtime, maps, rows, curves=curves, tensors=watched)
 
 
 def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -82,7 +82,7 @@ def records(results: Sequence[Result], alone: bool = False) -> list[Row]:
             }
             file, baseline = (name and f"{folder}{name}" for name in (picture.file, picture.baseline))
             # batch and runtime are what its bits depend on, and no result
-            relative = replace(picture, file=file, baseline=baseline, batch=None, runtime=None)
+            relative = replace(picture, file=file, baseline=baseline, batch=None, runtime=None, strip=None)
             rows.append(Row(result.job, name, result.prompt, chosen, relative, shared))
     return rows
 

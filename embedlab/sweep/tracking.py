@@ -12,11 +12,13 @@ from PIL import Image
 
 from embedlab import readers
 from embedlab.cell import Cell
+from embedlab.sampler import step_name
 from embedlab.sweep.axes import short_names
 from embedlab.sweep.job import Job, reason_of
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome
 from embedlab.sweep.result import PictureResult, Result, write_result
+from embedlab.sweep.watched import KINDS, TENSORS, file_of, read_curves
 from embedlab.tracker import Run, Silent, discard_log, opened
 
 
@@ -72,11 +74,16 @@ def log(job: Job, result: Result, run: Run) -> None:
     lines = [{"seed": row.seed, **row.measured} for row in rows]
     columns = list(dict.fromkeys(key for line in lines for key in line))
     pictures = [_open(job.folder / row.file) for row in rows if row.file]
-    for step in sorted(job.cell.sampler.keep):
-        for kind in ("latents", "x0"):
-            files = [(row.seed, job.folder / "steps" / f"step-{step}-seed-{row.seed}-{kind}.png") for row in rows]
-            shots = [(_open(path), f"seed {seed}, step {step}") for seed, path in files if path.is_file()]
-            run.pictures(f"steps/{kind}", shots, step)
+    for step in job.cell.sampler.kept:
+        for kind in KINDS:
+            files = [(row.seed, job.folder / file_of(step, row.seed, kind)) for row in rows]
+            shots = [(_open(path), f"seed {seed}, {step_name(step)}") for seed, path in files if path.is_file()]
+            if shots:
+                run.pictures(f"steps/{kind}", shots, step)
+    for name, (at, curves) in read_curves(job.folder).items():
+        run.curves(f"curves/{name}", "step", at, curves)
+    if (file := job.folder / TENSORS).is_file():
+        run.file("steps", file)
     if rows:
         run.pictures("pictures", [(p, caption(row, job.cell)) for p, row in zip(pictures, rows, strict=True)])
         run.pictures("sheet", [(_open(job.folder / "sheet.png"), job.cell.label)])

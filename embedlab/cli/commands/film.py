@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from embedlab import readers
 from embedlab.clean import drawn_on, one_line
@@ -17,8 +18,13 @@ LONGEST = 600  # seconds; a GIF shows a picture 655 of them at the most
 
 def main(argv: list[str]) -> None:
     """Write the films, and print where they are."""
-    parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting.")
+    parser = Parser("embedlab film", description="A finished sweep as GIF and MP4, along one setting or its steps.")
     parser.add_argument("sweep", metavar="SWEEP", type=readers.word, help="the folder of a sweep")
+    parser.add_argument(
+        "--steps",
+        choices=("x0", "latents"),
+        help="film the steps that sampler.keep kept, of a job or a whole sweep: the x0 seen in them, or the latents",
+    )
     parser.add_argument("--along", metavar="KEY", help="the setting; left out, the only one that takes several numbers")
     parser.add_argument("--seed", default=None, metavar="N|all", help="the seed (the first), or all side by side")
     parser.add_argument("--frames", type=int, metavar="N", help="how many; those in between are rendered")
@@ -46,12 +52,17 @@ def main(argv: list[str]) -> None:
     if frames is not None and words.seconds / frames < 0.02:
         raise ConfigError(f"{frames} frames in {words.seconds:g} seconds are more than the 50 a second of a GIF.")
 
+    seed = int(words.seed) if words.seed and words.seed != "all" else words.seed
+    if words.steps:
+        if given := [name for name in ("along", "frames") if getattr(words, name) is not None]:
+            raise ConfigError(f"--steps films the steps that were kept; leave --{given[0]} out.")
+        write_steps(words.sweep, words.steps, seed, words.to or words.sweep, words.seconds)
+        return
+
     from embedlab.view.film.tracks import read_tracks
 
     report_unread(words.sweep)
-    tracks = read_tracks(
-        words.sweep, words.along, int(words.seed) if words.seed and words.seed != "all" else words.seed
-    )
+    tracks = read_tracks(words.sweep, words.along, seed)
     aside(f"filming {one_line(tracks.key)}")
 
     from tqdm import tqdm
@@ -88,3 +99,17 @@ def main(argv: list[str]) -> None:
     if over := [path.name for path in paths if path in there]:
         were = "was" if len(over) == 1 else "were"
         say(f"notice: {listed(over)} of an earlier film {were} written over; --to PATH keeps both.")
+
+
+def write_steps(folder: Path, kind: str, seed: int | str | None, to: Path, seconds: float) -> None:
+    """Write the film of the kept steps of a job or a sweep, and print where it is."""
+    from embedlab.view.film.render import film_of_steps
+    from embedlab.view.film.tracks import read_step_tracks
+    from embedlab.view.film.video import kind_of, write_films
+
+    kind_of(to)
+    tracks = read_step_tracks(folder, kind, seed)
+    if seconds / len(tracks.values) < 0.02:
+        raise ConfigError(f"{len(tracks.values)} frames in {seconds:g} seconds are more than the 50 a second of a GIF.")
+    for path in write_films({"steps": film_of_steps(tracks)}, tracks, to, seconds):
+        print(path, flush=True)

@@ -96,6 +96,12 @@ def render_films(
     return {"weight": renderer.film(even_values(tracks.values[0], tracks.values[-1], frames), measured=False)}
 
 
+def film_of_steps(tracks: Tracks) -> Film:
+    """The film of tracks that are whole as they are: of the kept steps."""
+    pictures = (tuple(open_picture(track.files[value]) for track in tracks.tracks) for value in tracks.values)
+    return Film(tuple(tracks.values), tuple(pictures))
+
+
 class Renderer:
     """Renders and measures frames along an axis, each once; those of the sweep's pictures are there from the start."""
 

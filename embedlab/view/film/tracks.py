@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from embedlab.checks import is_number
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.axes import find_axis, format_value, short_names, values_of
-from embedlab.sweep.result import Result
+from embedlab.sweep.labels import labels
+from embedlab.sweep.result import FILE, Result, read_result
 from embedlab.sweep.roles import OF_EDITED
 from embedlab.view.layout import axes_of, results_of
 
@@ -61,6 +63,39 @@ def read_tracks(folder: Path, along: str | None = None, seed: int | str | None =
     """
     results = results_of(folder)
     return tracks_along(results, axis_along(results, along), seed)
+
+
+def read_step_tracks(folder: Path, kind: str = "x0", seed: int | str | None = None) -> Tracks:
+    """The kept steps of a job, or of all jobs of a sweep, as tracks: the axis is the step, -1 what comes before it.
+
+    `kind` is x0 or latents, `seed` as of `read_tracks`. Raises ConfigError where no steps were kept.
+    """
+    results = [read_result(folder)] if (folder / FILE).is_file() else results_of(folder)
+    seeds = list(dict.fromkeys(row.seed for result in results for row in result.pictures))
+    if isinstance(seed, int) and seed not in seeds:
+        raise ConfigError(f"this sweep has no seed {seed}; it has {listed(seeds)}.")
+    tracks = []
+    for result, label in zip(results, labels(results), strict=True):
+        for one in seeds if seed == "all" else [seeds[0] if seed is None else seed]:
+            steps = {-1: "start", **{int(n): f"step-{n}" for n in kept_numbers(result.folder)}}
+            files = {float(n): result.folder / f"steps/{name}-seed-{one}-{kind}.png" for n, name in steps.items()}
+            there = {n: file for n, file in files.items() if file.is_file()}
+            if there:
+                tracks.append(Track(f"{label}, seed {one}", int(one), there, {}))
+    found = Tracks("step", tuple(tracks))
+    if not tracks or len(found.values) < 2:
+        raise ConfigError(f"fewer than two steps of {kind} were kept in '{folder}'; keep some: sampler.keep='every 1'.")
+    if len(tracks) > MOST:
+        raise ConfigError(
+            f"a frame would hold {len(tracks)} pictures, and {MOST} is the most; film one seed: --seed N."
+        )
+    return found
+
+
+def kept_numbers(folder: Path) -> list[str]:
+    """The numbers of the steps that a job kept."""
+    names = (re.fullmatch(r"step-(\d{1,4})-seed-\d+-\w+\.png", path.name) for path in folder.glob("steps/*.png"))
+    return sorted({match[1] for match in names if match}, key=int)
 
 
 def axis_along(results: Sequence[Result], name: str | None = None) -> str:

@@ -155,7 +155,9 @@ def content(sweep: Sweep) -> dict[str, Any]:
     measured = (key for job in jobs for row in job.pictures for key, v in row.measured.items() if number(v) is not None)
     keys = shown_scores(jobs, measured)
     whole = [key for key in shown_scores(jobs, (key for job in jobs for key in job.scores)) if key not in keys]
-    cells: dict[str, list[Any]] = {n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline", "maps")}
+    cells: dict[str, list[Any]] = {
+        n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline", "strip", "maps")
+    }
     scores: dict[str, list[Any]] = {key: [] for key in keys}
     taken: dict[tuple[int, ...], int] = {}
     for n, job in enumerate(jobs):
@@ -169,7 +171,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
             error = (row and row.error) or why_failed(job)
             cells["state"].append(STATES.index("failed" if error else job.status))
             cells["error"].append(texts(error) if error else -1)
-            for name in ("file", "baseline"):
+            for name in ("file", "baseline", "strip"):
                 file = getattr(row, name, None)
                 cells[name].append(texts(file) if file and not error else -1)
             cells["maps"].append([texts(file) for file in row.maps or ()] if row and not error else [])
@@ -218,7 +220,8 @@ def checked_files(job: Result, row: PictureResult) -> PictureResult:
     if not row.error and job.status == "done" and not is_there(job, row.file):
         row = replace(row, error=f"its picture is not there: {row.file or 'no file was written'}")
     maps = tuple(file for file in row.maps or () if is_there(job, file))
-    return replace(row, baseline=row.baseline if is_there(job, row.baseline) else None, maps=maps)
+    baseline, strip = (name if is_there(job, name) else None for name in (row.baseline, row.strip))
+    return replace(row, baseline=baseline, strip=strip, maps=maps)
 
 
 def is_there(job: Result, name: str | None) -> bool:

@@ -176,9 +176,10 @@ def pictures_of(data: dict[str, Any]) -> list[tuple[int, str]]:
 
 
 def maps_of(data: dict[str, Any]) -> list[str]:
-    """Every heat map of a gallery: where it is in the sweep."""
+    """Every heat map and every strip of steps of a gallery: where it is in the sweep."""
     cells, jobs, texts = data["cells"], data["jobs"], data["texts"]
     pairs = [(job, k) for job, maps in zip(cells["job"], cells["maps"], strict=True) for k in maps]
+    pairs += [(job, k) for job, k in zip(cells["job"], cells["strip"], strict=True) if k >= 0]
     return [f"{jobs['folder'][job]}/{texts[k]}" for job, k in pairs]
 
 

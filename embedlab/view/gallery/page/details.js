@@ -73,6 +73,7 @@ const Details = (() => {
         : el("div", { class: `why ${cell.state}` }, el("b", {}, cell.state === "pending" ? "Still to come" : "Failed"), cell.error && el("p", {}, cell.error)),
       el("p", { class: "prompt" }, cell.prompt),
       ...heat(cell, unedited),
+      ...steps(cell),
       ...neighbours(cell),
       ...(values.length ? [el("h3", {}, "Scores"), el("dl", { class: "pairs" }, values.map(([key, name, value]) => [el("dt", { class: key === State.score ? "chosen" : "" }, name), el("dd", {}, Model.show(key, value))]))] : []),
     ];
@@ -83,6 +84,12 @@ const Details = (() => {
     const found = cell.state === "done" ? Model.maps(cell, unedited) : [];
     return found.length ? [el("h3", {}, "Looked at"), el("div", { class: "heat" }, found.map(({ word, address }) =>
       el("figure", {}, el("a", { href: address, target: "_blank", rel: "noopener" }, el("img", { src: address, alt: `where ${word} is looked at` })), el("figcaption", {}, word))))] : [];
+  }
+
+  /** The kept steps, side by side. */
+  function steps(cell) {
+    const address = cell.state === "done" && Model.strip(cell);
+    return address ? [el("h3", {}, "Steps"), el("a", { href: address, target: "_blank", rel: "noopener" }, el("img", { class: "strip", src: address, alt: `kept steps, seed ${cell.seed}` }))] : [];
   }
 
   /** The cells one step away on each axis. */

@@ -16,7 +16,7 @@ const Model = (() => {
       const text = (kind) => (data.cells[kind][n] < 0 ? "" : texts[data.cells[kind][n]]);
       return {
         n, job, seed: data.cells.seed[n], at: data.cells.at[n], state: ["done", "failed", "pending"][data.cells.state[n]],
-        error: text("error"), file: text("file"), baseline: text("baseline"), label: texts[jobs.label[job]],
+        error: text("error"), file: text("file"), baseline: text("baseline"), strip: data.cells.strip ? text("strip") : "", label: texts[jobs.label[job]],
         prompt: texts[jobs.prompt[job]], maps: (data.cells.maps?.[n] ?? []).map((k) => texts[k]), key: `${jobs.folder[job]}/${data.cells.seed[n]}`,
       };
     });
@@ -66,6 +66,9 @@ const Model = (() => {
     .filter(({ own }) => own && Boolean(own[1]) === (unedited && Boolean(cell.baseline)))
     .map(({ file, own }) => ({ word: own[2], address: data.pictures + path(`${data.jobs.folder[cell.job]}/${file}`) }));
 
+  /** The address of the strip of a cell's kept steps. */
+  const strip = (cell) => cell.strip && data.pictures + path(`${data.jobs.folder[cell.job]}/${cell.strip}`);
+
   /** A cell's score; of those that only a job has, the job's. */
   const score = (cell, key) => data.cells.scores[key]?.[cell.n] ?? data.jobs.scores[key]?.[cell.job] ?? null;
 
@@ -91,7 +94,7 @@ const Model = (() => {
 
   window.gallery = { receive, unpack };
   return {
-    address, details, maps, range, score, show,
+    address, details, maps, range, score, show, strip,
     changed: (listen) => listeners.push(listen),
     at: (place) => byPlace.get(place.join()),
     named: (key) => byKey.get(key),
