@@ -9,7 +9,11 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     # isort: off
     from embedlab.attention import (
         Attention as Attention,
+        Confine as Confine,
+        CopyCross as CopyCross,
+        CopySelf as CopySelf,
         Maps as Maps,
+        Reweight as Reweight,
         probabilities_of as probabilities_of,
         word_mass as word_mass,
     )
@@ -131,6 +135,9 @@ _HOME = {
     "Concatenate": "operators",
     "Concept": "models",
     "Conditioning": "encoder",
+    "CopySelf": "attention",
+    "CopyCross": "attention",
+    "Confine": "attention",
     "Drop": "operators",
     "Detection": "detector.detections",
     "Detections": "detector.detections",
@@ -161,6 +168,7 @@ _HOME = {
     "ProjectOut": "operators",
     "Ramp": "schedule",
     "Replace": "operators",
+    "Reweight": "attention",
     "Reverse": "operators",
     "Rotate": "operators",
     "Rows": "selector",

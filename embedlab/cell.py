@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from embedlab.attention.settings import Attention
+from embedlab.attention.swaps import with_attention
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, not_a_prompt, public_name
 from embedlab.guidance import Guidance
@@ -90,7 +91,16 @@ class Cell:
     @property
     def label(self) -> str:
         """The edit in a few characters."""
-        return ", ".join(named(operator) for operator in self.operators) or "as written"
+        attention = self.parsed().attention.label
+        labels = [*(named(operator) for operator in self.operators), *([attention] if attention else [])]
+        return ", ".join(labels) or "as written"
+
+    @property
+    def edits(self) -> bool:
+        """Whether anything is edited: rows, hidden states or attention."""
+        return (
+            bool(self.operators) or bool((attention := self.parsed().attention).edits) or attention.source is not None
+        )
 
     @property
     def text(self) -> str:
@@ -116,6 +126,10 @@ class Cell:
         language, guidance = self.encoder.language, self.guidance
         written = (self.prompt, self.prompt_2, guidance.negative, guidance.negative_2)
         read = tuple(parsed_setting(text, language) for text in written)
+        if (swapped := with_attention(read[0])) is not None:
+            target, source, edits = swapped
+            attention = replace(self.attention, edits=(*self.attention.edits, *edits), source=source)
+            return replace(self, prompt=target, attention=attention).parsed()
         if all(new is old for new, old in zip(read, written, strict=True)):
             return self
         prompt, prompt_2, negative, negative_2 = read
@@ -126,8 +140,19 @@ class Cell:
         return replace(self, prompt=prompt, prompt_2=prompt_2, guidance=guidance)
 
     def baseline(self) -> Cell:
-        """The same cell with no edit: its pictures share their seeds with the edited ones."""
-        return replace(self, operators=())
+        """The same cell with no edit: its pictures share their seeds with the edited ones.
+
+        Where attention is copied from the source of another prompt, that is the prompt of it.
+        """
+        attention = self.parsed().attention
+        if attention.unedited() is attention:
+            return replace(self, operators=())
+        prompt = self.prompt if attention.source is None else attention.source
+        return replace(self, prompt=prompt, operators=(), attention=attention.unedited())
+
+    def source(self) -> Cell:
+        """The cell that attention is copied from: the unedited one, without maps."""
+        return replace(self.baseline(), attention=Attention())
 
 
 def changes(cell: Cell) -> bool:

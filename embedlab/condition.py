@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -26,7 +26,8 @@ class CallConditioning:
 
     cell: the cell of this call, in which nothing changes over time. original, edited: its rows before each text
     encoder (`Embeddings`), before and after the operators. cond, uncond: the conditionings of the edited prompt and of
-    the negative prompt, hidden states (row, width) and pooled output (joint).
+    the negative prompt, hidden states (row, width) and pooled output (joint). source: the same of the picture that
+    attention is copied from, where it is.
     """
 
     cell: Cell
@@ -34,6 +35,7 @@ class CallConditioning:
     edited: Prompt
     cond: Conditioning
     uncond: Conditioning
+    source: CallConditioning | None = None
 
 
 @torch.inference_mode()
@@ -132,7 +134,15 @@ def condition_calls(
     calls = [cells_per_call(cell, denoiser_calls(cell, model.scheduler)) for cell in cells]
     every = [cell for mine in calls for cell in mine]
     conditionings = iter(condition(every, model.towers, model.zero_negative, timer=timer))
-    return [tuple(islice(conditionings, len(mine))) for mine in calls]
+    found = [tuple(islice(conditionings, len(mine))) for mine in calls]
+    copying = [n for n, mine in enumerate(calls) if any(one.attention.copies for one in mine)]
+    if copying:
+        sources = condition_calls(model, [cells[n].source() for n in copying], timer)
+        for n, source in zip(copying, sources, strict=True):
+            known: dict[Any, CallConditioning] = {}
+            pairs = zip(found[n], source, strict=True)
+            found[n] = tuple(known.setdefault((id(one), id(other)), replace(one, source=other)) for one, other in pairs)
+    return found
 
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:

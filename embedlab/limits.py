@@ -736,6 +736,32 @@ def check_layers(name: str) -> Check:
     return check
 
 
+HOWS = ("replace", "refine", "rows")
+
+
+def check_how(how: Any) -> None:
+    """How the tokens of a source make those of a target."""
+    if how is not None:
+        in_choices(how, "how", HOWS, ConfigError)
+
+
+def check_amount(amount: Any) -> None:
+    """A part of the way."""
+    if not 0 <= finite_number(amount, "amount", ConfigError) <= 1:
+        raise ConfigError(f"amount is {amount}; it goes from 0, its own attention, to 1.")
+
+
+def check_box(box: Any) -> None:
+    """Left, top, right and bottom in shares of a picture."""
+    sides = list(box) if isinstance(box, list | tuple) else []
+    numbers = len(sides) == 4 and all(is_number(side) and 0 <= side <= 1 for side in sides)
+    if not numbers or sides[0] >= sides[2] or sides[1] >= sides[3]:
+        raise ConfigError(
+            f"box is {brief(box)}; it has to be left, top, right and bottom in shares of the picture, such as "
+            "[0,0,0.5,1] for its left half."
+        )
+
+
 LAYER = r"(down|up|mid|down_blocks|up_blocks|mid_block)(\.[a-z_\d]+)*"
 
 
@@ -1089,6 +1115,24 @@ CHECKS: dict[str, dict[str, Check]] = {
         "words": check_mapped_words,
         "by": check_axes,
         "layers": check_layers("attention.layers"),
+    },
+    "embedlab.CopyCross": {
+        "rows": check_rows,
+        "how": check_how,
+        "amount": check_amount,
+        "layers": check_layers("layers"),
+    },
+    "embedlab.CopySelf": {
+        "amount": check_amount,
+        "most": lambda most: whole_number(most, "most", ConfigError, least=1, of=" of places"),
+        "layers": check_layers("layers"),
+    },
+    "embedlab.Reweight": {"rows": words_of, "by": number("by"), "layers": check_layers("layers")},
+    "embedlab.Confine": {
+        "rows": words_of,
+        "box": check_box,
+        "amount": check_amount,
+        "layers": check_layers("layers"),
     },
     "embedlab.Metrics": {"template": check_template, "words": check_words, "eye": check_eye},
     "embedlab.Job": {"seeds": check_seeds, "at_once": check_batch, "export": check_export, "group": check_group},

@@ -72,10 +72,14 @@ def wording(prompt: Any) -> str:
 
     >>> wording(parsed("a (red:1.2) [cat:dog:0.5] on {blue|green:0.8}, (stars:-1)", "a1111"))
     'a red dog on green'
+    >>> wording(parsed("a red++ cat.swap(dog) on grass", "compel"))
+    'a red cat on grass'
     """
     if not isinstance(prompt, ParsedPrompt):
         return str(prompt)
-    return re.sub(r"(\W)(?=\1)|[\s,]+$", "", " ".join("".join(_words(prompt.parts)).split()))
+    between = " " if prompt.language == "compel" else ""  # whose texts end before the space
+    words = " ".join(between.join(_words(prompt.parts)).split())
+    return re.sub(r"(\W)(?=\1)|\s(?=[,.;:!?])|[\s,]+$", "", words)
 
 
 def _words(parts: tuple[Any, ...]) -> Iterator[str]:

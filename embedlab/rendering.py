@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
 from embedlab.sampler import Trace, sample
-from embedlab.sampler.loop import OnStep
+from embedlab.sampler.loop import OnStep, Sampled
 from embedlab.samples import Rendered, Request, Sample, not_finite, rows_by_call, stack_samples
 from embedlab.schedule import value_of
 from embedlab.starting import begin
@@ -79,7 +80,8 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
         (*(len(c.hidden) for _, c in one.cond.streams), len(one.uncond.hidden), one.cell.guidance.scale == 1)
         for one in calls
     ]
-    return (picture_size(cell, model), cell.sampler, cell.start, *lengths)
+    copies = any(one.source is not None for one in calls)  # each has its source beside it
+    return (picture_size(cell, model), cell.sampler, cell.start, *lengths, *(["copies"] if copies else []))
 
 
 @torch.inference_mode()
@@ -98,6 +100,7 @@ def sample_batch(
     `scheduler` (all of the loop beside it, noise and start too) and `decode`.
     """
     timer = timer or Timer()
+    asked, requests = requests, [*requests, *sources_of(requests)]
     cell = requests[0].cell
     size = picture_size(cell, model)
     watch = watch_of(model, requests, size)
@@ -125,13 +128,14 @@ def sample_batch(
         if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
             with timer.part("UNet", calls=0):
                 torch.cuda.synchronize(out.latents.device)
-    with timer.part("decode", rows=len(requests) * (1 + 2 * len(out.kept))):
+    out = of_first(out, len(asked))
+    with timer.part("decode", rows=len(asked) * (1 + 2 * len(out.kept))):
         pictures = images.decode(out.latents, model.vae)
         kept = [
             (k.step, images.decode(k.latents, model.vae), None if k.x0 is None else images.decode(k.x0, model.vae))
             for k in out.kept
         ]
-    latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(requests)
+    latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(asked)
     broke = [-1] * many if out.broke is None else out.broke.tolist()
     return [
         Sample(
@@ -192,4 +196,33 @@ def watch_of(model: Model, requests: Sequence[Request], size: tuple[int, int]) -
         )
     latents = size[0] // model.factor, size[1] // model.factor
     steps = [moment.step for moment in denoiser_calls(requests[0].cell, model.scheduler)]
-    return Watch(model.unet, [request.conditioning for request in requests], latents, steps)
+    copying = [n for n, request in enumerate(requests) if copies(request)]
+    sources = {n: len(requests) - len(copying) + k for k, n in enumerate(copying)}
+    return Watch(model.unet, [request.conditioning for request in requests], latents, steps, sources)
+
+
+def of_first(out: Sampled, many: int) -> Sampled:
+    """What came of the first so many pictures of a batch; behind them are those that attention was copied from."""
+    if many == len(out.latents):
+        return out
+    kept = [replace(k, latents=k.latents[:many], x0=None if k.x0 is None else k.x0[:many]) for k in out.kept]
+    return replace(
+        out, latents=out.latents[:many], kept=tuple(kept), broke=None if out.broke is None else out.broke[:many]
+    )
+
+
+def copies(request: Request) -> bool:
+    """Whether attention is copied into a picture."""
+    return request.conditioning[0].source is not None
+
+
+def sources_of(requests: Sequence[Request]) -> list[Request]:
+    """What has to be drawn beside some pictures, because attention is copied from it: a picture for each that copies.
+
+    One for each, also where two have the same, so that a picture does not depend on its company.
+    """
+    return [
+        Request(tuple(one.source for one in request.conditioning if one.source is not None), request.seed)
+        for request in requests
+        if copies(request)
+    ]

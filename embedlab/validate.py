@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.attention.edits import AttentionEdit
 from embedlab.attention.layers import chosen, layers_of
-from embedlab.attention.settings import Attention
+from embedlab.attention.settings import Attention, copies_ever
 from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
 from embedlab.clean import redact
 from embedlab.composition import rows_joined, streams
@@ -26,7 +27,7 @@ from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
 from embedlab.prompt import Tokens
-from embedlab.schedule import value_of
+from embedlab.schedule import value_of, within
 from embedlab.select import select
 from embedlab.token_ids import concepts_of
 
@@ -50,9 +51,12 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     """
     source.checked  # noqa: B018  (a model that cannot be run is refused there)
     _check_start(cell, source)
-    if cell.attention.active:
-        _check_layers(cell.attention, source)
     seen: dict[str, Tokens] = {}
+    attention = cell.parsed().attention
+    if attention.active:
+        _check_layers(attention, source)
+    if copies_ever(attention):
+        seen |= {tokens.text: tokens for tokens in validate(cell.source(), source)}
     calls = denoiser_calls(cell, source.scheduler)
     now = cells_per_call(cell, calls)
     first = {id(one): n for n, one in reversed(list(enumerate(now)))}
@@ -92,6 +96,26 @@ def _check_layers(attention: Attention, source: Source) -> None:
     if not there:
         raise ConfigError(f"the UNet of '{source.name}' has no cross-attention; attention has nothing to look at.")
     chosen(attention.layers, there, "attention.layers")
+    for part in within(attention.edits):
+        if isinstance(part, AttentionEdit):
+            chosen(getattr(part, "layers", None), there, f"layers of '{part}'")
+
+
+def _check_edits(cell: Cell, tokens: Tokens, source: Source) -> None:
+    """Refuse edits of attention that do not fit the prompt of this moment, or that of what they copy from."""
+    for edit in cell.attention.edits:
+        if (rows := getattr(edit, "rows", None)) is not None:
+            try:
+                select(rows, tokens)
+            except (PromptError, OperatorError) as error:
+                raise type(error)(f"'{edit}': {error}") from None
+        if getattr(edit, "how", None) == "replace":
+            other = validate(cell.source(), source)[0]
+            if len(other.words) != len(tokens.words):
+                raise OperatorError(
+                    f"'{edit}' is word by word (how: replace), and the source has {counted(len(other.words), 'word')}, "
+                    f"the target {len(tokens.words)}; take how: refine."
+                )
 
 
 def _check_mapped(cell: Cell, texts: Sequence[Tokens]) -> None:
@@ -192,6 +216,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     _check_concepts(tokens, source)
     parts, lookups = zip(*rows_of(tokens), strict=True)
     edit_with(parts, cell.operators, lookups)
+    _check_edits(cell, tokens[0], source)
     texts = Texts(lambda text: conditioning_of(read(text)))
     edit_streams(conditioning_of(tokens), cell.operators, texts)
     pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compel.prompt_parser import CrossAttentionControlSubstitute
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from parity import close
@@ -14,20 +15,32 @@ from torch.nn import functional
 from embedlab import (
     Attention,
     Cell,
+    Confine,
+    CopyCross,
+    CopySelf,
+    During,
     Guidance,
     Job,
     OpenVINO,
     Replace,
+    Reweight,
     Sampler,
     Source,
     Switch,
+    load,
     probabilities_of,
     render,
     word_mass,
 )
-from embedlab.attention.layers import chosen, layers_of, side_of
+from embedlab.attention.align import mapping_of, words_in
+from embedlab.attention.edits import Scene
+from embedlab.attention.layers import Layer, chosen, layers_of, side_of
 from embedlab.attention.maps import places_in
-from embedlab.errors import ConfigError, EngineError, PromptError
+from embedlab.attention.swaps import options_of
+from embedlab.attention.watch import Watch
+from embedlab.condition import condition
+from embedlab.errors import ConfigError, EngineError, OperatorError, PromptError
+from embedlab.language.tree import Swap
 from embedlab.metrics.score import score, score_names
 from embedlab.models import SHIPPED
 from embedlab.validate import validate
@@ -273,3 +286,240 @@ def test_a_job_has_its_maps_as_arrays_and_pictures_and_says_what_is_off(embedlab
     with safe_open(folder / "maps.safetensors", "pt") as file:
         assert file.get_tensor("edited heat").shape == (1, 1, 8, 8)
         assert json.loads(file.metadata()["maps"])["edited"]["words"] == ["puppy"]
+
+
+# ── edits ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def edited(*edits, source=None, prompt="a picture of a puppy", **more):
+    return cell(prompt, attention=Attention(edits=edits, source=source), **more)
+
+
+COPY = (CopyCross(), CopySelf())
+NEUTRAL = [
+    CopyCross(amount=0),
+    CopySelf(amount=0),
+    During(CopyCross(), end=0),
+    Reweight("puppy", 1),
+    Confine("puppy", (0, 0, 1, 1)),
+    Confine("puppy", (0, 0, 0.5, 1), amount=0),
+]
+
+
+@pytest.mark.parametrize("edit", NEUTRAL, ids=str)
+def test_a_neutral_edit_of_attention_changes_nothing_to_the_bit(sd1, edit):
+    plain, same = (render(sd1, [one], [0, 1])[0] for one in (cell(attention=Attention()), edited(edit)))
+    assert torch.equal(plain.latents, same.latents)
+
+
+@pytest.mark.parametrize(
+    "edit", [*COPY, Reweight("cat", 3), Confine("cat", (0, 0, 0.5, 1)), During(CopyCross(), end=0.5)]
+)
+def test_an_edit_of_attention_changes_a_picture_and_half_of_it_otherwise(model, edit):
+    plain = cell("a picture of a cat", attention=Attention())
+    source = "a picture of a puppy" if not isinstance(edit, Reweight | Confine) else None
+    (before,) = render(model, [plain], [0])
+    (after,) = render(model, [edited(edit, source=source, prompt="a picture of a cat")], [0])
+    assert (before.latents - after.latents).abs().max() > 1e-4
+    if not isinstance(edit, Reweight | During):
+        half = replace(edit, amount=0.5)
+        (between,) = render(model, [edited(half, source=source, prompt="a picture of a cat")], [0])
+        assert (between.latents - after.latents).abs().max() > 1e-5
+        assert (between.latents - before.latents).abs().max() > 1e-5
+
+
+def test_attention_of_ones_own_source_is_ones_own(model):
+    plain, copied = (render(model, [one], [0, 1])[0] for one in (cell(attention=Attention()), edited(*COPY)))
+    close(copied.latents, plain.latents, 1e-4)
+
+
+def test_all_of_a_copy_is_the_sources_probabilities_to_the_bit(sd1):
+    """Seen inside: layer by layer what the target looks with is what the source looked with."""
+    seen = []
+    own = Watch._edited
+
+    def look(self, kind, layer, probabilities):
+        after = own(self, kind, layer, probabilities)
+        seen.append((kind, self.rows, probabilities, after))
+        return after
+
+    Watch._edited = look
+    try:
+        render(sd1, [edited(*COPY, operators=[Replace("puppy", "cat")])], [0])
+    finally:
+        Watch._edited = own
+    assert {kind for kind, *_ in seen} == {"cross", "self"}
+    for _, rows, before, after in seen:
+        target, source = rows.index((0, 0)), rows.index((1, 0))
+        assert torch.equal(after[target], before[source])
+        assert torch.equal(after[source], before[source])
+        untold = [n for n, (_, stream) in enumerate(rows) if stream == -1]
+        assert torch.equal(after[untold], before[untold])
+
+
+def test_a_copy_does_not_depend_on_its_company(sd1):
+    cells = [edited(*COPY, operators=[Replace("puppy", by)]) for by in ("cat", "owl")]
+    alone = [render(sd1, [one], [0, 1])[0] for one in cells]
+    together = render(sd1, [*cells, cell(attention=Attention())], [0, 1])
+    for a, b in zip(alone, together, strict=False):
+        close(a.latents, b.latents, 1e-4)
+
+
+def conditioned(model, prompt):
+    return condition([cell(prompt)], model.towers)[0].cond
+
+
+@pytest.mark.parity("prompt-to-prompt", "mapper of a replacement", "attention=p2p how=replace", "formula")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("a puppy on grass", "a cat on grass"), ("a fox", "a puppyish"), ("a puppyish hat", "a fox hat")],
+)
+def test_replacement_maps_as_prompt_to_prompts(sd1, before, after):
+    """Its `get_replacement_mapper_`, written plainly, up to the last word that differs; beyond, it counts columns."""
+    source, target = conditioned(sd1, before), conditioned(sd1, after)
+    words = [[span for _, span in words_in(one)] for one in (source, target)]
+    expected = torch.zeros(77, 77)
+    i = j = 0
+    different = [n for n, (a, b) in enumerate(zip(before.split(), after.split(), strict=True)) if a != b]
+    pairs = [(words[0][n], words[1][n]) for n in different]
+    while i < 77 and j < 77:
+        if pairs and pairs[0][0][0] == i:
+            mine, theirs = pairs.pop(0)
+            for column in theirs:
+                expected[mine, column] = 1 if len(mine) == len(theirs) else 1 / len(theirs)
+            if len(mine) == len(theirs) > 1:
+                expected[mine[0] : mine[-1] + 1, theirs[0] : theirs[-1] + 1] = torch.eye(len(mine))
+            i, j = i + len(mine), j + len(theirs)
+        else:
+            expected[i if pairs else j, j] = 1
+            i, j = i + 1, j + 1
+    ours = mapping_of(source, target).matrix
+    upto = words[1][different[-1]][-1] + 1
+    close(ours[:, :upto], expected[:, :upto], 0)
+    if sum(map(len, words[0])) == sum(map(len, words[1])):
+        close(ours, expected, 0)
+
+
+@pytest.mark.parity("prompt-to-prompt", "mapper of a refinement", "attention=p2p how=refine", "formula")
+@pytest.mark.parametrize(
+    ("before", "after"), [("a puppy", "a red puppy on grass"), ("a cat and a dog", "a fat cat and a dog")]
+)
+def test_refinement_maps_as_prompt_to_prompts(sd1, before, after):
+    """Its `get_mapper`: global alignment of the ids, start and end with them; columns past the end by their number."""
+    source, target = conditioned(sd1, before), conditioned(sd1, after)
+    x, y = (sd1.towers[0].tokenizer(text).input_ids for text in (before, after))
+    score = [[0] * (len(y) + 1) for _ in range(len(x) + 1)]
+    trace = [[0] * (len(y) + 1) for _ in range(len(x) + 1)]
+    trace[0][1:], trace[0][0] = [1] * len(y), 4
+    for i in range(1, len(x) + 1):
+        trace[i][0] = 2
+        for j in range(1, len(y) + 1):
+            left, up = score[i][j - 1], score[i - 1][j]
+            pair = score[i - 1][j - 1] + (1 if x[i - 1] == y[j - 1] else -1)
+            score[i][j] = max(left, up, pair)
+            trace[i][j] = 1 if score[i][j] == left else 2 if score[i][j] == up else 3
+    mapper, i, j = [], len(x), len(y)
+    while i > 0 or j > 0:
+        if trace[i][j] == 3:
+            i, j = i - 1, j - 1
+            mapper.insert(0, i)
+        elif trace[i][j] == 1:
+            j -= 1
+            mapper.insert(0, -1)
+        else:
+            i -= 1
+    mapper += list(range(len(y), 77))
+    ours = mapping_of(source, target, "refine")
+    assert ours.found.tolist() == [n >= 0 for n in mapper]
+    assert [int(column.argmax()) for column in ours.matrix.T[ours.found]] == [n for n in mapper if n >= 0]
+
+
+def test_copies_at_any_length_and_of_prompts_of_several_lengths(model):
+    long = "a picture of a puppy and " + "very " * 80 + "small cat"
+    (one,) = render(model, [edited(*COPY, source=long, prompt=long.replace("puppy", "fox"))], [0])
+    (two,) = render(model, [edited(*COPY, source=long, prompt="a picture of a puppy")], [0])
+    assert torch.isfinite(one.latents).all()
+    assert torch.isfinite(two.latents).all()
+
+
+def test_reweighting_and_boxes_by_hand():
+    model = load("emoji")
+    own = conditioned(model, "a cat")
+    seen = torch.rand(4, 16, 77).softmax(-1)
+    scene = Scene(Layer("mid.0.0"), (4, 4), own)
+    heavier = Reweight("cat", 3)(seen, scene)
+    close(heavier[..., 2], 3 * seen[..., 2], 0)
+    assert torch.equal(heavier[..., :2], seen[..., :2])
+    boxed = Confine("cat", (0, 0, 0.5, 1))(seen, scene)
+    left = places_in((0, 0, 0.5, 1), (4, 4))
+    assert (boxed[:, ~left][..., 2] == 0).all()
+    close(boxed[:, left], seen[:, left], 1e-6)
+    close(boxed.sum(-1), torch.ones(4, 16))
+
+
+def test_words_of_an_edit_keep_their_attention_alone(sd1):
+    own = conditioned(sd1, "a cat")
+    theirs, seen = torch.rand(2, 16, 77), torch.rand(2, 16, 77)
+    scene = Scene(Layer("mid.0.0"), (4, 4), own, theirs, mapping_of(own, own))
+    after = CopyCross("cat")(seen, scene)
+    assert torch.equal(after[..., 2], theirs[..., 2])
+    assert torch.equal(after[..., 3:], seen[..., 3:])
+    assert torch.equal(CopyCross()(seen, scene), theirs)
+
+
+def test_compels_swap_is_drawn_with_the_attention_of_its_first_text(sd1):
+    compel = replace(cell().encoder, language="compel")
+    swap = Cell("a picture of a puppy.swap(cat, s_end=0.4)", encoder=compel, sampler=STEPS)
+    attention = swap.parsed().attention
+    assert [str(edit) for edit in attention.edits] == [
+        "self-attention copied from 0 until 0.4",
+        "cross-attention copied from 0.2 until 1",
+    ]
+    by_hand = edited(*attention.edits, source="a picture of a puppy", prompt="a picture of a cat")
+    ours, theirs = (render(sd1, [one], [0])[0] for one in (swap, by_hand))
+    close(ours.latents, theirs.latents, 1e-6)
+    unedited, source = (render(sd1, [one], [0])[0] for one in (swap.baseline(), cell(attention=Attention())))
+    close(unedited.latents, source.latents, 1e-6)
+    assert swap.wording == "a picture of a cat"
+
+
+@pytest.mark.parity("compel", "when a .swap() copies", "language=compel", "live")
+@pytest.mark.parametrize(
+    "given", [{}, {"shape_freedom": 0.5}, {"s_end": 0.3, "t_start": 0.1}, {"shape_freedom": 0.0, "t_end": 0.8}]
+)
+def test_the_windows_of_a_swap_are_compels(given):
+    theirs = CrossAttentionControlSubstitute([], [], dict(given)).options
+    assert options_of(Swap((), (), tuple(given.items()))) == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize(
+    ("attention", "message"),
+    [
+        (Attention(edits=[Reweight("dog")]), "'attention to dog ×2': 'dog' is not in the prompt"),
+        (Attention(edits=[CopySelf(layers=["up.3"])]), "layers of 'self-attention copied' names 'up.3'"),
+        (Attention(edits=[CopyCross("fox")], source="a fox"), "'fox' is not in the prompt; its words are a, picture"),
+        (
+            Attention(edits=[CopyCross(how="replace")], source="a fox"),
+            "the source has 2 words, the target 5",
+        ),
+    ],
+)
+def test_edits_that_do_not_fit_are_refused_before_weights(attention, message):
+    with pytest.raises((ConfigError, PromptError, OperatorError), match=message):
+        validate(cell(attention=attention), Source("emoji"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Attention(edits=["more"]), "attention.edits holds 'more'"),
+        (lambda: CopyCross(amount=2), "amount is 2; it goes from 0"),
+        (lambda: CopyCross(how="guess"), "how"),
+        (lambda: Confine("cat", (0.5, 0, 0.5, 1)), "box is"),
+        (lambda: CopySelf(most=0), "most"),
+        (lambda: Attention(source=5), "attention.source is 5"),
+    ],
+)
+def test_edits_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

@@ -69,6 +69,7 @@ def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
     assert len(used) >= 0.9 * len(lab.__all__), sorted(set(lab.__all__) - used)
     assert len(study.OPERATORS) > 20
     assert all(str(setting) for setting in (*study.VARYING, *study.READ, *study.GUIDED))
+    assert study.looked_at(sd1, "A picture of a cat", seed=0).shape == (1, 1)
     assert study.pictures(sd1, seeds=[0, 1])
     conditional = study.tables(sd1.towers, tmp_path)
     assert [concept.name for concept in study.a_word_of_ones_own(sd1, tmp_path)] == ["<mine>"]

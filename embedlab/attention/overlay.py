@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor
 
 from embedlab.attention.maps import Maps, upsampled
 from embedlab.files import write
 
 
-def overlaid(picture: Image.Image, heat: Float[Tensor, "y x"], share: float = 0.65) -> Image.Image:
+def overlaid(picture: Image.Image, heat: Float[torch.Tensor, "y x"], share: float = 0.65) -> Image.Image:
     """A picture in grey, a map laid over it: the hotter the brighter, the map's maximum is yellow.
 
     `share` is how much of the picture the hottest place hides.
@@ -47,7 +47,8 @@ def file_names(words: tuple[str, ...]) -> list[str]:
 
 def save_maps(path: Path, maps: Mapping[str, Maps], settings: Mapping[str, Any]) -> None:
     """Write maps as one safetensors file: `NAME heat` (image, word, h, w) and `NAME parts`, words and axes beside."""
-    tensors, about = {}, dict(settings)
+    tensors: dict[str, torch.Tensor] = {}
+    about = dict(settings)
     for name, one in maps.items():
         tensors[f"{name} heat"] = one.heat.contiguous()
         if one.parts is not None:
@@ -61,7 +62,7 @@ def about_maps(maps: Maps) -> dict[str, Any]:
     return {"words": list(maps.words), "by": list(maps.by), "layers": list(maps.layers)}
 
 
-def maps_of(about: Mapping[str, Any], heat: Tensor, parts: Tensor | None) -> Maps:
+def maps_of(about: Mapping[str, Any], heat: torch.Tensor, parts: torch.Tensor | None) -> Maps:
     """The other way.
 
     >>> maps_of({"words": ["cat"], "by": [], "layers": []}, torch.ones(1, 2, 2), None).words

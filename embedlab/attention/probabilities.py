@@ -26,7 +26,9 @@ class Open:
     anybody looks; where nobody does, the processor whose place it took runs.
     """
 
-    def __init__(self, layer: Layer, own: Any, see: See, asks: Callable[[Layer], bool], reads: Reads | None = None):
+    def __init__(
+        self, layer: Layer, own: Any, see: See, asks: Callable[[Layer, int], bool], reads: Reads | None = None
+    ):
         self.layer, self.own, self.see, self.asks, self.reads = layer, own, see, asks, reads
 
     def __call__(
@@ -40,7 +42,8 @@ class Open:
     ) -> Tensor:
         if self.reads is not None and encoder_hidden_states is not None:
             encoder_hidden_states = self.reads(self.layer, encoder_hidden_states)
-        if not self.asks(self.layer):
+        places = hidden_states.shape[1] if hidden_states.ndim == 3 else hidden_states[0, 0].numel()
+        if not self.asks(self.layer, places):
             answer: Tensor = self.own(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **more)
             return answer
         before = hidden_states
@@ -120,7 +123,7 @@ def probabilities_of(
         return probabilities
 
     def make(layer: Layer) -> Callable[[Any], Open]:
-        return lambda own: Open(layer, own, see, lambda _: True)
+        return lambda own: Open(layer, own, see, lambda *_: True)
 
     with opened(unet, {kind: {layer: make(layer) for layer in chosen(layers, layers_of(unet.config))}}):
         yield seen

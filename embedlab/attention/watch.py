@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from embedlab.attention.align import Mapping as Mapped
+from embedlab.attention.align import mapping_of
+from embedlab.attention.edits import AttentionEdit, Scene
 from embedlab.attention.layers import Kind, Layer, chosen, layers_of, side_of
 from embedlab.attention.maps import Maps, Probabilities, summed, upsampled
 from embedlab.attention.probabilities import Open, opened
 from embedlab.attention.words import Slots, slots_of
 from embedlab.encoder import Conditioning
+from embedlab.errors import SamplerError
 from embedlab.transfer import send
 
 UNCONDITIONAL = -1
@@ -55,10 +59,20 @@ class Watch:
 
     pictures: for each picture its conditioning in each call of the UNet (`CallConditioning`), whose cell says in
     `attention` what is asked. size: of the latents. steps: the step of each call. `calls` are the conditionings that
-    the UNet has to be called with: those of each picture are its own objects.
+    the UNet has to be called with: those of each picture are its own objects. sources: for each picture that copies the
+    number of the one that it copies from.
     """
 
-    def __init__(self, unet: Any, pictures: Sequence[Sequence[Any]], size: tuple[int, int], steps: Sequence[int]):
+    def __init__(
+        self,
+        unet: Any,
+        pictures: Sequence[Sequence[Any]],
+        size: tuple[int, int],
+        steps: Sequence[int],
+        sources: Mapping[int, int] | None = None,
+    ):
+        self.sources = dict(sources or {})
+        self.mappings: dict[Any, Any] = {}
         self.unet, self.size, self.steps = unet, size, steps
         self.whose: dict[int, Row] = {}  # by identity of a Conditioning
         self.pictures = [self._own(n, calls) for n, calls in enumerate(pictures)]
@@ -104,6 +118,8 @@ class Watch:
     def installed(self) -> Iterator[None]:
         """Stand in the place of the UNet's processors, for as long as it has to be watched."""
         kinds: dict[Kind, list[Layer]] = {"cross": self.layers}
+        if any(edit.kind == "self" for calls in self.pictures for one in calls for edit in one.cell.attention.edits):
+            kinds["self"] = self.layers
         made = {
             kind: {
                 layer: partial(Open, layer, see=partial(self._see, kind), asks=partial(self._asks, kind))
@@ -114,13 +130,63 @@ class Watch:
         with opened(self.unet, made):
             yield
 
-    def _asks(self, kind: Kind, layer: Layer) -> bool:
-        return kind == "cross" and any(layer.name in names for names in self.summing.values())
+    def _asks(self, kind: Kind, layer: Layer, places: int) -> bool:
+        summed_here = kind == "cross" and any(layer.name in names for names in self.summing.values())
+        return summed_here or any(self._edits(n, kind, layer, places) for n in range(len(self.pictures)))
+
+    def _edits(self, picture: int, kind: Kind, layer: Layer, places: int) -> list[AttentionEdit]:
+        """What is done to a layer of a picture in this call."""
+        edits = self.pictures[picture][self.call].cell.attention.edits
+        return [
+            edit
+            for edit in edits
+            if edit.kind == kind
+            and not edit.neutral
+            and edit.works_in(layer)
+            and places <= getattr(edit, "most", places)
+        ]
 
     def _see(self, kind: Kind, layer: Layer, probabilities: Probabilities) -> Probabilities:
+        probabilities = self._edited(kind, layer, probabilities)
         if kind == "cross":
             self._add(layer, probabilities)
         return probabilities
+
+    def _edited(self, kind: Kind, layer: Layer, probabilities: Probabilities) -> Probabilities:
+        """Probabilities after the edits of each picture, which copy from others as they were before."""
+        places = probabilities.shape[2]
+        edited = probabilities
+        for row, (picture, stream) in enumerate(self.rows):
+            edits = [] if stream == UNCONDITIONAL else self._edits(picture, kind, layer, places)
+            if not edits:
+                continue
+            own = self.pictures[picture][self.call].cond.streams[stream][1]
+            one, side = probabilities[row], side_of(places, self.size)
+            for edit in edits:
+                theirs = mapping = None
+                if edit.copies:
+                    theirs, source = self._source(probabilities, picture, stream)
+                    mapping = self._mapping(source, own, edit) if kind == "cross" else None
+                one = edit(one, Scene(layer, side, own, theirs, mapping))
+            edited = edited.clone() if edited is probabilities else edited
+            edited[row] = one
+        return edited
+
+    def _source(self, probabilities: Probabilities, picture: int, stream: int) -> tuple[Tensor, Conditioning]:
+        """The probabilities of a picture's source, and what that is conditioned on."""
+        number = self.sources[picture]
+        streams = self.pictures[number][self.call].cond.streams
+        stream = min(stream, len(streams) - 1)
+        if (number, stream) not in self.rows:
+            raise SamplerError("attention is copied from a source that is not in this call of the UNet.")
+        return probabilities[self.rows.index((number, stream))], streams[stream][1]
+
+    def _mapping(self, source: Conditioning, own: Conditioning, edit: Any) -> Mapped:
+        key = (id(source), id(own), edit.how)
+        if key not in self.mappings:
+            self.mappings[key] = mapping_of(source, own, edit.how)
+        found: Mapped = self.mappings[key]
+        return found
 
     def _add(self, layer: Layer, probabilities: Probabilities) -> None:
         """Sum up what each picture's conditional rows give to the words that its maps are of."""

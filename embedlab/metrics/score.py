@@ -67,7 +67,8 @@ def scored_words(cell: Cell, settings: Metrics) -> list[str]:
     """The words that pictures are scored with: those asked for, or those of the edit."""
     if settings.words is not None:
         return list(settings.words)
-    return list(dict.fromkeys(word for operator in cell.operators for word in words_named(operator)))
+    edits = [*cell.operators, *cell.parsed().attention.edits]
+    return list(dict.fromkeys(word for edit in edits for word in words_named(edit)))
 
 
 def check_scored(cell: Cell, settings: Metrics, source: Source) -> None:

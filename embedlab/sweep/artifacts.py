@@ -116,13 +116,13 @@ def _write_pictures(
         origin = {"edited": True, **origin_of(after, n)}
         edited = {**settings, "seed": row["seed"], **origin, "scores": dict(row)}
         images.save(new[n], job.folder / row["file"], edited, infotext(edited, new[n].size))
-        if job.cell.operators:
+        if job.cell.edits:
             row["baseline"] = f"baseline-seed-{row['seed']}.png"
             origin = {"edited": False, **origin_of(before, n)}
             original = {**settings, "seed": row["seed"], **origin}
             images.save(old[n], job.folder / row["baseline"], original, infotext(original, old[n].size))
     names = [f"seed {row['seed']}" for row in rows]
-    columns = ["as written", job.cell.label] if job.cell.operators else ["as written"]
+    columns = ["as written", job.cell.label] if job.cell.edits else ["as written"]
     grid = [[old[n], new[n]][-len(columns) :] for n in range(len(rows))]
     heads, heats = _write_maps(job, before, after, rows, old, new)
     columns, grid = [*columns, *heads], [[*row, *more] for row, more in zip(grid, heats, strict=True)]
@@ -146,7 +146,7 @@ def _write_maps(
     if after.maps is None:
         return [], [[] for _ in rows]
     shown = {"edited": (after.maps, new, "")}
-    if job.cell.operators and before.maps is not None:
+    if job.cell.edits and before.maps is not None:
         shown = {"unedited": (before.maps, old, "baseline-"), **shown}
     heads: list[str] = []
     heats: list[list[Image.Image]] = [[] for _ in rows]

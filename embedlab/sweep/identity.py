@@ -62,7 +62,7 @@ def code_of(cell: Cell) -> list[str]:
             kinds.add(type(value))
             walk(getattr(value, "__dict__", {}))
 
-    walk([cell.prompt, cell.operators, cell.encoder, cell.guidance])
+    walk([cell.prompt, cell.operators, cell.encoder, cell.guidance, cell.attention])
     ours = ("embedlab.", "torch.", "builtins.")
     return sorted(source_of(kind) for kind in kinds if not f"{kind.__module__}.".startswith(ours))
 

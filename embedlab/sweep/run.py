@@ -445,6 +445,7 @@ def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
     for one in calls:
         if id(one) not in known:
             contents = [c.content for _, c in one.cond.streams] + [one.uncond.content]
+            contents += [] if one.source is None else [one.source.cond.content]
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
             known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, *weights])
     return tuple(known[id(one)] for one in calls)

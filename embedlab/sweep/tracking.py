@@ -98,7 +98,7 @@ def log(job: Job, result: Result, run: Run) -> None:
     for name in ("conditioning", "rows") if job.export else ():
         if (file := job.folder / f"{name}.safetensors").is_file():
             run.file(name, file)
-    logged = {key for key in [*columns, *result.scores] if job.cell.operators or not key.startswith("change/")}
+    logged = {key for key in [*columns, *result.scores] if job.cell.edits or not key.startswith("change/")}
     for line in lines:
         run.scores({f"picture/{k}": v for k, v in line.items() if k in logged and isinstance(v, int | float)})
     run.scores({k: v for k, v in result.scores.items() if k in logged and v is not None})

@@ -144,6 +144,22 @@ def a_word_of_ones_own(model: lab.Model, folder: Path) -> tuple[lab.Concept, ...
     return lab.load_concepts(path)
 
 
+def looked_at(model: lab.Model, prompt: str, seed: int) -> torch.Tensor:
+    """Where a word is looked at, in a picture whose attention is partly that of another prompt."""
+    copied = (lab.During(lab.CopyCross("cat", how="replace"), end=0.8), lab.CopySelf(lab.Ramp([1, 0])))
+    attention = lab.Attention(maps=True, words=["cat"], by=["layer"], edits=copied, source="A picture of a puppy")
+    heavier = lab.Attention(edits=[lab.Reweight("cat", 2), lab.Confine("cat", (0, 0, 0.5, 1), layers=["mid"])])
+    few = lab.Sampler(steps=2)
+    cells = [lab.Cell(prompt, sampler=few, attention=one) for one in (attention, heavier)]
+    one, _ = lab.render(model, cells, [seed])
+    assert isinstance(one.maps, lab.Maps)
+    with torch.no_grad(), lab.probabilities_of(model.unet, ["mid"]) as seen:
+        lab.guided(model.unet, [one.conditioning[0].cond], [one.conditioning[0].uncond], [1.0])(
+            one.latents, torch.tensor(500)
+        )
+    return torch.stack([lab.word_mass(layer, [5]) for layer in seen.values()]) + one.maps.of("cat").sum()
+
+
 def by_hand(model: lab.Model, conditional: lab.Conditioning, unconditional: lab.Conditioning) -> torch.Tensor:
     """The sampling loop in its parts."""
     scheduler = lab.Sampler("ddim", steps=2).make(model.scheduler)
