@@ -369,7 +369,13 @@ def conditioned(model, prompt):
     return condition([cell(prompt)], model.towers)[0].cond
 
 
-@pytest.mark.parity("prompt-to-prompt", "mapper of a replacement", "attention=p2p how=replace", "formula")
+@pytest.mark.parity(
+    "prompt-to-prompt",
+    "mapper of a replacement",
+    "attention=p2p how=replace",
+    "formula",
+    differs="behind a word of another length its columns are those of the same words, theirs of the same number",
+)
 @pytest.mark.parametrize(
     ("before", "after"),
     [("a puppy on grass", "a cat on grass"), ("a fox", "a puppyish"), ("a puppyish hat", "a fox hat")],

@@ -26,6 +26,7 @@ EARLIER = {
     "weighting": "comfy++",
     "windows": "hard",
     "pooled": "first",
+    "attention": {TARGET: "embedlab.attention.Attention"},
 }
 EARLIER_ENCODER = {"windows": "hard", "pooled": "first"}
 
