@@ -93,6 +93,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     from embedlab.prompt import Tokens as Tokens, tokenize as tokenize
     from embedlab.rendering import render as render
     from embedlab.sampler import (
+        Inversion as Inversion,
         Sampler as Sampler,
         Start as Start,
         Variation as Variation,
@@ -150,6 +151,7 @@ _HOME = {
     "Freeze": "operators",
     "Guidance": "guidance",
     "Interpolate": "operators",
+    "Inversion": "sampler",
     "Job": "sweep.job",
     "Learned": "learning.learn",
     "Lookup": "embeddings",

@@ -23,7 +23,7 @@ from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import Operator, named
 from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, wording
-from embedlab.sampler import Sampler, Start, check_size, rehearsed
+from embedlab.sampler import Inversion, Sampler, Start, check_size, rehearsed
 from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
 from embedlab.transfer import content_of
 
@@ -204,8 +204,34 @@ def denoiser_calls(cell: Cell, scheduler: Mapping[str, Any]) -> tuple[Moment, ..
     Raises SamplerError for a schedule that cannot be run.
     """
     sampler, start = cell.sampler, cell.start
-    key = fingerprint([sampler, start.from_noise, start.first(sampler.steps), start.warmup, scheduler])
+    key = fingerprint(
+        [sampler, start.from_noise, how_inverted(start), start.first(sampler.steps), start.warmup, scheduler]
+    )
     return _CALLS([key], lambda _: [tuple(rehearsed(sampler, scheduler, start))])[0]
+
+
+def how_inverted(start: Start) -> str | None:
+    """What an inversion asks of a schedule, beside a start from noise; None of what is none."""
+    return start.unconditional if isinstance(start, Inversion) else None
+
+
+def described(cell: Cell) -> Cell | None:
+    """The cell whose prompt says what the picture shows that a cell inverts: nothing is edited in it; None without one.
+
+    Raises SamplerError where the prompt changes over time, and nothing else says so.
+
+    >>> described(Cell("a cat", start=Inversion("puppy.png", prompt="a puppy"))).prompt
+    'a puppy'
+    """
+    start = cell.start
+    if not isinstance(start, Inversion):
+        return None
+    plain = replace(cell, operators=(), start=Start(), guidance=Guidance(1.0), attention=Attention())
+    if start.prompt is not None:
+        return replace(plain, prompt=start.prompt, prompt_2=None)
+    if changes(plain):
+        raise SamplerError("the prompt changes over time; say what the picture shows: start.prompt='a puppy'.")
+    return plain
 
 
 def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:

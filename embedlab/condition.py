@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from embedlab.cell import Cell, cells_per_call, changes, denoiser_calls, fingerprint
+from embedlab.cell import Cell, cells_per_call, changes, denoiser_calls, described, fingerprint
 from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
 from embedlab.errors import OperatorError
@@ -36,6 +36,7 @@ class CallConditioning:
     cond: Conditioning
     uncond: Conditioning
     source: CallConditioning | None = None
+    shown: CallConditioning | None = None  # of a picture that is inverted: the same of the prompt that says what it is
 
 
 @torch.inference_mode()
@@ -132,9 +133,12 @@ def condition_calls(
 ) -> list[tuple[CallConditioning, ...]]:
     """What each call of the UNet is conditioned on, for each of some cells that may change over time."""
     calls = [cells_per_call(cell, denoiser_calls(cell, model.scheduler)) for cell in cells]
-    every = [cell for mine in calls for cell in mine]
+    pictured = [described(cell) for cell in cells]
+    every = [*(cell for mine in calls for cell in mine), *(one for one in pictured if one is not None)]
     conditionings = iter(condition(every, model.towers, model.zero_negative, timer=timer))
     found = [tuple(islice(conditionings, len(mine))) for mine in calls]
+    shown = [None if one is None else next(conditionings) for one in pictured]
+    found = [_beside(mine, one) for mine, one in zip(found, shown, strict=True)]
     copying = [n for n, mine in enumerate(calls) if any(one.attention.copies for one in mine)]
     if copying:
         sources = condition_calls(model, [cells[n].source() for n in copying], timer)
@@ -143,6 +147,14 @@ def condition_calls(
             pairs = zip(found[n], source, strict=True)
             found[n] = tuple(known.setdefault((id(one), id(other)), replace(one, source=other)) for one, other in pairs)
     return found
+
+
+def _beside(calls: tuple[CallConditioning, ...], shown: CallConditioning | None) -> tuple[CallConditioning, ...]:
+    """The same calls with what an inversion is told; those that were one object are one."""
+    if shown is None:
+        return calls
+    known = {id(one): replace(one, shown=shown) for one in calls}
+    return tuple(known[id(one)] for one in calls)
 
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:

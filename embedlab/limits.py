@@ -229,6 +229,27 @@ def check_varied(seed: Any, strength: Any) -> None:
         raise SamplerError(f"start.variation.strength is {strength}, and toward no seed: set start.variation.seed.")
 
 
+UNCONDITIONALS = ("own", "prompt", "null_text")
+
+
+def check_inverted(picture: Any, latents: Any, mask: Any, variation: Any) -> None:
+    """A picture and nothing beside."""
+    if picture is None:
+        raise SamplerError("start=inversion finds the noise of a picture: set start.picture.")
+    given: list[str] = [name for name, value in (("latents", latents), ("mask", mask)) if value is not None]
+    varied = variation.get("strength") if isinstance(variation, Mapping) else getattr(variation, "strength", 0)
+    if given or varied:
+        raise SamplerError(
+            f"start=inversion starts from the noise that it finds; leave start.{(given or ['variation'])[0]} out."
+        )
+
+
+def check_shown(prompt: Any) -> None:
+    """What a picture shows, or none."""
+    if prompt is not None and not isinstance(prompt, str) and not hasattr(prompt, "parts"):
+        raise SamplerError(f"start.prompt is {brief(prompt)}; it has to be a text that says what the picture shows.")
+
+
 LATENT_ENDINGS = (".safetensors", ".npy", ".pt")
 
 
@@ -294,10 +315,10 @@ def check_at_once(at_once: Any) -> None:
 # ── guidance, encoder, metrics, model ─────────────────────────────────────────────────────────────────────────────
 
 
-def check_guidance_scale(scale: Any) -> None:
+def check_guidance_scale(scale: Any, name: str = "guidance.scale") -> None:
     """Of 1 or more."""
-    if finite_number(scale, "guidance.scale", SamplerError) < 1:
-        raise SamplerError(f"guidance.scale is {scale}; 1 is the prompt alone, larger values follow it closer.")
+    if finite_number(scale, name, SamplerError) < 1:
+        raise SamplerError(f"{name} is {scale}; 1 is the prompt alone, larger values follow it closer.")
 
 
 def number_of(name: str, least: float | None = None, most: float | None = None) -> Check:
@@ -1108,6 +1129,15 @@ CHECKS: dict[str, dict[str, Check]] = {
         "mask": lambda mask: check_picture(mask, "start.mask"),
         "latents": check_latents,
         "variation": check_variation,
+    },
+    "embedlab.Inversion": {
+        "picture latents mask variation": check_inverted,
+        "step strength": check_step_and_strength,
+        "picture": check_picture,
+        "prompt": check_shown,
+        "scale": lambda scale: check_guidance_scale(scale, "start.scale"),
+        "unconditional": lambda value: in_choices(value, "start.unconditional", UNCONDITIONALS, SamplerError),
+        "iterations": lambda number: whole_number(number, "start.iterations", SamplerError, least=1, most=1000),
     },
     "embedlab.Variation": {"seed strength": check_varied},
     "embedlab.Attention": {

@@ -11,14 +11,15 @@ import torch
 
 from embedlab import images
 from embedlab.attention.watch import Watch
-from embedlab.cell import Cell, denoiser_calls, picture_size
+from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
 from embedlab.guidance import Denoiser, Shared, Steering, Told, guided, in_turn
+from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
-from embedlab.sampler import Trace, sample
+from embedlab.sampler import Inversion, Trace, sample
 from embedlab.sampler.loop import OnStep, Sampled
 from embedlab.samples import Rendered, Request, Sample, not_finite, rows_by_call, stack_samples
 from embedlab.schedule import value_of
@@ -76,11 +77,15 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
 
     Without `calls`, of cells that were not encoded yet, it is all but the lengths.
     """
-    lengths = [
+    lengths: list[Any] = [
         (*(len(c.hidden) for _, c in one.cond.streams), len(one.uncond.hidden), one.cell.guidance.scale == 1)
         for one in calls
     ]
     copies = any(one.source is not None for one in calls)  # each has its source beside it
+    shown = described(cell)
+    if shown is not None:  # what is inverted has to be the same, and what it is to be led back with
+        lengths.append(fingerprint([shown.prompt, shown.prompt_2, shown.encoder]))
+        lengths.append(fingerprint([[one.cell.guidance, one.uncond.content] for one in calls]))
     return (picture_size(cell, model), cell.sampler, cell.start, *lengths, *(["copies"] if copies else []))
 
 
@@ -103,6 +108,10 @@ def sample_batch(
     asked, requests = requests, [*requests, *sources_of(requests)]
     cell = requests[0].cell
     size = picture_size(cell, model)
+    found: Inverted | None = None
+    if isinstance(cell.start, Inversion):
+        with timer.part("scheduler"):
+            requests, found = invert(model, requests, timer)
     watch = watch_of(model, requests, size)
     calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
     if shared is None:
@@ -110,7 +119,7 @@ def sample_batch(
         shared = Shared([request.seed for request in requests], by_shape)
     with timer.part("scheduler"), watch.installed() if watch else nullcontext():
         scheduler = cell.sampler.make(model.scheduler)
-        begun = begin(model, cell, [request.seed for request in requests], scheduler)
+        begun = begin(model, cell, [request.seed for request in requests], scheduler, found.latents if found else None)
         trace = Trace(cell.sampler.watch, cell.sampler.kept)
         out = sample(
             in_turn(_denoisers(model, calls, size, timer, shared, watch, trace)),
@@ -149,6 +158,7 @@ def sample_batch(
             None if broke[n] < 0 else broke[n],
             trace.curves(n),
             trace.kept(n),
+            found.figures if found else {},
         )
         for n in range(many)
     ]

@@ -52,6 +52,7 @@ class Sample:
     broke: int | None = None  # the step after which its latents first held NaN or infinity
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # figures of the steps that `step` lists
     tensors: Mapping[str, Float[Tensor, "c h w"]] = field(default_factory=dict)  # what `Sampler.watch` named, by step
+    figures: Mapping[str, float] = field(default_factory=dict)  # of its start: how well a picture was inverted
 
     @property
     def finite(self) -> bool:
@@ -90,6 +91,7 @@ class Rendered:
     rows: tuple[RowsByCall, ...] = ()
     curves: tuple[Mapping[str, tuple[float, ...]], ...] = ()
     tensors: tuple[Mapping[str, Float[Tensor, "c h w"]], ...] = ()
+    figures: tuple[Mapping[str, float], ...] = ()
 
 
 def stack_samples(
@@ -109,7 +111,9 @@ def stack_samples(
     maps = stacked([s.maps for s in samples if s.maps is not None])
     rows = tuple(s.rows for s in samples)
     watched = tuple(s.curves for s in samples), tuple(s.tensors for s in samples)
-    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, batches, runtimes, maps, rows, *watched)
+    figures = tuple(s.figures for s in samples)
+    many = batches, runtimes, maps, rows, *watched, figures
+    return Rendered(cell, tuple(seeds), pictures, latents, conditioning, steps, *many)
 
 
 def not_finite(sample: Sample, request: Request) -> str:

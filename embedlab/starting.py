@@ -36,8 +36,10 @@ class Beginning:
 
 
 @torch.inference_mode()
-def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any) -> Beginning:
+def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any, inverted: Tensor | None = None) -> Beginning:
     """What the pictures of a cell start with, for some seeds and a scheduler that `Sampler.make` made.
+
+    `inverted` are the latents of its first step where they were found by inversion.
 
     Raises SamplerError for a size that the model cannot make.
 
@@ -50,6 +52,9 @@ def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any) -> Beg
     start, random = cell.start, generators(seeds)
     height, width = size = picture_size(cell, model)
     shape = (model.vae.config.latent_channels, height // model.factor, width // model.factor)
+    if inverted is not None:
+        noise(shape, random)
+        return Beginning(inverted.expand(len(seeds), -1, -1, -1), None, start.first(cell.sampler.steps), random)
     known = known_latents(model, cell, size, seeds, random)
     if known is not None:
         known = known.to(model.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from embedlab.attention.edits import AttentionEdit
 from embedlab.attention.layers import chosen, layers_of
 from embedlab.attention.settings import Attention, copies_ever
-from embedlab.cell import Cell, cells_per_call, denoiser_calls, picture_size
+from embedlab.cell import Cell, cells_per_call, denoiser_calls, described, picture_size
 from embedlab.clean import redact
 from embedlab.composition import rows_joined, streams
 from embedlab.condition import negatives_of, prompts_of
@@ -51,6 +51,8 @@ def validate(cell: Cell, source: Source) -> tuple[Tokens, ...]:
     """
     source.checked  # noqa: B018  (a model that cannot be run is refused there)
     _check_start(cell, source)
+    if (shown := described(cell)) is not None:
+        _check_text(shown.parsed(), source)
     seen: dict[str, Tokens] = {}
     attention = cell.parsed().attention
     if attention.active:

@@ -15,8 +15,8 @@ ARROW = (
     *("language", "token_ids", "parsed_prompt", "composition", "prompt", "select", "selector", "scheduler_options"),
     *("limits", "clip"),
     *("models", "engines", "structure", "detector", "embeddings", "operators", "encoder", "windows", "weighting"),
-    *("schedule", "attention", "guidance", "sampler", "cell", "condition", "validate", "samples", "starting"),
-    *("rendering", "runtime", "images", "metrics", "explanation", "export", "learning"),
+    *("schedule", "attention", "guidance", "sampler", "cell", "condition", "validate", "samples"),
+    *("starting", "inverting", "rendering", "runtime", "images", "metrics", "explanation", "export", "learning"),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (

@@ -7,6 +7,9 @@ TITLES = {
     "change/ssim": ("similarity to unedited", "SSIM"),
     "change/pixels": ("distance from unedited", "pixels"),
     "change/latents": ("distance from unedited", "latents"),
+    "round_trip/psnr": ("picture and back", "PSNR"),
+    "round_trip/decoded": ("picture and back", "PSNR of the autoencoder"),
+    "round_trip/latents": ("picture and back", "latents off"),
     "rows/edited": ("", "token rows edited"),
     "rows/distance": ("", "token rows' distance"),
 }

@@ -1,5 +1,6 @@
 """(Denoiser, noise, scheduler, steps) → latents; seeds → noise; picture → start latents."""
 
+from embedlab.sampler.inversion import Inversion
 from embedlab.sampler.loop import START, Kept, Sampled, Seen, predicted_x0, sample
 from embedlab.sampler.rehearsal import rehearsed
 from embedlab.sampler.schedulers import as_trained, calls_of, is_pndm, moments, noise_of, per_call, reason, set_steps
@@ -12,6 +13,7 @@ from embedlab.sampler.trace import STEP, Trace, step_name
 __all__ = [
     "START",
     "STEP",
+    "Inversion",
     "Kept",
     "Sampled",
     "Sampler",

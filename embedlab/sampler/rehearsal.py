@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from embedlab.errors import SamplerError
+from embedlab.sampler.inversion import Inversion, inverse_of
 from embedlab.sampler.loop import sample
 from embedlab.sampler.schedulers import moments, reason
 from embedlab.sampler.seeds import generators
@@ -24,6 +25,8 @@ def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None =
     """
     start = start or Start()
     first, scheduler = start.first(sampler.steps), sampler.make(config)
+    if isinstance(start, Inversion):
+        inverse_of(scheduler, sampler.scheduler, start)
     calls = moments(scheduler, first, start.warmup)
     x, random = torch.ones(1, 4, 1, 1), generators([0])
     begin = None if start.from_noise else x

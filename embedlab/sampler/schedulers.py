@@ -218,7 +218,7 @@ def noise_of(calls: Sequence[Moment], start: Start) -> str | None:
     `leading` spacing begins at the first multiple below the top: at timestep 1 with one step, at 667 with 334.
     """
     first = calls[0]
-    if not start.from_noise or first.timestep >= 0.7 * first.top:
+    if start.holds_a_picture or first.timestep >= 0.7 * first.top:
         return None
     return (
         f"with {first.steps} steps this sampler begins at timestep {first.timestep:g} of {first.top:g}, where the "

@@ -107,6 +107,11 @@ class Start:
         return " ".join(f"{name} {content}" for name, content in contents.items())
 
     @property
+    def holds_a_picture(self) -> bool:
+        """Whether the model finds a picture under the noise of the first step."""
+        return not self.from_noise
+
+    @property
     def from_noise(self) -> bool:
         """Whether there is nothing under the noise that sampling starts with."""
         return self.step is None and self.strength is None
@@ -156,8 +161,12 @@ class Start:
 
 
 @torch.inference_mode()
-def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
+def picture_latents(
+    vae: Any, picture: Tensor, random: Sequence[torch.Generator] | None = None
+) -> Float[Tensor, "image c h w"]:
     """Scaled latents of one picture (3, h, w) in [-1, 1], sampled anew for each generator as diffusers does.
+
+    Without generators they are the mean, as one row.
 
     >>> from embedlab import generators, models
     >>> picture_latents(models.load("emoji").vae, torch.zeros(3, 64, 64), generators([0, 1])).shape
@@ -165,7 +174,9 @@ def picture_latents(vae: Any, picture: Tensor, random: Sequence[torch.Generator]
     """
     encoded = vae.encode(picture[None].to(vae.device, vae.dtype))
     if not hasattr(encoded, "latent_dist"):  # a tiny autoencoder has one answer
-        return images.to_unet(encoded.latents.repeat(len(random), 1, 1, 1), vae)
+        return images.to_unet(encoded.latents.repeat(1 if random is None else len(random), 1, 1, 1), vae)
     posterior = encoded.latent_dist
+    if random is None:
+        return images.to_unet(posterior.mean, vae)
     drawn = [torch.randn(posterior.mean.shape[1:], generator=generator).to(posterior.mean) for generator in random]
     return images.to_unet(torch.stack([posterior.mean[0] + posterior.std[0] * d for d in drawn]), vae)

@@ -65,6 +65,9 @@ def finish(
         schedule = schedule_of(job.cell, after.conditioning, denoiser_calls(job.cell, model.scheduler))
         with timer.part("scores", rows=len(after.pictures)):
             rows, whole = score(model, before, after, job.scoring, features)
+            if all(after.figures):
+                rows = [row | dict(figures) for row, figures in zip(rows, after.figures, strict=True)]
+                whole |= after.figures[0]  # one start for all seeds
             explanation = features.explain(before.conditioning[-1], after.conditioning[-1])
         notes = list(dict.fromkeys([*notes, *explanation.notes]))
         known = {*model.concepts, *concepts_of(tower.tokenizer for tower in model.towers)}

@@ -454,6 +454,8 @@ def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
 def conditioning_hash(calls: Sequence[CallConditioning], told: Sequence[str], model: Model) -> str:
     """A hash of all that a picture is made of but its noise: what each call is told, and how it is sampled."""
     cell = calls[0].cell
-    what = [list(told), cell.sampler, cell.start, picture_size(cell, model)]
+    shown = calls[0].shown
+    inverted = [] if shown is None else [shown.cond.content, shown.uncond.content]
+    what = [list(told), cell.sampler, cell.start, picture_size(cell, model), *inverted]
     asked = any(one.cell.attention.active for one in calls)
     return fingerprint([*what, [one.cell.attention for one in calls]] if asked else what)

@@ -115,6 +115,8 @@ def packed(sample: Sample, key: str) -> bytes:
     if sample.curves:
         about["curves"] = {name: [None if math.isnan(y) else y for y in line] for name, line in sample.curves.items()}
     tensors |= {f"{WATCHED}{name}": one.contiguous() for name, one in sample.tensors.items()}
+    if sample.figures:
+        about["figures"] = dict(sample.figures)
     if (maps := sample.maps) is not None:
         tensors |= {"maps heat": maps.heat.contiguous()}
         tensors |= {} if maps.parts is None else {"maps parts": maps.parts.contiguous()}
@@ -143,7 +145,8 @@ def unpacked(data: bytes, key: str) -> Sample:
     curves = {name: tuple(math.nan if y is None else y for y in line) for name, line in lines}
     watched = {name.removeprefix(WATCHED): one for name, one in tensors.items() if name.startswith(WATCHED)}
     picture, latents = of_png(tensors["picture"]), tensors["latents"]
-    return Sample(picture, latents, shots, place, runtime, maps, rows, curves=curves, tensors=watched)
+    figures = about.get("figures", {})
+    return Sample(picture, latents, shots, place, runtime, maps, rows, curves=curves, tensors=watched, figures=figures)
 
 
 def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
