@@ -232,11 +232,13 @@ def check_varied(seed: Any, strength: Any) -> None:
 UNCONDITIONALS = ("own", "prompt", "null_text")
 
 
-def check_inverted(picture: Any, latents: Any, mask: Any, variation: Any) -> None:
+def check_inverted(picture: Any, latents: Any, mask: Any, depth: Any, variation: Any) -> None:
     """A picture and nothing beside."""
     if picture is None:
         raise SamplerError("start=inversion finds the noise of a picture: set start.picture.")
-    given: list[str] = [name for name, value in (("latents", latents), ("mask", mask)) if value is not None]
+    given: list[str] = [
+        name for name, value in (("latents", latents), ("mask", mask), ("depth", depth)) if value is not None
+    ]
     varied = variation.get("strength") if isinstance(variation, Mapping) else getattr(variation, "strength", 0)
     if given or varied:
         raise SamplerError(
@@ -1127,11 +1129,12 @@ CHECKS: dict[str, dict[str, Check]] = {
         "picture latents step strength warmup mask": check_start,
         "picture": check_picture,
         "mask": lambda mask: check_picture(mask, "start.mask"),
+        "depth": lambda depth: check_picture(depth, "start.depth"),
         "latents": check_latents,
         "variation": check_variation,
     },
     "embedlab.Inversion": {
-        "picture latents mask variation": check_inverted,
+        "picture latents mask depth variation": check_inverted,
         "step strength": check_step_and_strength,
         "picture": check_picture,
         "prompt": check_shown,

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from embedlab import images
 from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
-from embedlab.guidance import Denoiser, Shared, Steering, Told, guided, in_turn
+from embedlab.guidance import Beside, Denoiser, Shared, Steering, Told, guided, in_turn
 from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
@@ -122,7 +123,7 @@ def sample_batch(
         begun = begin(model, cell, [request.seed for request in requests], scheduler, found.latents if found else None)
         trace = Trace(cell.sampler.watch, cell.sampler.kept)
         out = sample(
-            in_turn(_denoisers(model, calls, size, timer, shared, watch, trace)),
+            in_turn(_denoisers(model, calls, size, timer, shared, watch, trace, begun.beside)),
             begun.noise,
             scheduler,
             begun.random,
@@ -172,6 +173,7 @@ def _denoisers(
     shared: Shared,
     watch: Watch | None,
     trace: Trace,
+    beside: Tensor | None = None,
 ) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
     shape = size if model.size_conditioned else None
@@ -180,6 +182,7 @@ def _denoisers(
     if not all(guidance.plain for call in guidances for guidance in call):
         steering = Steering(guidances, denoiser_calls(calls[0][0].cell, model.scheduler))
     unet = watch.watched if watch else model.unet
+    unet = unet if beside is None else Beside(unet, beside)
     halves = trace.halves if trace.active else None
     last: Sequence[CallConditioning] = ()
     for n, call in enumerate(calls):

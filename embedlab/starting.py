@@ -25,7 +25,8 @@ class Beginning:
 
     noise: unit noise of each seed, (image, c, h, w). picture: the latents that are noised to the first step, None where
     sampling starts from noise. first: the first step that is run. random: the seeds' generators, as far as they were
-    used. after: puts back what stays of a picture, behind each call of the scheduler.
+    used. after: puts back what stays of a picture, behind each call of the scheduler. beside: channels that the UNet
+    takes behind the latents.
     """
 
     noise: Float[Tensor, "image c h w"]
@@ -33,6 +34,7 @@ class Beginning:
     first: int
     random: Sequence[torch.Generator]
     after: After | None = None
+    beside: Float[Tensor, "more h w"] | None = None
 
 
 @torch.inference_mode()
@@ -65,11 +67,32 @@ def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any, invert
         drawn = noise(shape, random)
     drawn = varied(drawn, start.variation).to(model.device)
     after = None
-    if "mask" in start.taken and known is not None:
+    if "mask" in start.taken and known is not None and model.beside != "mask":
         mask = as_mask(start.taken["mask"].open(), size, model.factor, cell.size != "picture")
         after = put_back(known, drawn, mask.to(model.device) > 0, scheduler)
     first = start.first(cell.sampler.steps)
-    return Beginning(drawn, None if start.from_noise else known, first, random, after)
+    return Beginning(drawn, None if start.from_noise else known, first, random, after, beside_of(model, cell, size))
+
+
+def beside_of(model: Model, cell: Cell, size: tuple[int, int]) -> Float[Tensor, "more h w"] | None:
+    """The channels that a UNet takes behind the latents; None for one that takes none.
+
+    A mask, 1 where it is white, and the latents of the picture with grey in the place of what is white, as
+    `StableDiffusionInpaintPipeline` has them; or a depth map from -1 to 1, as `StableDiffusionDepth2ImgPipeline` does.
+    """
+    taken, cut = cell.start.taken, cell.size != "picture"
+    if model.beside == "mask":
+        mask = as_mask(taken["mask"].open(), size, 1, cut)
+        picture = images.to_tensor(cell.start.open(), size, cut).mul(2).sub(1)
+        masked = picture_latents(model.vae, picture * (mask < 0.5)).to(model.device)[0]
+        return torch.cat([as_mask(taken["mask"].open(), size, model.factor, cut).to(masked), masked])
+    if model.beside == "depth":
+        depth = images.to_tensor(taken["depth"].open().convert("L").convert("RGB"), size, cut)[:1]
+        sides = size[0] // model.factor, size[1] // model.factor
+        depth = torch.nn.functional.interpolate(depth[None], size=sides, mode="bicubic", align_corners=False)[0]
+        depth = 2 * (depth - depth.amin()) / (depth.amax() - depth.amin()) - 1
+        return depth.to(model.device)
+    return None
 
 
 def known_latents(

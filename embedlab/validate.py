@@ -27,6 +27,7 @@ from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
 from embedlab.prompt import Tokens
+from embedlab.sampler import Inversion
 from embedlab.schedule import value_of, within
 from embedlab.select import select
 from embedlab.token_ids import concepts_of
@@ -84,6 +85,24 @@ def _check_start(cell: Cell, source: Source) -> None:
             f"start.latents has the shape {given[1:]}; latents of '{source.name}' have {channels} channels, such as "
             f"({channels}, {height // source.factor}, {width // source.factor})."
         )
+    beside = source.beside
+    if beside and isinstance(cell.start, Inversion):
+        raise SamplerError(
+            f"start=inversion runs the UNet of '{source.name}' on latents alone, and it takes more beside them; take "
+            "another model, or another start."
+        )
+    if beside == "mask" and not {"picture", "mask"} <= set(taken):
+        raise SamplerError(
+            f"'{source.name}' is an inpainting model, which takes a picture and a mask beside the latents: "
+            "start=picture start.picture=… start.mask=…"
+        )
+    if beside == "depth" and "depth" not in taken:
+        raise SamplerError(
+            f"'{source.name}' is a depth model, which takes a depth map beside the latents: start.depth=…, "
+            "a picture in which white is near."
+        )
+    if "depth" in taken and beside != "depth":
+        raise SamplerError(f"start.depth is for a depth model, and '{source.name}' takes no depth map; leave it out.")
     if "latents" in taken and "mask" in taken and taken["mask"].shape != (height, width):
         high, wide = taken["mask"].shape
         raise SamplerError(

@@ -1,18 +1,40 @@
 """Where sampling starts: noise and its variations, latents from files, pictures, and parts of them that stay."""
 
+import dataclasses
+import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from conftest import open_pipeline
-from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from diffusers import (
+    StableDiffusionDepth2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    VQModel,
+)
 from parity import close
 from PIL import Image
 from safetensors.torch import save_file
 from test_sampler import LIBRARY, library_latents
+from tiny import noisy, unet
 
-from embedlab import Cell, Guidance, Job, Sampler, Source, Start, Variation, images, render, start_latents
+from embedlab import (
+    Cell,
+    Guidance,
+    Inversion,
+    Job,
+    Sampler,
+    Source,
+    Start,
+    Variation,
+    images,
+    models,
+    render,
+    start_latents,
+)
 from embedlab.cell import picture_size
 from embedlab.errors import PictureError, SamplerError
 from embedlab.sampler import generators, noise, picture_latents, varied
@@ -20,6 +42,7 @@ from embedlab.sampler.seeds import between
 from embedlab.validate import validate
 
 SHAPE = (4, 8, 8)
+PARTS_OF_DEPTH = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 
 
 def picture(size=(16, 16), seed=0) -> Image.Image:
@@ -274,3 +297,105 @@ def test_latents_that_changed_since_are_refused(tmp_path):
     np.save(tmp_path / "in.npy", np.ones(SHAPE, np.float32))
     with pytest.raises(SamplerError, match="holds other latents than when this was set up"):
         start.taken["latents"].open()
+
+
+# ── models that take more than latents, and other first stages ────────────────────────────────────────────────────
+
+
+def with_parts(folders, tmp_path, unet_channels=None, vae=None):
+    """A folder of the small SD 1 with a UNet of other channels, or another first stage."""
+    folder = shutil.copytree(folders["sd1"], tmp_path / "model")
+    torch.manual_seed(1)
+    if unet_channels:
+        noisy(unet(16, in_channels=unet_channels, out_channels=4)).save_pretrained(folder / "unet")
+    if vae is not None:
+        shutil.rmtree(folder / "vae")
+        noisy(vae).save_pretrained(folder / "vae")
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps({**index, "vae": ["diffusers", type(vae).__name__]}))
+    return folder
+
+
+@pytest.mark.parity("diffusers", "inpainting, 9 channels", "start.mask", "live", differs="the picture's latents: mean")
+def test_a_unet_of_inpainting_is_that_of_the_pipeline(folders, tmp_path):
+    folder = with_parts(folders, tmp_path, unet_channels=9)
+    model = models.load(str(folder), device="cpu")
+    pipe = StableDiffusionInpaintPipeline(**open_pipeline(folder).components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    start = Start(picture(), mask=mask())
+    cell = Cell("a puppy", sampler=Sampler("ddim", 6), guidance=Guidance(4.0, ""), start=start)
+    given = images.to_tensor(picture()).mul(2).sub(1) * (images.to_tensor(mask().convert("RGB"))[:1] < 0.5)
+    masked = picture_latents(model.vae, given)
+    random = generators([3])
+    picture_latents(model.vae, given, random)  # ours draws the picture's posterior before the noise
+    latents = noise(SHAPE, random)
+    more = {"image": picture(), "mask_image": mask(), "masked_image_latents": masked, "height": 16, "width": 16}
+    expected = library_latents(pipe, cell, model.towers, (3,), latents=latents, **more)
+    made = render(model, [cell], [3])[0].latents
+    close(made, expected, rtol=1e-5)
+    black = dataclasses.replace(cell, start=Start(picture(), mask=mask((0, 0, 0, 0))))
+    assert not torch.equal(render(model, [black], [3])[0].latents, made), "the mask is seen"
+
+
+@pytest.mark.parity("diffusers", "depth, 5 channels", "start.depth", "live")
+def test_a_unet_of_depth_is_that_of_the_pipeline(folders, tmp_path):
+    folder = with_parts(folders, tmp_path, unet_channels=5)
+    model = models.load(str(folder), device="cpu")
+    parts = {k: v for k, v in open_pipeline(folder).components.items() if k in PARTS_OF_DEPTH}
+    pipe = StableDiffusionDepth2ImgPipeline(**parts, depth_estimator=None, feature_extractor=None)
+    pipe.set_progress_bar_config(disable=True)
+    depth = picture(seed=4).convert("L")
+    start = Start(picture(), strength=0.7, depth=depth.convert("RGB"))
+    cell = Cell("a puppy", sampler=Sampler("ddim", 6), guidance=Guidance(4.0, ""), start=start)
+    map_ = torch.from_numpy(np.array(depth)).float()[None] / 255
+    more = {"image": picture(), "depth_map": map_, "strength": 0.7}
+    expected = library_latents(pipe, cell, model.towers, (3,), **more)
+    close(render(model, [cell], [3])[0].latents, expected, rtol=1e-5)
+    from_noise = Cell("a puppy", sampler=Sampler("ddim", 2), start=Start(depth=depth))
+    assert render(model, [from_noise], [0])[0].latents.shape == (1, *SHAPE)
+
+
+@pytest.mark.parity("diffusers", "VQ first stage", "model.vae", "live")
+def test_a_first_stage_that_quantises_is_that_of_diffusers(folders, tmp_path):
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = VQModel(
+        block_out_channels=(8, 8),
+        latent_channels=4,
+        num_vq_embeddings=32,
+        norm_num_groups=4,
+        scaling_factor=1.0,
+        **blocks,
+    )
+    folder = with_parts(folders, tmp_path, vae=vae)
+    model = models.load(str(folder), device="cpu")
+    assert Source(str(folder)).factor == model.factor == 2
+    cell = Cell("a puppy", sampler=Sampler("ddim", 4), guidance=Guidance(3.0, ""))
+    (made,) = render(model, [cell], [0])
+    with torch.no_grad():
+        vae.eval().to(memory_format=torch.channels_last)
+        close(made.pictures, vae.decode(made.latents).sample.add(1).div(2).clamp(0, 1))
+        unquantised = vae.decode(made.latents, force_not_quantize=True).sample.add(1).div(2).clamp(0, 1)
+        assert (made.pictures - unquantised).abs().max() > 1e-3, "it quantises"
+        given = images.to_tensor(picture()).mul(2).sub(1)
+        close(picture_latents(model.vae, given, generators([0])), vae.encode(given[None]).latents)
+    started = Cell("a puppy", sampler=Sampler("ddim", 4), start=Start(picture(), strength=0.5))
+    assert render(model, [started], [0])[0].pictures.shape == (1, 3, 16, 16)
+
+
+def test_what_such_a_model_is_not_given_is_one_line_before_weights(folders, tmp_path, unread):
+    paint = Source(str(with_parts(folders, tmp_path / "a", unet_channels=9)))
+    depth = Source(str(with_parts(folders, tmp_path / "b", unet_channels=5)))
+    whole = Start(picture(), mask=mask())
+    assert (paint.beside, depth.beside, Source("emoji").beside) == ("mask", "depth", None)
+    for source, start, said in (
+        (paint, Start(), "is an inpainting model, which takes a picture and a mask beside the latents"),
+        (paint, Start(picture(), strength=0.5), "is an inpainting model"),
+        (depth, Start(), "is a depth model, which takes a depth map beside the latents: start.depth="),
+        (Source("emoji"), Start(depth=picture()), "start.depth is for a depth model, and 'emoji' takes no depth map"),
+    ):
+        with pytest.raises(SamplerError, match=re.escape(said)):
+            validate(Cell("a puppy", start=start), source)
+    assert validate(Cell("a puppy", start=whole), paint)
+    assert validate(Cell("a puppy", start=Start(depth=picture())), depth)
+    with pytest.raises(SamplerError, match="start=inversion runs the UNet of"):
+        validate(Cell("a puppy", start=Inversion(picture())), paint)

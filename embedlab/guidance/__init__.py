@@ -1,5 +1,6 @@
 """(unet, conditionings, scales) → Denoiser, and closures that wrap Denoisers."""
 
+from embedlab.guidance.beside import Beside
 from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, rows_of_call, scale_embedding, stack
 from embedlab.guidance.guiders import Steering, Told, left_out
@@ -8,6 +9,7 @@ from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Layout, Shared
 
 __all__ = [
+    "Beside",
     "Denoiser",
     "Guidance",
     "Halves",

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, VQModel
 
 from embedlab.errors import ModelError, listed
 from embedlab.limits import WINDOW
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from embedlab.models.source import Source
 
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
-VAES = ("AutoencoderKL", "AutoencoderTiny")
+VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "VQModel": VQModel}
+BESIDE = (
+    "mask",
+    "depth",
+)  # what UNets take beside latents, as more channels: a mask with the masked picture, a depth map
 MOST = 1 << 20  # of any whole number in a config of a part; vocabularies have 49,408 entries
 SCHEDULE = {
     "num_train_timesteps": int,
@@ -74,8 +78,7 @@ def check_configs(source: Source) -> None:
         )
     unet, vae = source.part("unet"), source.part("vae")
     check_kinds(unet, "unet", kinds_of(UNet2DConditionModel), name)
-    tiny = vae.get("_class_name") == "AutoencoderTiny"
-    check_kinds(vae, "vae", kinds_of(AutoencoderTiny if tiny else AutoencoderKL), name)
+    check_kinds(vae, "vae", kinds_of(vae_kind(vae)), name)
     for part, keys in (
         ("unet", ("in_channels", "block_out_channels", "sample_size")),
         ("vae", ("latent_channels",)),
@@ -85,8 +88,8 @@ def check_configs(source: Source) -> None:
     unet = defaults_of(UNet2DConditionModel) | unet
     if source.single_file:
         _check_file(source, unet)
-    check_channels(unet, vae, name)
-    check_unet(unet, name)
+    check_channels(unet, vae, name, single_file=source.single_file)
+    check_unet(unet, vae, name)
     check_vae(vae, len(source.encoders), name)
     check_scheduler(source.part("scheduler"), name)
     encoders = {part: source.part(part) for part in source.encoders}
@@ -203,7 +206,22 @@ def check_scheduler(config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def check_unet(unet: Mapping[str, Any], name: str) -> None:
+def vae_kind(vae: Mapping[str, Any]) -> Any:
+    """The class of an autoencoder, by its config; AutoencoderKL where that says none, or one that is refused later."""
+    return VAES.get(str(vae.get("_class_name")), AutoencoderKL)
+
+
+def beside_latents(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> str | None:
+    """What a UNet takes beside latents: `mask` with a masked picture, `depth`, or nothing.
+
+    >>> [beside_latents({"in_channels": channels}, {"latent_channels": 4}) for channels in (4, 5, 9)]
+    [None, 'depth', 'mask']
+    """
+    latent = vae["latent_channels"]
+    return {2 * latent + 1: "mask", latent + 1: "depth"}.get(unet["in_channels"])
+
+
+def check_unet(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str) -> None:
     """Refuse a UNet that asks for what embedlab does not give."""
     kind = unet.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel":
@@ -213,9 +231,9 @@ def check_unet(unet: Mapping[str, Any], name: str) -> None:
             raise ModelError(
                 f"the UNet of '{name}' asks for {WANTS[key].format(unet[key])} ({key}), which embedlab does not give."
             )
-    if unet["out_channels"] != unet["in_channels"]:
+    if unet["out_channels"] != vae["latent_channels"]:
         raise ModelError(
-            f"the UNet of '{name}' returns {unet['out_channels']} channels for {unet['in_channels']}: it predicts "
+            f"the UNet of '{name}' returns {unet['out_channels']} channels for {vae['latent_channels']}: it predicts "
             "more than noise, or takes a picture beside the latents; embedlab does not run it."
         )
     size = unet.get("sample_size")
@@ -225,17 +243,27 @@ def check_unet(unet: Mapping[str, Any], name: str) -> None:
         )
 
 
-def check_channels(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str) -> None:
-    """Refuse a UNet whose latents are not those of its VAE alone."""
+def check_channels(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str, single_file: bool = False) -> None:
+    """Refuse a UNet whose latents are not those of its VAE, alone or with what `beside_latents` names.
+
+    A single file of such a model is refused: the configs that come with embedlab are those of plain ones.
+    """
     channels, latent = unet["in_channels"], vae["latent_channels"]
-    if channels == latent:
+    if (wide := vae.get("vq_embed_dim") or latent) != latent:
+        raise ModelError(
+            f"the VAE of '{name}' makes latents of {wide} channels (vq_embed_dim) and says {latent} (latent_channels); "
+            "embedlab runs those where they are the same."
+        )
+    beside = beside_latents(unet, vae)
+    if channels == latent or (beside and not single_file):
         return
-    kinds = {
-        9: "an inpainting model",
-        5: "a depth model",
-        8: "a model that edits pictures by instruction",
-        7: "an upscaler",
-    }
+    if beside:
+        kind = "an inpainting model" if beside == "mask" else "a depth model"
+        raise ModelError(
+            f"the UNet of '{name}' takes {channels} channels where latents have {latent}: {kind}, which embedlab runs "
+            "from a folder or from the hub, and not from a single file."
+        )
+    kinds = {8: "a model that edits pictures by instruction", 7: "an upscaler"}
     raise ModelError(
         f"the UNet of '{name}' takes {channels} channels where latents have {latent}: "
         f"{kinds.get(channels, 'a model of another kind, or the VAE of another model')}, which embedlab does not run."

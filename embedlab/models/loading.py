@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -22,6 +22,7 @@ from embedlab.models import single_file as checkpoint
 from embedlab.models.concept_files import Concept
 from embedlab.models.concepts import rows_added, with_words
 from embedlab.models.device import pick_device, pick_dtype
+from embedlab.models.fits import vae_kind
 from embedlab.models.model import Model, Scorer
 from embedlab.models.places import path_of, variant_of, weights_home
 
@@ -120,7 +121,7 @@ def read_parts(source: Source, dtype: torch.dtype) -> tuple[list[nn.Module], UNe
 
 def _vae(source: Source, state: dict[str, Tensor]) -> Any:
     """The autoencoder, in float32: half precision overflows in SDXL's decoder, and it runs once a picture only."""
-    kind = AutoencoderTiny if source.part("vae").get("_class_name") == "AutoencoderTiny" else AutoencoderKL
+    kind = vae_kind(source.part("vae"))
     place, _ = weights_home(source, "vae")
     if isinstance(place, Path) and place.is_file():
         if place != source.location:

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
 from embedlab.clip import Tower
+from embedlab.models.fits import beside_latents
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Model:
     def factor(self) -> int:
         """How many pixels a latent spans, a side."""
         return 1 << (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def beside(self) -> str | None:
+        """What the UNet takes beside latents: `mask` with the masked picture, a map of `depth`, or nothing."""
+        return beside_latents(self.unet.config, self.vae.config)
 
     @property
     def size(self) -> int:

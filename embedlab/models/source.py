@@ -290,6 +290,11 @@ class Source:
         return 1 << (len(blocks or self.config_value("vae", "block_out_channels")) - 1)
 
     @property
+    def beside(self) -> str | None:
+        """What the UNet takes beside latents: `mask` with the masked picture, a map of `depth`, or nothing."""
+        return fits.beside_latents(self.part("unet"), self.part("vae"))
+
+    @property
     def size(self) -> int:
         """The side of the pictures that the model was trained on, in pixels."""
         return self.sample_size * self.factor

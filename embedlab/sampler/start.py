@@ -20,7 +20,7 @@ from embedlab.limits import SHIPPED, check_part, found, found_file
 from embedlab.sampler.handed_in import HandedIn, handed_in, latents_of
 from embedlab.sampler.seeds import Variation
 
-HANDED_IN = ("picture", "latents", "mask")  # settings that are files or values in memory
+HANDED_IN = ("picture", "latents", "mask", "depth")  # settings that are files or values in memory
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Start:
     the picture's latents back after each step, noised as far as the step has come (as diffusers' inpainting does with
     a UNet of four channels; Avrahami et al. 2022). Without `step` and `strength` the white part starts from noise.
 
+    A UNet of inpainting (9 channels) is given the mask and the masked picture beside the latents, and nothing is put
+    back; the picture's latents are the mean that the autoencoder gives. A UNet of depth (5 channels) is given `depth`,
+    a picture in which white is near, as `StableDiffusionDepth2ImgPipeline` does; 8 bits of it are read.
+
     `warmup` is how a multistep sampler (lms, pndm) begins late. `history`: as it begins from noise, with an order that
     grows with the steps that were run. `diffusers`: as diffusers' pipelines do, which take the order from the place in
     the schedule, and leave noise that no step has taken away.
@@ -60,6 +64,7 @@ class Start:
     latents: Any = None
     variation: Any = field(default_factory=Variation)
     mask: Any = None
+    depth: Any = None
 
     def __post_init__(self) -> None:
         check_part(self)
@@ -87,6 +92,8 @@ class Start:
                     f"start.mask is {h} pixels high and {w} wide, and start.picture is {high} high and {wide} wide; "
                     "a mask has the size of its picture."
                 )
+        if "depth" in taken and len(set(taken["depth"].open().convert("L").getextrema())) == 1:
+            raise PictureError("start.depth is the same all over; a depth map has something near, in white.")
 
     @property
     def taken(self) -> Mapping[str, HandedIn]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -18,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from embedlab.errors import ModelError, first_line
 from embedlab.limits import WINDOW
 from embedlab.models import Source
+from embedlab.models.fits import vae_kind
 from embedlab.models.parts import Decode, Encode
 
 
@@ -103,8 +104,7 @@ def unet(source: Source) -> Any:
 
 def vae(source: Source) -> Any:
     """The VAE without weights."""
-    tiny = source.part("vae").get("_class_name") == "AutoencoderTiny"
-    return from_config(source, "vae", AutoencoderTiny if tiny else AutoencoderKL)
+    return from_config(source, "vae", vae_kind(source.part("vae")))
 
 
 def unet_rows(source: Source, sizes: Sizes) -> int:
