@@ -323,7 +323,7 @@ def check_options_of(scheduler: str, kinds: Sequence[str], options: Sequence[tup
     for name, value in options:
         if name not in known:
             others = names_with({kind for kind in KINDS if name in options_of(kind)})
-            why = NEVER.get(name) or (f"{listed(others)} have it" if others else "no scheduler has")
+            why = NEVER.get(name) or (f"it is of {listed(others)}" if others else "no scheduler has it")
             raise SamplerError(
                 f"sampler.options has {name[:80]}, which the scheduler {scheduler} does not take ({why}); it takes "
                 f"{listed(sorted(known))}."

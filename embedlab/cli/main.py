@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from embedlab.sweep.result import Result
 
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "store")  # what Hydra and we make folders of
+OPEN = ("sampler.options", "guidance.settings")  # settings whose names are another library's
 
 
 def main() -> None:
@@ -82,7 +83,7 @@ def run(words: list[str]) -> None:
 
 def ready(words: Sequence[str], session: Session) -> list[str]:
     """A command line as Hydra takes it; what is wrong with it is raised here. The session keeps the rows of a list."""
-    prompts = asked(arranged(words))
+    prompts = asked(arranged(opened(words)))
     sweep = bool({"-m", "--multirun"} & set(words))
     words = list(prompts.others)
     if prompts.about:
@@ -112,6 +113,15 @@ def ready(words: Sequence[str], session: Session) -> list[str]:
         prompts = asked(words)
         words = list(prompts.others)
     return arranged([axis(prompts.words, len(session.rows)), *words]) if session.rows else words
+
+
+def opened(words: Sequence[str]) -> list[str]:
+    """A command line that may say names of its own within `OPEN`, which Hydra takes with a plus.
+
+    >>> opened(["sampler=euler", "sampler.options.s_churn=20", "guidance.settings={eta:0}"])
+    ['sampler=euler', '++sampler.options.s_churn=20', '++guidance.settings={eta:0}']
+    """
+    return [f"++{word}" if any(word.startswith((f"{key}.", f"{key}=")) for key in OPEN) else word for word in words]
 
 
 def check_single(command: str, prompts: Asked) -> None:

@@ -16,6 +16,7 @@ from embedlab.sampler.start import Start
 from embedlab.schedule import Moment
 from embedlab.scheduler_options import FIELDS, NEEDS, names_with
 
+EQUAL = "two of them have the same noise level, by whose distance this scheduler divides"
 TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "clip_sample")
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}  # of every Stable Diffusion
 
@@ -66,9 +67,8 @@ def silent(config: Mapping[str, Any]) -> dict[str, Any]:
 def set_steps(scheduler: Any, steps: int, timesteps: Sequence[int] | None = None) -> str | None:
     """Set a scheduler's timesteps; answers with what is wrong with them, None where they can be run.
 
-    `trailing` spacing ends one step too late for 61, 103, … steps, at timestep -1: that one is taken away. Two steps of
-    the same noise level are left to the schedulers for which the second is no step; those that divide by the distance
-    would end in NaN.
+    `trailing` spacing ends one step too late for 61, 103, … steps, at timestep -1: that one is taken away. Of two steps
+    of the same noise level the second is no step, unless the scheduler divides by the distance (`EQUAL`).
     """
     original = scheduler.config.get("original_inference_steps")
     if original is not None and steps > original:
@@ -100,7 +100,7 @@ def set_steps(scheduler: Any, steps: int, timesteps: Sequence[int] | None = None
     if any(not a >= b > 0 for a, b in pairwise(levels.values())):
         return "the noise level of one of them is not below that of the step before"
     if divides(scheduler) and any(a == b for a, b in pairwise(levels.values())):
-        return "two of them have the same noise level, by whose distance this scheduler divides"
+        return EQUAL
     if per_call(scheduler) and float(scheduler.sigmas[0]) == float(scheduler.sigmas[-1]):
         return "they end with the noise that they begin with"
     return None
@@ -132,7 +132,7 @@ def spaced(spacing: str | Sequence[int], steps: int, top: int) -> tuple[int, ...
     of evenly spaced numbers, so that low noise has more steps, the lowest twice or more with many.
 
     >>> spaced("uniform", 4, 1000), spaced("quad", 4, 1000)
-    ((751, 501, 251, 1), (800, 356, 89, 1))
+    ((751, 501, 251, 1), (801, 356, 89, 1))
     """
     if not isinstance(spacing, str):
         return tuple(spacing)

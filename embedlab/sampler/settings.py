@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from embedlab.errors import EmbedlabError, SamplerError, counted, listed
 from embedlab.limits import check_part, steps_kept
-from embedlab.sampler.schedulers import as_trained, reason, set_steps, silent, spaced
+from embedlab.sampler.loop import sample
+from embedlab.sampler.schedulers import EQUAL, as_trained, reason, set_steps, silent, spaced
+from embedlab.sampler.seeds import generators
 from embedlab.scheduler_options import (
     FIELDS,
     IN_STEP,
@@ -187,15 +191,19 @@ class Sampler:
 
     def _set(self, scheduler: Any, steps: int) -> str | None:
         """Set so many steps; what is wrong with them."""
-        if self.spacing is None or self.spacing in SPACINGS:
-            return set_steps(scheduler, steps)
-        top = scheduler.config.num_train_timesteps
-        if steps > top:
-            return f"the model was trained on {counted(top, 'timestep')}"
-        timesteps = spaced(self.spacing, steps, top)
-        if len(timesteps) != steps:
-            return f"spacing {self.spacing} makes {len(timesteps)} of them"
-        return set_steps(scheduler, steps, timesteps)
+        timesteps = None
+        if self.spacing is not None and self.spacing not in SPACINGS:
+            top = scheduler.config.num_train_timesteps
+            if steps > top:
+                return f"the model was trained on {counted(top, 'timestep')}"
+            timesteps = spaced(self.spacing, steps, top)
+            if len(timesteps) != steps:
+                return f"spacing {self.spacing} makes {len(timesteps)} of them"
+        fault = set_steps(scheduler, steps, timesteps)
+        if fault == EQUAL and _ends(scheduler):  # at the end of all, where nothing is divided any more
+            set_steps(scheduler, steps, timesteps)
+            return None
+        return fault
 
     def _told(self, scheduler: Any, name: str) -> Any:
         """The scheduler, with what each of its steps is told."""
@@ -213,6 +221,13 @@ class Sampler:
 
 
 _TRY = f"choose one of {listed(SCHEDULERS)}"
+
+
+@torch.inference_mode()
+def _ends(scheduler: Any) -> bool:
+    """Whether a scheduler whose steps are set comes to numbers, with a denoiser that says something else each time."""
+    begin = torch.ones(1, 4, 1, 1)
+    return bool(sample(lambda x, t: torch.sin(x + t), begin, scheduler, generators([0])).latents.isfinite().all())
 
 
 def _knows_lu(name: str) -> bool:

@@ -75,6 +75,7 @@ class Job:
     def notes(self) -> list[str]:
         """What to mind of its texts and steps; what is wrong with its cell is raised here, before weights are read."""
         notes = [note for tokens in validate(self.cell, self.source) for note in tokens.notes()]
+        notes += self.cell.sampler.notes(self.source.scheduler)
         if note := noise_of(denoiser_calls(self.cell, self.source.scheduler), self.cell.start):
             notes.append(note)
         if note := turned_off(self.cell.attention, self.source):

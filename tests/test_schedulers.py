@@ -1,0 +1,366 @@
+"""Every scheduler with every option beside diffusers' own loop, on four numbers and a denoiser that is one formula.
+
+`EMBEDLAB_TURN=all` walks all; else a third of what takes long is walked, by the day (conftest.py).
+"""
+
+import inspect
+import os
+import re
+import zlib
+from itertools import product
+
+import diffusers
+import pytest
+import torch
+from tiny import NOISE
+
+from embedlab.errors import SamplerError
+from embedlab.sampler import Sampler, generators, moments, noise, rehearsed, sample
+from embedlab.scheduler_options import (
+    COMPVIS,
+    FIELDS,
+    IN_STEP,
+    KEYS,
+    KINDS,
+    LEVELS,
+    NEEDS,
+    NEVER,
+    OPTIONS,
+    SAME,
+    SCHEDULERS,
+    SPACINGS,
+    UNFIT,
+    WITHOUT_EFFECT,
+    installed,
+)
+
+SEEDS = (0, 1)
+CONFIG = {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "prediction_type": "epsilon", **NOISE}
+USE = dict(zip(LEVELS[1:], KEYS["sigmas"], strict=True))
+OTHER = {  # option → a value that is not the default, and the options without which it does nothing
+    "beta_schedule": ("linear", {}),
+    "beta_start": (0.002, {}),
+    "beta_end": (0.02, {}),
+    "clip_sample": (True, {}),
+    "clip_sample_range": (0.5, {"clip_sample": True}),
+    "thresholding": (True, {}),
+    "dynamic_thresholding_ratio": (0.6, {"thresholding": True, "sample_max_value": 9.0}),
+    "sample_max_value": (3.0, {"thresholding": True}),
+    "set_alpha_to_one": (True, {}),
+    "steps_offset": (3, {}),
+    "variance_type": ("fixed_large", {}),
+    "final_sigmas_type": ("sigma_min", {}),
+    "sigma_min": (0.1, {}),
+    "sigma_max": (9.0, {}),
+    "solver_type": ("heun", {"final_sigmas_type": "sigma_min"}),  # bh1 ends in infinity without
+    "lower_order_final": (False, {"final_sigmas_type": "sigma_min"}),
+    "euler_at_final": (True, {"final_sigmas_type": "sigma_min"}),
+    "lambda_min_clipped": (-1.0, {}),
+    "predict_x0": (False, {"final_sigmas_type": "sigma_min"}),
+    "disable_corrector": ((0, 1), {}),
+    "predictor_order": (3, {}),
+    "corrector_order": (1, {}),
+    "algorithm_type": ("noise_prediction", {}),
+    "original_inference_steps": (100, {}),
+    "timestep_scaling": (0.1, {}),
+    "use_clipped_model_output": (True, {"clip_sample": True}),
+    "s_churn": (20.0, {}),
+    "s_tmin": (5.0, {"s_churn": 20.0}),
+    "s_tmax": (5.0, {"s_churn": 20.0}),
+    "s_noise": (1.1, {"s_churn": 20.0}),
+}
+
+
+def denoiser(x, t):
+    """A prediction that bends, so that no two solvers agree by chance."""
+    return 0.3 * torch.tanh(x) + 0.1 * torch.cos(3 * x) + float(t) / 5000
+
+
+def variants(name):
+    """Each setting of a scheduler alone: what `Sampler` is told, and what that has to differ from."""
+    kind = SCHEDULERS[name][0]
+    yield "plain", {}, None
+    if kind in FIELDS["sigmas"]:
+        for level in LEVELS[1:]:
+            if level != "lu" or "use_lu_lambdas" in inspect.signature(getattr(diffusers, kind)).parameters:
+                yield level, {"sigmas": level}, {}
+    if kind in FIELDS["spacing"]:
+        for spacing in () if kind == "DPMSolverSinglestepScheduler" else SPACINGS:
+            yield spacing, {"spacing": spacing}, None
+        if name != "ddim" and takes_timesteps(kind):
+            yield "quad", {"spacing": "quad"}, {}
+    for field, value in (("eta", 0.7), ("zero_snr", True), ("order", 1), ("order", 3)):
+        if kind in FIELDS[field]:
+            yield f"{field} {value}", {field: value}, {}
+    for option in (*OPTIONS[kind], *IN_STEP.get(kind, ())):
+        value, with_it = OTHER[option]
+        if option == "solver_type" and name == "unipc":
+            value = "bh1"
+        if option == "lower_order_final" and name == "dpmpp_2s":
+            value = True
+        with_it = {key: v for key, v in with_it.items() if key in (*OPTIONS[kind], *IN_STEP.get(kind, ()))}
+        more = {"sigmas": "karras"} if option in ("sigma_min", "sigma_max") else {}
+        more |= {"spacing": "leading"} if option == "steps_offset" else {}
+        yield option, {"options": {**with_it, option: value}, **more}, {"options": with_it, **more}
+
+
+def takes_timesteps(kind):
+    return kind in {SCHEDULERS[name][0] for name in ("ddpm", "euler", "heun", "dpmpp_2m", "dpmpp_2s")}
+
+
+def quad(steps):
+    return [int(t) + 1 for t in reversed(torch.linspace(0, 800**0.5, steps, dtype=torch.float64).numpy() ** 2)]
+
+
+def library(name, steps, prediction, told, first=0, seeds=SEEDS):
+    """Latents as diffusers' pipelines make them, the timesteps, and what it began with."""
+    kind, settings = SCHEDULERS[name]
+    settings = {**CONFIG, **settings, "prediction_type": prediction}
+    in_step = {key: v for key, v in dict(told.get("options", {})).items() if key in IN_STEP.get(kind, ())}
+    settings |= {key: v for key, v in dict(told.get("options", {})).items() if key in OPTIONS[kind]}
+    if level := USE.get(told.get("sigmas")):
+        settings[level] = True
+    if told.get("spacing") in SPACINGS:
+        settings["timestep_spacing"] = told["spacing"]
+    if told.get("zero_snr"):
+        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if "order" in told:
+        (in_step if name == "lms" else settings)["order" if name == "lms" else "solver_order"] = told["order"]
+    if "eta" in told and name != "sa_solver":
+        in_step["eta"] = told["eta"]
+    elif "eta" in told:
+        settings["tau_func"] = lambda t: told["eta"] if 200 <= t <= 800 else 0
+    scheduler = getattr(diffusers, kind).from_config(settings)
+    random = generators(seeds)
+    if told.get("spacing") == "quad":
+        scheduler.set_timesteps(timesteps=quad(steps))
+    else:
+        scheduler.set_timesteps(steps)
+    accepted = inspect.signature(scheduler.step).parameters
+    in_step |= {"generator": random} if "generator" in accepted else {}
+    x = noise((4, 4, 4), random)
+    timesteps = scheduler.timesteps[first * scheduler.order :]
+    if first:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first * scheduler.order)
+        x = scheduler.add_noise(torch.full_like(x, 0.5), x, timesteps[:1].repeat(len(x)))
+    else:
+        if len(set(timesteps[:2].tolist())) == 1 and len(timesteps) > 1 and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)  # else its pipeline looks for the first timestep, finds the second, and fails
+        x = x * scheduler.init_noise_sigma
+    began = x
+    for t in timesteps:
+        x = scheduler.step(denoiser(scheduler.scale_model_input(x, t), t), t, x, **in_step).prev_sample
+    return x, scheduler.timesteps, began
+
+
+def ours(name, steps, prediction, told, first=0, seeds=SEEDS, warmup="history"):
+    scheduler = Sampler(name, steps, **told).make({**CONFIG, "prediction_type": prediction})
+    random = generators(seeds)
+    drawn = noise((4, 4, 4), random)
+    start = torch.full_like(drawn, 0.5) if first else None
+    return sample(denoiser, drawn, scheduler, random, start, first, warmup=warmup).latents
+
+
+def refused(name, steps, prediction, told):
+    """The line with which a rehearsal refuses; empty where it does not."""
+    try:
+        rehearsed(Sampler(name, steps, **told), {**CONFIG, "prediction_type": prediction})
+    except SamplerError as error:
+        return str(error).replace("\n", "two lines")
+    return ""
+
+
+def same(a, b):
+    return bool((a - b).abs().max() <= 1e-5 * b.abs().max())
+
+
+def compared(name, steps, prediction, told):
+    """Our latents, after they were found to be diffusers'; None where it raises or ends in NaN, and we say so."""
+    line, case = refused(name, steps, prediction, told), (name, steps, prediction, told)
+    assert "two lines" not in line, line
+    try:
+        theirs, timesteps, began = library(*case)
+    except Exception:  # whatever it stumbles on
+        theirs, timesteps, began = torch.tensor(torch.nan), [], None
+    if not theirs.isfinite().all():
+        assert line, case
+        return None
+    if "where the model was trained on" in line:
+        assert timesteps.max() > 999 or timesteps.min() < 0, line
+        return None
+    if "they end with the noise that they begin with" in line:
+        assert same(theirs, began), line
+        return None
+    if re.search(r"its scheduler makes \d+ calls of them", line):
+        assert len(timesteps) != steps, line
+        return None
+    assert not line, (case, line)
+    latents = ours(*case)
+    assert same(latents, theirs), (case, float((latents - theirs).abs().max() / theirs.abs().max()))
+    return latents
+
+
+SLOW = ("dpm_2", "dpm_2_ancestral")  # they are made by way of 1000 steps
+
+
+def today(case):
+    """Whether a long case is walked in this turn."""
+    turn = os.environ["EMBEDLAB_TURN"]
+    return turn == "all" or zlib.crc32(repr(case).encode()) % 3 == int(turn)
+
+
+@pytest.mark.parametrize("name", installed())
+def test_every_setting_is_that_of_diffusers_own_loop_and_changes_something(name):
+    bare, many = {}, ("epsilon", "v_prediction", "sample")
+    for label, told, beside in variants(name):
+        changed = False
+        for steps, prediction in product((1, 2, 3, 50), many):
+            usual = label == "plain" or (
+                prediction == "v_prediction" and steps in ((3,) if name in SLOW else (1, 2, 3))
+            )
+            usual |= label == "euler_at_final" and steps == 50  # which it is for from 15 steps on
+            if not usual and not today((name, label, steps, prediction)):
+                continue
+            latents = compared(name, steps, prediction, told)
+            if label == "plain":
+                bare[steps, prediction] = latents
+            elif latents is not None and beside is not None and not changed:
+                before = ours(name, steps, prediction, beside) if beside else bare[steps, prediction]
+                changed = before is not None and not same(latents, before)
+        assert changed or beside is None, f"{label} changes nothing"
+
+
+@pytest.mark.parametrize("name", installed())
+def test_the_most_steps_are_those_of_diffusers_or_refused(name):
+    for steps, spacing in ((999, None), (1000, "trailing"), (1000, None)):
+        told = {"spacing": spacing} if SCHEDULERS[name][0] in FIELDS["spacing"] and name != "dpmpp_2s" else {}
+        if today((name, steps, spacing)):
+            compared(name, steps, "v_prediction", told)
+        elif line := refused_to_make(name, steps, told):
+            assert re.match(rf"sampler.steps is {steps}, and .*; take \d+, or a sampler other than {name}", line), line
+
+
+def refused_to_make(name, steps, told):
+    try:
+        Sampler(name, steps, **told).make(CONFIG)
+    except SamplerError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", installed())
+def test_a_late_start_is_that_of_diffusers(name):
+    warmup = "diffusers" if name in ("pndm", "lms") else "history"
+    for prediction, first in (("epsilon", 1), ("v_prediction", 6)):
+        theirs, *_ = library(name, 10, prediction, {}, first)
+        assert same(ours(name, 10, prediction, {}, first, warmup=warmup), theirs)
+
+
+@pytest.mark.parametrize("name", installed())
+def test_noise_is_that_of_a_seed_whatever_the_batch(name):
+    kind = SCHEDULERS[name][0]
+    told = {"options": {"s_churn": 30}} if name == "euler" else {"eta": 0.5} if kind in FIELDS["eta"] else {}
+    for first in (0,) if name in SLOW else (0, 4):
+        both = ours(name, 8, "epsilon", told, first, (7, 3))
+        assert torch.equal(both[1:], ours(name, 8, "epsilon", told, first, (3,)))
+        assert not torch.equal(both[:1], both[1:])
+
+
+NEUTRAL = {
+    "ddim": {"eta": 0, "spacing": "leading", "options": {"clip_sample": False, "set_alpha_to_one": False}},
+    "tcd": {"eta": 0.3},
+    "sa_solver": {"eta": 1, "spacing": "linspace", "sigmas": "normal"},
+    "lms": {"order": 4, "sigmas": "normal"},
+    "dpmpp_2m": {"order": 2, "sigmas": "normal", "zero_snr": False},
+    "unipc": {"order": 2, "options": {"disable_corrector": ()}},
+    "euler": {"sigmas": "normal", "options": {"s_churn": 0, "s_noise": 1.5, "final_sigmas_type": "zero"}},
+    "lcm": {"options": {"original_inference_steps": 50}},
+}
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_what_is_said_as_it_is_anyway_changes_nothing(name):
+    assert torch.equal(ours(name, 8, "epsilon", {}), ours(name, 8, "epsilon", NEUTRAL[name]))
+
+
+# ── CompVis' discretisation ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def compvis_ddim(timesteps, eta):
+    """DDIMSampler.p_sample_ddim of CompVis' ldm/models/diffusion/ddim.py, written down again for one formula."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = (1 - betas).cumprod(0)
+    a = alphas[list(timesteps)]
+    before = torch.cat([a[1:], alphas[:1]])
+    sigmas = eta * ((1 - before) / (1 - a) * (1 - a / before)).sqrt()
+    random = generators(SEEDS)
+    x = noise((4, 4, 4), random).double()
+    for n, t in enumerate(timesteps):
+        e = denoiser(x, t)
+        x0 = (x - (1 - a[n]).sqrt() * e) / a[n].sqrt()
+        drawn = noise((4, 4, 4), random) if eta else 0
+        x = before[n].sqrt() * x0 + (1 - before[n] - sigmas[n] ** 2).sqrt() * e + sigmas[n] * drawn
+    return x
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+@pytest.mark.parametrize(("spacing", "steps"), [("uniform", 10), ("quad", 10), ("quad", 50), ([900, 300, 299, 7], 4)])
+def test_ddim_over_timesteps_of_ones_own_is_compvis(spacing, steps, eta):
+    told = {"spacing": spacing, "eta": eta}
+    scheduler = Sampler("ddim", steps, **told).make(CONFIG)
+    latents = ours("ddim", steps, "epsilon", told)
+    assert same(latents.double(), compvis_ddim(scheduler.timesteps.tolist(), eta))
+    if spacing == "uniform":
+        assert same(latents, ours("ddim", steps, "epsilon", {"eta": eta}))
+    if eta == 0:
+        as_euler = {"spacing": spacing, "options": {"final_sigmas_type": "sigma_min"}}
+        theirs = ours("euler", steps, "epsilon", as_euler)  # which steps along the same line, at other scales
+        begins = moments(scheduler)[0].sigma
+        assert (latents - theirs).abs().max() < theirs.abs().max() * 0.2 or begins < 14
+    calls = moments(scheduler)
+    assert [call.step for call in calls] == list(range(steps)), "a step is its place, not its timestep"
+    late = ours("ddim", steps, "v_prediction", told, first=2)
+    assert late.isfinite().all()
+    assert not same(late, ours("ddim", steps, "v_prediction", told, first=1))
+
+
+def test_quad_repeats_its_lowest_timesteps_and_solvers_that_divide_refuse_them():
+    assert Sampler("ddim", 50, spacing="quad").make(CONFIG).timesteps.tolist() == quad(50)
+    assert len(set(quad(50))) == 49
+    assert Sampler("dpmpp_2m", 50, spacing="quad").make(CONFIG).timesteps[-1] == 1, "at the end it divides by nothing"
+    with pytest.raises(SamplerError, match=r"steps is 4, and two of them have the same noise level, .*; take another"):
+        Sampler("dpmpp_2m", 4, spacing=[900, 500, 500, 100]).make(CONFIG)
+    assert ours("euler", 4, "epsilon", {"spacing": [900, 500, 500, 100]}).isfinite().all()
+    with pytest.raises(SamplerError, match=r"steps is 30, and spacing uniform makes 31 of them; take 25, or"):
+        Sampler("ddim", 30, spacing="uniform").make(CONFIG)
+    with pytest.raises(SamplerError, match="they go from timestep 1000 to 1 where the model was trained on 999 to 0"):
+        Sampler("ddim", 2, spacing=[1000, 1]).make(CONFIG)
+
+
+# ── the tables ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_scheduler_of_diffusers_fits_or_has_its_reason():
+    there = {name for name in dir(diffusers) if name.endswith("Scheduler") and not name.startswith("Flax")}
+    assert {*KINDS, *UNFIT, *SAME} >= there - {"KarrasDiffusionSchedulers"}
+    assert not set(KINDS) & set(UNFIT)
+    assert set(OPTIONS) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NEEDS])
+def test_the_options_are_those_of_the_class(kind):
+    made = inspect.signature(getattr(diffusers, kind)).parameters
+    fields = {key for field, keys in KEYS.items() if kind in FIELDS[field] for key in keys if key in made}
+    left = set(made) - set(OPTIONS[kind]) - fields
+    assert left <= {*NEVER, *WITHOUT_EFFECT.get(kind, ())}, "each has a field, an option or a reason"
+    assert set(OPTIONS[kind]) <= set(made)
+    stepped = inspect.signature(getattr(diffusers, kind).step).parameters
+    own = {"self", "model_output", "timestep", "sample", "generator", "return_dict", "variance_noise", "eta", "order"}
+    assert set(IN_STEP.get(kind, ())) == set(stepped) - own
+    for field, words in {"zero_snr": "rescale_betas_zero_snr", "sigmas": "use_karras_sigmas"}.items():
+        assert (kind in FIELDS[field]) == (words in made)
+    assert (kind in FIELDS["eta"]) == ("eta" in stepped or "tau_func" in made)
+    assert (kind in FIELDS["order"]) == ("solver_order" in made or "order" in stepped)
+    assert hasattr(getattr(diffusers, kind), "add_noise"), "a start from a picture"
+    assert COMPVIS == ("uniform", "quad")
