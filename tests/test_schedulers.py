@@ -3,6 +3,7 @@
 `EMBEDLAB_TURN=all` walks all; else a third of what takes long is walked, by the day (conftest.py).
 """
 
+import dataclasses
 import inspect
 import os
 import re
@@ -15,6 +16,7 @@ import torch
 from tiny import NOISE
 
 from embedlab.errors import SamplerError
+from embedlab.limits import check_settings
 from embedlab.sampler import Sampler, generators, moments, noise, rehearsed, sample
 from embedlab.scheduler_options import (
     COMPVIS,
@@ -219,7 +221,7 @@ def test_every_setting_is_that_of_diffusers_own_loop_and_changes_something(name)
             usual = label == "plain" or (
                 prediction == "v_prediction" and steps in ((3,) if name in SLOW else (1, 2, 3))
             )
-            usual |= label == "euler_at_final" and steps == 50  # which it is for from 15 steps on
+            usual |= label in ("euler_at_final", "order 3", "predictor_order") and steps == 50  # which needs many
             if not usual and not today((name, label, steps, prediction)):
                 continue
             latents = compared(name, steps, prediction, told)
@@ -336,6 +338,177 @@ def test_quad_repeats_its_lowest_timesteps_and_solvers_that_divide_refuse_them()
         Sampler("ddim", 30, spacing="uniform").make(CONFIG)
     with pytest.raises(SamplerError, match="they go from timestep 1000 to 1 where the model was trained on 999 to 0"):
         Sampler("ddim", 2, spacing=[1000, 1]).make(CONFIG)
+
+
+# ── the model's own, and what was concluded ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", [name for name in installed() if name not in SLOW])
+def test_own_is_the_class_and_the_settings_of_the_models_config(name):
+    kind, settings = SCHEDULERS[name]
+    config = {**CONFIG, **settings, "_class_name": kind}
+    theirs = ours(name, 6, "epsilon", {})
+    scheduler = Sampler("own", 6).make(config)
+    assert type(scheduler).__name__ == kind
+    random = generators(SEEDS)
+    assert torch.equal(sample(denoiser, noise((4, 4, 4), random), scheduler, random).latents, theirs)
+    assert Sampler("own").notes(config) == [f"sampler=own is the model's {kind}"]
+
+
+def test_own_keeps_what_a_name_would_set_and_takes_settings():
+    config = {**CONFIG, "_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}
+    made = Sampler("own", 5, sigmas="karras", order=3, options={"solver_type": "heun"}).make(config).config
+    assert (made.algorithm_type, made.use_karras_sigmas, made.solver_order) == ("sde-dpmsolver++", True, 3)
+    assert made.solver_type == "heun"
+    assert type(Sampler("own", 5).make({**CONFIG, "_class_name": "DDIMParallelScheduler"})).__name__ == "DDIMScheduler"
+
+
+SOLVERS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler", "SASolverScheduler")
+
+
+@pytest.mark.parametrize("own", SOLVERS)
+def test_how_another_solver_is_set_says_nothing_of_this_one(own):
+    """diffusers raises where it makes SA-Solver of the config of a DPM++: both call something algorithm_type."""
+    default = {key: value for key, value in getattr(diffusers, own)().config.items() if key[0] != "_"}
+    config = {**CONFIG, **default, **NOISE, "_class_name": own}
+    for name in ("dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s", "unipc", "deis", "sa_solver"):
+        latents = []
+        for settings in (config, CONFIG):
+            scheduler, random = Sampler(name, 5).make({**settings, "prediction_type": "epsilon"}), generators(SEEDS)
+            latents.append(sample(denoiser, noise((4, 4, 4), random), scheduler, random).latents)
+        assert torch.equal(*latents), name
+
+
+NOTES = [
+    ("ddim", {}, []),
+    ("euler", {"_class_name": "EulerDiscreteScheduler", "clip_sample": None}, []),
+    (
+        "ddim",
+        {"_class_name": "EulerDiscreteScheduler", "clip_sample": None},
+        ["the scheduler config does not say clip_sample, and its class EulerDiscreteScheduler never clips: nor does "],
+    ),
+    (
+        "euler",
+        {"_class_name": "PNDMScheduler", "beta_end": None},
+        ["the scheduler config leaves out what its class PNDMScheduler has: beta_end 0.02"],
+    ),
+    (
+        "euler",
+        {"_class_name": None, "beta_end": None, "beta_start": None, "beta_schedule": None},
+        [
+            "the scheduler config leaves out what Stable Diffusion has: beta_schedule scaled_linear, beta_start "
+            "0.00085, beta_end 0.012"
+        ],
+    ),
+    (
+        "ddim",
+        {"use_karras_sigmas": True},
+        [
+            "the scheduler config asks for use_karras_sigmas, which ddim does not have: its noise levels are those of "
+            "its timesteps"
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changed", "notes"), NOTES)
+def test_what_is_concluded_is_said(name, changed, notes):
+    config = {key: value for key, value in {**CONFIG, **changed}.items() if value is not None}
+    said = Sampler(name).notes(config)
+    assert len(said) == len(notes)
+    assert all(a.startswith(b) for a, b in zip(said, notes, strict=True))
+    made = Sampler(name, 5).make(config)
+    assert not made.config.get("clip_sample")
+    if "_class_name" not in config:
+        assert (made.config.beta_schedule, made.config.beta_end) == ("scaled_linear", 0.012)
+
+
+def test_zero_snr_begins_where_there_is_no_picture():
+    made = Sampler("ddim", 5, zero_snr=True).make({**CONFIG, "prediction_type": "v_prediction"})
+    assert made.timesteps[0] == 999
+    assert moments(made)[0].sigma == pytest.approx(4096, rel=1e-3)
+    assert Sampler("ddim", zero_snr=True).notes(CONFIG) == [
+        "sampler.zero_snr: timesteps are trailing, so that the first holds no picture"
+    ]
+
+
+WRONG = [
+    (
+        {"scheduler": "euler", "eta": 0.5},
+        r"sampler.eta is 0.5, and the scheduler euler has no .*; ddim, sa_solver, tcd have",
+    ),
+    ({"eta": 2}, "sampler.eta is 2; it has to be a number from 0 to 1"),
+    ({"sigmas": "karras"}, r"sampler.sigmas is 'karras', and the scheduler ddim has no such setting; lms, euler"),
+    ({"scheduler": "euler", "sigmas": "lu"}, "sampler.sigmas of euler is 'lu'; choose one of normal, karras"),
+    ({"spacing": "wild"}, "sampler.spacing of ddim is 'wild'; choose one of leading, trailing, linspace, uniform"),
+    ({"scheduler": "unipc", "spacing": "quad"}, "scheduler unipc takes no timesteps of one's own; ddim, ddpm"),
+    ({"scheduler": "lcm", "spacing": "leading"}, "sampler.spacing is 'leading', and the scheduler lcm has no such"),
+    (
+        {"scheduler": "dpmpp_2s", "spacing": "leading"},
+        "sampler.spacing of dpmpp_2s is 'leading'; choose one of uniform",
+    ),
+    ({"spacing": [999, 1]}, "sampler.spacing lists 2 timesteps, and sampler.steps is 25"),
+    ({"spacing": [1, 999], "steps": 2}, "timesteps have to fall"),
+    ({"spacing": 3}, "sampler.spacing is 3; it has to be one of leading"),
+    ({"scheduler": "euler", "spacing": "quad", "sigmas": "beta"}, "sampler.sigmas is beta: each says where steps are"),
+    ({"scheduler": "lms", "zero_snr": True}, "sampler.zero_snr is True, and the scheduler lms has no such"),
+    ({"zero_snr": 1}, "sampler.zero_snr is 1; it has to be true or false"),
+    ({"order": 2}, "sampler.order is 2, and the scheduler ddim has no such"),
+    ({"scheduler": "unipc", "order": 4}, "sampler.order of unipc is 4; it has to be a whole number from 1 to 3"),
+    ({"options": 3}, "sampler.options is 3; it has to be names with values"),
+    (
+        {"options": {"s_churn": 1}},
+        r"options has s_churn, which the scheduler ddim does not take \(it is of euler\); it takes",
+    ),
+    ({"options": {"nope": 1}}, r"does not take \(no scheduler has it\)"),
+    ({"options": {"use_karras_sigmas": True}}, r"\(sampler.sigmas says it\)"),
+    ({"options": {"num_train_timesteps": 10}}, "it is the model's"),
+    ({"options": {"clip_sample": 1}}, "sampler.options.clip_sample is 1; it has to be true or false"),
+    ({"options": {"beta_start": 2}}, "sampler.options.beta_start is 2; it has to be a number between 0 and 1"),
+    ({"scheduler": "unipc", "options": {"solver_type": "heun"}}, "solver_type is 'heun'; choose one of bh1, bh2"),
+    ({"scheduler": "unipc", "options": {"disable_corrector": 1}}, "has to be a list of steps"),
+]
+
+
+@pytest.mark.parametrize(("told", "said"), WRONG)
+def test_what_a_scheduler_does_not_have_is_one_line(told, said):
+    with pytest.raises(SamplerError, match=said) as caught:
+        Sampler(**told)
+    assert "\n" not in str(caught.value)
+
+
+OWNS = [
+    (
+        {"_class_name": "EDMEulerScheduler"},
+        {},
+        "sampler=own is a EDMEulerScheduler, which does not fit: its noise levels",
+    ),
+    ({"_class_name": "IPNDMScheduler"}, {}, "does not fit: its noise levels are a sine"),
+    ({"_class_name": None}, {}, r"the model's scheduler config names no scheduler \(None\); choose one of ddim"),
+    ({"_class_name": "PNDMScheduler"}, {}, "sampler=pndm leaves them out"),
+    ({}, {"sigmas": "karras"}, r"the scheduler own \(DDIMScheduler\) has no such setting"),
+    ({}, {"options": {"s_churn": 1}}, r"the scheduler own \(DDIMScheduler\) does not take"),
+]
+
+
+@pytest.mark.parametrize(("config", "told", "said"), OWNS)
+def test_an_own_that_does_not_fit_is_one_line(config, told, said):
+    with pytest.raises(SamplerError, match=said) as caught:
+        rehearsed(Sampler("own", 5, **told), {**CONFIG, **config})
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_compared_by_value_and_checked_before_torch():
+    a, b = (
+        Sampler("euler", options={"s_noise": 1.1, "s_churn": 3}),
+        Sampler("euler", options=[["s_churn", 3], ["s_noise", 1.1]]),
+    )
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a != Sampler("euler", options={"s_churn": 3})
+    assert dataclasses.replace(a, steps=3).options == a.options
+    with pytest.raises(SamplerError, match="sampler.options has wild"):
+        check_settings("embedlab.Sampler", {"scheduler": "euler", "options": {"wild": 1}})
 
 
 # ── the tables ────────────────────────────────────────────────────────────────────────────────────────────────────

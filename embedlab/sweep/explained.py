@@ -16,8 +16,8 @@ def explained(job: Job) -> str:
     cells = cells_per_call(job.cell, times)
     towers, words = job.source.towers(), job.source.names("words")
     about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
-    if note := noise_of(times, job.cell.start):
-        about += f"\nnotice: {note}."
+    notes = [*job.cell.sampler.notes(job.source.scheduler), noise_of(times, job.cell.start)]
+    about += "".join(f"\nnotice: {note}." for note in notes if note)
     if not changes(job.cell):
         return f"{explain(cells[0], towers, words)}\n{about}"
     ends = [(times[k], explain(cells[k], towers, words)) for k in (0, -1)]
