@@ -480,6 +480,7 @@ SEGA: Settings = {
     "edit_mom_beta": (number_of("edit_mom_beta"), 0.4),
 }
 GUIDERS["sega"] = ("SemanticStableDiffusionPipeline", SEGA)
+FORMS = ("latents", "unet", "universal")
 INTERVAL_CLOCKS = ("step", "fraction", "timestep", "sigma")
 
 
@@ -524,6 +525,69 @@ def check_interval(interval: Any, clock: Any) -> None:
     if (pair[0] <= pair[1]) if falls else (pair[0] >= pair[1]):
         way = "fall: the noisy end comes first" if falls else "rise"
         raise SamplerError(f"guidance.interval is {list(pair)}; on the clock {clock} its times have to {way}.")
+
+
+def check_loss_setting(loss: Any) -> None:
+    """A loss, or none."""
+    if loss is not None and not hasattr(loss, "score") and not (isinstance(loss, Mapping) and "_target_" in loss):
+        raise SamplerError(
+            f"guidance.loss is {brief(loss)}; it has to be a Loss: guidance=loss, or guidance.loss={{_target_: "
+            "embedlab.guidance.Loss, score: …}."
+        )
+
+
+def check_score(score: Any) -> None:
+    """A callable, or what makes one."""
+    if (not callable(score) and not hasattr(score, "prepare") and not isinstance(score, Mapping)) or isinstance(
+        score, type
+    ):
+        raise SamplerError(
+            f"the score of guidance.loss is {brief(score)}; it has to be a callable of a picture, such as "
+            "{_target_: embedlab.guidance.Colour, blue: 0.9}."
+        )
+
+
+def check_form(form: Any) -> None:
+    """How a gradient is taken and used."""
+    in_choices(form, "guidance.loss.form", FORMS, SamplerError)
+
+
+def check_every(every: Any) -> None:
+    """Of how many steps one is asked."""
+    whole_number(every, "guidance.loss.every", SamplerError, least=1, of=" of steps")
+
+
+def check_loss_scale(scale: Any) -> None:
+    """What a gradient is multiplied by."""
+    finite_number(scale, "guidance.loss.scale", SamplerError)
+
+
+def check_colour(red: Any, green: Any, blue: Any) -> None:
+    """One channel at least."""
+    channels = {"red": red, "green": green, "blue": blue}
+    if all(value is None for value in channels.values()):
+        raise SamplerError("the colour of guidance.loss names no channel; give red, green or blue, from 0 to 1.")
+    for name, value in channels.items():
+        if value is not None:
+            number_within(value, f"guidance.loss.score.{name}", SamplerError, 0, 1)
+
+
+def check_likeness(text: Any, picture: Any) -> None:
+    """A text or a picture that is there, and not both."""
+    if (text is None) == (picture is None):
+        raise SamplerError(
+            "a likeness is to a text or to a picture: give one of guidance.loss.score.text and .picture."
+        )
+    if text is not None and (not isinstance(text, str) or not text.strip()):
+        raise SamplerError(f"guidance.loss.score.text is {brief(text)}; it has to be a text.")
+    if picture is not None:
+        found(picture, "guidance.loss.score.picture")
+
+
+def check_distance(picture: Any, by: Any) -> None:
+    """From a picture that is there."""
+    in_choices(by, "guidance.loss.score.by", ("latents", "features"), SamplerError)
+    found(picture, "guidance.loss.score.picture")
 
 
 def check_combine(combine: Any) -> None:
@@ -1108,7 +1172,17 @@ CHECKS: dict[str, dict[str, Check]] = {
         "interval clock": check_interval,
         "combine": check_combine,
         "regions": check_regions,
+        "loss": check_loss_setting,
     },
+    "embedlab.Loss": {
+        "score": check_score,
+        "scale": check_loss_scale,
+        "every": check_every,
+        "form": check_form,
+    },
+    "embedlab.Colour": {"red green blue": check_colour},
+    "embedlab.Likeness": {"text picture": check_likeness},
+    "embedlab.Distance": {"picture by": check_distance},
     "embedlab.Sampler": {
         "scheduler": check_scheduler,
         "steps": check_steps,

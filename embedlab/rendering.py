@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +16,12 @@ from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
-from embedlab.guidance import Beside, Denoiser, Shared, Steering, Told, guided, in_turn
+from embedlab.guidance import Beside, Denoiser, Losses, Shared, Steering, Told, guided, in_turn
 from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
 from embedlab.runtime import runtime_of
-from embedlab.sampler import Inversion, Trace, sample
+from embedlab.sampler import Inversion, Trace, predicted_x0, sample
 from embedlab.sampler.loop import OnStep, Sampled
 from embedlab.samples import Rendered, Request, Sample, not_finite, rows_by_call, stack_samples
 from embedlab.schedule import value_of
@@ -118,7 +119,7 @@ def sample_batch(
     if shared is None:
         by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
         shared = Shared([request.seed for request in requests], by_shape)
-    with timer.part("scheduler"), watch.installed() if watch else nullcontext():
+    with timer.part("scheduler"), watch.installed() if watch else nullcontext(), _gradients(calls):
         scheduler = cell.sampler.make(model.scheduler)
         begun = begin(model, cell, [request.seed for request in requests], scheduler, found.latents if found else None)
         trace = Trace(cell.sampler.watch, cell.sampler.kept)
@@ -134,6 +135,7 @@ def sample_batch(
             cell.start.warmup,
             after=begun.after,
             observe=trace if trace.active else None,
+            evaluate=_losses(model, calls, size, scheduler, trace),
         )
         if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
             with timer.part("UNet", calls=0):
@@ -196,6 +198,28 @@ def _denoisers(
                 told = Told(unet, cond, uncond, shape, timer, shared, halves)
         denoiser = denoise if steering is None else steering.denoiser(n, told)
         yield watch.during(n, denoiser) if watch else denoiser
+
+
+def _losses(
+    model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int], scheduler: Any, trace: Trace
+) -> Losses | None:
+    """What moves latents by the losses of their pictures; None where no picture has one."""
+    asked = [[one.cell.guidance.loss for one in call] for call in calls]
+    if not any(loss for call in asked for loss in call):
+        return None
+    kind = scheduler.config.prediction_type
+    grown = float(scheduler.init_noise_sigma) > 1  # k-diffusion's latents: their noise begins at the largest σ
+    return Losses(model, asked, size, partial(predicted_x0, kind), kind, grown, trace.add)
+
+
+@contextmanager
+def _gradients(calls: Sequence[Sequence[CallConditioning]]) -> Iterator[None]:
+    """Tensors that gradients can be computed from, where a picture has a loss."""
+    if any(one.cell.guidance.loss for call in calls for one in call):
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
+        yield
 
 
 def watch_of(model: Model, requests: Sequence[Request], size: tuple[int, int]) -> Watch | None:

@@ -22,7 +22,7 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
-from embedlab.guidance import left_out, masks_of, ways_of
+from embedlab.guidance import check_loss, left_out, masks_of, ways_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import edit_streams, edit_with
@@ -247,13 +247,7 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
             "take stage hidden, or an SDXL model."
         )
     weights = [weight for weight, _ in streams(layout_of(tokens[0]))]
-    if len(weights) > 1 and cell.guidance.guider != "sega":
-        ways_of(value_of(cell.guidance.combine), len(weights))
-    if cell.guidance.regions is not None:
-        if cell.guidance.guider == "sega":
-            raise SamplerError("guidance=sega finds by itself where concepts are; leave guidance.regions out.")
-        height, width = picture_size(cell, source)
-        masks_of(cell.guidance.regions, len(weights), (height // source.factor, width // source.factor))
+    _check_guidance(cell, source, len(weights))
     if weights != [1] and source.part("unet").get("time_cond_proj_dim"):
         raise PromptError(
             "AND and the weight of a whole prompt say how far predictions go from an unconditional one, and the UNet "
@@ -265,6 +259,22 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     if negative is not None or second is not None:
         seen.append(read(negative or "", second)[-1])
     return seen
+
+
+def _check_guidance(cell: Cell, source: Source, prompts: int) -> None:
+    """Refuse ways, regions and a loss that do not fit so many prompts, or the picture."""
+    guidance, (height, width) = cell.guidance, picture_size(cell, source)
+    small = height // source.factor, width // source.factor
+    if prompts > 1 and guidance.guider != "sega":
+        ways_of(value_of(guidance.combine), prompts)
+    if guidance.regions is not None:
+        if guidance.guider == "sega":
+            raise SamplerError("guidance=sega finds by itself where concepts are; leave guidance.regions out.")
+        masks_of(guidance.regions, prompts, small)
+    if (loss := guidance.loss) is not None:
+        if getattr(loss.score, "asks_scorer", False) and not source.has_scorer:
+            raise SamplerError(f"the loss {loss.name} asks a CLIP model, and there is none: model.scorer=FOLDER.")
+        check_loss(loss, (height, width), (source.part("unet").get("out_channels", 4), *small))
 
 
 @lru_cache(maxsize=64)

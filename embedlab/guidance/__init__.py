@@ -5,18 +5,26 @@ from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, rows_of_call, scale_embedding, stack
 from embedlab.guidance.guiders import Steering, Told, left_out
 from embedlab.guidance.halves import Halves
+from embedlab.guidance.loss import Loss, Losses, check_loss
+from embedlab.guidance.scores import Colour, Distance, Likeness
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Layout, Shared
 
 __all__ = [
     "Beside",
+    "Colour",
     "Denoiser",
+    "Distance",
     "Guidance",
     "Halves",
     "Layout",
+    "Likeness",
+    "Loss",
+    "Losses",
     "Shared",
     "Steering",
     "Told",
+    "check_loss",
     "combine",
     "guided",
     "in_turn",

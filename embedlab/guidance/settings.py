@@ -10,6 +10,7 @@ from typing import Any
 
 from embedlab.checks import finite_number
 from embedlab.errors import SamplerError
+from embedlab.guidance.loss import Loss
 from embedlab.limits import GUIDERS, check_guider, check_interval, check_part
 from embedlab.schedule import Clock, Moment, Schedule, Setting, Switch, beyond, format_number, varies
 
@@ -34,6 +35,7 @@ class Guidance:
         after the first (`embedlab.guidance.combining`); of sega, they are concepts that the first is led toward.
     regions: where each of them counts: a box [left, top, right, bottom] in shares of the picture, the file of a mask,
         or None for all of it.
+    loss: a number that the picture is led to make smaller, beside all of this (`Loss`).
 
     Scale, rescale, the guider and its settings may change over time. Raises SamplerError for what is no such setting.
 
@@ -53,6 +55,7 @@ class Guidance:
     clock: Clock = "fraction"
     combine: Setting[str | Sequence[str]] = "sum"
     regions: Sequence[Any] | None = None
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
         check_interval(self.interval, self.clock)
@@ -104,9 +107,10 @@ class Guidance:
 
     @property
     def contents(self) -> list[str]:
-        """Hashes of the masks' files, so that another mask of the same name makes another picture."""
-        files = [one for one in self.regions or () if isinstance(one, str)]
-        return [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in files]
+        """Hashes of the files of masks and losses, so that another one of the same name makes another picture."""
+        files = [Path(one) for one in self.regions or () if isinstance(one, str)]
+        files += self.loss.files if self.loss is not None else []
+        return [hashlib.sha256(one.read_bytes()).hexdigest() for one in files]
 
     def of_guider(self) -> dict[str, Any]:
         """All settings of the guider, those that were left out too.

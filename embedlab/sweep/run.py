@@ -447,7 +447,7 @@ def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
             contents = [c.content for _, c in one.cond.streams] + [one.uncond.content]
             contents += [] if one.source is None else [one.source.cond.content]
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
-            known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, *weights])
+            known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, one.cell.guidance.loss, *weights])
     return tuple(known[id(one)] for one in calls)
 
 

@@ -1,0 +1,233 @@
+"""Guidance by a loss: the gradient of a score of what the model sees moves the latents."""
+
+import dataclasses
+
+import pytest
+import torch
+from parity import close
+from PIL import Image
+
+from embedlab import (
+    Cell,
+    Colour,
+    Distance,
+    Guidance,
+    Job,
+    Likeness,
+    Loss,
+    Ramp,
+    Sampler,
+    Source,
+    embed_all,
+    encode,
+    images,
+    render,
+)
+from embedlab.cell import denoiser_calls
+from embedlab.errors import PictureError, SamplerError
+from embedlab.sampler import generators, noise
+from embedlab.validate import validate
+
+STEPS = 4
+BLUE = Loss(Colour(blue=0.9), scale=20.0, every=2)
+
+
+def cell_of(loss, scheduler="ddim", steps=STEPS, **guidance):
+    return Cell("a puppy", guidance=Guidance(4.0, loss=loss, **guidance), sampler=Sampler(scheduler, steps))
+
+
+def latents(model, loss, seeds=(0,), scheduler="ddim", **more):
+    return render(model, [cell_of(loss, scheduler, **more)], seeds)[0].latents
+
+
+def blue_loss(images):
+    return torch.abs(images[:, 2] - 0.9).mean()
+
+
+@pytest.mark.parity("Stable Diffusion Deep Dive", "guidance by the blue loss", "guidance=loss", "formula")
+@pytest.mark.parametrize("scheduler", ["lms", "euler"])
+def test_more_blue_is_that_of_the_deep_dive(sd1, scheduler):
+    """The notebook's last loop: latents are moved every k steps, and the step is taken with the noise from before."""
+    steps, every, scale = 5, 2, 20.0
+    told, empty = encode([embed_all(text, sd1.towers) for text in ("a puppy", "")], sd1.towers)
+    both = torch.stack([empty.hidden, told.hidden])
+    scheduler_ = Sampler(scheduler, steps).make(sd1.scheduler)
+    x = noise((4, 8, 8), generators([3])) * scheduler_.init_noise_sigma
+    values = []
+    for i, t in enumerate(scheduler_.timesteps):
+        sigma = scheduler_.sigmas[i]
+        with torch.no_grad():
+            two = sd1.unet(scheduler_.scale_model_input(torch.cat([x] * 2), t), t, both).sample
+        uncond, cond = two.chunk(2)
+        noise_pred = uncond + 4.0 * (cond - uncond)
+        if i % every == 0:
+            x = x.detach().requires_grad_()
+            x0 = x - sigma * noise_pred
+            decoded = sd1.vae.decode(x0 / sd1.vae.config.scaling_factor).sample / 2 + 0.5
+            loss = blue_loss(decoded) * scale
+            values.append(float(loss.detach()) / scale)
+            gradient = torch.autograd.grad(loss, x)[0]
+            x = x.detach() - gradient * sigma**2
+        x = scheduler_.step(noise_pred, t, x).prev_sample
+    for score in (Colour(blue=0.9), blue_loss):
+        ours = latents(sd1, Loss(score, scale, every), (3,), scheduler, steps=steps)
+        close(ours, x, rtol=1e-5)
+    assert len(values) == 3
+
+
+@pytest.mark.parity("universal guidance", "forward guidance (eq. 6)", "guidance.loss.form=universal", "formula")
+@torch.no_grad()
+def test_universal_guidance_is_that_of_the_paper(model):
+    """One DDIM step of an x0, a noise and a velocity model: noise + s · √(1 - ᾱ) · ∇ loss(x0), through the UNet."""
+    loss = Loss(Colour(red=0.2), scale=30.0, form="universal")
+    cell = cell_of(loss, steps=1)
+    (call,) = denoiser_calls(cell, model.scheduler)
+    told, empty = encode([embed_all(text, model.towers) for text in ("a puppy", "")], model.towers)
+    if model.zero_negative:
+        empty = empty.zeros()
+    scheduler = cell.sampler.make(model.scheduler)
+    z, t = noise((4, 8, 8), generators([0])), scheduler.timesteps[0]
+    alpha = scheduler.alphas_cumprod[t]
+    pixels = 8 * model.factor
+    more = {"text_embeds": torch.stack([empty.pooled, told.pooled])} if model.size_conditioned else {}
+    more |= {"time_ids": torch.tensor([[pixels, pixels, 0, 0, pixels, pixels]] * 2)} if more else {}
+    with torch.enable_grad():
+        z = z.requires_grad_()
+        own = {"added_cond_kwargs": more} if more else {}
+        uncond, cond = model.unet(torch.cat([z, z]), t, torch.stack([empty.hidden, told.hidden]), **own).sample.chunk(2)
+        seen = uncond + 4.0 * (cond - uncond)
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        eps = alpha.sqrt() * seen + (1 - alpha).sqrt() * z if velocity else seen
+        x0 = (z - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+        decoded = model.vae.decode(x0 / model.vae.config.scaling_factor).sample / 2 + 0.5
+        gradient = torch.autograd.grad(30.0 * torch.abs(decoded[:, 0] - 0.2).mean(), z)[0]
+    eps = eps + (1 - alpha).sqrt() * gradient
+    seen = (eps - (1 - alpha).sqrt() * z) / alpha.sqrt() if velocity else eps
+    wanted = scheduler.step(seen.detach(), t, z.detach()).prev_sample
+    close(render(model, [cell], (0,))[0].latents, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
+    assert call.sigma > 0
+
+
+# ── laws ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_scale_changes_no_bit_and_steps_without_a_loss_are_plain(sd1):
+    plain = latents(sd1, None)
+    assert torch.equal(latents(sd1, dataclasses.replace(BLUE, scale=0.0)), plain)
+    assert torch.equal(latents(sd1, dataclasses.replace(BLUE, scale=Ramp([0.0, 0.0]))), plain)
+    assert not torch.allclose(latents(sd1, BLUE), plain, atol=1e-3)
+    assert not torch.allclose(latents(sd1, dataclasses.replace(BLUE, scale=Ramp([20.0, 0.0]))), plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("form", ["latents", "unet", "universal"])
+def test_a_loss_falls_whatever_the_scheduler(sd1, scheduler, form):
+    def red(loss):
+        return float((images.decode(latents(sd1, loss, (0, 1), scheduler), sd1.vae)[:, 0] - 0.1).abs().mean())
+
+    assert red(Loss(Colour(red=0.1), scale=40.0, form=form)) < red(None) - 1e-3
+
+
+def test_schedulers_of_both_kinds_of_latents_move_alike(sd1):
+    """Euler and DDIM are one solver in two coordinates, but for the noise level that the schedule ends at."""
+    moved = [latents(sd1, BLUE, scheduler=name) - latents(sd1, None, scheduler=name) for name in ("ddim", "euler")]
+    assert float((moved[0] - moved[1]).norm()) < 0.05 * float(moved[0].norm())
+
+
+def test_a_loss_is_a_pictures_own(sd1):
+    losses = [None, BLUE, Loss(Colour(red=0.0), 30.0, form="unet"), Loss(Colour(green=0.0), 30.0, form="universal")]
+    cells = [cell_of(loss, guider="apg" if n == 1 else "cfg") for n, loss in enumerate(losses)]
+    together = render(sd1, cells, (0, 1))
+    for cell, many in zip(cells, together, strict=True):
+        alone = render(sd1, [cell], (1,))[0].latents
+        torch.testing.assert_close(many.latents[1:], alone, atol=1e-4, rtol=0)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_scores_lead_where_they_say(emoji, tmp_path):
+    target = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(target)
+    scores = [
+        Likeness(text="a cat"),
+        Likeness(picture=str(target)),
+        Distance(str(target)),
+        Distance(str(target), "features"),
+    ]
+    for score in scores:
+        ready = score.prepare(emoji, (64, 64))
+        with torch.enable_grad():
+            shape = (1, 8, 8, 8) if getattr(ready, "reads", "") == "latents" else (1, 3, 64, 64)
+            seen = (0.2 * torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.5).requires_grad_()
+            before = ready(seen)
+            (gradient,) = torch.autograd.grad(before, seen)
+        after = ready((seen - 1e-2 * gradient / gradient.norm()).detach())
+        assert float(after) < float(before.detach()), score
+    picture = images.to_tensor(Image.open(target), (64, 64))[None]
+    assert float(Distance(str(target), "features").prepare(emoji, (64, 64))(picture)) < 1e-6
+    assert abs(float(Likeness(picture=str(target)).prepare(emoji, (64, 64))(picture))) < 0.05
+
+
+def test_another_picture_of_the_same_name_is_another_key(tmp_path):
+    file = tmp_path / "target.png"
+    Image.new("RGB", (8, 8)).save(file)
+    job = Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), None)
+    before = job.pictures
+    Image.new("RGB", (8, 8), "red").save(file)
+    assert Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), None).pictures != before
+
+
+# ── what cannot be ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def nan_after(picture):
+    return (picture.mean() * torch.nan).sum()
+
+
+REFUSED = {
+    "picture": (lambda picture: picture, r"returns a tensor of shape \[1, 3, 128, 128\]; it has to return one number"),
+    "float": (lambda picture: 3.0, "returns 3.0; it has to return one number for a picture"),
+    "detached": (lambda picture: picture.detach().mean(), "has no gradient: .* without detach, numpy or no_grad"),
+    "another": (lambda picture: torch.ones(1, requires_grad=True).sum(), "does not depend on the picture"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_loss_that_is_none_is_refused_before_weights(case):
+    score, line = REFUSED[case]
+    with pytest.raises(SamplerError, match=line):
+        validate(cell_of(Loss(score)), Source("emoji"))
+
+
+WRONG = {
+    "no callable": (
+        lambda: Loss("blue"),
+        SamplerError,
+        "the score of guidance.loss is 'blue'; it has to be",
+    ),
+    "class": (lambda: Loss(Colour), SamplerError, "it has to be a callable of a picture"),
+    "form": (lambda: Loss(blue_loss, form="dps"), SamplerError, "guidance.loss.form is 'dps'; choose one of latents"),
+    "every": (lambda: Loss(blue_loss, every=0), SamplerError, "guidance.loss.every is 0; it has to be a whole number"),
+    "scale": (lambda: Loss(blue_loss, scale="x"), SamplerError, "guidance.loss.scale is 'x'; it has to be a finite"),
+    "no channel": (Colour, SamplerError, "names no channel; give red, green or blue"),
+    "256": (lambda: Colour(red=255), SamplerError, "guidance.loss.score.red is 255; it has to be a number from 0 to 1"),
+    "both": (lambda: Likeness("a", "puppy.png"), SamplerError, "a likeness is to a text or to a picture: give one"),
+    "no file": (lambda: Distance("none.png"), PictureError, "there is no picture 'none.png'"),
+    "no loss": (lambda: Guidance(loss=3), SamplerError, "guidance.loss is 3; it has to be a Loss"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_settings_that_are_none_are_refused_where_they_are_written(case):
+    make, error, line = WRONG[case]
+    with pytest.raises(error, match=line):
+        make()
+
+
+def test_a_model_without_scorer_is_told_before_weights(folders):
+    with pytest.raises(SamplerError, match="asks a CLIP model, and there is none: model.scorer=FOLDER"):
+        validate(cell_of(Loss(Likeness("a cat"))), Source(str(folders["sd1"])))
+
+
+def test_a_loss_of_nan_spoils_its_own_picture(sd1):
+    with pytest.raises(SamplerError, match="the latents of seed 0 hold NaN or infinite numbers from step 0 on"):
+        render(sd1, [cell_of(Loss(nan_after)), cell_of(None)], (0,))
