@@ -231,3 +231,12 @@ def test_a_model_without_scorer_is_told_before_weights(folders):
 def test_a_loss_of_nan_spoils_its_own_picture(sd1):
     with pytest.raises(SamplerError, match="the latents of seed 0 hold NaN or infinite numbers from step 0 on"):
         render(sd1, [cell_of(Loss(nan_after)), cell_of(None)], (0,))
+
+
+def test_the_loss_by_step_is_a_curve_of_its_picture(sd1):
+    led, none = render(sd1, [cell_of(BLUE), cell_of(None)], (0, 1))
+    for seed in range(2):
+        curve = led.curves[seed]
+        assert curve["step"] == (0.0, 2.0)
+        assert all(0 < value < 1.5 for value in curve["loss"])
+    assert none.curves == ({}, {}), "whoever has none says so in any company"

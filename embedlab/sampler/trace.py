@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from embedlab.guidance import Halves
 from embedlab.sampler.loop import START, Seen
 
 STEP = "step"  # the curve that the others are drawn over
+LOSS = "loss"  # what only some of a batch have
 
 
 @dataclass
@@ -74,7 +76,8 @@ class Trace:
         steps = sorted({step for figure in self.figures.values() for step in figure})
         known = {name: self._numbers(name) for name in self.figures}
         lines = {name: tuple(of.get(step, {}).get(image, torch.nan) for step in steps) for name, of in known.items()}
-        return {STEP: tuple(map(float, steps)), **lines} if steps else {}
+        lines = {name: line for name, line in lines.items() if name != LOSS or not all(map(isnan, line))}
+        return {STEP: tuple(map(float, steps)), **lines} if lines else {}
 
     def kept(self, image: int) -> dict[str, Float[Tensor, "c h w"]]:
         """The tensors of an image, by step and name: `step 5 latents`, `start latents`."""
