@@ -1147,6 +1147,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "concepts": check_concepts,
         "prediction_type": check_prediction,
         "zero_snr": check_zero_snr,
+        "ema": lambda ema: true_or_false(ema, "model.ema", ModelError),
         "variant": check_variant,
         "device": check_device,
     },

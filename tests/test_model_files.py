@@ -453,6 +453,24 @@ def test_other_single_files_are_named(folders, written, tmp_path):
         validate(Cell("a puppy"), Source(nine, config=str(folders["sd1"])))
 
 
+def test_the_averaged_copy_of_a_unet_is_taken_where_it_is_asked_for(written, folders):
+    """As CompVis' ema_scope: what a file calls model_ema."""
+
+    def with_copy(state):
+        names = [key for key in state if key.startswith("model.diffusion_model.")]
+        return state | {f"model_ema.{key[6:].replace('.', '')}": 1.01 * state[key] for key in names}
+
+    path, config = written("sd1", with_copy), str(folders["sd1"])
+    plain, averaged = (Source(path, config=config, ema=ema) for ema in (False, True))
+    assert plain.identity != averaged.identity
+    pairs = zip(plain.load().unet.parameters(), averaged.load().unet.parameters(), strict=True)
+    assert all(torch.equal(1.01 * one, other) for one, other in pairs)
+    with pytest.raises(ModelError, match="model.ema chooses among the weights of a single file"):
+        Source(config, ema=True)
+    with pytest.raises(ModelError, match=r"model.ema is true, and '.*' holds no averaged copy of its UNet"):
+        validate(Cell("a puppy"), Source(written("sd1", name="bare.safetensors"), config=config, ema=True))
+
+
 def test_a_part_from_the_hub_is_found_in_its_cache(folders, copied, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for name, inner in (("one/model", "vae"), ("one/vae", "")):

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, VQMo
 from embedlab.errors import ModelError, listed
 from embedlab.limits import WINDOW
 from embedlab.models.places import variant_of
+from embedlab.models.single_file import PREFIXES
 
 if TYPE_CHECKING:
     from embedlab.models.source import Source
@@ -120,6 +121,8 @@ def _check_file(source: Source, unet: dict[str, Any]) -> None:
     if first is not None and len(first) == 4:
         unet["in_channels"] = first[1]
     holds = header.holds
+    if source.ema and PREFIXES["model_ema."] not in holds:
+        raise ModelError(f"model.ema is true, and '{name}' holds no averaged copy of its UNet (model_ema).")
     needed = {"unet": "", "vae": "model.vae=PATH", "text encoder": "model.text_encoder=PATH"}
     if source.vae is not None:
         needed.pop("vae")

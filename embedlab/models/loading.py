@@ -108,6 +108,8 @@ def towers_of(tokenizers: Any, encoders: Any, concepts: Sequence[Concept] = ()) 
 def read_parts(source: Source, dtype: torch.dtype) -> tuple[list[nn.Module], UNet2DConditionModel, Any]:
     """The text encoders, the UNet and the VAE, as their files have them."""
     state = checkpoint.weights_in(Path(source.location)) if source.single_file else {}
+    if source.ema:
+        state = checkpoint.averaged(state, source.name)
     if source.single_file and source.text_encoder is None:
         encoders = [_file_encoder(source, state, name, dtype) for name in source.encoders]
     else:

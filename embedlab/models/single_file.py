@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -133,6 +134,27 @@ def weights_in(path: Path) -> dict[str, Tensor]:
     else:
         state, _ = _unpickled(path)
     return {known_name(key): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def averaged(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The weights in a single file with the averaged copy of the UNet in the place of the plain one.
+
+    The copy's names are the UNet's without dots: `model_ema.diffusion_modelout2weight`. ModelError where one lacks.
+
+    >>> both = {"model.diffusion_model.out.weight": 0.0, "model_ema.diffusion_modeloutweight": 1.0}
+    >>> averaged(both, "model.ckpt")["model.diffusion_model.out.weight"]
+    1.0
+    """
+    copies = {
+        key: f"model_ema.{key.removeprefix('model.').replace('.', '')}"
+        for key in state
+        if key.startswith("model.diffusion_model.")
+    }
+    if lacking := [copy for copy in copies.values() if copy not in state]:
+        raise ModelError(
+            f"the averaged copy of the UNet in '{name}' lacks {len(lacking)} weights: {listed(lacking, 3)}."
+        )
+    return {**state, **{key: state[copy] for key, copy in copies.items()}}
 
 
 def known_name(key: str) -> str:

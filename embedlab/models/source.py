@@ -71,6 +71,8 @@ class Source:
     prediction_type: what the UNet predicts (epsilon, v_prediction or sample), where it is told wrong or not at all.
     concepts: files of textual inversion whose concepts prompts may name: `[PATH, "NAME=PATH"]`, or `{NAME: PATH}`.
     zero_snr: whether it was trained down to no signal at all (Lin et al. 2024), where that is told wrong or not at all.
+    ema: of a single file that holds both, the averaged copy of the UNet is taken and not the plain one, as CompVis'
+        scripts do (`ema_scope`).
     """
 
     name: str = "emoji"
@@ -85,6 +87,7 @@ class Source:
     prediction_type: str | None = None
     zero_snr: bool | None = None
     concepts: tuple[str, ...] = ()
+    ema: bool = False
 
     def __post_init__(self) -> None:
         check_part(self)
@@ -95,6 +98,8 @@ class Source:
                 raise ModelError("model.config describes a single file; a folder or hub id brings its own configs.")
             if Source(self.config).single_file:
                 raise ModelError(f"model.config is the file '{self.config}'; it has to be a folder or hub id.")
+        if self.ema and not self.single_file:
+            raise ModelError("model.ema chooses among the weights of a single file; a folder or hub id has one UNet.")
         if self.variant is not None and self.single_file:
             raise ModelError("model.variant chooses among the weights of a folder or hub id; a single file is one.")
         for setting in ("vae", "text_encoder"):
@@ -427,6 +432,7 @@ class Source:
             names.append(Source(self.config).location)
         files = [line for place in (self.location, *names) for line in identity_of(place)]
         settings = {"size": self.sample_size, "variant": self.variant, "scheduler": json.loads(config)}
+        settings |= {"ema": True} if self.ema else {}
         own = [*files, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]]
         return [*own, *identity_lines(self.loaded_concepts)]
 
