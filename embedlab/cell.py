@@ -103,6 +103,12 @@ class Cell:
         )
 
     @property
+    def watched(self) -> bool:
+        """Whether its attention is looked at or changed, or its blocks read several conditionings: eager mode alone."""
+        blocks = any(getattr(part, "blocks", None) is not None for part in within(self.operators))
+        return blocks or self.parsed().attention.active
+
+    @property
     def text(self) -> str:
         """The prompt as it was written; of one that changes over time by a schedule, what it ends with."""
         prompt = self.prompt

@@ -7,7 +7,7 @@ library's own forward on rows that we hand in: its embedding module is swapped f
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,22 +127,50 @@ def injected(core: CLIPTextModel, rows: Float[Tensor, "batch position dim"]) -> 
             core.embeddings = own
 
 
+@contextmanager
+def edited(core: CLIPTextModel, edits: Mapping[int, Callable[[Tensor], Tensor]]) -> Iterator[dict[int, Tensor]]:
+    """Change what each layer gives to the next, for the length of a `with`; answers with what was put there.
+
+    `edits` are by the number of the hidden state: 1 is what the first layer gives.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def hook(number: int) -> Callable[[nn.Module, Any, Any], Any]:
+        def change(module: nn.Module, given: Any, out: Any) -> Any:
+            own = out[0] if isinstance(out, tuple) else out
+            seen[number] = edits[number](own)
+            return (seen[number], *out[1:]) if isinstance(out, tuple) else seen[number]
+
+        return change
+
+    layers = core.encoder.layers
+    handles = [layers[number - 1].register_forward_hook(hook(number)) for number in edits]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def forward(
     tower: Tower,
     ids: Int[Tensor, "batch position"],
     rows: Float[Tensor, "batch position dim"],
     mask: Int[Tensor, "batch position"] | None = None,
+    edits: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
 ) -> States:
     """Run the library's own causal forward on edited rows; `ids` only says where each text ends.
 
-    Rows where `mask` is 0 are attended to by no row; without a mask it is the causal one alone.
+    Rows where `mask` is 0 are attended to by no row; without a mask it is the causal one alone. `edits` change the
+    hidden states before a layer, by its number from 1; that of all layers is what the final norm meets.
     """
-    states = None if tower.states is None or mask is not None else tower.states(rows)
+    states = None if tower.states is None or mask is not None or edits else tower.states(rows)
     if states is None:
         masked = {} if mask is None else {"attention_mask": mask.to(rows.device)}
-        with injected(tower.core, rows):
+        with injected(tower.core, rows), edited(tower.core, edits or {}) as seen:
             out = tower.core(input_ids=ids.to(rows.device), output_hidden_states=True, **masked)
-        states = (*out.hidden_states, out.last_hidden_state)
+        hidden_states = [seen.get(n, one) for n, one in enumerate(out.hidden_states)]
+        states = (*hidden_states, out.last_hidden_state)
     *hidden, last = states
     ends = (ids == tower.tokenizer.eos_token_id).int().argmax(dim=-1).to(rows.device)
     pooled = last[torch.arange(len(rows), device=rows.device), ends]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 import torch
 
+from embedlab.attention.layers import Layer, layers_of, short_name
 from embedlab.cell import Cell, cells_per_call, changes, denoiser_calls, described, fingerprint
 from embedlab.clip import Tower
 from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
-from embedlab.errors import OperatorError
+from embedlab.errors import OperatorError, listed
 from embedlab.models import Model
 from embedlab.operators.base import edit, edit_streams
 from embedlab.parsed_prompt import text_of
@@ -27,7 +28,9 @@ class CallConditioning:
     cell: the cell of this call, in which nothing changes over time. original, edited: its rows before each text
     encoder (`Embeddings`), before and after the operators. cond, uncond: the conditionings of the edited prompt and of
     the negative prompt, hidden states (row, width) and pooled output (joint). source: the same of the picture that
-    attention is copied from, where it is.
+    attention is copied from, where it is. layers: by layer of the UNet what that reads instead of `cond`, where
+    operators name `blocks`; `cond` is then what all operators together make, but for its pooled output, which no block
+    reads.
     """
 
     cell: Cell
@@ -37,6 +40,7 @@ class CallConditioning:
     uncond: Conditioning
     source: CallConditioning | None = None
     shown: CallConditioning | None = None  # of a picture that is inverted: the same of the prompt that says what it is
+    layers: Mapping[str, Conditioning] = field(default_factory=dict)
 
 
 @torch.inference_mode()
@@ -91,7 +95,9 @@ def _condition(
         texts = {pair: encoder.embed(pair[0], towers, pair[1]) for pair in dict.fromkeys(map(prompts_of, cells))}
         others = [encoder.embed(text or "", towers, second) for text, second in negatives]
     with timer.part("edit"):
-        edited = {name: edit(texts[prompts_of(cell)], cell.operators, towers) for name, cell in distinct.items()}
+        edited = {
+            name: edit(texts[prompts_of(cell)], cell.operators, towers, encoder) for name, cell in distinct.items()
+        }
     # what A1111 weighs together: the stages of one prompt, and all of its parts
     groups = [(cell.text, text_of(cell.prompt_2), fingerprint(cell.operators)) for cell in distinct.values()]
     groups += [("negative", text_of(text), text_of(second)) for text, second in negatives]
@@ -139,6 +145,7 @@ def condition_calls(
     found = [tuple(islice(conditionings, len(mine))) for mine in calls]
     shown = [None if one is None else next(conditionings) for one in pictured]
     found = [_beside(mine, one) for mine, one in zip(found, shown, strict=True)]
+    found = _by_block(model, found, timer)
     copying = [n for n, mine in enumerate(calls) if any(one.attention.copies for one in mine)]
     if copying:
         sources = condition_calls(model, [cells[n].source() for n in copying], timer)
@@ -155,6 +162,57 @@ def _beside(calls: tuple[CallConditioning, ...], shown: CallConditioning | None)
         return calls
     known = {id(one): replace(one, shown=shown) for one in calls}
     return tuple(known[id(one)] for one in calls)
+
+
+def _by_block(
+    model: Model, found: Sequence[tuple[CallConditioning, ...]], timer: Timer | None
+) -> list[tuple[CallConditioning, ...]]:
+    """The same where operators name blocks: each layer of the UNet reads what those make that work in it."""
+    distinct = {
+        id(one): one
+        for calls in found
+        for one in calls
+        if any(getattr(op, "blocks", None) is not None for op in one.cell.operators)
+    }
+    if not distinct:
+        return list(found)
+    layers = layers_of(model.unet.config)
+    cells: dict[tuple[int, tuple[int, ...]], Cell] = {}
+    which: dict[int, dict[str, tuple[int, ...]]] = {}
+    for key, one in distinct.items():
+        operators = one.cell.operators
+        which[key] = {layer.name: tuple(n for n, op in enumerate(operators) if works_in(op, layer)) for layer in layers}
+        everywhere = tuple(n for n, op in enumerate(operators) if getattr(op, "blocks", None) is None)
+        for numbers in (everywhere, *which[key].values()):
+            cells[key, numbers] = replace(one.cell, operators=tuple(operators[n] for n in numbers))
+        which[key][""] = everywhere
+    made = dict(
+        zip(cells, condition(list(cells.values()), model.towers, model.zero_negative, timer=timer), strict=True)
+    )
+    whole: dict[int, CallConditioning] = {}
+    for key, one in distinct.items():
+        mine = {name: made[key, numbers].cond for name, numbers in which[key].items()}
+        everywhere_cond = mine.pop("")
+        check_lengths_of(one, [*mine.values(), everywhere_cond])
+        whole[key] = replace(one, cond=replace(one.cond, pooled=everywhere_cond.pooled), layers=mine)
+    return [tuple(whole.get(id(one), one) for one in calls) for calls in found]
+
+
+def works_in(operator: Any, layer: Layer) -> bool:
+    """Whether what an operator makes is read by a layer of the UNet."""
+    blocks = getattr(operator, "blocks", None)
+    names = [blocks] if isinstance(blocks, str) else blocks
+    return names is None or any(layer.is_in(short_name(name)) for name in names)
+
+
+def check_lengths_of(one: CallConditioning, others: Sequence[Conditioning]) -> None:
+    """Refuse operators in blocks that make other numbers of rows."""
+    lengths = {len(c.hidden) for conditioning in (one.cond, *others) for _, c in conditioning.streams}
+    if len(lengths) > 1:
+        raise OperatorError(
+            f"'{one.cell.label}' makes {listed(sorted(lengths))} rows in different blocks of the UNet; all have to "
+            "read equally many."
+        )
 
 
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:

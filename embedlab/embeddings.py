@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -24,8 +24,23 @@ from embedlab.token_ids import ids_of
 
 
 @dataclass(frozen=True)
+class Later:
+    """An edit that is made while the prompt is encoded: before a layer, `(Conditioning, Texts) → Conditioning`.
+
+    The conditioning is the hidden states of one encoder there, all windows one after the other; layer 0 is what enters,
+    and the number of layers is what the final norm meets. `how` is how other texts are read (`Encoder`).
+    """
+
+    layer: int
+    apply: Callable[[Any, Any], Any]
+    how: Any = None
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """One prompt before one text encoder. Values are never changed in place: `put` gives a new prompt.
+
+    `later` are edits that wait for a layer of the encoder.
 
     >>> from embedlab import models
     >>> cat = embed("a cat", models.load("emoji").towers[0])
@@ -38,6 +53,7 @@ class Embeddings:
     token: Float[Tensor, "window position dim"]
     position: Float[Tensor, "window position dim"]
     position_table: Float[Tensor, "entry dim"]  # that the prompt is read with
+    later: tuple[Later, ...] = field(default=(), repr=False, compare=False)
 
     def spans(self, rows: Any, table: str = "token") -> Spans:
         """Where the rows that a selector names stand in a table."""

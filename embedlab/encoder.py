@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -465,6 +465,8 @@ def read_by(
     asked = [(n, one.windows) for n, part in enumerate(parts) for one in part.tokens.sections]
     extras = [windows for more in beside for windows in more]
 
+    inside = [bool(part.later) for part in parts for _ in part.tokens.ids]  # windows that are edited in the encoder
+
     @cache
     def beyond() -> Encode:
         """For what is no window of a prompt as it is: without weights there is nothing such."""
@@ -476,7 +478,14 @@ def read_by(
 
     def encode(ids: Tensor, mask: Tensor | None, source: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """What was read already, and variants."""
-        there = (source == place).all(1)
+        same = source == place
+        there = same.all(1)
+        left_out = same.any(1) if mask is not None else same.any(1) & ~there
+        if any(inside[n] for n in (place[left_out, 0] // ids.shape[1]).tolist() if n < len(inside)):
+            raise OperatorError(
+                f"weighting={how.weighting} with pooled={how.pooled} reads the prompt with words left out, which edits at "
+                "a layer of the encoder do not fit; take weighting=a1111 pooled=first, or no weights."
+            )
         if mask is not None or not there.any():
             return beyond()(ids, mask, source, place)
         known = place[there, 0] // ids.shape[1]
@@ -543,12 +552,15 @@ def read_windows(
     keys: list[Any] = list(range(len(ids)))
     if len(ids) > 1 and not torch.is_grad_enabled():
         keys = [(tuple(i.tolist()), content(r, None)) for i, r in zip(ids, rows, strict=True)]
+    changed = _changed_inside(tower, parts)
+    keys = [(key, changed[n][0] if n in changed else None) for n, key in enumerate(keys)]  # ids and rows say not all
     first = {key: n for n, key in reversed(list(enumerate(keys)))}
     which = torch.tensor(sorted(first.values()))
     number = {n: k for k, n in enumerate(which.tolist())}
     hidden, pooled, sums = [], [], []
     for some in which.split(at_once):
         states = forward(tower, ids[some], rows[some.to(rows.device)])
+        states = _with_changes(states, [changed.get(n) for n in some.tolist()])
         hidden.append(mixed(tower, states, mix))
         pooled.append(states.pooled)
         sums += [window_sums(states, n, words[row]) for n, row in enumerate(some.tolist())]
@@ -557,6 +569,75 @@ def read_windows(
     of_prompts = torch.stack(sums)[again].split(counts)
     at = torch.tensor(again, device=rows.device)
     return WindowStates(torch.cat(hidden)[at], torch.cat(pooled)[at], [moments(one.sum(0)) for one in of_prompts])
+
+
+def _changed_inside(tower: Tower, parts: Sequence[Embeddings]) -> dict[int, tuple[int, States, int]]:
+    """Windows of prompts that are edited at layers of the encoder, by their number: prompt, its states, place in it."""
+    found: dict[int, tuple[int, States, int]] = {}
+    first = 0
+    for n, part in enumerate(parts):
+        if part.later:
+            states = _read_inside(tower, part)
+            found |= {first + k: (n, states, k) for k in range(len(part.tokens.ids))}
+        first += len(part.tokens.ids)
+    return found
+
+
+def _with_changes(states: States, changed: Sequence[tuple[int, States, int] | None]) -> States:
+    """The states of some windows, those that were edited inside in their place."""
+    if not any(changed):
+        return states
+
+    def merged(pick: Callable[[States], Tensor]) -> Tensor:
+        own = pick(states)
+        return torch.stack([own[n] if one is None else pick(one[1])[one[2]] for n, one in enumerate(changed)])
+
+    def hidden(k: int) -> Callable[[States], Tensor]:
+        return lambda one: one.hidden[k]
+
+    every = tuple(merged(hidden(k)) for k in range(len(states.hidden)))
+    return States(every, merged(lambda one: one.last), merged(lambda one: one.pooled))
+
+
+def _read_inside(tower: Tower, part: Embeddings) -> States:
+    """A prompt's windows through the encoder, edited at the layers that its edits name."""
+    depth = len(tower.core.encoder.layers)
+    if deep := [edit.layer for edit in part.later if edit.layer > depth]:
+        raise OperatorError(f"stage is {{layer: {deep[0]}}}; this text encoder has {depth} layers, so 0 to {depth}.")
+
+    rows, put = part.summed, dict[int, Tensor]()
+    if 0 in (layers := sorted({edit.layer for edit in part.later})):
+        rows = _edited_at(tower, part, 0, rows)
+    for layer in layers:
+        if layer:  # what the encoder makes of the edits before, edited outside of it, is put there on the next run
+            put[layer] = _edited_at(tower, part, layer, _forward_with(tower, part, rows, put).hidden[layer])
+    return _forward_with(tower, part, rows, put)
+
+
+def _forward_with(tower: Tower, part: Embeddings, rows: Tensor, put: Mapping[int, Tensor]) -> States:
+    """A prompt's windows through the encoder, with other hidden states at some layers."""
+
+    def instead(layer: int) -> Callable[[Tensor], Tensor]:
+        return lambda _: put[layer]
+
+    return forward(tower, part.tokens.ids, rows, edits={layer: instead(layer) for layer in put})
+
+
+def _edited_at(tower: Tower, part: Embeddings, layer: int, hidden: Tensor) -> Tensor:
+    """Hidden states before a layer (window, position, dim) after the edits that wait for it."""
+    for edit in (one for one in part.later if one.layer == layer):
+        flat = hidden.flatten(0, 1)
+        met = Conditioning(flat, flat[0], part.tokens, tuple(range(len(flat))), widths=(flat.shape[1],))
+        texts = Texts(partial(_state_of, tower, layer, edit.how))
+        hidden = edit.apply(met, texts).hidden.to(hidden).unflatten(0, (-1, hidden.shape[1]))
+    return hidden
+
+
+def _state_of(tower: Tower, layer: int, how: Encoder | None, text: str) -> Conditioning:
+    """The hidden states of another text before a layer: what edits there take rows from."""
+    (part,) = (how or Encoder()).embed(text, [tower])
+    hidden = forward(tower, part.tokens.ids, part.summed).hidden[layer].flatten(0, 1)
+    return Conditioning(hidden, hidden[0], part.tokens, tuple(range(len(hidden))), widths=(hidden.shape[1],))
 
 
 @torch.no_grad()

@@ -63,7 +63,10 @@ WEIGHTINGS = (
     *("comfy++", "masked", "a1111", "a1111_sample", "a1111_window", "no_norm", "comfyui", "compel", "compel_remove"),
     *("adv_compel", "down_weight", "perp", "perpendicular", "lpw", "lpw_xl", "sd_embed"),
 )
-Stage = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
+StageName = Literal["token", "position", "both", "hidden", "pooled", "conditioning"]
+Stage = (
+    StageName | Mapping[str, int]
+)  # the mapping is {layer: n}, the hidden states before the n-th layer of the encoder
 STAGES: dict[str, tuple[str, ...]] = {
     "token": ("token",),
     "position": ("position",),
@@ -988,7 +991,13 @@ def check_rows(rows: Any) -> None:
 
 
 def check_stage(stage: Any) -> None:
-    """A name of `STAGES`."""
+    """A name of `STAGES`, or `{layer: n}`."""
+    if isinstance(stage, Mapping):
+        if list(stage) != ["layer"] or not is_whole(stage["layer"]) or not 0 <= stage["layer"] <= 1000:
+            raise OperatorError(
+                f"stage is {brief(dict(stage))}; a layer of the text encoder is {{layer: 3}}, and 0 what enters it."
+            )
+        return
     in_choices(stage, "stage", STAGES, OperatorError)
 
 
@@ -1128,7 +1137,8 @@ def check_encoder(encoder: Any) -> None:
         whole_number(encoder, "encoder", OperatorError, least=1, most=2)
 
 
-ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage, "encoder": check_encoder}
+BLOCKS: dict[str, Check] = {"blocks": check_layers("blocks")}
+ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage, "encoder": check_encoder, **BLOCKS}
 WEIGHT = {"weight": number("weight")}
 CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.anatomy": {
@@ -1260,8 +1270,9 @@ CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.OnRows": ROWS,  # somebody's own
     "embedlab.Add": ROWS | WEIGHT,
     "embedlab.Average": ROWS | WEIGHT,
-    "embedlab.Blend": {"prompts weight": check_prompts, "lengths": check_empty_or_own, "weight own": check_shares},
-    "embedlab.Concatenate": {"prompts weight": check_joined},
+    "embedlab.Blend": BLOCKS
+    | {"prompts weight": check_prompts, "lengths": check_empty_or_own, "weight own": check_shares},
+    "embedlab.Concatenate": BLOCKS | {"prompts weight": check_joined},
     "embedlab.Drop": ROWS,
     "embedlab.Freeze": ROWS | {"at": check_place} | WEIGHT,
     "embedlab.Interpolate": {"lengths": check_lengths} | ROWS | {"path": check_path, "toward weight stage": check_ends},
@@ -1278,6 +1289,6 @@ CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.Shuffle": ROWS | {"seed": check_seed},
     "embedlab.Stretch": ROWS | {"keep": check_kept_places, "factor": check_factor},
     "embedlab.Subtract": ROWS | WEIGHT,
-    "embedlab.Truncate": {"to": check_count},
+    "embedlab.Truncate": BLOCKS | {"to": check_count},
     "embedlab.Swap": ROWS | {"by": words_of, "lengths": check_lengths},
 }

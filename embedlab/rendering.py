@@ -224,7 +224,7 @@ def _gradients(calls: Sequence[Sequence[CallConditioning]]) -> Iterator[None]:
 
 def watch_of(model: Model, requests: Sequence[Request], size: tuple[int, int]) -> Watch | None:
     """What watches the attention of some pictures, where any of them asks for it; EngineError for a compiled UNet."""
-    if not any(one.cell.attention.active for request in requests for one in request.conditioning):
+    if not any(one.cell.attention.active or one.layers for request in requests for one in request.conditioning):
         return None
     if model.engine != "eager":
         raise EngineError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptErr
 from embedlab.guidance import check_loss, left_out, masks_of, ways_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
-from embedlab.operators.base import edit_streams, edit_with
+from embedlab.operators.base import applied, check_operators, edit_streams, edit_with, layer_of, named
 from embedlab.prompt import Tokens
 from embedlab.sampler import Inversion
 from embedlab.schedule import value_of, within
@@ -139,6 +139,43 @@ def _check_edits(cell: Cell, tokens: Tokens, source: Source) -> None:
                 )
 
 
+def _check_blocks(cell: Cell, source: Source) -> None:
+    """Refuse operators in blocks that a UNet does not have, and of what no block reads."""
+    for operator in cell.operators:
+        if (blocks := getattr(operator, "blocks", None)) is not None:
+            chosen(blocks, layers_of(source.part("unet")), f"blocks of '{named(operator)}'")
+            if getattr(operator, "stage", None) == "pooled":
+                raise OperatorError(
+                    f"'{named(operator)}' edits the pooled output, which no block reads; leave blocks out."
+                )
+
+
+def _check_inside(
+    cell: Cell, source: Source, tokens: Sequence[Tokens], read: Callable[[str], Sequence[Tokens]]
+) -> None:
+    """Refuse operators at layers that a text encoder does not have, and that do not fit the rows there."""
+    for n, (name, width) in enumerate(zip(source.encoders, source.widths, strict=True)):
+        depth = source.config_value(name, "num_hidden_layers")
+
+        def states(one: Tokens, width: int = width) -> Conditioning:
+            ids = one.ids.flatten().tolist()
+            hidden = dummy_table(40_009, width)[[i % 40_009 for i in ids]]
+            return Conditioning(hidden, hidden[0], one, tuple(range(len(ids))), widths=(width,))
+
+        def states_of(text: str, n: int = n, states: Callable[[Tokens], Conditioning] = states) -> Conditioning:
+            return states(read(text)[n])
+
+        for operator in check_operators(cell.operators):
+            layer = layer_of(operator)
+            if layer is None or getattr(operator, "encoder", None) not in (None, n + 1):
+                continue
+            if layer > depth:
+                raise OperatorError(
+                    f"'{named(operator)}' is at layer {layer} of the part '{name}', which has {depth}: 0 to {depth}."
+                )
+            applied(states(tokens[n]), [operator], Texts(states_of))
+
+
 def _check_mapped(cell: Cell, texts: Sequence[Tokens]) -> None:
     """Refuse words of maps that are in none of a cell's texts."""
     for word in (cell.attention.words or ()) if cell.attention.maps else ():
@@ -237,6 +274,8 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     _check_concepts(tokens, source)
     parts, lookups = zip(*rows_of(tokens), strict=True)
     edit_with(parts, cell.operators, lookups)
+    _check_blocks(cell, source)
+    _check_inside(cell, source, tokens, read)
     _check_edits(cell, tokens[0], source)
     texts = Texts(lambda text: conditioning_of(read(text)))
     edit_streams(conditioning_of(tokens), cell.operators, texts)

@@ -86,6 +86,7 @@ class Watch:
         }
         self.summing = {n: {layer.name for layer in chosen(self.asked[n].layers, self.layers)} for n in self.slots}
         self.sums: dict[tuple[int, str], Tensor] = {}  # by picture and layer: (step or 1, head, place, slot)
+        self.blocked = any(one.layers for calls in self.pictures for one in calls)
         self.watched = Watched(unet, self)
 
     @property
@@ -122,13 +123,31 @@ class Watch:
             kinds["self"] = self.layers
         made = {
             kind: {
-                layer: partial(Open, layer, see=partial(self._see, kind), asks=partial(self._asks, kind))
+                layer: partial(
+                    Open,
+                    layer,
+                    see=partial(self._see, kind),
+                    asks=partial(self._asks, kind),
+                    reads=self._reads if kind == "cross" and self.blocked else None,
+                )
                 for layer in layers
             }
             for kind, layers in kinds.items()
         }
         with opened(self.unet, made):
             yield
+
+    def _reads(self, layer: Layer, hidden: Tensor) -> Tensor:
+        """What a layer reads: of pictures whose operators name blocks what those make that work in it."""
+        read = hidden
+        for row, (picture, stream) in enumerate(self.rows):
+            call = self.pictures[picture][self.call]
+            if stream == UNCONDITIONAL or layer.name not in call.layers:
+                continue
+            own = call.layers[layer.name].streams[stream][1].hidden
+            read = read.clone() if read is hidden else read
+            read[row, : len(own)] = own.to(read)
+        return read
 
     def _asks(self, kind: Kind, layer: Layer, places: int) -> bool:
         summed_here = kind == "cross" and any(layer.name in names for names in self.summing.values())

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from numbers import Real
 from types import FunctionType
 from typing import Any, ClassVar, Protocol, SupportsFloat, TypeVar, cast
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower, check_towers
-from embedlab.embeddings import Embeddings, Lookup, drawn_out, lookup_of
-from embedlab.encoder import Conditioning, Texts
+from embedlab.embeddings import Embeddings, Later, Lookup, drawn_out, lookup_of
+from embedlab.encoder import Conditioning, Encoder, Texts
 from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, contained, listed
 from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
 from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
@@ -52,6 +53,8 @@ class Edit:
     """An operator of ours: settings are checked when it is made; those that change over time, at each moment."""
 
     role: ClassVar[Role | None] = None  # of the rows that are meant when `rows` is left out, or null in YAML
+    # the blocks, modules or layers of the UNet that read what it edits, such as [mid, down.1]; the others read the rest
+    blocks: Setting[Sequence[str] | None] = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.role is not None and getattr(self, "rows", "") is None:
@@ -109,9 +112,15 @@ class OnRows(Edit):
 
 
 def edit(
-    prompt: Sequence[Embeddings], operators: Iterable[Operator | Schedule[Any]], towers: Sequence[Tower]
+    prompt: Sequence[Embeddings],
+    operators: Iterable[Operator | Schedule[Any]],
+    towers: Sequence[Tower],
+    how: Encoder | None = None,
 ) -> tuple[Embeddings, ...]:
     """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder.
+
+    Those of a stage `{layer: n}` are written down in it, and applied when it is encoded; the texts that they name are
+    read by `how`.
 
     Raises PromptError, OperatorError or ModelError for what is no prompt, no operators or no text encoders.
 
@@ -126,20 +135,28 @@ def edit(
         raise PromptError(f"prompt is {brief(prompt)}; it has to be what embed_all(text, towers) gives.")
     if len(prompt) != len(towers):
         raise PromptError(f"this prompt was read by {len(prompt)} text encoders, and {len(towers)} came with it.")
-    return edit_with(prompt, operators, [lookup_of(tower) for tower in towers])
+    return edit_with(prompt, operators, [lookup_of(tower) for tower in towers], how)
 
 
 def edit_with(
-    prompt: Sequence[Embeddings], operators: Iterable[Operator | Schedule[Any]], lookups: Sequence[Lookup]
+    prompt: Sequence[Embeddings],
+    operators: Iterable[Operator | Schedule[Any]],
+    lookups: Sequence[Lookup],
+    how: Encoder | None = None,
 ) -> tuple[Embeddings, ...]:
-    """`edit` with tables that are at hand already."""
+    """`edit` with tables that are at hand already. `how` is how texts are read that edits within the encoder name."""
     early = [operator for operator in check_operators(operators) if not is_post_encoder(operator)]
     for operator in early:
         check_encoder_of(operator, len(prompt))
-    return tuple(
-        applied(part, [one for one in early if getattr(one, "encoder", None) in (None, n)], lookup)
-        for n, (part, lookup) in enumerate(zip(prompt, lookups, strict=True), 1)
-    )
+    inside: list[Any] = [operator for operator in operators if layer_of(operator) is not None]
+    for one in inside:
+        check_encoder_of(one, len(prompt))
+    edited = []
+    for n, (part, lookup) in enumerate(zip(prompt, lookups, strict=True), 1):
+        made = applied(part, [one for one in early if getattr(one, "encoder", None) in (None, n)], lookup)
+        mine = tuple(later(one, how) for one in inside if getattr(one, "encoder", None) in (None, n))
+        edited.append(replace(made, later=(*made.later, *mine)) if mine else made)
+    return tuple(edited)
 
 
 def check_encoder_of(operator: Any, count: int) -> None:
@@ -169,7 +186,7 @@ def edit_encoded(
             "encode(...) gives the one, texts_of(towers) the other."
         )
     for operator in check_operators(operators):
-        if is_post_encoder(operator):
+        if is_post_encoder(operator) and layer_of(operator) is None:
             encoder = getattr(operator, "encoder", None)
             if encoder is not None:
                 conditioning = edit_columns(conditioning, operator, texts, encoder)
@@ -244,7 +261,7 @@ def check_operators(operators: Any) -> list[Operator]:
 
 
 def is_post_encoder(operator: Any) -> bool:
-    """Whether an operator works on what comes out of the encoder."""
+    """Whether an operator works on what comes out of the encoder, or on hidden states within it."""
     try:
         stage = getattr(operator, "stage", "token")
     except Exception as error:
@@ -253,6 +270,26 @@ def is_post_encoder(operator: Any) -> bool:
         raise OperatorError(f"stage is {stage}; it is the one setting that cannot change over time.")
     tables(stage)
     return stage not in BEFORE
+
+
+def layer_of(operator: Any) -> int | None:
+    """The layer of the text encoder that an operator works before, where its stage is `{layer: n}`.
+
+    >>> from embedlab import Scale
+    >>> layer_of(Scale("cat", 2, stage={"layer": 3})), layer_of(Scale("cat", 2))
+    (3, None)
+    """
+    stage = getattr(operator, "stage", "token")
+    return stage["layer"] if isinstance(stage, Mapping) else None
+
+
+def later(operator: Any, how: Any = None) -> Later:
+    """An operator as something that the encoder does when it has come to its layer."""
+    return Later(operator.stage["layer"], partial(_alone, operator), how)
+
+
+def _alone(operator: Any, conditioning: Conditioning, texts: Texts) -> Conditioning:
+    return applied(conditioning, [operator], texts)
 
 
 def applied(value: Value, operators: Iterable[Operator], lookup: Lookup | Texts) -> Value:
@@ -342,6 +379,9 @@ def named(operator: Any) -> str:
     try:
         with contained("it"):
             text = " ".join(str(operator).split())
+            if isinstance(operator, Edit) and operator.blocks is not None:
+                blocks = [operator.blocks] if isinstance(operator.blocks, str | Schedule) else operator.blocks
+                text += f" in {' '.join(map(str, blocks))}"
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise OperatorError(f"the label of the operator {kind.__name__}, its str, cannot be read: {why}") from error
@@ -372,10 +412,10 @@ def check_shapes(old: Any, new: Any, operator: Any) -> None:
         raise OperatorError(f"'{named(operator)}' returned other tokens; an operator edits rows, not the text.")
 
 
-def tables(stage: str) -> tuple[str, ...]:
+def tables(stage: Any) -> tuple[str, ...]:
     """The tables that a stage names."""
     check_stage(stage)
-    return STAGES[stage]
+    return ("hidden",) if isinstance(stage, Mapping) else STAGES[stage]
 
 
 def edit_rows(
@@ -505,6 +545,8 @@ def names(what: Any) -> tuple[str, ...]:
 
 def stage_label(stage: Stage) -> str:
     """Which rows a label speaks of, where those are not token rows."""
+    if isinstance(stage, Mapping):
+        return f" (layer {stage['layer']})"
     named = {"position": "position rows", "both": "token and position rows", "hidden": "hidden states"}
     named |= {"pooled": "pooled output", "conditioning": "hidden states and pooled output"}
     return f" ({named[stage]})" if stage in named else ""

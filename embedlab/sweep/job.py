@@ -60,15 +60,17 @@ class Job:
         sums = [part for part in within(self.cell.parsed().prompt) if isinstance(part, And)]
         if self.export and any(len(one.prompts) > 1 or one.prompts[0].weight not in (None, 1) for one in sums):
             raise ConfigError("export writes one conditioning for other tools, and a prompt with AND is several.")
+        if self.export and any(getattr(part, "blocks", None) is not None for part in within(self.cell.operators)):
+            raise ConfigError("export writes one conditioning for other tools, and operators with blocks make several.")
         check_tracker(self.tracker)
         if not isinstance(self.engine, Engine | Auto):
             raise ConfigError(
                 f"engine is {brief(self.engine)}; it has to be one of embedlab.engines, such as engine=openvino."
             )
-        if self.cell.attention.active and not isinstance(self.engine, Eager | Auto):
+        if self.cell.watched and not isinstance(self.engine, Eager | Auto):
             raise EngineError(
-                f"engine={self.engine.name} runs the UNet as a whole and has no attention maps, which this "
-                "job's attention needs: engine=eager."
+                f"engine={self.engine.name} runs the UNet as a whole and has no attention maps and no "
+                "blocks of its own, which this job's attention or operators need: engine=eager."
             )
 
     @cached_property

@@ -95,7 +95,7 @@ def run_jobs(
 
 def watched(job: Job) -> bool:
     """Whether `engine=auto` means eager for a job, because attention is looked at."""
-    return isinstance(job.engine, Auto) and job.cell.attention.active
+    return isinstance(job.engine, Auto) and job.cell.watched
 
 
 def _failed(job: Job, reason: str, outcome: Outcome, observer: Observer) -> None:
@@ -112,7 +112,7 @@ def _engine(engine: Engine | Auto, model: Model, job: Job, pictures: int, observ
     """The engine for so many pictures like those of a job: what was asked for, or what `auto` finds to be fastest."""
     if not isinstance(engine, Auto):
         return engine
-    if job.cell.attention.active:
+    if job.cell.watched:
         return Eager()
     at_once = job.at_once or max(1, min(pictures, SIZES.get(model.device.type, (8,))[0]))
     work = Work(pictures, job.cell.sampler.steps, at_once, picture_size(job.cell, model))
@@ -446,6 +446,7 @@ def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
         if id(one) not in known:
             contents = [c.content for _, c in one.cond.streams] + [one.uncond.content]
             contents += [] if one.source is None else [one.source.cond.content]
+            contents += [f"{name} {c.content}" for name, each in one.layers.items() for _, c in each.streams]
             weights = [weight for weight, _ in one.cond.streams if one.cond.others]
             known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, one.cell.guidance.loss, *weights])
     return tuple(known[id(one)] for one in calls)
