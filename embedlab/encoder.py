@@ -483,8 +483,8 @@ def read_by(
         left_out = same.any(1) if mask is not None else same.any(1) & ~there
         if any(inside[n] for n in (place[left_out, 0] // ids.shape[1]).tolist() if n < len(inside)):
             raise OperatorError(
-                f"weighting={how.weighting} with pooled={how.pooled} reads the prompt with words left out, which edits at "
-                "a layer of the encoder do not fit; take weighting=a1111 pooled=first, or no weights."
+                f"weighting={how.weighting} with pooled={how.pooled} reads the prompt with words left out, which edits "
+                "at a layer of the encoder do not fit; take weighting=a1111 pooled=first, or no weights."
             )
         if mask is not None or not there.any():
             return beyond()(ids, mask, source, place)
