@@ -215,6 +215,19 @@ def check_lengths_of(one: CallConditioning, others: Sequence[Conditioning]) -> N
         )
 
 
+def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
+    """A hash for each call of the UNet: of the conditionings, with their weights, and of how they guide."""
+    known: dict[int, str] = {}
+    for one in calls:
+        if id(one) not in known:
+            contents = [c.content for _, c in one.cond.streams] + [one.uncond.content]
+            contents += [] if one.source is None else [one.source.cond.content]
+            contents += [f"{name} {c.content}" for name, each in one.layers.items() for _, c in each.streams]
+            weights = [weight for weight, _ in one.cond.streams if one.cond.others]
+            known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, one.cell.guidance.loss, *weights])
+    return tuple(known[id(one)] for one in calls)
+
+
 def schedule_of(cell: Cell, conditioning: Sequence[CallConditioning], calls: Sequence[Moment]) -> list[dict[str, Any]]:
     """What was active when, a row for each call of the denoiser; nothing for a cell that does not change."""
     if not changes(cell):

@@ -14,7 +14,7 @@ from torch import Tensor
 from embedlab import images
 from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
-from embedlab.condition import CallConditioning, condition_calls
+from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
 from embedlab.guidance import Beside, Denoiser, Losses, Shared, Steering, Told, guided, in_turn
 from embedlab.inverting import Inverted, invert
@@ -65,7 +65,10 @@ def render(
     for n, request in enumerate(requests):
         groups.setdefault(batch_key(request.cell, model, request.conditioning), []).append(n)
     samples: dict[int, Sample] = {}
-    for group in groups.values():
+    told = [each for each in map(told_by_call, conditioning) for _ in seeds]
+    for found in groups.values():
+        order = in_company([requests[n].seed for n in found], [told[n] for n in found])
+        group = [found[k] for k in order]
         for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
             samples |= zip(part, sample_batch(model, [requests[n] for n in part], on_step), strict=True)
     if bad := [not_finite(samples[n], requests[n]) for n in sorted(samples) if not samples[n].finite]:
@@ -89,6 +92,24 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
         lengths.append(fingerprint([shown.prompt, shown.prompt_2, shown.encoder]))
         lengths.append(fingerprint([[one.cell.guidance, one.uncond.content] for one in calls]))
     return (picture_size(cell, model), cell.sampler, cell.start, *lengths, *(["copies"] if copies else []))
+
+
+def in_company(seeds: Sequence[int], told: Sequence[Sequence[str]]) -> list[int]:
+    """The order of pictures in which those of one seed that begin with the same UNet calls stand together.
+
+    `told` says what each call of a picture is told. All others keep their order.
+
+    >>> in_company([0, 1, 0, 1, 0], [["a", "b"], ["a", "b"], ["a", "c"], ["a", "c"], ["x", "x"]])
+    [0, 2, 1, 3, 4]
+    """
+    rank: dict[Any, int] = {}
+
+    def place(n: int) -> list[int]:
+        first = rank.setdefault((seeds[n], *told[n][:1]), len(rank))
+        return [first, *(rank.setdefault(each, len(rank)) for each in told[n])]
+
+    places = [place(n) for n in range(len(seeds))]
+    return sorted(range(len(seeds)), key=places.__getitem__)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from embedlab.cell import fingerprint, picture_size
-from embedlab.condition import CallConditioning, condition_calls
+from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.detector.loading import read_detector
 from embedlab.engines import Auto, Eager, Engine, Work, with_engine
 from embedlab.errors import EmbedlabError, check_kind, check_list
 from embedlab.files import cache
 from embedlab.metrics.score import FeatureCache, eye_of
 from embedlab.models import Model, Source
-from embedlab.rendering import batch_key, sample_batch
+from embedlab.rendering import batch_key, in_company, sample_batch
 from embedlab.samples import Request, Sample, not_finite, stack_samples
 from embedlab.sweep.artifacts import fail, failure, finish
 from embedlab.sweep.background import Background
@@ -196,25 +196,15 @@ class Pipeline:
                     key = batch_key(request.cell, self.model, request.conditioning)
                     pools.setdefault(key, []).append((picture, request))
             for (size, *_), pool in pools.items():
-                pool.sort(key=self._company(pool))
+                names = [fingerprint(picture.cell) for picture, _ in pool]
+                told = [self.told.get(name, ()) for name in names]  # nothing: nobody waits for it any more
+                order = in_company([picture.seed for picture, _ in pool], told)
+                pool[:] = [pool[n] for n in order]
                 while len(pool) >= self._batch_size(size).size:
                     self._sample([pool.pop(0) for _ in range(self._batch_size(size).size)])
         for (size, *_), pool in pools.items():
             while pool:
                 self._sample([pool.pop(0) for _ in range(min(len(pool), self._batch_size(size).size))])
-
-    def _company(self, pool: Sequence[tuple[Picture, Request]]) -> Callable[[tuple[Picture, Request]], list[int]]:
-        """The order in which pictures of one seed that begin with the same steps stand together, else as asked for."""
-        rank: dict[Any, int] = {}
-
-        def place(one: tuple[Picture, Request]) -> list[int]:
-            told = self.told.get(fingerprint(one[0].cell), ("",))  # nobody waits for it any more
-            first = rank.setdefault((one[0].seed, told[0]), len(rank))
-            return [first, *(rank.setdefault(each, len(rank)) for each in told)]
-
-        for one in pool:
-            place(one)
-        return place
 
     def _is_duplicate(self, picture: Picture) -> bool:
         """Whether the UNet is told the very same of another picture: an edit at its neutral setting is no edit."""
@@ -437,19 +427,6 @@ class Pipeline:
             if not self.uses[name]:
                 self.conditioning.pop(name, None)
                 self.told.pop(name, None)
-
-
-def told_by_call(calls: Sequence[CallConditioning]) -> tuple[str, ...]:
-    """A hash for each call of the UNet: of the conditionings, with their weights, and of how they guide."""
-    known: dict[int, str] = {}
-    for one in calls:
-        if id(one) not in known:
-            contents = [c.content for _, c in one.cond.streams] + [one.uncond.content]
-            contents += [] if one.source is None else [one.source.cond.content]
-            contents += [f"{name} {c.content}" for name, each in one.layers.items() for _, c in each.streams]
-            weights = [weight for weight, _ in one.cond.streams if one.cond.others]
-            known[id(one)] = fingerprint([*contents, *one.cell.guidance.way, one.cell.guidance.loss, *weights])
-    return tuple(known[id(one)] for one in calls)
 
 
 def conditioning_hash(calls: Sequence[CallConditioning], told: Sequence[str], model: Model) -> str:
