@@ -80,6 +80,15 @@ def test_every_sampler_has_a_name_there():
     assert SAMPLERS.keys() == SCHEDULERS.keys()
 
 
+def test_settings_of_a_sampler_are_told_by_the_webuis_names():
+    sampler = {"scheduler": "euler", "steps": 9, "sigmas": "karras", "options": {"s_churn": 20, "s_noise": 1.01}}
+    text = infotext(told(sampler=sampler), (8, 8))
+    assert "Sampler: Euler, Schedule type: Karras" in text
+    assert {"Sigma churn: 20", "Sigma noise: 1.01"} <= set(facts(text))
+    assert "Eta DDIM: 0.5" in facts(infotext(told(sampler={"scheduler": "ddim", "steps": 9, "eta": 0.5}), (8, 8)))
+    assert "Eta: 0.5" in facts(infotext(told(sampler={"scheduler": "tcd", "steps": 9, "eta": 0.5}), (8, 8)))
+
+
 @pytest.mark.parametrize("label", ["puppy → cat", "puppy → 0.5 cat, 0.5 dog"])
 def test_sd_parsers_reads_a_picture_back(tmp_path, label):
     settings = {**told(guidance={"scale": 4, "negative": "a ünïcode → text"}), "label": label}
