@@ -158,6 +158,10 @@ def test_a_picture_is_inverted_once_for_all_cells(sd1, monkeypatch):
 
 WRONG = {
     "no inverse": (lambda: cell("euler"), "the sampler euler cannot be run backwards"),
+    "eta": (
+        lambda: dataclasses.replace(cell(), sampler=Sampler("ddim", 8, eta=0.5)),
+        "sampler.eta is 0.5: noise in each",
+    ),
     "null text": (lambda: cell("dpmpp_2m", unconditional="null_text"), "null-text inversion follows the steps of ddim"),
     "no picture": (Inversion, "start=inversion finds the noise of a picture: set start.picture"),
     "mask": (lambda: cell(mask=PICTURE), "leave start.mask out"),

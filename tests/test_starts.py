@@ -22,6 +22,7 @@ from test_sampler import LIBRARY, library_latents
 from tiny import noisy, unet
 
 from embedlab import (
+    Attention,
     Cell,
     Guidance,
     Inversion,
@@ -335,6 +336,21 @@ def test_a_unet_of_inpainting_is_that_of_the_pipeline(folders, tmp_path):
     close(made, expected, rtol=1e-5)
     black = dataclasses.replace(cell, start=Start(picture(), mask=mask((0, 0, 0, 0))))
     assert not torch.equal(render(model, [black], [3])[0].latents, made), "the mask is seen"
+
+
+def test_a_unet_of_inpainting_can_be_watched_and_guided(folders, tmp_path):
+    model = models.load(str(with_parts(folders, tmp_path, unet_channels=9)), device="cpu")
+    plain = Cell("a puppy", start=Start(picture(), mask=mask()), sampler=Sampler("ddim", 3), guidance=Guidance(3.0))
+    always = {"perturbed_guidance_start": 0.0, "perturbed_guidance_stop": 1.0}
+    maps, pag = Attention(maps=True), Guidance(3.0, guider="pag", settings=always)
+    cells = [dataclasses.replace(plain, **one) for one in ({}, {"attention": maps}, {"guidance": pag})]
+    cells.append(dataclasses.replace(cells[1], guidance=pag))
+    as_it_is, watched, guided_, both = (render(model, [one], [0])[0] for one in cells)
+    assert watched.maps is not None
+    assert both.maps is not None
+    torch.testing.assert_close(watched.latents, as_it_is.latents, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both.latents, guided_.latents, atol=1e-4, rtol=1e-4)
+    assert (guided_.latents - as_it_is.latents).abs().max() > 1e-3
 
 
 @pytest.mark.parity("diffusers", "depth, 5 channels", "start.depth", "live")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,16 +20,19 @@ class Beside:
     """
 
     def __init__(self, unet: Any, channels: Float[Tensor, "more h w"]):
-        self._unet, self._channels = unet, channels
+        self.unet, self.channels = unet, channels
 
     def __call__(self, x: Float[Tensor, "row c h w"], t: Tensor, **told: Any) -> Any:
         """What the UNet says of latents with the channels behind them."""
-        more = self._channels.to(x).expand(len(x), -1, -1, -1)
-        return self._unet(torch.cat([x, more], dim=1), t, **told)
+        more = self.channels.to(x).expand(len(x), -1, -1, -1)
+        return self.unet(torch.cat([x, more], dim=1), t, **told)
+
+    def over(self, other: Any) -> Beside:
+        """Another UNet that is given the same channels."""
+        return Beside(other, self.channels)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._unet, name)
+        found = getattr(self.unet, name)
         if name != "reading":
             return found
-        reading: Callable[..., Any] = lambda conditionings: Beside(found(conditionings), self._channels)  # noqa: E731
-        return reading
+        return lambda conditionings: self.over(found(conditionings))  # a watched UNet answers with one to be called

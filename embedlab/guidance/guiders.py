@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from embedlab.attention.layers import Layer, chosen, layers_of
 from embedlab.encoder import Conditioning
 from embedlab.errors import ModelError
+from embedlab.guidance.beside import Beside
 from embedlab.guidance.combining import combine, masks_of, ways_of
 from embedlab.guidance.denoiser import Denoiser, predictor
 from embedlab.guidance.halves import Halves
@@ -230,6 +231,10 @@ def worse(unet: Any, guidance: Guidance) -> Iterator[Any]:
     """The UNet without what a guider takes from it, for the length of a `with` block, and always run by torch."""
     from diffusers.hooks import HookRegistry, LayerSkipConfig, apply_layer_skip  # noqa: PLC0415
 
+    if isinstance(unet, Beside):
+        with worse(unet.unet, guidance) as eager:
+            yield unet.over(eager)
+        return
     name, unet = str(guidance.guider), getattr(unet, "unet", unet)  # what watches attention looks on, and not at this
     eager = getattr(unet, "module", unet)
     if eager is not unet:

@@ -135,7 +135,7 @@ def null_texts(
     """
     found: list[Tensor] = []
     with torch.inference_mode(False), torch.enable_grad():
-        x, hidden = way[-1].clone(), hidden.clone()
+        x, kind, hidden = way[-1].clone(), hidden.dtype, hidden.clone().float()
         for n, (t, scale) in enumerate(zip(scheduler.timesteps[-len(way) + 1 :], scales, strict=True)):
             target, there = way[-2 - n].clone(), t.to(x.device)
             with torch.no_grad():
@@ -151,7 +151,7 @@ def null_texts(
             with torch.no_grad():
                 hidden = hidden.detach()
                 x = guided_step(without(hidden), told, x, t, scheduler, scale)
-            found.append(hidden)
+            found.append(hidden.to(kind))
     return found
 
 

@@ -26,6 +26,11 @@ def rehearsed(sampler: Sampler, config: Mapping[str, Any], start: Start | None =
     start = start or Start()
     first, scheduler = start.first(sampler.steps), sampler.make(config)
     if isinstance(start, Inversion):
+        if sampler.eta:
+            raise SamplerError(
+                f"sampler.eta is {sampler.eta}: noise in each step, which no inversion knows; leave it out with "
+                "start=inversion."
+            )
         inverse_of(scheduler, sampler.scheduler, start)
     calls = moments(scheduler, first, start.warmup)
     x, random = torch.ones(1, 4, 1, 1), generators([0])
