@@ -126,7 +126,7 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     model = as_recorded(source.load(), metadata.runtime.get("engine", "eager"))
     (calls,) = condition_calls(model, [cell if metadata.edited else cell.baseline()])
     position, size = metadata.batch
-    placed = InPlace(size, metadata.rows, path) if metadata.rows else Shared(range(size))
+    placed = InPlace(size, metadata.rows, path) if metadata.rows else Apart(range(size))
     again = sample_batch(model, [Request(calls, seed)] * size, shared=placed)[position]
     (picture,) = images.to_pil(again.picture[None])
     then, now = metadata.runtime, short_texts(dict(again.runtime))
@@ -142,6 +142,15 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         runtime_changes=changes if then else None,
         other_model=metadata.model_files not in (None, files_of(source)),
     )
+
+
+class Apart(Shared):
+    """Calls of the UNet that have every row that is asked for, as all had once."""
+
+    def rows(self, x: Tensor, images: Sequence[int], keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+        """As of `Shared`."""
+        every = list(range(len(images)))
+        return every, every
 
 
 class InPlace(Shared):
