@@ -125,7 +125,7 @@ def recipe(value: Any) -> Any:
 
     >>> from embedlab import Scale
     >>> recipe(Scale("cat", 2))
-    {'_target_': 'embedlab.Scale', 'rows': 'cat', 'encoder': None, 'by': 2, 'stage': 'token'}
+    {'_target_': 'embedlab.Scale', 'blocks': None, 'rows': 'cat', 'encoder': None, 'by': 2, 'stage': 'token'}
     """
     if isinstance(value, Tensor | np.ndarray):
         return {"tensor": list(value.shape), "sha256": content_of(value)}

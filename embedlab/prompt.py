@@ -27,9 +27,7 @@ from embedlab.token_ids import check_tokenizer, concepts_of, ids_of, pieces_of, 
 from embedlab.windows import BACKTRACK, BREAK, windows_of
 from embedlab.windows import Break as NewWindow
 
-SWAPPED = (
-    ".swap() is drawn as its first text: it edits attention, which is not edited here; operators=[replace] edits rows"
-)
+SWAPPED = ".swap() is drawn as its first text where the prompt changes over time; elsewhere it copies attention"
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ from embedlab.errors import ConfigError, EngineError, OperatorError, PromptError
 from embedlab.language.tree import Swap
 from embedlab.metrics.score import score, score_names
 from embedlab.models import SHIPPED
+from embedlab.sweep.result import read_result
 from embedlab.validate import validate
+from embedlab.view.contact_sheet import write_sheets
 
 STEPS = Sampler("ddim", steps=3)
 MAPS = Attention(maps=True)
@@ -283,6 +285,10 @@ def test_a_job_has_its_maps_as_arrays_and_pictures_and_says_what_is_off(embedlab
     result = json.loads((folder / "result.json").read_text())
     assert result["pictures"][0]["maps"] == ["maps/baseline-seed-0-puppy.png", "maps/seed-0-puppy.png"]
     assert all((folder / name).is_file() for name in result["pictures"][0]["maps"])
+    (sheet,) = write_sheets(folder.parent, [read_result(folder)], to=tmp_path / "maps.png", maps="puppy")
+    assert sheet.is_file()
+    with pytest.raises(ConfigError, match="no picture of this sweep has a map of 'cat'; they have maps of puppy"):
+        write_sheets(folder.parent, [read_result(folder)], to=tmp_path / "maps.png", maps="cat")
     with safe_open(folder / "maps.safetensors", "pt") as file:
         assert file.get_tensor("edited heat").shape == (1, 1, 8, 8)
         assert json.loads(file.metadata()["maps"])["edited"]["words"] == ["puppy"]

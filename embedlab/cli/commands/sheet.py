@@ -15,6 +15,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rows", metavar="KEY", help="the axis that goes down; the last part of its name will do")
     parser.add_argument("--columns", metavar="KEY", help="the axis that goes across")
     parser.add_argument("--to", type=readers.word, metavar="FILE", help="the first page (SWEEP/sheet.png)")
+    parser.add_argument("--maps", metavar="WORD", help="show where it is looked at, with attention=maps")
     words = parser.parse_args(argv)
 
     from embedlab.view.layout import results_of
@@ -25,5 +26,5 @@ def main(argv: list[str]) -> None:
 
     from embedlab.view.contact_sheet import write_sheets
 
-    for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to):
+    for path in write_sheets(words.sweep, results, words.rows, words.columns, words.to, words.maps):
         print(path)

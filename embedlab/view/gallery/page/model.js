@@ -83,7 +83,7 @@ const Model = (() => {
 
   function show(key, value) {
     if (value === null || value === undefined) return "–";
-    if (key.startsWith("closest/") || key.startsWith("eye/")) return `${Math.round(100 * value)}%`;
+    if (["closest/", "eye/", "attention/"].some((kind) => key.startsWith(kind))) return `${Math.round(100 * value)}%`;
     if (key.startsWith("clip_score/")) return value.toFixed(1);
     return Math.abs(value) >= 1000 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toFixed(3)));
   }
