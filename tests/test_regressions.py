@@ -54,6 +54,7 @@ from embedlab import (
     render,
     texts_of,
 )
+from embedlab.attention import Attention, Confine, CopyCross, CopySelf, Reweight
 from embedlab.cell import fingerprint
 from embedlab.cli import signals
 from embedlab.condition import condition_calls
@@ -63,7 +64,7 @@ from embedlab.export import recipe
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.metrics.score import score, scored_words
 from embedlab.operators.base import edit_encoded
-from embedlab.sampler import moments
+from embedlab.sampler import Inversion, moments
 from embedlab.select import select
 from embedlab.sweep.job import reason_of, validate_job
 from embedlab.validate import validate
@@ -363,6 +364,51 @@ NUMBERS = {  # settings that hold a number, each in a cell
     "start.strength": lambda n: {"start": Start("puppy.png", strength=n)},
     "start.warmup": lambda n: {"start": Start("puppy.png", step=1, warmup=n)},
     "start.picture": lambda n: {"start": Start(n, step=1)},
+    "start.mask": lambda n: {"start": Start("puppy.png", mask=n)},
+    "start.latents": lambda n: {"start": Start(latents=n)},
+    "start.variation": lambda n: {"start": Start(variation=n)},
+    "start.variation.seed": lambda n: {"start": Start(variation={"seed": n, "strength": 0.5})},
+    "start.variation.strength": lambda n: {"start": Start(variation={"seed": 1, "strength": n})},
+    "start.depth": lambda n: {"start": Start(depth=n)},
+    "inversion.scale": lambda n: {"start": Inversion("puppy.png", scale=n)},
+    "inversion.iterations": lambda n: {"start": Inversion("puppy.png", iterations=n)},
+    "inversion.unconditional": lambda n: {"start": Inversion("puppy.png", unconditional=n)},
+    "guidance.rescale": lambda n: {"guidance": Guidance(rescale=n)},
+    "guidance.interval": lambda n: {"guidance": Guidance(interval=n)},
+    "guidance.interval begin": lambda n: {"guidance": Guidance(interval=[n, 1])},
+    "guidance.interval end": lambda n: {"guidance": Guidance(interval=[0, n], clock="sigma")},
+    "guidance.guider": lambda n: {"guidance": Guidance(guider=n)},
+    "guidance.settings": lambda n: {"guidance": Guidance(guider="apg", settings=n)},
+    "guidance.settings.eta": lambda n: {"guidance": Guidance(guider="apg", settings={"eta": n})},
+    "guidance.settings layers": lambda n: {
+        "guidance": Guidance(guider="pag", settings={"perturbed_guidance_layers": n})
+    },
+    "guidance.combine": lambda n: {"guidance": Guidance(combine=n)},
+    "guidance.regions": lambda n: {"guidance": Guidance(regions=n)},
+    "guidance.regions box": lambda n: {"guidance": Guidance(regions=[[0, 0, n, 1]])},
+    "sampler.eta": lambda n: {"sampler": Sampler("ddim", 2, eta=n)},
+    "sampler.sigmas": lambda n: {"sampler": Sampler("euler", 2, sigmas=n)},
+    "sampler.spacing": lambda n: {"sampler": Sampler("ddim", 2, spacing=n)},
+    "sampler.spacing list": lambda n: {"sampler": Sampler("ddim", 2, spacing=[n, 1])},
+    "sampler.zero_snr": lambda n: {"sampler": Sampler("ddim", 2, zero_snr=n)},
+    "sampler.order": lambda n: {"sampler": Sampler("dpmpp_2m", 2, order=n)},
+    "sampler.options": lambda n: {"sampler": Sampler("euler", 2, options=n)},
+    "sampler.options.s_churn": lambda n: {"sampler": Sampler("euler", 2, options={"s_churn": n})},
+    "sampler.options.beta_start": lambda n: {"sampler": Sampler("ddim", 2, options={"beta_start": n})},
+    "sampler.keep all": lambda n: {"sampler": Sampler("ddim", 2, keep=n)},
+    "sampler.watch": lambda n: {"sampler": Sampler("ddim", 2, watch=n)},
+    "attention": lambda n: {"attention": n},
+    "attention.maps": lambda n: {"attention": Attention(maps=n)},
+    "attention.words": lambda n: {"attention": Attention(maps=True, words=n)},
+    "attention.by": lambda n: {"attention": Attention(maps=True, by=n)},
+    "attention.layers": lambda n: {"attention": Attention(maps=True, layers=n)},
+    "attention.edits": lambda n: {"attention": Attention(edits=n)},
+    "attention.source": lambda n: {"attention": Attention(edits=[CopyCross()], source=n)},
+    "Reweight.by": lambda n: {"attention": Attention(edits=[Reweight("puppy", n)])},
+    "Reweight.rows": lambda n: {"attention": Attention(edits=[Reweight(n, 2)])},
+    "CopyCross.amount": lambda n: {"attention": Attention(edits=[CopyCross(amount=n)])},
+    "CopySelf.most": lambda n: {"attention": Attention(edits=[CopySelf(most=n)])},
+    "Confine.box": lambda n: {"attention": Attention(edits=[Confine("puppy", [0, 0, n, 1])])},
     "size": lambda n: {"size": n},
     "size list": lambda n: {"size": [n, 128]},
 }

@@ -91,8 +91,10 @@ class Pixels:
         return Image.fromarray(self.rows.numpy())
 
 
-def pixels_of(given: Image.Image | Tensor) -> Pixels:
+def pixels_of(given: Image.Image | Tensor, what: str = "a picture") -> Pixels:
     """An image, or a tensor (3, height, width) of numbers in [0, 1] or of bytes, as 8-bit pixels.
+
+    Raises PictureError for anything else; `what` is what it is called there.
 
     >>> pixels_of(torch.ones(3, 4, 5)).picture.size
     (5, 4)
@@ -105,6 +107,8 @@ def pixels_of(given: Image.Image | Tensor) -> Pixels:
                 raise PictureError("a picture as a tensor holds numbers from 0 to 1, or bytes (torch.uint8).")
             given = given.detach().float().mul(255).round().byte()
         return Pixels(given.detach().cpu().permute(1, 2, 0).contiguous())
+    if not isinstance(given, Image.Image):
+        raise PictureError(f"{what} is {repr(given)[:80]}; it has to be a path, a PIL image or a tensor.")
     return Pixels(torch.from_numpy(np.array(as_seen(given))))
 
 

@@ -39,6 +39,8 @@ def latents_of(given: Any, what: str = "start.latents") -> Latents:
     >>> latents_of(torch.zeros(4, 8, 8)).rows.shape
     torch.Size([1, 4, 8, 8])
     """
+    if not isinstance(given, Tensor | np.ndarray):
+        raise SamplerError(f"{what} is {repr(given)[:80]}; it has to be a path, a tensor or an array.")
     rows = torch.as_tensor(given)
     if rows.ndim not in (3, 4) or not rows.numel():
         raise SamplerError(

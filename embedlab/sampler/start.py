@@ -78,7 +78,7 @@ class Start:
             if isinstance(value, Path):
                 value = str(value)
             elif not isinstance(value, str) and not hasattr(value, "content"):
-                value = latents_of(value) if name == "latents" else images.pixels_of(value)
+                value = latents_of(value) if name == "latents" else images.pixels_of(value, f"start.{name}")
             object.__setattr__(self, name, value)
             path = None
             if isinstance(value, str):
