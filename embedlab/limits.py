@@ -541,9 +541,8 @@ def check_loss_setting(loss: Any) -> None:
 
 def check_score(score: Any) -> None:
     """A callable, or what makes one."""
-    if (not callable(score) and not hasattr(score, "prepare") and not isinstance(score, Mapping)) or isinstance(
-        score, type
-    ):
+    made = isinstance(score, Mapping) and "_target_" in score
+    if isinstance(score, type) or not (callable(score) or hasattr(score, "prepare") or made):
         raise SamplerError(
             f"the score of guidance.loss is {brief(score)}; it has to be a callable of a picture, such as "
             "{_target_: embedlab.guidance.Colour, blue: 0.9}."

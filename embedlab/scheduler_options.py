@@ -7,7 +7,7 @@ of every other scheduler of diffusers why it makes no picture with a model that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
@@ -303,7 +303,7 @@ def pairs_of(options: Any) -> tuple[tuple[str, Any], ...]:
     pairs = options.items() if isinstance(options, Mapping) else options
     if pairs is None:
         return ()
-    wrong = isinstance(pairs, str) or not hasattr(pairs, "__iter__")
+    wrong = isinstance(pairs, str) or not isinstance(pairs, Iterable) or getattr(pairs, "ndim", 1) == 0
     whole = [] if wrong else [tuple(pair) if isinstance(pair, list | tuple) else () for pair in pairs]
     if wrong or any(len(pair) != 2 or not isinstance(pair[0], str) for pair in whole):
         raise SamplerError(

@@ -61,6 +61,7 @@ from embedlab.condition import condition_calls
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError, PromptError
 from embedlab.export import recipe
+from embedlab.guidance import Colour, Loss
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.metrics.score import score, scored_words
 from embedlab.operators.base import edit_encoded
@@ -357,6 +358,8 @@ NUMBERS = {  # settings that hold a number, each in a cell
     "prompt": lambda n: {"prompt": n},
     "operators": lambda n: {"operators": n},
     "an operator": lambda n: [n],
+    "operator's blocks": lambda n: [Scale("puppy", 2, blocks=n)],
+    "operator's layer": lambda n: [Scale("puppy", 2, stage={"layer": n})],
     "sampler.scheduler": lambda n: {"sampler": Sampler(n)},
     "sampler.steps": lambda n: {"sampler": Sampler("ddim", n)},
     "sampler.keep": lambda n: {"sampler": Sampler("ddim", 2, [n])},
@@ -409,6 +412,12 @@ NUMBERS = {  # settings that hold a number, each in a cell
     "CopyCross.amount": lambda n: {"attention": Attention(edits=[CopyCross(amount=n)])},
     "CopySelf.most": lambda n: {"attention": Attention(edits=[CopySelf(most=n)])},
     "Confine.box": lambda n: {"attention": Attention(edits=[Confine("puppy", [0, 0, n, 1])])},
+    "guidance.loss": lambda n: {"guidance": Guidance(loss=n)},
+    "loss.score": lambda n: {"guidance": Guidance(loss=Loss(n))},
+    "loss.scale": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=0.9), scale=n))},
+    "loss.every": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=0.9), every=n))},
+    "loss.form": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=0.9), form=n))},
+    "Colour.blue": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=n)))},
     "size": lambda n: {"size": n},
     "size list": lambda n: {"size": [n, 128]},
 }

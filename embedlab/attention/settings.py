@@ -41,6 +41,8 @@ class Attention:
     source: str | ParsedPrompt | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.edits, Mapping | list | tuple):
+            raise ConfigError(f"attention.edits is {brief(self.edits)}; it has to be a list of edits.")
         edits = tuple(self.edits.values() if isinstance(self.edits, Mapping) else self.edits)
         object.__setattr__(self, "edits", tuple(edit for edit in edits if edit is not None))
         for edit in self.edits:
