@@ -56,12 +56,14 @@ def shortened(command):
 @pytest.fixture(scope="module")
 def session(forks, tmp_path_factory):
     """A folder in which the pages' sweeps have been run where the pages say."""
-    folder = tmp_path_factory.mktemp("session")
+    folder, names = tmp_path_factory.mktemp("session"), iter(["DATE/TIME", *map(str, range(100))])
     for command in RUNS:
         words = shortened(command)
         if "-m" in words:
-            where = [] if "hydra.sweep.dir=" in command else ["hydra.sweep.dir=multirun/DATE/TIME"]
+            where = [] if "hydra.sweep.dir=" in command else [f"hydra.sweep.dir=multirun/{next(names)}"]
             ended_well(forks.embedlab(*words, *where, cwd=folder))
+        elif "hydra.run.dir=" in command:
+            ended_well(forks.embedlab(*words, cwd=folder))
     return folder
 
 
