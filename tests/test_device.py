@@ -22,12 +22,11 @@ from embedlab import (
     prompt_embeds,
     render,
     rendering,
-    sampler,
     score,
 )
 from embedlab.condition import condition
 from embedlab.guidance import scale_embedding
-from embedlab.sampler import generators, noise, sample
+from embedlab.sampler import generators, loop, noise, sample
 from embedlab.scheduler_options import installed
 
 SEEDS = [0, 1]
@@ -42,14 +41,14 @@ class Watched(Pretended):
         super().__init__()
         self.inside = []
 
-    def sample(self, denoise, *settings):
+    def sample(self, denoise, *settings, **hooks):
         begin = []
 
         def first(x, t):
             begin[:] = begin or [len(self.waits)]
             return denoise(x, t)
 
-        out = sample(first, *settings)
+        out = sample(first, *settings, **hooks)
         self.inside += self.waits[begin[0] :]
         return out
 
@@ -136,7 +135,7 @@ def test_no_scheduler_waits_and_all_end_as_on_the_cpu(load, device, scheduler):
 
 @pytest.mark.parametrize("scheduler", ["unipc", "ddpm", "euler_ancestral"])
 def test_schedulers_that_wait_when_left_alone(load, device, scheduler, monkeypatch):
-    monkeypatch.setattr(sampler, "NumbersOnCpu", nullcontext)
+    monkeypatch.setattr(loop, "NumbersOnCpu", nullcontext)
     with torch.inference_mode(), device:
         render(sent(load("sd1")), [Cell(PROMPT, sampler=Sampler(scheduler, 4))], SEEDS)
     assert len(device.inside) >= 3
