@@ -149,6 +149,8 @@ MEANT = {
     "promt=cat": "prompt=cat",
     "sampler=plms": "sampler=pndm",
     "sampler=dpm++2m": "sampler=dpmpp_2m",
+    "sampler=dpm++_2m_sde": "sampler=dpmpp_2m_sde",
+    "ddim_eta=0.5": "sampler.eta=0.5",
     "tracker=none": "tracker=silent",
     "experiment=puppy": "experiment=puppy_and_skunk",
 }
