@@ -15,10 +15,11 @@ from embedlab import Cell, Guidance, Inversion, Replace, Sampler, Source, Start,
 from embedlab.condition import condition_calls
 from embedlab.errors import EmbedlabError, PictureError, PromptError, SamplerError
 from embedlab.guidance import guided
-from embedlab.rendering import batch_key
+from embedlab.rendering import batch_key, sample_batch
 from embedlab.sampler import generators, picture_latents
 from embedlab.sampler.inversion import inverse_of, inverted
 from embedlab.samples import Request
+from embedlab.sweep.store import packed, unpacked
 from embedlab.validate import validate
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
@@ -154,6 +155,21 @@ def test_a_picture_is_inverted_once_for_all_cells(sd1, monkeypatch):
     (one,) = render(sd1, [said], [0])
     replaced = render(sd1, [cells[1]], [0])[0]
     assert one.figures[0]["round_trip/latents"] == pytest.approx(replaced.figures[0]["round_trip/latents"])
+
+
+def test_figures_of_an_inversion_are_kept_with_the_picture(sd1):
+    told = cell(steps=3)
+    (calls,) = condition_calls(sd1, [told])
+    (made,) = sample_batch(sd1, [Request(calls, 0)])
+    assert set(made.figures) == {"round_trip/psnr", "round_trip/decoded", "round_trip/latents"}
+    assert unpacked(packed(made, "key"), "key").figures == made.figures
+
+
+def test_the_other_kinds_of_model_are_inverted_too(model, caplog):
+    made = render(model, [cell(steps=3, scale=2.0, unconditional="prompt")], [0])[0]
+    assert not [one for one in caplog.records if "were passed" in one.getMessage()], "the inverse is told what it knows"
+    assert torch.isfinite(made.latents).all()
+    assert not torch.equal(made.latents, render(model, [Cell("a puppy", sampler=Sampler("ddim", 3))], [0])[0].latents)
 
 
 WRONG = {

@@ -230,6 +230,13 @@ def test_a_white_mask_from_noise_is_noise_to_the_bit(sd1):
     assert torch.equal(drawn(sd1, white, (0,)), drawn(sd1, Start(latents=after), (0,)))
 
 
+def test_a_mask_is_for_every_kind_of_model(model):
+    own = picture_latents(model.vae, images.to_tensor(picture()).mul(2).sub(1), generators([0]))
+    made = drawn(model, Start(picture(), mask=mask()), (0,), sampler=Sampler("ddim", 3))
+    assert torch.equal(made[..., 4:], own[..., 4:])
+    assert not torch.equal(made[..., :4], own[..., :4])
+
+
 def test_a_mask_is_cut_as_its_picture_is(sd1):
     wide, left = picture((32, 16)), mask((0, 0, 16, 16), (32, 16))
     made = drawn(sd1, Start(wide, strength=0.6, mask=left), (0,))

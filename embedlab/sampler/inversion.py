@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -71,7 +72,9 @@ def inverse_of(scheduler: Any, name: str, start: Inversion) -> Any:
         raise SamplerError(f"null-text inversion follows the steps of ddim, and the sampler is {name}; take ddim.")
     if str(scheduler.config.get("algorithm_type", "")).startswith("sde"):
         raise SamplerError(f"the sampler {name} draws noise on its way, which no inversion knows; take dpmpp_2m.")
-    inverse: Any = getattr(diffusers, kind.replace("Scheduler", "InverseScheduler")).from_config(scheduler.config)
+    backwards = getattr(diffusers, kind.replace("Scheduler", "InverseScheduler"))
+    known = inspect.signature(backwards).parameters
+    inverse: Any = backwards.from_config({key: value for key, value in scheduler.config.items() if key in known})
     try:
         inverse.set_timesteps(steps)
     except ValueError as error:
