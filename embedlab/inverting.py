@@ -16,6 +16,7 @@ from embedlab import images
 from embedlab.cell import fingerprint, picture_size
 from embedlab.condition import CallConditioning
 from embedlab.encoder import Conditioning
+from embedlab.errors import EngineError
 from embedlab.guidance import Denoiser, guided, in_turn
 from embedlab.memo import Memo
 from embedlab.models import Model
@@ -50,6 +51,10 @@ def invert(model: Model, requests: Sequence[Request], timer: Timer | None = None
     first = requests[0]
     start = first.cell.start
     assert isinstance(start, Inversion)
+    if start.unconditional == "null_text" and model.engine != "eager":
+        raise EngineError(
+            f"engine={model.engine} gives no gradients, which start.unconditional=null_text asks for: engine=eager."
+        )
     key = fingerprint([start, start.content, picture_size(first.cell, model), first.cell.sampler, *told(first)])
     known = KNOWN.setdefault(model.unet, Memo(8))
     (found,) = known([key], lambda _: [_found(model, first, start, timer or Timer())])

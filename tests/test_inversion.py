@@ -13,7 +13,7 @@ from PIL import Image
 
 from embedlab import Cell, Guidance, Inversion, Replace, Sampler, Source, Start, Switch, images, inverting, render
 from embedlab.condition import condition_calls
-from embedlab.errors import EmbedlabError, PictureError, PromptError, SamplerError
+from embedlab.errors import EmbedlabError, EngineError, PictureError, PromptError, SamplerError
 from embedlab.guidance import guided
 from embedlab.rendering import batch_key, sample_batch
 from embedlab.sampler import generators, picture_latents
@@ -155,6 +155,13 @@ def test_a_picture_is_inverted_once_for_all_cells(sd1, monkeypatch):
     (one,) = render(sd1, [said], [0])
     replaced = render(sd1, [cells[1]], [0])[0]
     assert one.figures[0]["round_trip/latents"] == pytest.approx(replaced.figures[0]["round_trip/latents"])
+
+
+def test_null_texts_ask_for_gradients_which_an_engine_has_not(sd1):
+    told = cell(scale=2.0, unconditional="null_text")
+    (calls,) = condition_calls(sd1, [told])
+    with pytest.raises(EngineError, match="engine=openvino gives no gradients"):
+        inverting.invert(dataclasses.replace(sd1, engine="openvino"), [Request(calls, 0)])
 
 
 def test_figures_of_an_inversion_are_kept_with_the_picture(sd1):
