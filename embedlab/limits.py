@@ -846,7 +846,7 @@ def check_box(box: Any) -> None:
     numbers = len(sides) == 4 and all(is_number(side) and 0 <= side <= 1 for side in sides)
     if not numbers or sides[0] >= sides[2] or sides[1] >= sides[3]:
         raise ConfigError(
-            f"box is {brief(box)}; it has to be left, top, right and bottom in shares of the picture, such as "
+            f"box is {sides or brief(box)}; it has to be left, top, right and bottom in shares of the picture, such as "
             "[0,0,0.5,1] for its left half."
         )
 

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from embedlab.attention.maps import Maps, upsampled
+from embedlab.clean import redact
 from embedlab.files import write
 
 
@@ -41,7 +42,7 @@ def file_names(words: tuple[str, ...]) -> list[str]:
     >>> file_names(("cat", "role pad", "<my-cat>", "猫"))
     ['cat', 'role-pad', 'my-cat', '3']
     """
-    names = ["-".join(re.findall(r"[a-z0-9]+", word.lower()))[:40] for word in words]
+    names = ["-".join(re.findall(r"[a-z0-9]+", str(redact(word)).lower()))[:40] for word in words]
     return [name if name and names.count(name) == 1 else f"{name}-{n}".strip("-") for n, name in enumerate(names)]
 
 
@@ -53,7 +54,7 @@ def save_maps(path: Path, maps: Mapping[str, Maps], settings: Mapping[str, Any])
         tensors[f"{name} heat"] = one.heat.contiguous()
         if one.parts is not None:
             tensors[f"{name} parts"] = one.parts.contiguous()
-        about[name] = about_maps(one)
+        about[name] = redact(about_maps(one))
     write(path, save(tensors, {"maps": json.dumps(about)}))
 
 

@@ -28,7 +28,7 @@ def check_values(config: DictConfig) -> None:
     assert isinstance(values, dict)
     if own := unused(config):
         raise ConfigError(unknown_key(own[0]))
-    for part in ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "metrics"):
+    for part in ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "attention", "metrics"):
         checked(values.get(part))
     check_settings("embedlab.Job", {str(key): value for key, value in values.items()})
 
