@@ -271,6 +271,8 @@ def found_file(name: Any, setting: str) -> Path:
     """The absolute path of a file that a setting names."""
     if not isinstance(name, str):
         raise SamplerError(f"{setting} is {repr(name)[:80]}; it has to be a path, or a tensor.")
+    if name == "???":
+        raise SamplerError(f"{setting} is still to be given: the path of a .safetensors, .npy or .pt file.")
     try:
         if (path := Path(name).expanduser()).is_file():
             return path.absolute()
@@ -290,6 +292,8 @@ def found(picture: Any, setting: str = "start.picture") -> Path:
     """The absolute path of a picture that is named by a path, or by the name of one that embedlab ships."""
     if not isinstance(picture, str):
         raise PictureError(f"{setting} is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
+    if picture == "???":
+        raise PictureError(f"{setting} is still to be given: the path of a picture, or one that ships, as puppy.png.")
     try:
         for path in (Path(picture).expanduser(), SHIPPED / picture):
             if path.is_file():

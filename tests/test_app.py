@@ -257,6 +257,8 @@ BAD = {
     "group=5": "group is 5; it has to be a text",
     "+sampler.stepz=3": "unexpected keyword argument 'stepz'",
     "size=100": "a size of 100 is no multiple of the VAE factor 8; try 96",
+    "start=inversion": "start.picture is still to be given: the path of a picture, or one that ships",
+    "start=latents": "start.latents is still to be given",
     "start=picture start.picture=/nowhere.png start.step=3": "there is no picture '/nowhere.png'",
     "start=picture start.picture=puppy.png start.step=25": "start.step is 25, past the end",
     "encoder.join=glue": "windows cannot be joined by 'glue'; choose one of windows, run, copied, merged, truncate",

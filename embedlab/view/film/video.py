@@ -93,7 +93,7 @@ def draw_frames(film: Film, name: str, labels: Sequence[str]) -> list[Image.Imag
         at = gap + 4 + (width - 2 * gap - 8) * (weight - low) / (top - low)
         pen.line((gap, line, width - gap, line), "#cccccc", 2)
         pen.ellipse((at - 4, line - 4, at + 4, line + 4), "#333333")
-        caption = f"{name} {weight:.{digits}f}"
+        caption = "start" if name == "step" and weight < 0 else f"{name} {weight:.{digits}f}"
         pen.text(((width - text.getlength(caption)) / 2, line + 6), caption, "black", text)
         canvases.append(canvas)
     return canvases
