@@ -176,6 +176,12 @@ def test_another_picture_of_the_same_name_is_another_key(tmp_path):
     assert Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), None).pictures != before
 
 
+def test_another_function_of_the_same_name_is_another_key():
+    some, more = (Guidance(loss=Loss(score)) for score in (lambda p: (p - 0.1).mean(), lambda p: (p - 0.2).mean()))
+    assert some.contents != more.contents
+    assert some.contents == Guidance(loss=Loss(some.loss.score)).contents
+
+
 # ── what cannot be ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -107,10 +107,12 @@ class Guidance:
 
     @property
     def contents(self) -> list[str]:
-        """Hashes of the files of masks and losses, so that another one of the same name makes another picture."""
+        """Hashes of the files of masks and losses, and the code of a loss: whatever they are called."""
         files = [Path(one) for one in self.regions or () if isinstance(one, str)]
         files += self.loss.files if self.loss is not None else []
-        return [hashlib.sha256(one.read_bytes()).hexdigest() for one in files]
+        code = getattr(getattr(self.loss, "score", None), "__code__", None)  # its repr is where it is
+        written = [] if code is None else [f"{code.co_code.hex()} {code.co_names} {code.co_consts}"]
+        return [*(hashlib.sha256(one.read_bytes()).hexdigest() for one in files), *written]
 
     def of_guider(self) -> dict[str, Any]:
         """All settings of the guider, those that were left out too.
