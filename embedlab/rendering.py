@@ -91,6 +91,10 @@ def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditionin
     if shown is not None:  # what is inverted has to be the same, and what it is to be led back with
         lengths.append(fingerprint([shown.prompt, shown.prompt_2, shown.encoder]))
         lengths.append(fingerprint([[one.cell.guidance, one.uncond.content] for one in calls]))
+    if any(one.cell.attention.active for one in calls):  # a layer that is looked at rounds otherwise than a fused one
+        known = {id(one.cell): one.cell.attention for one in calls}
+        looked = {key: fingerprint(replace(asked, words=None, by=(), source=None)) for key, asked in known.items()}
+        lengths.append(tuple(looked[id(one.cell)] for one in calls))
     return (picture_size(cell, model), cell.sampler, cell.start, *lengths, *(["copies"] if copies else []))
 
 

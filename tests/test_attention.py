@@ -235,6 +235,12 @@ def test_maps_of_a_picture_do_not_depend_on_its_company(model):
     assert set(alone[1].maps.words) == {"a", "cat", "dog"}
 
 
+def test_a_picture_that_nobody_looks_into_has_its_bits_beside_one_that_is_looked_into(sd1):
+    plain, looked = cell(attention=Attention()), cell()
+    alone, together = render(sd1, [plain], [0])[0], render(sd1, [plain, looked], [0])[0]
+    assert torch.equal(alone.latents, together.latents)
+
+
 def test_maps_of_windows_edits_selectors_and_words_that_come_late(model):
     long = "a picture of a puppy and " + "very " * 80 + "small cat"
     (two,) = render(model, [cell(long, attention=replace(MAPS, words=["puppy", "cat", {"role": "pad"}]))], [0])
