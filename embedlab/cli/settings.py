@@ -48,6 +48,7 @@ ELSEWHERE = {
     "dpmpp_2m": ("dpm++", "dpm++2m", "dpm++_2m", "dpmsolver++"),
     "silent": ("none", "off", "false", "no"),
 }
+PLAINEST = ("picture",)  # of choices that share their settings those that are meant where nothing else says
 OTHERS = {other: name for name, others in ELSEWHERE.items() for other in others}
 
 
@@ -246,7 +247,7 @@ def meant(key: str, value: str, words: Sequence[str] = ()) -> Setting | str | No
     picked, usual = chosen(words), chosen([])
     sweep = bool({"-m", "--multirun"} & set(words))
 
-    def fits(setting: Setting) -> tuple[bool, bool, bool, bool, int]:
+    def fits(setting: Setting) -> tuple[bool, bool, bool, bool, bool, int]:
         mine = picked.get(setting.group, [])
         here = (setting.option in mine) if setting.option else setting.key != f"hydra.{'run' if sweep else 'sweep'}.dir"
         return (
@@ -254,6 +255,7 @@ def meant(key: str, value: str, words: Sequence[str] = ()) -> Setting | str | No
             here,
             setting.group != "operators",
             setting.option in usual.get(setting.group, ()),
+            setting.option in PLAINEST,
             _often().get(setting.option, 0),
         )
 
@@ -272,7 +274,7 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
             return f"{group}={re.sub(r'[^][, ]+', lambda found: near[found[0]] or '', value)}"
     picked = [option for option in chosen(words).get(group, []) if option in options(group)]
     picked = picked or chosen([]).get(group, [])
-    usual = sorted(options(group), key=lambda option: -_often().get(option, 0))
+    usual = sorted(options(group), key=lambda option: (option not in PLAINEST, -_often().get(option, 0)))
     for setting in (s for option in (*picked, *usual) for s in of_option(group, option)):
         default = setting.default
         number = isinstance(given, int | float) and isinstance(default, int | float)
