@@ -34,7 +34,7 @@ class Beginning:
     first: int
     random: Sequence[torch.Generator]
     after: After | None = None
-    beside: Float[Tensor, "more h w"] | None = None
+    beside: Float[Tensor, "c h w"] | None = None
 
 
 @torch.inference_mode()
@@ -74,7 +74,7 @@ def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any, invert
     return Beginning(drawn, None if start.from_noise else known, first, random, after, beside_of(model, cell, size))
 
 
-def beside_of(model: Model, cell: Cell, size: tuple[int, int]) -> Float[Tensor, "more h w"] | None:
+def beside_of(model: Model, cell: Cell, size: tuple[int, int]) -> Float[Tensor, "c h w"] | None:
     """The channels that a UNet takes behind the latents; None for one that takes none.
 
     A mask, 1 where it is white, and the latents of the picture with grey in the place of what is white, as

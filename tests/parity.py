@@ -40,6 +40,10 @@ def row(arguments, more, worst):
     return f"| {tool} | {what} | {setting} | {source} | {figure} | {more.get('differs', '')} |".replace("{|}", "\\|")
 
 
+def starred(argument):
+    return isinstance(argument, ast.Starred)
+
+
 def marks():
     """Every mark in the tests: the test, and the arguments."""
     found = []
@@ -49,7 +53,8 @@ def marks():
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.parity":
                     more = {word.arg: ast.literal_eval(word.value) for word in mark.keywords}
                     test = f"tests/{path.name}::{node.name}"
-                    found.append((test, [ast.literal_eval(one) for one in mark.args], more))
+                    args = [part for one in mark.args for part in (one.value.elts if starred(one) else [one])]
+                    found.append((test, [ast.literal_eval(one) for one in args], more))
     return found
 
 

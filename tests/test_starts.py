@@ -77,7 +77,11 @@ def theirs(val, low, high):
 
 
 @pytest.mark.parity(
-    "A1111", "variation seed", "start.variation", "formula", differs="seeds count up, not the other one"
+    "A1111",
+    "variation seed",
+    "start.variation",
+    "formula",
+    differs="one other seed is for all images, where A1111 counts it up with them",
 )
 @pytest.mark.parametrize("strength", [0.1, 0.5, 0.9])
 def test_a_variation_is_that_of_a1111(strength):
@@ -324,7 +328,10 @@ def with_parts(folders, tmp_path, unet_channels=None, vae=None):
     return folder
 
 
-@pytest.mark.parity("diffusers", "inpainting, 9 channels", "start.mask", "live", differs="the picture's latents: mean")
+@pytest.mark.parity(
+    *("diffusers", "inpainting, 9 channels", "start.mask", "live"),
+    differs="the latents of the masked picture are the mean of what the autoencoder says, not drawn",
+)
 def test_a_unet_of_inpainting_is_that_of_the_pipeline(folders, tmp_path):
     folder = with_parts(folders, tmp_path, unet_channels=9)
     model = models.load(str(folder), device="cpu")

@@ -79,7 +79,7 @@ def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
 
 
 def test_the_names_of_axes_are_the_same_in_every_file():
-    """Images are `image`, latents have sides h and w, pixels height and width; a window has positions."""
+    """Images are `image`, rows of a UNet call `row`; latents have sides h and w, pixels height and width."""
     found = {
         (path.name, axes)
         for path in Path(lab.__file__).parent.rglob("*.py")
@@ -89,6 +89,7 @@ def test_the_names_of_axes_are_the_same_in_every_file():
     for place, axes in found:
         words = axes.split()
         assert not {"place", "n", "seed", "picture"} & set(words), (place, axes)
-        assert ("h" in words) == ("w" in words) == (words[-3:-2] == ["c"]), (place, axes)
+        assert ("h" in words) == ("w" in words) == (words[-2:] == ["h", "w"]), (place, axes)
+        assert "h" not in words or words[-3:-2] in ([], ["1"], ["c"]), (place, axes)  # a mask has no channels, or one
         assert ("height" in words) == ("3" in words), (place, axes)
-        assert len(words) < 4 or words[0] in ("image", "1"), (place, axes)
+        assert len(words) < 4 or words[0] in ("image", "row", "prompt", "1"), (place, axes)

@@ -19,7 +19,7 @@ class Beside:
     torch.Size([3, 9, 2, 2])
     """
 
-    def __init__(self, unet: Any, channels: Float[Tensor, "more h w"]):
+    def __init__(self, unet: Any, channels: Float[Tensor, "c h w"]):
         self.unet, self.channels = unet, channels
 
     def __call__(self, x: Float[Tensor, "row c h w"], t: Tensor, **told: Any) -> Any:

@@ -141,7 +141,7 @@ class OfLatents:
         return mse_loss(x0.float(), self.wanted.to(x0.device))
 
 
-def layers(scorer: Any, picture: Picture) -> list[Float[Tensor, "1 place width"]]:
+def layers(scorer: Any, picture: Picture) -> list[Float[Tensor, "1 position width"]]:
     """The hidden states of a scorer's image encoder after each layer, of length 1 at every place."""
     weight = scorer.image.vision_model.embeddings.patch_embedding.weight
     side = scorer.image.config.image_size
