@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         Guidance as Guidance,
         Likeness as Likeness,
         Loss as Loss,
+        Mass as Mass,
         guided as guided,
     )
     from embedlab.images import decode as decode, to_pil as to_pil, to_tensor as to_tensor
@@ -167,6 +168,7 @@ _HOME = {
     "Lookup": "embeddings",
     "Loss": "guidance",
     "Maps": "attention",
+    "Mass": "guidance",
     "Metrics": "metrics.score",
     "Model": "models",
     "Moment": "schedule",

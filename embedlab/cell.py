@@ -104,9 +104,10 @@ class Cell:
 
     @property
     def watched(self) -> bool:
-        """Whether its attention is looked at or changed, or its blocks read several conditionings: eager mode alone."""
+        """Whether its attention is looked at, changed or led by, or its blocks read several texts: eager mode alone."""
         blocks = any(getattr(part, "blocks", None) is not None for part in within(self.operators))
-        return blocks or self.parsed().attention.active
+        reads = any(getattr(part, "reads", "") == "attention" for part in within(self.guidance.loss))
+        return blocks or reads or self.parsed().attention.active
 
     @property
     def text(self) -> str:

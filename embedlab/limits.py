@@ -558,6 +558,15 @@ def check_form(form: Any) -> None:
     in_choices(form, "guidance.loss.form", FORMS, SamplerError)
 
 
+def check_reading(score: Any, form: Any) -> None:
+    """Attention has a gradient through the UNet alone."""
+    if getattr(score, "reads", "") == "attention" and form != "unet":
+        raise SamplerError(
+            f"guidance.loss.form is {form}, and {brief(score)} reads the UNet's attention, whose gradient goes through "
+            "the UNet: guidance.loss.form=unet."
+        )
+
+
 def check_every(every: Any) -> None:
     """Of how many steps one is asked."""
     whole_number(every, "guidance.loss.every", SamplerError, least=1, of=" of steps")
@@ -853,6 +862,12 @@ def check_box(box: Any) -> None:
             f"box is {sides or brief(box)}; it has to be left, top, right and bottom in shares of the picture, such as "
             "[0,0,0.5,1] for its left half."
         )
+
+
+def check_box_or_none(box: Any) -> None:
+    """A box, or none."""
+    if box is not None:
+        check_box(box)
 
 
 LAYER = r"(down|up|mid|down_blocks|up_blocks|mid_block)(\.[a-z_\d]+)*"
@@ -1193,10 +1208,16 @@ CHECKS: dict[str, dict[str, Check]] = {
         "scale": check_loss_scale,
         "every": check_every,
         "form": check_form,
+        "score form": check_reading,
     },
     "embedlab.Colour": {"red green blue": check_colour},
     "embedlab.Likeness": {"text picture": check_likeness},
     "embedlab.Distance": {"picture by": check_distance},
+    "embedlab.Mass": {
+        "word": words_of,
+        "box": check_box_or_none,
+        "layers": check_layers("guidance.loss.score.layers"),
+    },
     "embedlab.Sampler": {
         "scheduler": check_scheduler,
         "steps": check_steps,

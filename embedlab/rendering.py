@@ -15,8 +15,9 @@ from embedlab import images
 from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls, told_by_call
+from embedlab.encoder import Conditioning
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
-from embedlab.guidance import Beside, Denoiser, Losses, Shared, Steering, Told, guided, in_turn
+from embedlab.guidance import Beside, Denoiser, Losses, Shared, Steering, Told, guided, in_turn, predictor
 from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
@@ -160,7 +161,7 @@ def sample_batch(
             cell.start.warmup,
             after=begun.after,
             observe=trace if trace.active else None,
-            evaluate=_losses(model, calls, size, scheduler, trace),
+            evaluate=_losses(model, calls, size, scheduler, trace, timer, begun.beside),
         )
         if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
             with timer.part("UNet", calls=0):
@@ -226,15 +227,37 @@ def _denoisers(
 
 
 def _losses(
-    model: Model, calls: Sequence[Sequence[CallConditioning]], size: tuple[int, int], scheduler: Any, trace: Trace
+    model: Model,
+    calls: Sequence[Sequence[CallConditioning]],
+    size: tuple[int, int],
+    scheduler: Any,
+    trace: Trace,
+    timer: Timer,
+    beside: Tensor | None = None,
 ) -> Losses | None:
-    """What moves latents by the losses of their pictures; None where no picture has one."""
+    """What moves latents by the losses of their pictures; None where no picture has one.
+
+    Raises EngineError where a loss reads the attention of a compiled UNet.
+    """
     asked = [[one.cell.guidance.loss for one in call] for call in calls]
     if not any(loss for call in asked for loss in call):
         return None
+    if model.engine != "eager" and any(loss is not None and loss.of_attention for call in asked for loss in call):
+        raise EngineError(
+            f"engine={model.engine} runs the UNet as a whole and shows no attention, which this cell's loss reads: "
+            "engine=eager."
+        )
+    shape = size if model.size_conditioned else None
+    unet = model.unet if beside is None else Beside(model.unet, beside)
+
+    def alone(call: int, n: int) -> tuple[Conditioning, Denoiser]:
+        one = calls[call][n]
+        taught = [value_of(one.cell.guidance.scale)] if unet.config.get("time_cond_proj_dim") else []
+        return one.cond, predictor(unet, [one.cond], shape, timer, taught)
+
     kind = scheduler.config.prediction_type
     grown = float(scheduler.init_noise_sigma) > 1  # k-diffusion's latents: their noise begins at the largest σ
-    return Losses(model, asked, size, partial(predicted_x0, kind), kind, grown, trace.add)
+    return Losses(model, asked, size, partial(predicted_x0, kind), kind, grown, trace.add, alone)
 
 
 @contextmanager

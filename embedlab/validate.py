@@ -22,7 +22,7 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
-from embedlab.guidance import check_loss, left_out, masks_of, ways_of
+from embedlab.guidance import Loss, check_loss, left_out, masks_of, ways_of
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import applied, check_operators, edit_streams, edit_with, layer_of, named
@@ -278,7 +278,12 @@ def _check_text(cell: Cell, source: Source) -> list[Tokens]:
     _check_inside(cell, source, tokens, read)
     _check_edits(cell, tokens[0], source)
     texts = Texts(lambda text: conditioning_of(read(text)))
-    edit_streams(conditioning_of(tokens), cell.operators, texts)
+    edited = edit_streams(conditioning_of(tokens), cell.operators, texts)
+    if (word := getattr(getattr(cell.guidance.loss, "score", None), "word", None)) is not None:
+        try:
+            edited.spans(word)
+        except (PromptError, OperatorError) as error:
+            raise type(error)(f"guidance.loss.score.word: {error}") from None
     pooled = [operator for operator in cell.operators if getattr(operator, "stage", None) == "pooled"]
     if pooled and source.part("unet").get("addition_embed_type") != "text_time":
         raise OperatorError(
@@ -313,7 +318,22 @@ def _check_guidance(cell: Cell, source: Source, prompts: int) -> None:
     if (loss := guidance.loss) is not None:
         if getattr(loss.score, "asks_scorer", False) and not source.has_scorer:
             raise SamplerError(f"the loss {loss.name} asks a CLIP model, and there is none: model.scorer=FOLDER.")
+        if loss.of_attention:
+            _check_attended(cell, loss, source)
         check_loss(loss, (height, width), (source.part("unet").get("out_channels", 4), *small))
+
+
+def _check_attended(cell: Cell, loss: Loss, source: Source) -> None:
+    """Refuse a loss of attention at layers that a UNet does not have, or beside what makes the attention another."""
+    there = layers_of(source.part("unet"))
+    if not there:
+        raise SamplerError(f"guidance.loss reads cross-attention, and the UNet of '{source.name}' has none.")
+    chosen(getattr(loss.score, "layers", None), there, "guidance.loss.score.layers")
+    if cell.attention.edits or any(getattr(part, "blocks", None) is not None for part in cell.operators):
+        raise SamplerError(
+            "guidance.loss reads the UNet's own attention, which attention.edits and operators with blocks change; "
+            "take one of them."
+        )
 
 
 @lru_cache(maxsize=64)

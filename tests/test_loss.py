@@ -1,5 +1,6 @@
 """Guidance by a loss: the gradient of a score of what the model sees moves the latents."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -8,6 +9,7 @@ from parity import close
 from PIL import Image
 
 from embedlab import (
+    Attention,
     Cell,
     Colour,
     Distance,
@@ -15,6 +17,8 @@ from embedlab import (
     Job,
     Likeness,
     Loss,
+    Mass,
+    OpenVINO,
     Ramp,
     Sampler,
     Source,
@@ -23,9 +27,13 @@ from embedlab import (
     images,
     render,
 )
+from embedlab.attention import Confine
+from embedlab.attention.probabilities import probabilities_of
 from embedlab.cell import denoiser_calls
-from embedlab.errors import PictureError, SamplerError
+from embedlab.errors import ConfigError, EngineError, OperatorError, PictureError, PromptError, SamplerError
+from embedlab.guidance import Losses, predictor
 from embedlab.sampler import generators, noise
+from embedlab.schedule import Moment
 from embedlab.validate import validate
 
 STEPS = 4
@@ -180,6 +188,138 @@ def test_another_function_of_the_same_name_is_another_key():
     some, more = (Guidance(loss=Loss(score)) for score in (lambda p: (p - 0.1).mean(), lambda p: (p - 0.2).mean()))
     assert some.contents != more.contents
     assert some.contents == Guidance(loss=Loss(some.loss.score)).contents
+
+
+# ── a word's mass ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+LEFT = (0.0, 0.0, 0.5, 1.0)
+
+
+def mass_by_hand(unet, told, z, box, word=(2,)):
+    """1 - the share of a word's attention in the left half, or Attend-and-Excite's, of all layers (8 x 8 and 4 x 4)."""
+    with probabilities_of(unet) as seen:
+        unet(z, torch.tensor(400.0), told.hidden.to(z)[None])
+    values, best = [], {}
+    for one in (one[0].double() for one in seen.values()):
+        side = int(one.shape[1] ** 0.5)
+        heat = one[..., list(word)].mean((0, 2)).view(side, side)
+        values.append(heat[:, : side // 2].sum() / heat.sum())
+        best.setdefault(side, []).append((one[..., list(word)].sum(-1) / one[..., 1:].sum(-1)).mean(0))
+    if box is not None:
+        return 1 - sum(values) / len(values)
+    return 1 - sum(sum(one).max() / len(one) for one in best.values()) / len(best)
+
+
+@pytest.mark.parity("Attend-and-Excite", "the loss of a word's attention (eq. 1) and its step", "Mass", "formula")
+@pytest.mark.parametrize("box", [LEFT, None])
+@pytest.mark.parametrize("grown", [False, True])
+def test_latents_move_down_the_slope_of_a_words_mass(sd1, box, grown):
+    """The step is -scale · (1 - ᾱ) · gradient, by differences; the answer is the UNet's at the moved latents."""
+    with torch.no_grad():
+        (told,) = encode([embed_all("a puppy", sd1.towers)], sd1.towers)
+        unet, sigma, scale = copy.deepcopy(sd1.unet).double(), 1.5, 3.0
+        spread = (1 + sigma**2) ** 0.5
+        z = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x, alone = z * (spread if grown else 1), predictor(unet, [told])
+        model, loss = dataclasses.replace(sd1, unet=unet), Loss(Mass("puppy", box), scale, form="unet")
+        curve = []
+        losses = Losses(
+            model,
+            [[loss]],
+            (64, 64),
+            lambda *_: None,
+            "epsilon",
+            grown,
+            lambda *one: curve.append(one),
+            lambda call, n: (told, alone),
+        )
+        moved, answer = losses(Moment(0, 0, 4, 400.0, sigma), x, lambda at: at * 2)
+        assert torch.equal(answer, moved * 2)
+        step = (moved - x) / (spread if grown else 1)
+        close(curve[0][2].double(), mass_by_hand(unet, told, z, box).reshape(1), rtol=1e-5)
+        share = sigma**2 / (1 + sigma**2)
+        for n in range(3):
+            way = torch.randn(z.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(n + 1))
+            up, down = (mass_by_hand(unet, told, z + h * way, box) for h in (1e-4, -1e-4))
+            close((step * way).sum(), -scale * share * (up - down) / 2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("box", [LEFT, None])
+def test_a_words_mass_without_scale_changes_no_bit(model, box):
+    none, led = (cell_of(Loss(Mass("puppy", box), scale, form="unet")) for scale in (0.0, 50.0))
+    plain, none, led = (render(model, [cell], (0, 1))[0] for cell in (cell_of(None), none, led))
+    assert torch.equal(none.latents, plain.latents)
+    assert (led.latents - plain.latents).abs().amax((1, 2, 3)).min() > 1e-3
+    assert led.curves[0]["step"] == (0.0, 1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("box", [LEFT, None])
+def test_a_words_mass_is_a_pictures_own(sd1, box):
+    cells = [cell_of(None), cell_of(Loss(Mass("puppy", box), 50.0, form="unet")), cell_of(BLUE)]
+    for cell, many in zip(cells, render(sd1, cells, (0, 1)), strict=True):
+        alone = render(sd1, [cell], (1,))[0].latents
+        torch.testing.assert_close(many.latents[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_words_mass_in_a_box_rises(emoji):
+    """By the maps that the picture's own calls make, which the loss's own call has no part in."""
+
+    def inside(scale):
+        loss = Loss(Mass("puppy", LEFT), scale, form="unet")
+        cell = dataclasses.replace(cell_of(loss), attention=Attention(maps=True, words=["puppy"]))
+        heat = render(emoji, [cell], (0, 1, 2))[0].maps.of("puppy")
+        return heat[..., : heat.shape[-1] // 2].sum((-1, -2)) / heat.sum((-1, -2))
+
+    assert (inside(1000.0) > inside(0.0) + 0.05).all()
+
+
+MASS = {
+    "box": (lambda: Mass("cat", (0.5, 0, 0.2, 1)), ConfigError, r"box is \[0.5, 0, 0.2, 1\]; it has to be left, top"),
+    "word": (lambda: Mass(""), OperatorError, "word is ''; it has to be a word"),
+    "layers": (lambda: Mass("cat", layers=["x"]), ConfigError, "guidance.loss.score.layers is 'x'; it has to be a"),
+    "form": (lambda: Loss(Mass("cat")), SamplerError, r"form is latents, and a Mass reads .* guidance.loss.form=unet"),
+}
+
+
+@pytest.mark.parametrize("case", MASS)
+def test_settings_of_a_mass_that_cannot_be_are_refused(case):
+    make, error, line = MASS[case]
+    with pytest.raises(error, match=line):
+        make()
+
+
+UNFIT = {
+    "word": (
+        Mass("cat"),
+        {},
+        PromptError,
+        "guidance.loss.score.word: 'cat' is not in the prompt; its words are a, pup",
+    ),
+    "layers": (Mass("puppy", layers=["up.3"]), {}, ConfigError, "guidance.loss.score.layers names 'up.3', and no"),
+    "edits": (
+        Mass("puppy"),
+        {"attention": Attention(edits=[Confine("puppy", LEFT)])},
+        SamplerError,
+        "the UNet's own attention, which attention.edits and operators with blocks change",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_mass_that_does_not_fit_is_refused_before_weights(case, unread):
+    score, more, error, line = UNFIT[case]
+    with pytest.raises(error, match=line):
+        validate(dataclasses.replace(cell_of(Loss(score, form="unet")), **more), Source("emoji"))
+
+
+def test_an_engine_that_shows_no_attention_and_a_box_between_places_are_refused(sd1):
+    cell = cell_of(Loss(Mass("puppy"), form="unet"))
+    with pytest.raises(EngineError, match="has no attention maps .* engine=eager"):
+        Job(Source("emoji"), cell, (0,), None, engine=OpenVINO())
+    with pytest.raises(EngineError, match="engine=openvino .* shows no attention, which this cell's loss reads"):
+        render(dataclasses.replace(sd1, engine="openvino"), [cell], (0,))
+    with pytest.raises(SamplerError, match="no place of these layers has its middle there; take a larger"):
+        render(sd1, [cell_of(Loss(Mass("puppy", (0, 0, 0.01, 0.01)), form="unet"))], (0,))
 
 
 # ── what cannot be ────────────────────────────────────────────────────────────────────────────────────────────────

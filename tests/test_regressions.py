@@ -61,7 +61,7 @@ from embedlab.condition import condition_calls
 from embedlab.embeddings import lookup_of
 from embedlab.errors import EmbedlabError, PromptError
 from embedlab.export import recipe
-from embedlab.guidance import Colour, Loss
+from embedlab.guidance import Colour, Loss, Mass
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.metrics.score import score, scored_words
 from embedlab.operators.base import edit_encoded
@@ -418,6 +418,8 @@ NUMBERS = {  # settings that hold a number, each in a cell
     "loss.every": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=0.9), every=n))},
     "loss.form": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=0.9), form=n))},
     "Colour.blue": lambda n: {"guidance": Guidance(loss=Loss(Colour(blue=n)))},
+    "Mass.word": lambda n: {"guidance": Guidance(loss=Loss(Mass(n), form="unet"))},
+    "Mass.box": lambda n: {"guidance": Guidance(loss=Loss(Mass("puppy", [0, 0, n, 1]), form="unet"))},
     "size": lambda n: {"size": n},
     "size list": lambda n: {"size": [n, 128]},
 }

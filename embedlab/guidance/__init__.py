@@ -6,11 +6,12 @@ from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, row
 from embedlab.guidance.guiders import Steering, Told, left_out
 from embedlab.guidance.halves import Halves
 from embedlab.guidance.loss import Loss, Losses, check_loss
-from embedlab.guidance.scores import Colour, Distance, Likeness
+from embedlab.guidance.scores import Attended, Colour, Distance, Likeness, Mass
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Layout, Shared
 
 __all__ = [
+    "Attended",
     "Beside",
     "Colour",
     "Denoiser",
@@ -21,6 +22,7 @@ __all__ = [
     "Likeness",
     "Loss",
     "Losses",
+    "Mass",
     "Shared",
     "Steering",
     "Told",

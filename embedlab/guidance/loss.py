@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from embedlab import images
+from embedlab.attention.probabilities import probabilities_of
+from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError, brief
+from embedlab.guidance.denoiser import Denoiser
+from embedlab.guidance.scores import Attended
 from embedlab.limits import check_part
 from embedlab.schedule import Moment, Setting, value_of, varies
 
 Latents = Float[Tensor, "image c h w"]
 Form = Literal["latents", "unet", "universal"]
 Score = Callable[[Float[Tensor, "1 3 height width"]], Float[Tensor, ""]]
+# (call of the UNet, picture) → what its row with the prompt is told, and the denoiser of that row alone
+Alone = Callable[[int, int], tuple[Conditioning, Denoiser]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,9 @@ class Loss:
 
     score: a callable of a picture (1, 3, height, width) in [0, 1], that the model sees in the latents (x0, decoded),
         with one number for it: `Colour`, `Likeness`, `Distance`, or yours. One that has `reads = "latents"` gets x0 as
-        latents; one that has `prepare(model, size)` is what that answers with.
+        latents; one that has `prepare(model, size)` is what that answers with. One that has `reads = "attention"`, as
+        `Mass` has, gets what the row with the prompt looks at (`Attended`), its gradient moves the latents before the
+        UNet is asked for the step (Chefer et al. 2023, algorithm 1), and its `form` is `unet`.
     scale: what the gradient is multiplied by; it may change over time.
     every: the loss is asked in step 0 and each so-manieth after it.
     form: `latents` moves latents by -σ² · gradient with what the UNet said as a constant, as the last part of the
@@ -57,12 +65,17 @@ class Loss:
         return getattr(self.score, "__name__", None) or brief(self.score)
 
     @property
+    def of_attention(self) -> bool:
+        """Whether it is a number of what the UNet looks at, and not of a picture."""
+        return getattr(self.score, "reads", "picture") == "attention"
+
+    @property
     def files(self) -> list[Path]:
         """The pictures that it reads."""
         return [Path(one) for one in getattr(self.score, "files", ())]
 
 
-def valued(loss: Loss, score: Callable[[Tensor], Any], seen: Tensor) -> Float[Tensor, ""]:
+def valued(loss: Loss, score: Callable[[Any], Any], seen: Tensor | Attended) -> Float[Tensor, ""]:
     """What a score says of a picture; SamplerError where that is no number, or has no gradient.
 
     >>> valued(Loss(torch.mean), torch.mean, torch.ones(1, 3, 2, 2, requires_grad=True)).item()
@@ -84,12 +97,12 @@ def valued(loss: Loss, score: Callable[[Tensor], Any], seen: Tensor) -> Float[Te
 
 
 def check_loss(loss: Loss, size: tuple[int, int], latents: tuple[int, int, int]) -> None:
-    """Ask a loss of noise once, before weights are read; one that has to be prepared by a model is asked later.
+    """Ask a loss of noise once, before weights are read; one that a model prepares or that reads attention, later.
 
     >>> from embedlab.guidance import Colour
     >>> check_loss(Loss(Colour(blue=0.9)), (8, 8), (4, 1, 1))
     """
-    if hasattr(loss.score, "prepare"):
+    if hasattr(loss.score, "prepare") or loss.of_attention:
         return
     shape = latents if getattr(loss.score, "reads", "picture") == "latents" else (3, *size)
     with torch.enable_grad():
@@ -106,7 +119,7 @@ class Losses:
     called with step, "loss" and what they were, NaN for a picture that was not asked. clean:
     (prediction, variance-preserving latents, σ) → x0. kind: what the model predicts. grown: whether the latents are the
     picture plus σ times noise, as k-diffusion has them, and not scaled to one variance. One picture at a time is
-    decoded, so that memory is that of one.
+    decoded, so that memory is that of one. alone: what runs one picture's row with the prompt, for losses of attention.
 
     Raises SamplerError for a score that is none.
     """
@@ -120,10 +133,11 @@ class Losses:
         kind: str,
         grown: bool,
         told: Callable[[int, str, Float[Tensor, " image"]], None] | None = None,
+        alone: Alone | None = None,
     ):
         self.told, self.call, self.values = told, -1, dict[int, float]()
         self.model, self.asked, self.clean, self.kind, self.grown = model, asked, clean, kind, grown
-        self.size, self.done = size, -1
+        self.size, self.done, self.alone = size, -1, alone
         self.ready: dict[int, tuple[Any, Callable[[Tensor], Any]]] = {}  # by identity of the score, which is held
 
     def __call__(self, moment: Moment, x: Latents, predict: Callable[[Latents], Latents]) -> tuple[Latents, Latents]:
@@ -142,6 +156,12 @@ class Losses:
         sigma = moment.sigma
         spread = math.sqrt(1 + sigma**2)
         native = 1.0 if self.grown else 1 / spread
+        if any(loss.of_attention for loss in asked.values()):
+            x = self._attended(moment, x, {n: loss for n, loss in asked.items() if loss.of_attention}, native)
+            asked = {n: loss for n, loss in asked.items() if not loss.of_attention}
+        if not asked:
+            self._tell(moment, len(x))
+            return x, predict(x)
         through = {n for n, loss in asked.items() if loss.form != "latents"}
         grown = (x / native).detach()
         seen = None
@@ -163,8 +183,7 @@ class Losses:
                 leaf = grown[n : n + 1].clone().requires_grad_()
                 x0 = self.clean(seen[n : n + 1].clone(), leaf / spread, sigma)
                 gradient[n : n + 1] = self._gradient(self._value(n, asked[n], x0), leaf, asked[n])
-        if self.told is not None:
-            self.told(moment.step, "loss", torch.tensor([self.values.get(n, math.nan) for n in range(len(x))]))
+        self._tell(moment, len(x))
         moved, answer = x.clone(), seen.clone()
         for n, loss in asked.items():
             if loss.form == "universal":  # spread · gradient by latents of one variance, times √(1 - ᾱ) = σ / spread
@@ -174,6 +193,26 @@ class Losses:
             else:
                 moved[n] = moved[n] - gradient[n] * sigma**2 * native
         return moved, answer
+
+    def _tell(self, moment: Moment, many: int) -> None:
+        if self.told is not None:
+            self.told(moment.step, "loss", torch.tensor([self.values.get(n, math.nan) for n in range(many)]))
+
+    def _attended(self, moment: Moment, x: Latents, asked: Mapping[int, Loss], native: float) -> Latents:
+        """Latents that losses of attention have moved, by a call of the UNet for each, on the row with the prompt."""
+        assert self.alone is not None
+        spread, moved = math.sqrt(1 + moment.sigma**2), x.clone()
+        t = torch.tensor(moment.timestep, device=x.device)
+        for n, loss in asked.items():
+            told, denoise = self.alone(self.call, n)
+            with torch.enable_grad(), probabilities_of(self.model.unet, getattr(loss.score, "layers", None)) as seen:
+                leaf = (x[n : n + 1] / native).detach().clone().requires_grad_()
+                denoise(leaf / spread, t)
+                value = valued(loss, loss.score, Attended(seen, told, (x.shape[-2], x.shape[-1])))
+                self.values[n] = float(value.detach())
+                gradient = self._gradient(value * float(value_of(loss.scale)), leaf, loss)
+            moved[n : n + 1] -= (gradient * moment.sigma**2 * native).to(x.dtype)
+        return moved
 
     def _value(self, n: int, loss: Loss, x0: Tensor, again: bool = False) -> Tensor:
         score = self._ready(loss)

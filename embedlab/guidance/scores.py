@@ -1,8 +1,8 @@
-"""Scores that a picture can be led by: a colour, what CLIP says of it, how far it is from another picture."""
+"""Scores that a picture can be led by: a colour, what CLIP says, another picture, where a word is looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss, normalize
 
 from embedlab import images
+from embedlab.attention.layers import side_of
+from embedlab.attention.maps import Probabilities, places_in, word_mass
+from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError
 from embedlab.limits import check_part, found
 from embedlab.metrics.clip_score import image_features, text_features
+from embedlab.selector import Selector
 
 Picture = Float[Tensor, "1 3 height width"]
 
@@ -139,6 +143,85 @@ class OfLatents:
 
     def __call__(self, x0: Float[Tensor, "1 c h w"]) -> Float[Tensor, ""]:
         return mse_loss(x0.float(), self.wanted.to(x0.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """What a score that has `reads = "attention"` gets: the cross-attention of the row with the prompt of a picture.
+
+    layers: by layer its probabilities, (1, head, query, token), with gradients. told: the conditioning of that row,
+    which knows where the words stand (`spans`). size: height and width of the latents.
+    """
+
+    layers: Mapping[str, Probabilities]
+    told: Conditioning
+    size: tuple[int, int]
+
+    def columns(self, rows: Selector) -> list[int]:
+        """Where the tokens of a selector stand among the hidden states."""
+        return sorted({n for span in self.told.spans(rows) for n in span})
+
+
+@dataclass(frozen=True)
+class Mass:
+    """How little a word of the prompt is looked at, in a box or where it is looked at most.
+
+    word: a word or selector; of prompts that AND joins, of the first. box: left, top, right and bottom in shares of the
+    picture; the loss is 1 - the share of the word's attention that falls into it, the mean over layers
+    (`attention.maps.word_mass`). Without a box it is 1 - the maximum over places of the word's attention, as
+    Attend-and-Excite's (Chefer et al. 2023, eq. 1): the sum over the word's tokens, the mean over the heads and layers
+    of one resolution, and the mean of what comes of each resolution. The start token is left out as the paper has it,
+    what is left sums to 1 again; the map is not smoothed, and nothing is iterated. layers: blocks, modules or layers of
+    the UNet, such as `mid` or `up.0.1`; left out, all.
+
+    The UNet runs once more for it, with gradients, on the row with the prompt alone. `form` has to be `unet`.
+
+    Raises SamplerError for a box in which no place of these layers has its middle.
+
+    >>> from embedlab import load
+    >>> from embedlab.attention.probabilities import probabilities_of
+    >>> from embedlab.encoder import embed_all, encode
+    >>> model = load("emoji")
+    >>> (told,) = encode([embed_all("a cat", model.towers)], model.towers)
+    >>> with torch.no_grad(), probabilities_of(model.unet) as seen:
+    ...     _ = model.unet(torch.zeros(1, 8, 16, 16), 500, told.hidden[None])
+    >>> 0 < Mass("cat", box=[0, 0, 0.5, 1])(Attended(seen, told, (16, 16))).item() < 1
+    True
+    """
+
+    word: Selector
+    box: Sequence[float] | None = None
+    layers: Sequence[str] | None = None
+    reads = "attention"
+
+    def __post_init__(self) -> None:
+        check_part(self)
+
+    def __call__(self, seen: Attended) -> Float[Tensor, ""]:
+        columns = seen.columns(self.word)
+        if self.box is not None:
+            return 1 - self._inside(seen, columns)
+        start = seen.columns({"role": "bos"})
+        of_size: dict[int, list[Tensor]] = {}
+        for one in seen.layers.values():
+            known = one[0].float()
+            left = (1 - known[..., start].sum(-1)).clamp(min=torch.finfo(known.dtype).tiny)
+            of_size.setdefault(known.shape[1], []).append(known[..., columns].sum(-1) / left)
+        return 1 - torch.stack([torch.cat(maps).mean(0).max() for maps in of_size.values()]).mean()
+
+    def _inside(self, seen: Attended, columns: Sequence[int]) -> Float[Tensor, ""]:
+        assert self.box is not None
+        shares = []
+        for one in seen.layers.values():
+            places = places_in(self.box, side_of(one.shape[2], seen.size)).to(one.device)
+            if places.any():
+                shares.append(word_mass(one.float(), columns, places)[0])
+        if not shares:
+            raise SamplerError(
+                f"guidance.loss.score.box is {list(self.box)}, and no place of these layers has its middle there; take "
+                "a larger box, or layers of a higher resolution."
+            )
+        return torch.stack(shares).mean()
 
 
 def layers(scorer: Any, picture: Picture) -> list[Float[Tensor, "1 position width"]]:

@@ -62,7 +62,13 @@ READ = (
     *(lab.Encoder(skip={0: HALF, 2: lab.Ramp([1, 0])}), lab.Encoder(skip=lab.Switch([0, 2], at=0.5))),
     lab.Encoder(join=lab.Switch(["run", "windows"], at=0.5)),
 )
-GUIDED = (lab.Guidance(lab.Ramp([1, 4])), lab.Guidance(4, negative=lab.Switch([None, "a cat"], at=0.5)))
+GUIDED = (
+    lab.Guidance(lab.Ramp([1, 4])),
+    lab.Guidance(4, negative=lab.Switch([None, "a cat"], at=0.5)),
+    lab.Guidance(4, loss=lab.Loss(lab.Mass("puppy", box=[0, 0, 0.5, 1]), scale=lab.Ramp([100, 0]), form="unet")),
+    lab.Guidance(4, loss=lab.Loss(lab.Colour(blue=0.9), every=2)),
+    lab.Guidance(4, loss=lab.Loss(lab.Likeness("a cat"))),
+)
 
 
 def cells() -> list[lab.Cell]:
