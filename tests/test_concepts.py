@@ -522,14 +522,15 @@ def test_a_pipeline_refuses_what_it_has(pipeline_sd1, tmp_path):
 
 
 def test_a_concept_that_is_not_loaded_is_refused(tmp_path, folders):
-    source = lab.Source(str(folders["sd1"]))
+    source, pndm = lab.Source(str(folders["sd1"])), lab.Sampler("pndm")
     line = r"^the prompt names <my-cat>, embedding:toy, and no concept of that name is loaded \(there is none\): model"
     with pytest.raises(PromptError, match=line):
         validate(lab.Cell("a <my-cat>, embedding:toy and 3 < 4 > 2"), source)
-    assert lab.Job(source, lab.Cell("a < my-cat>, embedding : toy, 3 <4> 2"), (0,), tmp_path).notes == []
+    text = "a < my-cat>, embedding : toy, 3 <4> 2"
+    assert lab.Job(source, lab.Cell(text, sampler=pndm), (0,), tmp_path).notes == []
     entry, _ = concept_file(tmp_path / "x.safetensors", "sd1")
     known = lab.Source(str(folders["sd1"]), concepts=[entry])
-    assert lab.Job(known, lab.Cell("a <My-Cat>"), (0,), tmp_path).notes == []
+    assert lab.Job(known, lab.Cell("a <My-Cat>", sampler=pndm), (0,), tmp_path).notes == []
 
 
 def test_explain_names_concepts_as_words_with_their_vectors(tmp_path, folders):

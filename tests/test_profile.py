@@ -44,13 +44,14 @@ def test_a_profile_adds_up_and_knows_rows_and_flops(found, job):
     one, _ = found
     times = one.times
     assert sum(times.share(name) for name in times.parts) == pytest.approx(1)
-    assert times.spent("UNet").rows == 4 * 3 * 2, "two seeds, edited and not, three steps, guided"
+    assert times.spent("UNet").asked == 4 * 3 * 2, "two seeds, edited and not, three steps, guided"
+    assert times.spent("UNet").rows == 22, "in the first step each seed has one unconditional row"
     assert (times.spent("encode").rows, times.spent("decode").rows) == (3, 4)
     inside = anatomy(job.source, guided=False)
     counted = {"encode": "text_encoder", "UNet": "unet", "decode": "vae.decoder"}
     assert one.flops == {name: inside.part(part).whole.flops for name, part in counted.items()}
     spent = times.spent("UNet")
-    assert one.reached("UNet") == pytest.approx(24 * one.flops["UNet"] / spent.seconds / one.rate)
+    assert one.reached("UNet") == pytest.approx(22 * one.flops["UNet"] / spent.seconds / one.rate)
     assert one.limit == pytest.approx(one.rate / one.flops["UNet"])
     assert one.reached("files") is None
     assert (one.images, one.size, one.rows) == (4, job.source.size and (job.source.size,) * 2, 77)
@@ -165,7 +166,7 @@ def test_an_engine_runs_it_and_is_named(job, tmp_path, monkeypatch):
     one = profile(replace(job, engine=ONNXRuntime(), seeds=(0,)))
     assert one.engine == "onnxruntime"
     assert " by onnxruntime, float32 on cpu" in str(one)
-    assert one.times.spent("UNet").rows == 2 * 2 * 3
+    assert one.times.spent("UNet").rows == 2 * 2 * 3 - 1, "in the first step the unconditional row is one"
     assert not any("conv" in operation.name for operation in one.operations), "none of torch's is left in the UNet"
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, VQModel
 
+from embedlab.checks import is_whole
 from embedlab.errors import ModelError, listed
 from embedlab.limits import WINDOW
 from embedlab.models.places import variant_of
@@ -221,6 +222,8 @@ def beside_latents(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> str | Non
     [None, 'depth', 'mask']
     """
     latent = vae["latent_channels"]
+    if not is_whole(latent):
+        return None
     return {2 * latent + 1: "mask", latent + 1: "depth"}.get(unet["in_channels"])
 
 
