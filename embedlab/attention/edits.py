@@ -7,6 +7,7 @@ which is drawn beside it from the same noise (Hertz et al. 2022, arXiv 2208.0162
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -42,7 +43,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class AttentionEdit:
+class AttentionEdit(ABC):
     """What every edit has: the layers that it works in, by name of block, module or layer; None is all."""
 
     kind: ClassVar[Kind] = "cross"
@@ -58,9 +59,9 @@ class AttentionEdit:
         return words_of(rows) if (rows := getattr(self, "rows", None)) is not None else ()
 
     @property
+    @abstractmethod
     def neutral(self) -> bool:
         """Whether it changes nothing."""
-        raise NotImplementedError
 
     def works_in(self, layer: Layer) -> bool:
         """Whether a layer is among its own."""
@@ -68,8 +69,8 @@ class AttentionEdit:
         names = [layers] if isinstance(layers, str) else layers
         return names is None or any(layer.is_in(short_name(name)) for name in names)
 
-    def __call__(self, probabilities: OnePicture, scene: Scene) -> OnePicture:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, probabilities: OnePicture, scene: Scene) -> OnePicture: ...
 
 
 def toward(own: Tensor, there: Tensor, amount: float) -> Tensor:
