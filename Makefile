@@ -3,6 +3,8 @@
 # make test-hostile   all hostile trials; make test runs a third of them, by the day
 # make test-gpu   what needs a GPU, where there is one
 # make test-slurm   the launcher for Slurm against a real one, which it installs (as root), starts and stops
+# make docs   the site of the documentation in build/docs/html: studies checked, notebooks executed, both kept
+# make docs-fast   the same pages; no study is run and no notebook executed (make test builds this half)
 # PIP_ARGS is handed to pip: on a laptop, whatever gets the small CPU build of torch (see README).
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -13,7 +15,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # seconds for all tests, some times what they take; what hangs is given up before whoever runs them does
 LIMIT ?= 3000
 
-.PHONY: demo test test-hostile test-gpu test-slurm lint clean
+.PHONY: demo test test-hostile test-gpu test-slurm docs docs-fast lint clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -37,6 +39,12 @@ test-gpu: $(STAMP)
 
 test-slurm: $(STAMP)
 	$(BIN)/python tests/slurm/run.py
+
+docs: $(STAMP)
+	@$(BIN)/python docs/site.py
+
+docs-fast: $(STAMP)
+	@$(BIN)/python docs/site.py --fast
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,47 @@
+"""Sphinx's settings for the site; `docs/site.py` lays out the pages and calls it."""
+
+import os
+
+import embedlab
+
+project = "embedlab"
+author = "the authors of embedlab"
+copyright = author  # noqa: A001
+release = version = embedlab.__version__
+root_doc = "index"
+extensions = ["myst_nb"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+default_role = "literal"
+maximum_signature_line_length = 80
+python_display_short_literal_types = True
+add_module_names = False
+toc_object_entries = False
+suppress_warnings = ["config.cache"]
+highlight_language = "text"
+
+myst_enable_extensions = ["attrs_inline", "attrs_block", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+
+# notebooks: executed by the whole build, each once for every text of it; never by the fast half
+nb_execution_mode = os.environ.get("EMBEDLAB_NOTEBOOKS", "off")
+nb_execution_cache_path = os.environ.get("EMBEDLAB_NOTEBOOK_CACHE", "")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+html_theme = "furo"
+html_title = "embedlab"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_last_updated_fmt = None
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1f5fb4", "color-brand-content": "#1f5fb4"},
+    "dark_css_variables": {"color-brand-primary": "#7fb2f5", "color-brand-content": "#7fb2f5"},
+    "top_of_page_buttons": [],
+}
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
