@@ -9,8 +9,10 @@ from typing import Any
 from embedlab.sweep.sweep_plan import FILE
 from embedlab.view.gallery.content import Sweep, read
 from embedlab.view.gallery.folder import Written, write
+from embedlab.view.gallery.single import page_of
+from embedlab.view.gallery.widget import widget
 
-__all__ = ["Sweep", "Written", "read", "watch", "write"]
+__all__ = ["Sweep", "Written", "page_of", "read", "watch", "widget", "write"]
 
 
 def watch(folder: Path, to: Path | None = None, every: float = 2.0, say: Any = print) -> None:

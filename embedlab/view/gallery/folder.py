@@ -25,6 +25,10 @@ PAGE = Path(__file__).parent / "page"
 LARGE = 192  # pixels a side above which a picture gets a thumbnail
 SIDE = 256  # the longer side of a thumbnail: sharp at the usual 128 on a dense screen
 PACKET = 32  # jobs whose details are read at once
+POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; "
+    "base-uri 'none'; form-action 'none'"
+)
 SCRIPTS = ("dom.js", "model.js", "state.js", "grid.js", "curves.js", "details.js", "compare.js", "main.js")
 
 
@@ -71,7 +75,7 @@ def write(sweep: Sweep, to: Path | None = None, watched: bool = False) -> Writte
         data["packets"], data["packet"] = [name.removesuffix(".js") for name in packets], PACKET
         for name in ("style.css", *SCRIPTS):
             put(folder / name, (PAGE / name).read_text(encoding="utf-8"))
-        put(folder / "index.html", page(data))
+        put(folder / "index.html", page(data["title"]))
         data["version"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
         before = named_in(folder / "data.js")
         put(folder / "data.js", f"gallery.receive({script(data)});\n")
@@ -119,12 +123,13 @@ def script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def page(data: dict[str, Any]) -> str:
-    """The page; what varies in it is text, and escaped."""
+def page(title: str, **inline: Any) -> str:
+    """The page; what varies in it is text, and escaped. Left out, its scripts, style and data lie beside it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     house = Environment(loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined)
-    return house.get_template("index.html").render(title=data["title"], scripts=SCRIPTS)
+    beside = {"policy": POLICY, "scripts": SCRIPTS, "style": "", "data": ""}
+    return house.get_template("index.html").render(title=title, **beside | inline)
 
 
 def named_in(path: Path) -> list[str]:

@@ -67,7 +67,7 @@ const Details = (() => {
         el("button", { type: "button", id: "details-close", "aria-label": "Close", title: "Close  Esc", onclick: close }, "×")),
       cell.state === "done"
         ? el("figure", {},
-          el("a", { href: address, target: "_blank", rel: "noopener" }, el("img", { src: address, alt: `${cell.label}, seed ${cell.seed}${unedited ? ", unedited" : ""}` })),
+          el("a", Model.link(`${unedited ? "baseline-" : ""}seed-${cell.seed}`, address), el("img", { src: address, alt: `${cell.label}, seed ${cell.seed}${unedited ? ", unedited" : ""}` })),
           el("figcaption", {}, `seed ${cell.seed}`, " ",
             cell.baseline && el("button", { type: "button", id: "details-unedited", "aria-pressed": String(State.unedited), onclick: () => panel.dispatchEvent(new CustomEvent("unedited")) }, "unedited ", el("kbd", {}, "b"))))
         : el("div", { class: `why ${cell.state}` }, el("b", {}, cell.state === "pending" ? "Still to come" : "Failed"), cell.error && el("p", {}, cell.error)),
@@ -83,13 +83,13 @@ const Details = (() => {
   function heat(cell, unedited) {
     const found = cell.state === "done" ? Model.maps(cell, unedited) : [];
     return found.length ? [el("h3", {}, "Looked at"), el("div", { class: "heat" }, found.map(({ word, address }) =>
-      el("figure", {}, el("a", { href: address, target: "_blank", rel: "noopener" }, el("img", { src: address, alt: `where ${word} is looked at` })), el("figcaption", {}, word))))] : [];
+      el("figure", {}, el("a", Model.link(`${word}-seed-${cell.seed}`, address), el("img", { src: address, alt: `where ${word} is looked at` })), el("figcaption", {}, word))))] : [];
   }
 
   /** The kept steps, side by side. */
   function steps(cell) {
     const address = cell.state === "done" && Model.strip(cell);
-    return address ? [el("h3", {}, "Steps"), el("a", { href: address, target: "_blank", rel: "noopener" }, el("img", { class: "strip", src: address, alt: `kept steps, seed ${cell.seed}` }))] : [];
+    return address ? [el("h3", {}, "Steps"), el("a", Model.link(`steps-seed-${cell.seed}`, address), el("img", { class: "strip", src: address, alt: `kept steps, seed ${cell.seed}` }))] : [];
   }
 
   /** The cells one step away on each axis. */

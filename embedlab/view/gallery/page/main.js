@@ -11,7 +11,7 @@ const Main = (() => {
     const failed = cells.state.filter((state) => state === 1).length, done = cells.state.filter((state) => state === 0).length;
     byId("title").textContent = title;
     const plan = Grid.draw();
-    const counts = [`${done} pictures`, failed && `${failed} failed`, pending && `${pending} jobs to come`, `${plan.cells.length} shown`].filter(Boolean).join(" · ");
+    const counts = [`${done} pictures`, failed && `${failed} failed`, pending && `${pending} jobs to come`, `${plan.cells.length} shown`, Model.data.carried?.note].filter(Boolean).join(" · ");
     if (byId("counts").textContent !== counts) byId("counts").textContent = counts;
     const prompts = [...new Set(Model.cells.map((cell) => cell.prompt))].filter(Boolean);
     byId("prompt").textContent = prompts.length === 1 ? prompts[0] : "";
@@ -179,6 +179,7 @@ const Main = (() => {
 
   /** Show what the address says. */
   function arrive() {
+    clearInterval(playing);
     State.readAddress();
     State.settle();
     const cell = Model.named(State.open);
@@ -227,6 +228,10 @@ const Main = (() => {
     let width = innerWidth;
     addEventListener("resize", () => { if (Model.data && innerWidth !== width) { width = innerWidth; Curves.draw(); } });
     addEventListener("hashchange", () => { if (Model.data) arrive(); });
+    window.gallery.show = (view) => {
+      State.show(view);
+      if (Model.data) arrive();
+    };
     let first = true;
     Model.changed(() => {
       if (first) arrive();
@@ -236,5 +241,7 @@ const Main = (() => {
   }
 
   start();
+  const held = byId("data"); // a page that carries its data; else data.js hands it over
+  if (held) Model.receive(JSON.parse(held.textContent));
   return { go };
 })();

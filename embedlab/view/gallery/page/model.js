@@ -26,11 +26,13 @@ const Model = (() => {
     for (const listen of listeners) listen();
   }
 
-  async function unpack(name, text) {
+  async function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    packets.get(name)?.resolve(JSON.parse(await new Response(stream).text()));
+    return JSON.parse(await new Response(stream).text());
   }
+
+  const unpack = async (name, text) => packets.get(name)?.resolve(await unpacked(text));
 
   /** Insert a script from beside the page. */
   function load(address, failed) {
@@ -43,7 +45,9 @@ const Model = (() => {
   /** The details of a cell's job. */
   async function details(cell) {
     const name = data.packets[Math.floor(cell.job / data.packet)];
-    if (!packets.has(name)) {
+    if (data.carried && !packets.has(name)) {
+      packets.set(name, { promise: unpacked(data.carried.details[name]) });
+    } else if (!packets.has(name)) {
       const packet = {};
       packet.promise = new Promise((resolve, reject) => { packet.resolve = resolve; packet.reject = reject; });
       packets.set(name, packet);
@@ -54,20 +58,26 @@ const Model = (() => {
     return { ...job, settings: { ...packet.common, ...job.settings } };
   }
 
+  /** The address of a picture as it is; one that the page carries is a data: or blob: address. */
+  const whole = (name) => (data.carried ? data.carried.uris[data.carried.names[name]] ?? "data:," : data.pictures + path(name));
+
+  /** What makes a link show a picture, or save one that the page carries. */
+  const link = (name, address) => (data.carried ? { href: address, download: name } : { href: address, target: "_blank", rel: "noopener" });
+
   /** The address of a cell's picture, unedited or not; small where a thumbnail was made. */
   function address(cell, { unedited = false, small = false } = {}) {
     const name = `${data.jobs.folder[cell.job]}/${(unedited && cell.baseline) || cell.file}`;
-    return small && data.thumbnails[cell.n] ? `thumbnails/${path(name)}.webp` : data.pictures + path(name);
+    return small && !data.carried && data.thumbnails[cell.n] ? `thumbnails/${path(name)}.webp` : whole(name);
   }
 
   /** The addresses of the heat maps of a cell, of its picture or of the unedited one, with the word of each. */
   const maps = (cell, unedited = false) => cell.maps
     .map((file) => ({ file, own: file.match(/^maps\/(baseline-)?seed-\d+-(.*)\.png$/) }))
     .filter(({ own }) => own && Boolean(own[1]) === (unedited && Boolean(cell.baseline)))
-    .map(({ file, own }) => ({ word: own[2], address: data.pictures + path(`${data.jobs.folder[cell.job]}/${file}`) }));
+    .map(({ file, own }) => ({ word: own[2], address: whole(`${data.jobs.folder[cell.job]}/${file}`) }));
 
   /** The address of the strip of a cell's kept steps. */
-  const strip = (cell) => cell.strip && data.pictures + path(`${data.jobs.folder[cell.job]}/${cell.strip}`);
+  const strip = (cell) => cell.strip && whole(`${data.jobs.folder[cell.job]}/${cell.strip}`);
 
   /** A cell's score; of those that only a job has, the job's. */
   const score = (cell, key) => data.cells.scores[key]?.[cell.n] ?? data.jobs.scores[key]?.[cell.job] ?? null;
@@ -90,11 +100,13 @@ const Model = (() => {
 
   /** Ask for the data again; equal data changes nothing. */
   const poll = () => load(`data.js?${Date.now()}`);
-  setInterval(() => { if (!data || data.pending || data.watched) poll(); }, 2000);
+  const alone = Boolean(byId("data")); // one page that carries all, or is handed it
+  if (!alone) setInterval(() => { if (!data || data.pending || data.watched) poll(); }, 2000);
 
-  window.gallery = { receive, unpack };
+  window.gallery = { receive, unpack, told: null, show: null };
   return {
-    address, details, maps, range, score, show, strip,
+    address, details, link, maps, range, score, show, strip,
+    receive,
     changed: (listen) => listeners.push(listen),
     at: (place) => byPlace.get(place.join()),
     named: (key) => byKey.get(key),

@@ -7,7 +7,7 @@ const State = (() => {
     layout: "grid", sort: "job", roles: {}, chosen: {}, at: {}, score: "", side: 0, curves: null, spread: "std",
     x: "", lines: "", filter: "", unedited: false, open: "", marks: [],
   };
-  let usual = {};
+  let usual = {}, view = "";
 
   const numeric = (axis) => Boolean(axis.numbers) && axis.key !== "repeat";
 
@@ -120,11 +120,13 @@ const State = (() => {
     if (state.unedited) said.set("unedited", 1);
     for (const mark of state.marks) said.append("mark", mark);
     const hash = said.toString();
-    if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    window.gallery.told?.({ view: hash, open: state.open, marks: [...state.marks] });
+    if (location.protocol === "about:") view = hash; // a frame has no address of its own
+    else if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
   }
 
   function readAddress() {
-    const said = new URLSearchParams(location.hash.slice(1));
+    const said = new URLSearchParams(view || location.hash.slice(1));
     Object.assign(state, { chosen: {}, at: {}, chosenLayout: said.has("layout") });
     for (const [key, value] of said) {
       if (key.startsWith("role.") && ["rows", "columns", "page", "slider"].includes(value)) state.chosen[key.slice(5)] = value;
@@ -142,6 +144,7 @@ const State = (() => {
 
   return Object.assign(state, {
     settle, numeric, axisOf, place, held, shown, goTo, move, write, readAddress,
+    show(given) { view = given; },
     choose(key, role) {
       give(state.roles, key, role);
       for (const axis of Model.axes) if (state.roles[axis.key] !== usual.roles[axis.key]) state.chosen[axis.key] = state.roles[axis.key];
