@@ -14,7 +14,8 @@ from gallery.page import WEIGHT
 HOST = "<!doctype html><meta charset=utf-8><body style='margin:0'>"
 RENDER = """async ([source, traits, pictures]) => {
   const held = {...traits, pictures: new DataView(Uint8Array.from(pictures).buffer)}, heard = {};
-  window.host = {held, saved: 0, set(name, value) { held[name] = value; for (const call of heard[`change:${name}`] ?? []) call(); }};
+  const set = (name, value) => { held[name] = value; for (const call of heard[`change:${name}`] ?? []) call(); };
+  window.host = {held, saved: 0, set};
   const model = {
     get: (name) => held[name], set: (name, value) => { held[name] = value; }, save_changes: () => { host.saved += 1; },
     on: (event, call) => { (heard[event] ??= []).push(call); },
