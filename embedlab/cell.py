@@ -254,8 +254,14 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
     for curve in curves(cell):
         if past := curve.out_of_range(calls[0]):
             raise SamplerError(f"{past}.")
+    changing = {f.name: part for f in dataclasses.fields(cell) if varies(part := getattr(cell, f.name))}
     known: dict[str, Cell] = {}
-    return [known.setdefault(fingerprint(one), one) for one in (resolve(cell, moment) for moment in calls)]
+    found = []
+    for moment in calls:
+        plain = resolve(changing, moment)
+        key = fingerprint(plain)
+        found.append(known[key] if key in known else known.setdefault(key, replace(cell, **plain)))
+    return found
 
 
 def fingerprint(value: Any) -> str:
