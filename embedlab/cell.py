@@ -15,6 +15,7 @@ from torch import Tensor
 
 from embedlab.attention.settings import Attention
 from embedlab.attention.swaps import with_attention
+from embedlab.display import Shown, block, facts, settings_of, short
 from embedlab.encoder import Encoder
 from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, not_a_prompt, public_name
 from embedlab.guidance import Guidance
@@ -23,13 +24,14 @@ from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import Operator, named
 from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, wording
+from embedlab.prompt import shown_text
 from embedlab.sampler import Inversion, Sampler, Start, check_size, rehearsed
 from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
 from embedlab.transfer import content_of
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Shown):
     """Everything that a picture depends on, but for the model and the seed.
 
     prompt: a text of any length, in the language of `encoder`; prompt_2: another for the second text encoder (SDXL).
@@ -87,6 +89,17 @@ class Cell:
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
         self.parsed()
+
+    def _repr_html_(self) -> str:
+        return block(shown_text(self.text), facts(self.told), note=self.label)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What is set otherwise than usual, by name, in short."""
+        own = {name: value for name, value in settings_of(self).items() if name not in ("prompt", "operators")}
+        edits = {f"operator {n}": named(one) for n, one in enumerate(self.operators, 1)}
+        changing = {"prompt": short(self.prompt)} if not isinstance(self.prompt, str) else {}
+        return {**changing, **edits, **own}
 
     @property
     def label(self) -> str:

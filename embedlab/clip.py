@@ -17,13 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from embedlab.display import Shown
 from embedlab.errors import ModelError, SamplerError, brief
 from embedlab.limits import WINDOW
 from embedlab.prompt import tokenize
 
 
 @dataclass(frozen=True)
-class Tower:
+class Tower(Shown):
     """A text encoder, its tokenizer, and which of its hidden states is read.
 
     `layer` counts back from the last one, as diffusers does: SD 1 and 2 read layer 0 through the final norm, SDXL reads
@@ -44,6 +45,10 @@ class Tower:
     states: Callable[[Tensor], tuple[Tensor, ...] | None] | None = field(default=None, repr=False, compare=False)
     added: Float[Tensor, "vector dim"] | None = field(default=None, repr=False, compare=False)
     _tables: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        vocabulary, width = self.token_table.shape
+        return f"Tower({type(self.encoder).__name__}, {vocabulary} words of width {width}, layer {self.layer})"
 
     @property
     def core(self) -> CLIPTextModel:

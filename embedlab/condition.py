@@ -12,6 +12,7 @@ import torch
 from embedlab.attention.layers import Layer, layers_of, short_name
 from embedlab.cell import Cell, cells_per_call, changes, denoiser_calls, described, fingerprint
 from embedlab.clip import Tower
+from embedlab.display import Html, Shown, block
 from embedlab.encoder import Conditioning, Encoder, Prompt, check_cell, texts_of
 from embedlab.errors import OperatorError, listed
 from embedlab.models import Model
@@ -22,7 +23,7 @@ from embedlab.timing import Timer
 
 
 @dataclass(frozen=True)
-class CallConditioning:
+class CallConditioning(Shown):
     """What a UNet call is conditioned on for one picture, and what that was made from.
 
     cell: the cell of this call, in which nothing changes over time. original, edited: its rows before each text
@@ -32,6 +33,13 @@ class CallConditioning:
     operators name `blocks`; `cond` is then what all operators together make, but for its pooled output, which no block
     reads.
     """
+
+    def __repr__(self) -> str:
+        return f"CallConditioning({self.cond!r}, {self.cell.label!r})"[:300]
+
+    def _repr_html_(self) -> str:
+        parts = [*self.edited, self.cond, self.uncond]
+        return block(f"what the UNet is told: {self.cell.label}", *(Html(part._repr_html_()) for part in parts))
 
     cell: Cell
     original: Prompt

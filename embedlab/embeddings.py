@@ -13,12 +13,14 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.checks import finite_number, is_whole
+from embedlab.clean import BLANK
 from embedlab.clip import Tower
+from embedlab.display import Html, Shown, block, short, strip, table
 from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
 from embedlab.limits import WINDOW
 from embedlab.memo import once_per_table
 from embedlab.parsed_prompt import ParsedPrompt
-from embedlab.prompt import Mixture, Tokens, tokenize
+from embedlab.prompt import Mixture, Tokens, shown_text, token_chips, tokenize
 from embedlab.select import Spans, select
 from embedlab.token_ids import ids_of
 
@@ -37,7 +39,7 @@ class Later:
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class Embeddings(Shown):
     """One prompt before one text encoder. Values are never changed in place: `put` gives a new prompt.
 
     `later` are edits that wait for a layer of the encoder.
@@ -54,6 +56,45 @@ class Embeddings:
     position: Float[Tensor, "window position dim"]
     position_table: Float[Tensor, "entry dim"]  # that the prompt is read with
     later: tuple[Later, ...] = field(default=(), repr=False, compare=False)
+    lookup: Lookup | None = field(default=None, repr=False, compare=False)  # the vocabulary that it was read from
+
+    def __repr__(self) -> str:
+        sides = " × ".join(map(str, self.token.shape))
+        return f"Embeddings({short(self.tokens.text, 80)}, token and position rows {sides})"
+
+    def _repr_html_(self) -> str:
+        edited = self.edited
+        norms = self.token.detach().float().flatten(0, 1).norm(dim=-1).tolist()
+        names = row_names(self.tokens)
+        titles = [f"row {n}, {names.get(n, 'padding')}: length {norm:.3f}" for n, norm in enumerate(norms)]
+        sides = " × ".join(map(str, self.token.shape))
+        note = f"token and position rows {sides}" + (f", {len(edited)} of them edited" if edited else "")
+        chips = token_chips(self.tokens, edited)
+        return block(shown_text(self.tokens.text), chips, strip(norms, titles), self._near(edited, norms), note=note)
+
+    @property
+    def edited(self) -> list[int]:
+        """The rows whose token row is not that of the vocabulary; none where the vocabulary is not known."""
+        if self.lookup is None:
+            return []
+        own = self.lookup.token_table[self.tokens.ids.to(self.token.device)]
+        mixed = {row for rows, _ in self.tokens.mixtures for row in rows}
+        changed = (own != self.token.detach()).any(-1).flatten().nonzero().flatten().tolist()
+        return [row for row in changed if row not in mixed]
+
+    def _near(self, edited: Sequence[int], norms: Sequence[float], most: int = 40) -> Html:
+        """The word rows with their lengths and the nearest entries of the vocabulary."""
+        names = row_names(self.tokens)
+        rows = [row for row in dict.fromkeys([*edited, *names]) if BLANK not in names.get(row, "")][:most]
+        if self.lookup is None or not rows:
+            return Html()
+        rows = sorted(rows)
+        vectors = self.token.detach().flatten(0, 1)[rows]
+        whole = torch.isfinite(vectors).all(-1).tolist()
+        near = iter(self.lookup.nearest(vectors[torch.tensor(whole)], most=3) if any(whole) else [])
+        said = [", ".join(f"{one.text} {one.cosine:.2f}" for one in next(near)) if fit else "NaN" for fit in whole]
+        cells = [(row, names.get(row, "padding"), f"{norms[row]:.3f}", s) for row, s in zip(rows, said, strict=True)]
+        return table(("row", "piece", "length", "nearest words, with their cosine"), cells, right=("row", "length"))
 
     def spans(self, rows: Any, table: str = "token") -> Spans:
         """Where the rows that a selector names stand in a table."""
@@ -83,6 +124,22 @@ class Embeddings:
         return self.token + self.position
 
 
+def row_names(tokens: Tokens) -> dict[int, str]:
+    """The rows of a prompt that are no padding, each with what stands there.
+
+    >>> from embedlab.models import tokenizer
+    >>> row_names(tokenize("a cat", tokenizer()))
+    {0: 'start', 1: 'a', 2: 'cat', 3: 'end'}
+    """
+    found = {row: word.text for word in tokens.words for row in word.rows}
+    for n, ids in enumerate(tokens.ids.tolist()):
+        first = n * tokens.window
+        found[first] = "start"
+        if tokens.tokenizer.eos_token_id in ids[1:]:
+            found[first + ids.index(tokens.tokenizer.eos_token_id, 1)] = "end"
+    return dict(sorted(found.items()))
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """An entry of the vocabulary near a row."""
@@ -107,7 +164,7 @@ def units(table: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class Lookup(Shown):
     """From a word, an id or a vector to rows of one encoder's tables.
 
     >>> from embedlab import models
@@ -118,6 +175,9 @@ class Lookup:
 
     tokenizer: CLIPTokenizer
     token_table: Float[Tensor, "vocab dim"]
+
+    def __repr__(self) -> str:
+        return f"Lookup({len(self.token_table)} words of width {self.token_table.shape[1]})"
 
     def __call__(self, what: str | int | Tensor | Sequence[Any]) -> Float[Tensor, "row dim"]:
         """Token rows of a word or phrase, of a token id, or a vector as it is."""
@@ -256,7 +316,7 @@ def embed(
         for rows, mixture in tokens.mixtures:
             flat[list(rows)] = mixed_rows(mixture, Lookup(tower.tokenizer, table))[: len(rows)]
         token = flat.view_as(token)
-    return Embeddings(tokens, token, position, position_table)
+    return Embeddings(tokens, token, position, position_table, lookup=lookup_of(tower))
 
 
 def mixed_rows(mixture: Mixture, lookup: Lookup) -> Float[Tensor, "row dim"]:

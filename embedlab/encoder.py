@@ -16,11 +16,12 @@ from transformers import CLIPTokenizer
 from embedlab.checks import finite_number, is_whole, whole_number
 from embedlab.clip import States, Tower, check_towers, forward, mixed
 from embedlab.composition import Layout, hidden_of, matched, pooled_of, rows_joined, sections, streams
-from embedlab.embeddings import Embeddings, embed, stretched_length, vectors
+from embedlab.display import Shown, block, facts, short, strip
+from embedlab.embeddings import Embeddings, embed, row_names, stretched_length, vectors
 from embedlab.errors import ConfigError, NoRowsError, OperatorError, PromptError, SamplerError, brief, counted, listed
 from embedlab.limits import WINDOW, Join, Normaliser, Padding, Pooled, Split, check_join, check_part, mix_of
 from embedlab.parsed_prompt import ParsedPrompt, parsed
-from embedlab.prompt import Tokens, of_layout, tokenize
+from embedlab.prompt import Tokens, of_layout, shown_text, token_chips, tokenize
 from embedlab.schedule import Schedule, Setting, value_of, varies
 from embedlab.select import Spans, roles, select
 from embedlab.selector import ROLES, Rows, format_selector, rows_of, words_of
@@ -34,7 +35,7 @@ Prompt = tuple[Embeddings, ...]  # one prompt before each text encoder: one for 
 
 
 @dataclass(frozen=True)
-class Conditioning:
+class Conditioning(Shown):
     """What the UNet is told: hidden states of one prompt, widths of all encoders joined, and the pooled output.
 
     `tokens` is the prompt that was read, and `rows` says which of its rows each hidden state stands for; -1 is of
@@ -59,6 +60,30 @@ class Conditioning:
     others: tuple[tuple[float, Conditioning], ...] = ()
     widths: tuple[int, ...] = ()
     reads: tuple[tuple[Tokens, tuple[int, ...]], ...] = ()
+
+    def __repr__(self) -> str:
+        text = "" if self.tokens is None else f"{short(self.tokens.text, 80)}, "
+        more = f", {len(self.others)} more to be added" if self.others else ""
+        return f"Conditioning({text}hidden {' × '.join(map(str, self.hidden.shape))}, pooled {len(self.pooled)}{more})"
+
+    def _repr_html_(self) -> str:
+        names = {} if self.tokens is None else row_names(self.tokens)
+        norms = self.hidden.detach().float().norm(dim=-1).tolist()
+        rows = self.rows or (-1,) * len(norms)
+        titles = [
+            f"row {n}{f', {names[row]}' if row in names else ''}: length {norm:.3f}"
+            for n, (row, norm) in enumerate(zip(rows, norms, strict=False))
+        ]
+        note = f"{len(norms)} hidden states of width {self.hidden.shape[-1]}, pooled output of {len(self.pooled)}"
+        more = {
+            "pooled output, length": f"{float(self.pooled.detach().float().norm()):.3f}",
+            "weight": self.weight if self.others or self.weight != 1 else None,
+            "beside it": ", ".join(f"{weight:g} × {other!r}" for weight, other in self.others[:4]),
+            "numbers": None if self.finite else "some are NaN or infinite",
+        }
+        title = "a conditioning" if self.tokens is None else shown_text(self.tokens.text)
+        chips = "" if self.tokens is None else token_chips(self.tokens)
+        return block(title, chips, strip(norms, titles), facts(more), note=note)
 
     @property
     def streams(self) -> list[tuple[float, Conditioning]]:
@@ -143,6 +168,9 @@ class Texts:
         self._encode = encode
         self._known: dict[str, Conditioning] = {}
 
+    def __repr__(self) -> str:
+        return f"Texts({', '.join(map(short, list(self._known)[:4]))}{', …' if len(self._known) > 4 else ''})"
+
     def __call__(self, text: str) -> Conditioning:
         """The conditioning of a text."""
         if not isinstance(text, str):
@@ -176,7 +204,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(Shown):
     """How prompts are read.
 
     language: what signs in a prompt mean: `plain` (text, and `{a|b:0.3}`), `a1111`, `compel` or `comfyui`

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,19 +15,21 @@ from embedlab.cell import changes
 from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower
 from embedlab.condition import CallConditioning, condition
+from embedlab.display import Chip, Html, Shown, block, chips, join, short, tag
 from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
 from embedlab.errors import OperatorError, counted, listed
 from embedlab.memo import once_per_table
 from embedlab.parsed_prompt import text_of
-from embedlab.prompt import PromptPiece
-from embedlab.schedule import value_of
+from embedlab.prompt import PromptPiece, shown_text
+from embedlab.schedule import value_of, within
 from embedlab.select import roles
 from embedlab.selector import ROLES
 from embedlab.tables import Table, fragment, in_terminal
 from embedlab.token_ids import concepts_of
 
 UNCHANGED = "the edit changes nothing that reaches the UNet"  # a note
+SHOWN = 100  # of them in a notebook
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning
 
 
@@ -80,7 +82,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Shown):
     """A plain cell, explained. `str` of it is a report; `tokens` leaves out padding that no operator touched."""
 
     prompt: str
@@ -122,11 +124,34 @@ class Explanation:
         title = f"as language={self.language} reads it"
         return Table(title, heads, tuple(rows), frozenset(("weight", "tokens", "window")))
 
+    def __repr__(self) -> str:
+        return f"Explanation({short(self.prompt, 80)}, {short(self.edit, 80)}, {counted(len(self.tokens), 'token')})"
+
     def _repr_html_(self) -> str:
-        texts = [[", ".join(v) if isinstance(v, tuple) else str(v) for v in row] for row in self.table]
-        tokens = Table(f"{self.prompt} ({self.edit})", tuple(self.columns), tuple(map(tuple, texts)))
-        notes = Table("notices", ("",), tuple((note,) for note in self.notes))
-        return fragment([one for one in (self.parse, tokens, notes) if one is not None and one.rows])
+        heads = ("row", "window", "place", "id", "piece", "kept", "length", "near")
+        rows = []
+        for one in self.tokens[:SHOWN]:
+            changed = one.near_after != one.near or one.norm_after != one.norm
+            length = figure(one.norm) + (f" → {figure(one.norm_after)}" if changed else "")
+            near = ", ".join(one.near) + (f" → {', '.join(one.near_after)}" if changed else "")
+            numbers = str(one.row), str(one.window), str(one.place), str(one.id)
+            rows.append((*numbers, one.piece, figure(one.kept), length, near))
+        tables = [Table("", heads, tuple(rows), frozenset((*heads[:4], "kept", "length")))]
+        tables += [self.parse] if self.parse is not None else []
+        lines: dict[tuple[int, int], list[Chip]] = {}
+        for one in self.tokens[:SHOWN]:
+            changed = one.kept not in (1, None) or bool(one.moved) or one.near != one.near_after
+            now = f" → {', '.join(one.near_after)}" if changed else ""
+            said = f"row {one.row}, id {one.id}, near {', '.join(one.near)}{now}"
+            kind: Literal["word", "end", "marked"] = "marked" if changed else "word" if one.role == "words" else "end"
+            lines.setdefault((one.encoder, one.window), []).append(
+                Chip(one.piece, f"{figure(one.kept)} kept" if changed else str(one.id), said, kind)
+            )
+        figures = [f"{name} {share:.1%}" for name, share in self.shifts.items() if share]
+        moved = f"hidden states moved, in shares of their length: {', '.join(figures)}" if figures else ""
+        notes = join(tag('<div class="n">{}.</div>', note) for note in (*([moved] if moved else ()), *self.notes))
+        shown = Html(fragment(tables).replace("<caption></caption>", ""))
+        return block(shown_text(self.prompt), chips(list(lines.values())), shown, notes, note=self.edit)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -297,7 +322,8 @@ def numbered(tower: Tower) -> dict[int, str]:
 def blanked(tokens: Sequence[Token], written: Embeddings, cell: Any) -> list[Token]:
     """Tokens without what tells of secrets: those of the prompt, and those that an edit put into it."""
     secret = {row for word in written.tokens.words if word.text == BLANK for row in word.rows}
-    edited = redact(repr(cell.operators)) != repr(cell.operators)
+    texts = [part for part in within(cell.operators) if isinstance(part, str)]
+    edited = redact(texts) != texts
 
     def fit(token: Token) -> Token:
         if token.row in secret:

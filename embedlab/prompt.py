@@ -6,7 +6,7 @@ a stretched position table a window has more than 77 places; `Tokens.window` say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from transformers import CLIPTokenizer
 
 from embedlab.clean import BLANK, redact, secret_spans
 from embedlab.composition import Composed, Layout, Section, named_sections, needs_empty, sections, settled, streams
-from embedlab.errors import PromptError, brief, listed
+from embedlab.display import Chip, Html, Shown, block, chips, join, short, table, tag
+from embedlab.errors import PromptError, brief, counted, listed
 from embedlab.language import foreign
 from embedlab.language.tree import And, Blend, Break, Joined, Mix, Swap, Text, Weighted, product
 from embedlab.limits import WINDOW, Padding, Split
@@ -69,7 +70,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Shown):
     """A tokenized prompt. `dropped` holds the words that truncation left out.
 
     `layout` says which windows were cut together, with the weight of each row, and how they come together;
@@ -93,6 +94,20 @@ class Tokens:
     mixtures: tuple[tuple[tuple[int, ...], Mixture], ...] = field(default=(), repr=False)
     remarks: tuple[str, ...] = field(default=(), repr=False, compare=False)
     pieces: tuple[PromptPiece, ...] = field(default=(), repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        size = f"{counted(self.length, 'token')} in {counted(len(self.ids), 'window')} of {self.window}"
+        return f"Tokens({short(self.text, 80)}, {size}{', weighted' if self.weighted else ''})"
+
+    def _repr_html_(self) -> str:
+        return block(
+            shown_text(self.text), token_chips(self), pieces_table(self.pieces), notes_of(self), note=self.size
+        )
+
+    @property
+    def size(self) -> str:
+        """How long it is, in words."""
+        return f"{counted(self.length, 'token')}, {counted(len(self.ids), 'window')} of {self.window}"
 
     @property
     def weighted(self) -> bool:
@@ -183,6 +198,65 @@ class Tokens:
         if self.dropped:
             said.append(f"truncated: {len(self.dropped)} words left out, from '{self.dropped[0]}' on")
         return said
+
+
+def shown_text(text: str) -> str:
+    """A prompt as the title of a display: on one line, and not all of a long one.
+
+    >>> shown_text(""), len(shown_text("cat " * 100))
+    ('(the empty prompt)', 160)
+    """
+    line = " ".join(str(redact(text)).split())
+    return (line if len(line) <= 160 else f"{line[:159]}…") or "(the empty prompt)"
+
+
+def token_chips(tokens: Tokens, marked: Collection[int] = ()) -> Html:
+    """The tokens of a prompt, a line a window: each with its id, its row and the word that it is of; padding as one."""
+    words = {row: word for word in tokens.words for row in word.rows}
+    ends = {tokens.tokenizer.bos_token_id: "start", tokens.tokenizer.eos_token_id: "end"}
+    lines = []
+    for n, ids in enumerate(tokens.ids[:8].tolist()):
+        pieces = tokens.tokenizer.convert_ids_to_tokens(ids)
+        line, padding = [], []
+        for place, (number, piece) in enumerate(zip(ids, pieces, strict=True)):
+            row = n * tokens.window + place
+            said = f"id {number}, row {row}: window {n}, place {place}"
+            if (word := words.get(row)) is not None:
+                secret = word.text == BLANK
+                of = f", {word.rows.index(row) + 1} of {len(word.rows)} of '{word.text}'" if len(word.rows) > 1 else ""
+                text = BLANK if secret else str(piece).replace("</w>", "")
+                below = "" if secret else str(number)
+                line.append(Chip(text, below, BLANK if secret else said + of, "marked" if row in marked else "word"))
+            elif (place and number in ends and any(p in words for p in (row - 1,))) or place == 0:
+                line.append(Chip(ends.get(number, str(piece)), str(number), said, "marked" if row in marked else "end"))
+            elif row in marked:
+                line.append(Chip("padding", str(number), said, "marked"))
+            else:
+                padding.append(number)
+        if padding:
+            line.append(
+                Chip(f"padding × {len(padding)}", str(padding[-1]), "what follows the end, and is filled up", "pad")
+            )
+        lines.append(line)
+    more = len(tokens.ids) - len(lines)
+    return join([chips(lines), tag('<span class="n">and {} more</span>', counted(more, "window")) if more > 0 else ""])
+
+
+def pieces_table(pieces: Sequence[PromptPiece]) -> Html:
+    """What a language reads of weights and mixes, piece by piece; nothing where it reads a plain text."""
+    if not any(piece.weight != 1 or piece.within or piece.mixed for piece in pieces):
+        return Html()
+    heads = ("weight", "tokens", "windows", "of", "mixed", "text")
+    rows = [
+        (f"{p.weight:.4g}", p.tokens, ", ".join(map(str, p.windows)) or "left out", p.within, p.mixed, p.text)
+        for p in pieces
+    ]
+    return table(heads, rows, right=("weight", "tokens"))
+
+
+def notes_of(tokens: Tokens) -> Html:
+    """What a reader should know about a prompt, a line each."""
+    return join(tag('<div class="n">{}.</div>', note) for note in tokens.notes())
 
 
 def tokenize(

@@ -75,7 +75,15 @@ def render(
     if bad := [not_finite(samples[n], requests[n]) for n in sorted(samples) if not samples[n].finite]:
         raise SamplerError(bad[0] + (f" So do those of {counted(len(bad) - 1, 'picture')} more." if bad[1:] else ""))
     blocks = [[samples[i * len(seeds) + k] for k in range(len(seeds))] for i in range(len(cells))]
-    return [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
+    made = [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
+    return with_those_before(made)
+
+
+def with_those_before(made: Sequence[Rendered]) -> list[Rendered]:
+    """Each edited cell's pictures with those of the same cell without its edit, where these are among them, too."""
+    plain = {fingerprint(one.cell): one for one in made if not one.cell.edits}
+    before = [plain.get(fingerprint(one.cell.baseline())) if one.cell.edits else None for one in made]
+    return [one if other is None else replace(one, before=other) for one, other in zip(made, before, strict=True)]
 
 
 def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditioning] = ()) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -9,14 +10,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from embedlab.attention.maps import Maps, stacked
+from embedlab.attention.overlay import overlaid
 from embedlab.cell import Cell
 from embedlab.condition import CallConditioning
-from embedlab.errors import listed
+from embedlab.display import Html, Picture, Shown, block, grid, short
+from embedlab.errors import counted, listed
 from embedlab.guidance import Layout
+from embedlab.images import sheet, to_pil
+from embedlab.prompt import shown_text
 
+STRIP = 8  # pictures of a PNG
 RowsByCall = tuple[tuple[int, int, tuple[int, ...]], ...]  # (calls, rows of each, places of one picture's among them)
 
 
@@ -34,7 +41,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Shown):
     """One picture as it came out: in [0, 1], its final latents, and the steps that were kept (number, latents, x0).
 
     `batch` is its place in the batch and the size of that; `rows` says the same of the rows of the UNet, where some
@@ -61,7 +68,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Shown):
     """A step that was kept, decoded: the latents after it and the picture that the model saw in them.
 
     Step -1 is the start, in which nothing was seen yet.
@@ -71,9 +78,15 @@ class Step:
     latents: Float[Tensor, "image 3 height width"]
     x0: Float[Tensor, "image 3 height width"] | None
 
+    def _repr_html_(self) -> str:
+        rows = {"latents": self.latents, "what the model saw": self.x0}
+        kept = {name: one for name, one in rows.items() if one is not None}
+        name = "the start" if self.step < 0 else f"step {self.step}"
+        return block(name, grid([pictured(one) for one in kept.values()], (), list(kept)))
+
 
 @dataclass(frozen=True)
-class Rendered:
+class Rendered(Shown):
     """What became of a cell: pictures in [0, 1] and final latents by seed, and the conditioning of each UNet call.
 
     `maps` says where each word was looked at, an image a seed, where `Attention.maps` asked for it.
@@ -92,6 +105,61 @@ class Rendered:
     curves: tuple[Mapping[str, tuple[float, ...]], ...] = ()
     tensors: tuple[Mapping[str, Float[Tensor, "c h w"]], ...] = ()
     figures: tuple[Mapping[str, float], ...] = ()
+    before: Rendered | None = None  # the same without its edit, where it was rendered beside it
+
+    def __repr__(self) -> str:
+        high, wide = self.pictures.shape[-2:]
+        of = f"{counted(len(self.pictures), 'picture')} of {wide} × {high}"
+        more = ", with those before" if self.before is not None else ""
+        seeds = f"seeds {listed(self.seeds, 8)}"
+        return f"Rendered({short(self.cell.text, 80)}, {short(self.cell.label, 80)}, {of}, {seeds}{more})"
+
+    def _repr_html_(self) -> str:
+        heads = [f"seed {seed}" for seed in self.seeds]
+        rows = {self.cell.label: self.pictures}
+        if self.before is not None:
+            rows = {self.before.cell.label: self.before.pictures, **rows}
+        several = len(rows) > 1
+        shown = grid([pictured(one) for one in rows.values()], heads, list(rows) if several else ())
+        high, wide = self.pictures.shape[-2:]
+        sampler = self.cell.sampler
+        note = f"{self.cell.label}; {wide} × {high} pixels, {sampler.scheduler}, {counted(sampler.steps, 'step')}"
+        return block(shown_text(self.cell.text), shown, self._steps(), self._maps(), note=note)
+
+    def _repr_png_(self) -> bytes:
+        heads = [f"seed {seed}" for seed in self.seeds[:STRIP]]
+        rows = {self.cell.label: self.pictures[:STRIP]}
+        if self.before is not None:
+            rows = {self.before.cell.label: self.before.pictures[:STRIP], **rows}
+        return as_png(sheet([to_pil(one) for one in rows.values()], heads, list(rows), self.cell.text))
+
+    def _steps(self, most: int = 12) -> Html:
+        """What the model saw in the first picture, in the steps that were kept."""
+        kept = [step for step in self.steps if step.x0 is not None]
+        kept = [kept[round(n * (len(kept) - 1) / (most - 1))] for n in range(most)] if len(kept) > most else kept
+        cells = [pictured(step.x0[:1])[0] for step in kept if step.x0 is not None]
+        return grid([cells], [f"step {step.step}" for step in kept], [f"seed {self.seeds[0]}"], 96) if kept else Html()
+
+    def _maps(self) -> Html:
+        """Where each word was looked at, laid over the pictures."""
+        if self.maps is None:
+            return Html()
+        few = range(min(len(self.seeds), 8))
+        images = to_pil(self.pictures[: len(few)])
+        cells = [[Picture(overlaid(images[n], self.maps.heat[n, w])) for n in few] for w in range(len(self.maps.words))]
+        return grid(cells, [f"seed {self.seeds[n]}" for n in few], list(self.maps.words), 96)
+
+
+def pictured(pictures: Float[Tensor, "image 3 height width"]) -> list[Picture]:
+    """Pictures in [0, 1] for a display."""
+    return [Picture(image) for image in to_pil(pictures.detach().float().cpu().clamp(0, 1))]
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG."""
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    return data.getvalue()
 
 
 def stack_samples(

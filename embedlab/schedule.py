@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from embedlab.checks import in_choices, is_number, whole_number
+from embedlab.display import Html, Lane, Shown, block, timeline
+from embedlab.display import curves as drawn
 from embedlab.errors import ConfigError, check_kind, listed
 
 Clock = Literal["step", "fraction", "timestep", "sigma", "a1111"]
@@ -31,7 +33,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
-class Moment:
+class Moment(Shown):
     """One call of the denoiser: its number, the step that it belongs to, of how many, and its noise level.
 
     `timestep` is the model's, `sigma` the noise level as a ratio to the picture's, and `moments(scheduler)` gives
@@ -58,7 +60,7 @@ class Moment:
         return self.call if clock == "a1111" else getattr(self, clock)
 
 
-class Schedule(ABC, Generic[T_co]):
+class Schedule(Shown, ABC, Generic[T_co]):
     """What answers with another value (a T, or a schedule of them) at another moment."""
 
     clock: Clock
@@ -68,6 +70,13 @@ class Schedule(ABC, Generic[T_co]):
         """The words that the operators within are about, for scores."""
         within = [self.operator] if isinstance(self, During) else getattr(self, "values", ())
         return tuple(word for value in within for word in getattr(value, "words", ()))
+
+    def _repr_html_(self) -> str:
+        return block(type(self).__name__, self.drawing(), note=" ".join(str(self).split())[:200])
+
+    def drawing(self) -> Html:
+        """What it answers with when, drawn."""
+        return Html()
 
     @abstractmethod
     def __call__(self, moment: Moment) -> Setting[T_co]: ...
@@ -133,6 +142,10 @@ class Switch(Schedule[T_co]):
             passed = sum(moment.tell(self.clock) >= at - 1e-9 for at in self.times)
         return self.values[passed]
 
+    def drawing(self) -> Html:
+        """A box for each value."""
+        return boxes(list(map(format_number, self.values)), self.times, self.clock)
+
     def out_of_range(self, moment: Moment) -> str | None:
         return beyond(self.times, self.clock, moment)
 
@@ -184,6 +197,13 @@ class Ramp(Schedule[float]):
                 return v0 + (v1 - v0) * share
         return values[-1]
 
+    def drawing(self) -> Html:
+        """The curve, from the first time that its clock shows to the last."""
+        begin, end = ends_of(self.at, self.clock)
+        shown = [begin + (end - begin) * n / 60 for n in range(61)]
+        line = [(float(n), self(at_clock(self.clock, now))) for n, now in enumerate(shown)]
+        return drawn({"value": line}, self.clock, "value", (begin, end))
+
     def out_of_range(self, moment: Moment) -> str | None:
         return beyond(self.at, self.clock, moment)
 
@@ -216,6 +236,13 @@ class Alternate(Schedule[T_co]):
     def __call__(self, moment: Moment) -> Setting[T_co]:
         turn = moment.step if self.clock == "step" else max(moment.call, 1) - 1
         return self.values[turn // self.every % len(self.values)]
+
+    def drawing(self) -> Html:
+        """A box for each of the first turns."""
+        turns = min(24, len(self.values) * max(2, 8 // len(self.values)))
+        names = [format_number(self.values[n % len(self.values)]) for n in range(turns)]
+        lanes = [Lane(n / turns, (n + 1) / turns, name) for n, name in enumerate(names)]
+        return timeline(lanes, "step 0", f"step {turns * self.every}, and so on")
 
     def out_of_range(self, moment: Moment) -> str | None:
         return None
@@ -258,8 +285,46 @@ class During(Schedule[Any]):
         over = self.end is not None and Switch((False, True), self.end, self.clock)(moment)
         return resolve(self.operator, moment) if begun and not over else None
 
+    def drawing(self) -> Html:
+        """When it works, and when not."""
+        times = [t for t in (self.begin, self.end) if t is not None]
+        works = format_number(self.operator)
+        names = [*([""] if self.begin is not None else []), works, *([""] if self.end is not None else [])]
+        return boxes(names, times, self.clock)
+
     def out_of_range(self, moment: Moment) -> str | None:
         return beyond(tuple(t for t in (self.begin, self.end) if t is not None), self.clock, moment)
+
+
+def ends_of(times: Sequence[float], clock: Clock) -> tuple[float, float]:
+    """What a clock shows at the first moment and at the last, as far as times tell.
+
+    >>> ends_of([0.5], "fraction"), ends_of([10], "step"), ends_of([600], "timestep")
+    ((0, 1), (0, 13), (1000, 0))
+    """
+    most = max(times, default=1)
+    if clock in FALLING:
+        return max(1000 if clock == "timestep" else 1.5 * most, most), 0
+    shares = clock == "fraction" or (clock == "a1111" and any(isinstance(t, float) for t in times))
+    return 0, 1 if shares and most <= 1 else math.ceil(1.25 * most) or 1
+
+
+def at_clock(clock: Clock, now: float) -> Moment:
+    """A moment at which a clock shows a number."""
+    whole = 1 << 20
+    if clock == "fraction":
+        return Moment(0, round(now * whole), whole, 0.0, 0.0)
+    number: Any = now  # between two steps there is no moment, but a line
+    return Moment(number, number, whole, now, now)
+
+
+def boxes(names: Sequence[str], times: Sequence[float], clock: Clock) -> Html:
+    """Names one after the other, a time between two; the first moment is on the left."""
+    begin, end = ends_of(times, clock)
+    marks = [0.0, *(min(max((t - begin) / (end - begin), 0), 1) for t in times), 1.0]
+    lanes = [Lane(marks[n], marks[n + 1], name) for n, name in enumerate(names)]
+    said = ", ".join(f"{t:g}" for t in times)
+    return timeline(lanes, f"{clock} {begin:g}, then at {said}", f"{end:g}")
 
 
 def settle(curve: Switch[Any] | Ramp) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from embedlab.attention.align import How, Mapping
 from embedlab.attention.layers import Kind, Layer, short_name
 from embedlab.attention.maps import places_in
+from embedlab.display import Shown
 from embedlab.encoder import Conditioning
 from embedlab.limits import check_part
 from embedlab.schedule import Setting, format_number, value_of, varies
@@ -43,7 +44,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class AttentionEdit(ABC):
+class AttentionEdit(Shown, ABC):
     """What every edit has: the layers that it works in, by name of block, module or layer; None is all."""
 
     kind: ClassVar[Kind] = "cross"

@@ -12,14 +12,17 @@ from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+
+from embedlab.display import Picture, Shown, block, grid, short
 
 Probabilities: TypeAlias = Float[Tensor, "*heads query token"]
 
 
 @dataclass(frozen=True)
-class Maps:
+class Maps(Shown):
     """Where in a picture each word was looked at.
 
     words: what the maps are of. heat: one map a word, at the size of the latents, the mean over layers and heads and
@@ -38,9 +41,30 @@ class Maps:
     layers: tuple[str, ...] = ()
     parts: Float[Tensor, "*axes y x"] | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        by = f", by {', '.join(self.by)}" if self.by else ""
+        return f"Maps({short(self.words)}, {' × '.join(map(str, self.heat.shape))}{by})"
+
+    def _repr_html_(self) -> str:
+        heat = self.heat if self.heat.ndim == 4 else self.heat[None]
+        cells = [[Picture(heat_image(one[w]), title=word) for one in heat[:8]] for w, word in enumerate(self.words)]
+        return block("where each word was looked at", grid(cells, (), self.words, 96), note=short(self)[:200])
+
     def of(self, word: str) -> Float[Tensor, "*axes y x"]:
         """The map of a word."""
         return self.heat[..., self.words.index(word), :, :]
+
+
+def heat_image(heat: Float[Tensor, "y x"]) -> Image.Image:
+    """A map as a picture: the hotter the brighter.
+
+    >>> heat_image(torch.ones(2, 3)).size
+    (3, 2)
+    """
+    from matplotlib import colormaps
+
+    level = (heat / heat.max().clamp(min=1e-12)).float().cpu().numpy()
+    return Image.fromarray((colormaps["inferno"](level)[..., :3] * 255).astype("uint8"))
 
 
 def stacked(maps: Sequence[Maps]) -> Maps | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from embedlab.attention.edits import AttentionEdit
 from embedlab.attention.layers import chosen, layers_of
+from embedlab.display import Shown
 from embedlab.errors import ConfigError, brief, listed
 from embedlab.limits import check_part
 from embedlab.parsed_prompt import ParsedPrompt
@@ -16,7 +17,7 @@ from embedlab.selector import Selector
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Shown):
     """What is kept of a UNet's cross-attention, and what is done to it; by default nothing, and no layer is touched.
 
     maps: whether maps of words are kept (`Rendered.maps`, `maps.safetensors` and heat maps in the job's folder). words:

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from embedlab.detector.network import GRID, SIDE, Scale
+from embedlab.display import Shown, block, table
 
 OUTCOMES = ("both", "first only", "second only", "mixture", "neither")
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Shown):
     """An object on a picture: the middle of its box and the longer side, in pixels of a picture of 128 × 128.
 
     `probability` is that it is there, `colours` those of the named colours, whether or not the object has its own;
@@ -49,7 +50,7 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class Detections:
+class Detections(Shown):
     """What is on a picture: objects, the likeliest first; the probabilities of grounds, and of each word to be there.
 
     >>> found = Detections((Detection("cat", 64.0, 64.0, 90.0, 0.98),), {"white": 0.7, "gray": 0.3})
@@ -60,6 +61,21 @@ class Detections:
     things: tuple[Detection, ...]
     grounds: Mapping[str, float] = field(default_factory=dict, repr=False)
     words: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{one.word} {one.probability:.2f}" for one in self.things[:6])
+        more = f", … {len(self.things)}" if len(self.things) > 6 else ""
+        ground = f" on {self.ground}" if self.ground else ""
+        return f"Detections({said or 'nothing'}{more}{ground})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (one.word, f"{one.probability:.2f}", f"{one.x:.0f}, {one.y:.0f}", f"{one.size:.0f}", one.colour, one.other)
+            for one in self.things
+        ]
+        heads = ("object", "probability", "middle", "longer side", "colour", "or else")
+        ground = f"on a ground that is {self.ground} ({self.ground_probability:.2f})" if self.ground else ""
+        return block("what is on the picture", table(heads, rows, heads[1:4]) if rows else "nothing", note=ground)
 
     @property
     def ground(self) -> str:

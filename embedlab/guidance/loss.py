@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from embedlab import images
 from embedlab.attention.probabilities import probabilities_of
+from embedlab.display import Shown
 from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError, brief
 from embedlab.guidance.denoiser import Denoiser
@@ -30,7 +31,7 @@ Alone = Callable[[int, int], tuple[Conditioning, Denoiser]]
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Shown):
     """A number that pictures are led to make smaller: its gradient moves the latents every so many steps.
 
     score: a callable of a picture (1, 3, height, width) in [0, 1], that the model sees in the latents (x0, decoded),

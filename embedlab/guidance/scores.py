@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate, mse_loss, normalize
 from embedlab import images
 from embedlab.attention.layers import side_of
 from embedlab.attention.maps import Probabilities, places_in, word_mass
+from embedlab.display import Shown
 from embedlab.encoder import Conditioning
 from embedlab.errors import SamplerError
 from embedlab.limits import check_part, found
@@ -25,7 +26,7 @@ Picture = Float[Tensor, "1 3 height width"]
 
 
 @dataclass(frozen=True)
-class Colour:
+class Colour(Shown):
     """How far the mean pixel is from a colour: the mean of |channel - value| over the channels that are given.
 
     `Colour(blue=0.9)` is the loss of the Stable Diffusion Deep Dive, "more blue".
@@ -48,7 +49,7 @@ class Colour:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Likeness(Shown):
     """1 - the cosine of a picture with a text, or with another picture, by the CLIP model that scores pictures.
 
     >>> from embedlab import load
@@ -88,7 +89,7 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class Distance:
+class Distance(Shown):
     """How far a picture is from another one, which is cut to its shape.
 
     by: `latents`, the mean squared difference of their latents; `features`, of unit vectors at every place of the
@@ -163,7 +164,7 @@ class Attended:
 
 
 @dataclass(frozen=True)
-class Mass:
+class Mass(Shown):
     """How little a word of the prompt is looked at, in a box or where it is looked at most.
 
     word: a word or selector; of prompts that AND joins, of the first. box: left, top, right and bottom in shares of the

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.checks import finite_number
+from embedlab.display import Shown
 from embedlab.errors import SamplerError
 from embedlab.guidance.loss import Loss
 from embedlab.limits import GUIDERS, check_guider, check_interval, check_part
@@ -16,7 +17,7 @@ from embedlab.schedule import Clock, Moment, Schedule, Setting, Switch, beyond, 
 
 
 @dataclass(frozen=True)
-class Guidance:
+class Guidance(Shown):
     """How a prediction with the prompt and one without it become one; `uncond + scale * (cond - uncond)` where plain.
 
     scale: 1 means the prompt alone: the negative prompt then costs nothing and does nothing, as in diffusers.

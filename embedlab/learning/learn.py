@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 
 from embedlab import images
 from embedlab.clip import Tower
+from embedlab.display import Shown, block, curves, short, table
 from embedlab.embeddings import Neighbour, lookup_of
 from embedlab.encoder import Encoder, Prompt
 from embedlab.errors import ConfigError, ModelError, PictureError, brief, check_kind
@@ -33,7 +34,7 @@ Step = Callable[[int, float], None]  # takes the number of a step and its loss
 
 
 @dataclass(frozen=True)
-class Learned:
+class Learned(Shown):
     """What was learned: rows (vector, width) for each text encoder, float32, and how the loss fell.
 
     table: `token` or `position`. curve: the loss of each step, of that step's images and noise. before, after: the loss
@@ -49,6 +50,17 @@ class Learned:
     after: float
     nearest: tuple[Neighbour, ...]
     concept: Concept | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        loss = f"{self.before:.4g} → {self.after:.4g}"
+        return f"Learned({short(self.word)}, {self.table} rows, loss {loss}, near {short(self.text)})"
+
+    def _repr_html_(self) -> str:
+        heads = ("vector", "nearest entry", "cosine", "distance")
+        rows = [(n, one.text, f"{one.cosine:.3f}", f"{one.distance:.3f}") for n, one in enumerate(self.nearest)]
+        line = curves({"loss": [(float(n), y) for n, y in enumerate(self.curve)]}, "step", "loss")
+        note = f"{self.table} rows; the loss of the same images and noise: {self.before:.4g} → {self.after:.4g}"
+        return block(self.word, line, table(heads, rows, ("vector", *heads[2:])), note=note)
 
     @property
     def text(self) -> str:

@@ -19,6 +19,7 @@ from embedlab.detector.asked import Asked, asked_of, with_words
 from embedlab.detector.detect import detect
 from embedlab.detector.detections import Detections
 from embedlab.detector.loading import vocabulary_of
+from embedlab.display import Shown
 from embedlab.errors import ConfigError, ModelError, OperatorError, PromptError, check_kind, contained, listed
 from embedlab.explanation import Explanation, described
 from embedlab.limits import check_part
@@ -43,7 +44,7 @@ from embedlab.transfer import content_of
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Metrics(Shown):
     """Settings of what is measured. `words` are scored each as `template` says; left out, they are the edit's words.
 
     `eye`: the model's detector looks for what the prompt asks for, and for the words (`detect`).

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from embedlab.checks import in_choices
+from embedlab.display import Shown
 from embedlab.errors import ConfigError, ModelError, brief, counted, listed
 from embedlab.files import write
 from embedlab.limits import MOST_VECTORS
@@ -39,7 +40,7 @@ SIGNS |= checkpoint.OTHERS | {prefix: f"a {part}" for prefix, part in checkpoint
 
 
 @dataclass(frozen=True, eq=False)
-class Concept:
+class Concept(Shown):
     """A word that textual inversion learned: its name, and its vectors for each text encoder that it is for.
 
     `keys` say which encoders those are, as the files spell it (`clip_l`, `clip_g`, `clip_h`); "" where a file holds

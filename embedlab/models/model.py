@@ -11,11 +11,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
 from embedlab.clip import Tower
+from embedlab.display import Shown, block, facts, short, table
+from embedlab.errors import counted, listed
 from embedlab.models.fits import beside_latents
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Shown):
     """A pair of CLIP towers for scores: any image encoder with the text encoder it was trained with."""
 
     text: Tower
@@ -25,7 +27,7 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Shown):
     """All parts of a text-to-image model that embedlab works with; `load` gives one.
 
     `scheduler` is the config of the scheduler that the model was trained with, `scorer` the CLIP model that looks at
@@ -48,6 +50,26 @@ class Model:
     words: tuple[str, ...] = ()  # all the words that it was trained on
     engine: str = "eager"  # what runs its UNet: `embedlab.engines`
     eye_folder: Path | None = None  # its detector of objects, which is read when it is asked for
+
+    def __repr__(self) -> str:
+        encoders = counted(len(self.towers), "text encoder")
+        by = "" if self.engine == "eager" else f", by {self.engine}"
+        return f"Model({short(self.name)}, {encoders}, {self.size} pixels, {self.unet.dtype} on {self.device}{by})"
+
+    def _repr_html_(self) -> str:
+        parts = [(f"text encoder {n}", tower.encoder) for n, tower in enumerate(self.towers, 1)]
+        parts = [("text encoder", self.towers[0].encoder)] if len(parts) == 1 else parts
+        parts += [("UNet", self.unet), ("VAE", self.vae)]
+        parts += [("image encoder, for scores", self.scorer.image)] if self.scorer is not None else []
+        rows = [(name, type(part).__name__, *sizes_of(part)) for name, part in parts]
+        heads = ("part", "class", "parameters", "bytes", "dtype")
+        about = {
+            "pictures": f"{self.size} × {self.size} pixels; a latent spans {self.factor} × {self.factor} of them",
+            "predicts": self.scheduler.get("prediction_type"),
+            "beside latents": self.beside,
+            "concepts": listed(self.concepts, 12),
+        }
+        return block(self.name, table(heads, rows, heads[2:4]), facts(about), note=f"{self.engine} on {self.device}")
 
     @property
     def device(self) -> torch.device:
@@ -80,3 +102,13 @@ class Model:
     def size_conditioned(self) -> bool:
         """Whether the UNet is told picture sizes and a pooled text, as SDXL's is."""
         return bool(self.unet.config.addition_embed_type == "text_time")
+
+
+def sizes_of(part: Any) -> tuple[str, str, str]:
+    """Parameters, bytes and number type of a module, as texts; dashes where an engine runs it and shows none."""
+    if not isinstance(part, torch.nn.Module):
+        return "–", "–", str(getattr(part, "dtype", "–")).removeprefix("torch.")
+    many = list(part.parameters())
+    held = sum(one.numel() * one.element_size() for one in many)
+    kinds = sorted({str(one.dtype).removeprefix("torch.") for one in many})
+    return f"{sum(one.numel() for one in many):,}", f"{held / 1e6:,.1f} MB", ", ".join(kinds)

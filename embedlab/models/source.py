@@ -20,6 +20,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
+from embedlab.display import Shown
 from embedlab.errors import ModelError, counted, first_line, listed
 from embedlab.limits import PREDICTIONS, check_part
 from embedlab.models import fits, loading
@@ -57,7 +58,7 @@ def _read_tokenizer(folder: Path, stamps: object, settings: tuple[tuple[str, str
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Shown):
     """Where a model is and how it is to be loaded; nothing heavy is read before `load`.
 
     name: `emoji`, a hub id (`owner/name`), a diffusers folder, or a single `.safetensors` or `.ckpt` file in the

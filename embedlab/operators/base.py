@@ -20,6 +20,7 @@ from torch import Tensor
 
 from embedlab.checks import finite_number, is_whole
 from embedlab.clip import Tower, check_towers
+from embedlab.display import Shown
 from embedlab.embeddings import Embeddings, Later, Lookup, drawn_out, lookup_of
 from embedlab.encoder import Conditioning, Encoder, Texts
 from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, contained, listed
@@ -49,7 +50,7 @@ class Operator(Protocol):
 
 
 @dataclass(frozen=True)
-class Edit:
+class Edit(Shown):
     """An operator of ours: settings are checked when it is made; those that change over time, at each moment."""
 
     role: ClassVar[Role | None] = None  # of the rows that are meant when `rows` is left out, or null in YAML
@@ -309,6 +310,7 @@ def theirs(operator: Any, value: Any, lookup: Any) -> Any:
         value,
         **{name: getattr(value, name).clone() for name in TENSORS[type(value)]},
         tokens=value.tokens and replace(value.tokens, ids=value.tokens.ids.clone(), memo={}),
+        **({"lookup": None} if isinstance(value, Embeddings) else {}),  # it is not to be written into
     )
     tables, version = lookup, 0
     if isinstance(lookup, Lookup) and not lookup.token_table.requires_grad:
@@ -331,7 +333,8 @@ def theirs(operator: Any, value: Any, lookup: Any) -> Any:
         )
     if edited.tokens is not given.tokens or (given.tokens and not torch.equal(given.tokens.ids, value.tokens.ids)):
         raise OperatorError(f"'{named(operator)}' returned other tokens; an operator edits rows, not the text.")
-    return replace(edited, tokens=value.tokens)
+    own = {"lookup": value.lookup} if isinstance(value, Embeddings) else {}
+    return replace(edited, tokens=value.tokens, **own)
 
 
 def copied(conditioning: Conditioning) -> Conditioning:

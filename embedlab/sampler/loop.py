@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from embedlab.display import Shown
 from embedlab.guidance import Denoiser
 from embedlab.sampler.schedulers import calls_of, moments
 from embedlab.schedule import Moment
@@ -32,7 +33,7 @@ START = -1  # the number of what there is before the first step
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(Shown):
     """What was kept of a step: the latents after it and the picture that the model saw in them, still as latents.
 
     Step -1 is the start: the latents that the first step meets, in which nothing was seen yet.
@@ -45,7 +46,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(Shown):
     """One call of the denoiser: its moment, the latents before and after it, and what was predicted, after guidance."""
 
     moment: Moment
@@ -64,7 +65,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Shown):
     """Final latents (scaled, as the UNet works on them) and the steps that were kept."""
 
     latents: Float[Tensor, "image c h w"]

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.display import Shown
 from embedlab.limits import check_part
 
 
 @dataclass(frozen=True)
-class Variation:
+class Variation(Shown):
     """How far each seed's noise goes toward the noise of one other seed: strength 0 stays, 1 is the other's.
 
     It is what A1111 calls a variation seed. There a batch counts the variation seeds up and keeps the seed; here seeds

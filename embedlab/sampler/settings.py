@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from embedlab.display import Shown
 from embedlab.errors import EmbedlabError, SamplerError, counted, listed
 from embedlab.limits import check_part, steps_kept
 from embedlab.sampler.loop import sample
@@ -34,7 +35,7 @@ from embedlab.scheduler_options import (
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(Shown):
     """Settings of how latents are denoised: a diffusers scheduler by name, how many steps, which to keep for viewing.
 
     `scheduler` is a name of `SCHEDULERS`, or `own`: the class and the settings of the model's own config. Each other

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images
+from embedlab.display import Picture, Shown, block, facts, gallery, settings_of
 from embedlab.errors import PictureError, SamplerError
 from embedlab.limits import SHIPPED, check_part, found, found_file
 from embedlab.sampler.handed_in import HandedIn, handed_in, latents_of
@@ -24,7 +25,7 @@ HANDED_IN = ("picture", "latents", "mask", "depth")  # settings that are files o
 
 
 @dataclass(frozen=True)
-class Start:
+class Start(Shown):
     """Where sampling starts: from noise, from a picture (img2img, Meng et al. 2022), or from latents.
 
     `picture` is a path, the name of a picture that embedlab ships (`puppy.png`), a PIL image or a tensor (3, height,
@@ -94,6 +95,11 @@ class Start:
                 )
         if "depth" in taken and len(set(taken["depth"].open().convert("L").getextrema())) == 1:
             raise PictureError("start.depth is the same all over; a depth map has something near, in white.")
+
+    def _repr_html_(self) -> str:
+        pictures = [Picture(one.open().convert("RGB"), name) for name, one in self.taken.items() if name != "latents"]
+        shown = gallery(pictures) if pictures else ""
+        return block(type(self).__name__, shown, facts(settings_of(self)), note="noise" if self.from_noise else "")
 
     @property
     def taken(self) -> Mapping[str, HandedIn]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embedlab.display import Html, Shown, block
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, listed
+from embedlab.errors import counted as number_of
 from embedlab.limits import WINDOW, Join, check_settings
 from embedlab.memo import Memo
 from embedlab.models import LAYOUTS, Source, fits, pick_device, pick_dtype
@@ -18,7 +20,7 @@ from embedlab.sampler import check_size
 from embedlab.structure import building, components, counting
 from embedlab.structure.building import Design, Sizes
 from embedlab.structure.pages import save
-from embedlab.structure.tables import tables_of
+from embedlab.structure.tables import heading, short, tables_of
 from embedlab.structure.values import Component, Layer, Part, Vocabulary
 from embedlab.tables import fragment, in_terminal
 from embedlab.windows import joined
@@ -36,7 +38,7 @@ MOST = 100  # windows of a prompt
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Anatomy(Shown):
     """The inside of a model at given sizes.
 
     name: the model. size: height and width in pixels. pictures: in one call of the UNet, all of one prompt. guided:
@@ -110,8 +112,13 @@ class Anatomy:
     def __str__(self) -> str:
         return in_terminal(tables_of(self)) + "".join(f"\nnotice: {line}." for line in self.notices)
 
+    def __repr__(self) -> str:
+        high, wide = self.size
+        parts = f"{number_of(len(self.parts), 'part')}, {short(self.parameters)} parameters, {short(self.flops)}FLOPs"
+        return f"Anatomy('{self.name}', {wide} × {high}, {parts} in {number_of(self.steps, 'step')})"
+
     def _repr_html_(self) -> str:
-        return fragment(tables_of(self))
+        return block(heading(self), Html(fragment(tables_of(self))), *(f"{line}." for line in self.notices))
 
 
 def anatomy(

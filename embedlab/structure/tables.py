@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from embedlab.clean import redact
+from embedlab.display import Html, Shown, block
 from embedlab.errors import ConfigError, brief
 from embedlab.models.source import NAMES
 from embedlab.tables import Table, fragment, in_terminal
@@ -249,7 +250,7 @@ def _attention(ending: str) -> Callable[[Anatomy], int]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Several anatomies beside each other: each row is a measure, with its ratio to the first.
 
     labels: what stands above each. anatomies: one or more. Raises ConfigError for others than anatomies, and for labels
@@ -323,8 +324,11 @@ class Comparison:
     def __str__(self) -> str:
         return in_terminal([self.table])
 
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(map(repr, self.labels[:8]))})"
+
     def _repr_html_(self) -> str:
-        return fragment([self.table])
+        return block("beside each other", Html(fragment([replace(self.table, title="")])))
 
 
 def _text(anatomy: Anatomy) -> tuple[int, ...]:

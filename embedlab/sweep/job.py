@@ -13,6 +13,7 @@ from embedlab import images
 from embedlab.attention.settings import turned_off
 from embedlab.cell import Cell, changes, denoiser_calls, fingerprint
 from embedlab.clean import redact
+from embedlab.display import Shown, block, facts, short
 from embedlab.engines import Auto, Eager, Engine, label
 from embedlab.errors import ConfigError, EmbedlabError, EngineError, OperatorError, brief, listed
 from embedlab.files import make_folder, remove_temporaries
@@ -30,7 +31,7 @@ from embedlab.validate import validate
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Shown):
     """One cell with its seeds: what a run of the command line does, and one run of the tracker."""
 
     source: Source
@@ -72,6 +73,21 @@ class Job:
                 f"engine={self.engine.name} runs the UNet as a whole and has no attention maps and no "
                 "blocks of its own, which this job's attention or operators need: engine=eager."
             )
+
+    def __repr__(self) -> str:
+        seeds = f"seeds {listed(self.seeds, 8)}"
+        return f"Job({self.number}, {short(self.title, 120)}, {seeds}, {short(self.source.name, 80)})"
+
+    def _repr_html_(self) -> str:
+        about = {
+            **self.cell.told,
+            "seeds": listed(self.seeds, 16),
+            "model": self.source.name,
+            "engine": self.engine.name if isinstance(self.engine, Engine) else "auto",
+            "folder": self.folder,
+            "command": self.command,
+        }
+        return block(f"job {self.number}: {self.title}", facts(about), note=self.cell.text)
 
     @cached_property
     def notes(self) -> list[str]:

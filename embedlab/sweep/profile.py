@@ -16,6 +16,7 @@ import torch
 from embedlab.cell import picture_size
 from embedlab.clean import redact
 from embedlab.condition import condition_calls
+from embedlab.display import Html, Shown, block
 from embedlab.engines import Eager
 from embedlab.errors import ConfigError, check_kind, counted, listed
 from embedlab.files import make_folder, write
@@ -53,7 +54,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Shown):
     """Where the time of a job went.
 
     title: the job. model, engine, device, dtype, threads: what it ran on. images: those that were rendered, unedited
@@ -182,8 +183,12 @@ class Profile:
     def __str__(self) -> str:
         return in_terminal(self.tables())
 
+    def __repr__(self) -> str:
+        took = f"{counted(self.images, 'image')} in {self.times.seconds:.2f} s"
+        return f"Profile('{self.title[:80]}', {took} on {self.device})"
+
     def _repr_html_(self) -> str:
-        return fragment(self.tables())
+        return block(f"where the time of '{self.title}' went", Html(fragment(self.tables())))
 
 
 def _row(thread: str, name: str, spent: Spent, profile: Profile) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from embedlab import images, readers
 from embedlab.attention.overlay import about_maps, maps_of
 from embedlab.cell import fingerprint
+from embedlab.errors import counted
 from embedlab.files import remove_temporaries, write
 from embedlab.samples import Sample
 
@@ -43,6 +44,9 @@ class Store:
         self._recent: OrderedDict[str, Sample] = OrderedDict()
         self._held: dict[str, Sample] = {}
         self._lock = Lock()  # one thread samples, another writes
+
+    def __repr__(self) -> str:
+        return f"Store('{self.folder}', {counted(sum(1 for _ in self.folder.glob('??/*.safetensors')), 'picture')})"
 
     def path(self, key: str) -> Path:
         """Where a picture is, once it is finished."""
