@@ -14,7 +14,7 @@ from embedlab.guidance import guided
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
 from embedlab.sweep.observer import Observer
-from embedlab.sweep.tables import read_rows, read_shares, write_times
+from embedlab.sweep.tables import read_costs, write_times
 from embedlab.timing import Spent, Timer, Times
 
 
@@ -172,7 +172,7 @@ def test_the_table_of_times_has_a_row_a_part_and_stays_where_nothing_was_rendere
     write_times(
         tmp_path, Times({"UNet": Spent(3.0, 25, 50, asked=60), "decode": Spent(1.0, 1, 1)}, {"files": Spent(1.0, 1, 2)})
     )
-    write_times(tmp_path, Times({"plan": Spent(1.0)}))
+    write_times(tmp_path, Times({"plan": Spent(1.0)}), 5)
     with (tmp_path / "times.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["part"], row["thread"], row["share"]) for row in rows] == [
@@ -180,13 +180,12 @@ def test_the_table_of_times_has_a_row_a_part_and_stays_where_nothing_was_rendere
         ("decode", "sampling", "0.25"),
         ("files", "beside", "0.25"),
     ]
-    assert read_shares(tmp_path) == {"UNet": 0.75, "decode": 0.25}
-    assert read_rows(tmp_path) == {"rows_asked": 60, "rows": 50}
+    costs = {"seconds/UNet": 3, "seconds/decode": 1, "seconds/all": 4, "pictures_per_second": 0.25}
+    assert read_costs(tmp_path) == {**costs, "unet/rows_asked": 60, "unet/rows": 50}
     for other in ("", "part,thread\na,sampling\n", "part,thread,share\na,sampling,x\n", "\0"):
         (tmp_path / "times.csv").write_text(other)
-        assert read_shares(tmp_path) == {}
-        assert read_rows(tmp_path) == {}
-    assert read_shares(tmp_path / "nowhere") == {}
+        assert read_costs(tmp_path) == {}
+    assert read_costs(tmp_path / "nowhere") == {}
 
 
 def test_a_step_asks_nothing_of_the_unet_but_its_prediction(sd1):

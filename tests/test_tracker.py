@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from PIL import Image
 
 from embedlab.cli.commands import sync
 from embedlab.errors import ConfigError
-from embedlab.tracker import Disk, Several, Silent, Trackio, Wandb
+from embedlab.tracker import About, Disk, Several, Silent, Trackio, Wandb
+from embedlab.tracker.protocol import run_of
 
 
 def records(folder) -> list[dict]:
@@ -203,23 +205,29 @@ def test_trackio_without_its_package_says_which_extra(monkeypatch):
         Trackio().ready()
 
 
-def test_sync_hands_every_offline_run_to_wandb(tmp_path, monkeypatch, capsys):
-    for job in "01":
-        fill(Wandb(), tmp_path / job)
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    (tmp_path / "theirs").mkdir()
-    asked = tmp_path / "asked.json"
-    (tmp_path / "theirs" / "wandb.py").write_text(
-        f"import json, sys\nwith open({str(asked)!r}, 'w') as file:\n    json.dump(sys.argv[1:], file)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "theirs"))
-    sync.main([str(tmp_path)])
-    word, *runs = json.loads(asked.read_text())
-    assert word == "sync"
-    assert [Path(path).parent.parent.name for path in runs] == ["0", "1"]
-    assert "On the server: 2 runs" in capsys.readouterr().out
-    (tmp_path / "none").mkdir()
+def test_sync_says_what_holds_no_runs(tmp_path):
     with pytest.raises(ConfigError, match="holds no offline wandb runs"):
-        sync.main([str(tmp_path / "none")])
+        sync.main([str(tmp_path)])
     with pytest.raises(ConfigError, match="there is no folder"):
         sync.main([str(tmp_path / "nowhere")])
+
+
+class Older:
+    """A tracker of somebody's own, from before runs said what they are about."""
+
+    def ready(self):
+        pass
+
+    @contextmanager
+    def run(self, name, folder, config, group=None):
+        yield name, folder, config, group
+
+
+def test_a_tracker_of_before_is_not_told_what_a_run_is_about(tmp_path):
+    about = About("sweep", ("study",), "Does it?")
+    with run_of(Older(), "one", tmp_path, {"size": 64}, "group", about) as told:
+        assert told == ("one", tmp_path, {"size": 64}, "group")
+    with Disk().run("one", tmp_path, {}, "group", about):
+        pass
+    known = json.loads((tmp_path / "log" / "run.json").read_text())
+    assert (known["kind"], known["tags"], known["notes"]) == ("sweep", ["study"], "Does it?")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_sweep import read_back
+from test_tracker import records
 
 from embedlab import Cell, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, render, run_jobs
 from embedlab.cli.commands import film
@@ -217,8 +217,7 @@ def test_curves_are_told_to_plain_files_and_to_wandb(swept):
     assert told["columns"] == ["step", "seed 0", "seed 3"]
     assert [row[0] for row in told["rows"]] == [0, 1, 2, 3]
     assert told["rows"][2][1] == read_curves(swept / "0")["norm/latents"][1]["seed 0"][2]
-    (path,) = (swept / "1").rglob("*.wandb")
-    run = json.dumps(read_back(path))
+    run = json.dumps(records(swept / "1"))
     for wanted in ("curves/angle/halves", "curves/norm/conditional", "steps/x0"):
         assert wanted in run, wanted
 

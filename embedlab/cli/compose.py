@@ -22,8 +22,9 @@ from embedlab.clean import one_line, redact
 from embedlab.cli.messages import typed_command, unknown_key
 from embedlab.cli.prompt_list import OWN_NAME, unescaped
 from embedlab.errors import ConfigError
-from embedlab.sweep.config import Maker, complete, lacking
+from embedlab.sweep.config import Maker, complete, conf_dir, lacking
 from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
+from embedlab.sweep.study import Study, group_of, read_study
 
 if TYPE_CHECKING:
     from embedlab.cli.session import Session
@@ -41,6 +42,7 @@ class Composer:
         self.parser = OverridesParser.create(config_loader=loader)
         self.parsed = lru_cache(maxsize=10_000)(self.parser.parse_override)
         self.words: dict[str, None] = {}  # that the jobs of all batches are scored with
+        self.varied: dict[str, None] = {}  # keys that differ between their jobs
         self.multirun: bytes | None = None  # Hydra's file of a sweep that is in the folder already
 
     def __call__(self, master: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
@@ -98,16 +100,24 @@ def job_in_sweep(
 ) -> Job:
     """The job that a config describes, at its place in a sweep."""
     parsed = [composer.parsed(line) for line in overrides]
+    study = study_of(whole.hydra)
     return job_of(
         config,
         composer.make,
         folder=Path(whole.hydra.runtime.output_dir),
         name=OmegaConf.to_container(whole.hydra.job)["override_dirname"],  # type: ignore[index,call-overload]
-        group=Path(whole.hydra.sweep.dir).name,
+        group=group_of(Path(whole.hydra.sweep.dir).absolute(), study),
+        study=study,
         number=number,
         overrides={o.key_or_group: meant(o.value()) for o in parsed if not o.key_or_group.startswith(OF_NO_RESULT)},
         command=command_of(overrides),
     )
+
+
+def study_of(hydra: Any) -> Study:
+    """The study that Hydra's node of a job names, if it does."""
+    name = hydra.runtime.choices.get("experiment")
+    return read_study(name, Path(conf_dir(), "experiment")) if isinstance(name, str) and name != "null" else Study()
 
 
 def words_of(hydra: Any) -> list[str]:
@@ -208,7 +218,7 @@ def prepare(context: Any, config: DictConfig, session: Session) -> Composer:
         raise ConfigError(f"hydra.sweeper.max_batch_size is {most}; it has to be 1 or more, or null for all at once.")
     folder = Path(config.hydra.sweep.dir).absolute()
     session.lock(folder)
-    session.sweep = folder, config
+    session.sweep, session.study = (folder, config), study_of(config.hydra)
     composer = Composer(context.config_loader)
     composer.multirun = next((file.read_bytes() for file in folder.glob("multirun.yaml")), None)
     session.enter_context(composed_once(context.config_loader))

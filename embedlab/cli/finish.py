@@ -7,19 +7,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from embedlab import readers
 from embedlab.clean import one_line, redact
 from embedlab.cli.messages import fail
-from embedlab.cli.progress import stage
+from embedlab.cli.progress import peak_memory, stage
 from embedlab.cli.session import Session
-from embedlab.sweep.axes import axes
 from embedlab.sweep.config import part_of
 from embedlab.sweep.job import reason_of
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.results import collect
-from embedlab.sweep.tables import curves, plain_cell, read_rows, read_shares, records, table, write_tables, write_times
-from embedlab.tracker import Silent, Tracker, discard_log, opened
+from embedlab.sweep.study import group_of
+from embedlab.sweep.tables import records, table, write_tables, write_times
+from embedlab.sweep.tracking import log_sweep
+from embedlab.tracker import Silent, Tracker
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read
 from embedlab.view.gallery.folder import write as write_page
@@ -43,9 +43,10 @@ def finish_sweep(session: Session) -> None:
     try:
         if done:
             write(folder, results)
-            write_times(folder, session.display.times)
+            write_times(folder, session.display.times, peak_memory())
             page = write_page(read(folder)).index
-            log(folder, results, tracker, redact(config.group or folder.name))
+            group = redact(config.group or group_of(folder, session.study))
+            log_sweep(folder, results, tracker, group, session.study)
     except Exception as error:  # a full disk, a tracker that dies: every job has its own files
         failures.append((-1, "the sweep's own table, sheet and run", reason_of(error)))
     if done:
@@ -85,35 +86,3 @@ def write(folder: Path, results: Sequence[Result]) -> None:
     """The contact sheets, and one row a picture as CSV."""
     write_sheets(folder, results)
     write_tables(folder, records(results))
-
-
-def log(folder: Path, results: Sequence[Result], tracker: Tracker, group: str) -> None:
-    """One run for the sweep: its sheet, its table with pictures, and the curves of scores over numeric axes."""
-    rows, varied = records(results), axes(results)
-    lines = [row.as_dict() for row in rows]
-    config = {"kind": "sweep", "axes": {key: list(map(str, values)) for key, values in varied.items()}}
-    discard_log(folder)
-    with opened(tracker, f"sweep {group}", folder, config, group) as run:
-        run.pictures("sheet", [(readers.open_picture(folder / "sheet.png").convert("RGB"), group)])
-        heads = [
-            key for key in dict.fromkeys(k for line in lines for k in line) if key not in ("baseline", "key", "prompt")
-        ]
-        cells = []
-        for row, line in zip(rows, lines, strict=True):
-            picture = None
-            if row.picture.file:
-                picture = readers.open_picture(folder / row.picture.file).convert("RGB")
-                picture.thumbnail((256, 256))
-            cells.append([picture, *(plain_cell(line.get(key)) for key in heads)])
-        run.table("results", ["picture", *heads], cells)
-        for axis, score, at, means in curves(rows, varied):
-            run.curves(f"{score} over {axis}", axis, at, means)
-        run.scores(
-            {
-                "sweep/jobs": len(results),
-                "sweep/pictures": sum(1 for row in rows if row.status == "done"),
-                "sweep/failed": sum(1 for row in rows if row.status != "done"),
-                **{f"time/{name}": share for name, share in read_shares(folder).items()},
-                **{f"unet/{name}": count for name, count in read_rows(folder).items()},
-            }
-        )

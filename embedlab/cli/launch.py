@@ -22,13 +22,14 @@ from embedlab.cell import fingerprint
 from embedlab.clean import check_name, redact
 from embedlab.cli.compose import Composer, job_in_sweep, job_names, refuse, set_hydra_node, words_of
 from embedlab.cli.messages import user_message
-from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of
+from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of, searched
 from embedlab.cli.resume import plan_jobs, quoted
 from embedlab.cli.session import Session, rollback
 from embedlab.errors import ConfigError, listed
 from embedlab.files import make_folder, remove_temporaries, write
 from embedlab.metrics.score import scored_words
 from embedlab.models.silence import silence_libraries
+from embedlab.sweep.axes import axes
 from embedlab.sweep.config import complete
 from embedlab.sweep.job import Job, check_engine, load_finished, load_result, of_sweep, prepare_folder, validate_job
 from embedlab.sweep.labels import labels
@@ -191,7 +192,8 @@ def jobs_of(
                 if line is None:
                     raise
                 wrong.setdefault(line, []).append(names[number])
-        jobs = joined(jobs, composer.words)
+        composer.varied |= dict.fromkeys(searched(master))
+        jobs = joined(jobs, composer.words, composer.varied)
         for job in jobs:
             try:
                 check_objective(objective, job)
@@ -204,14 +206,18 @@ def jobs_of(
     return jobs, configs
 
 
-def joined(jobs: Sequence[Job], words: dict[str, None]) -> list[Job]:
-    """Jobs of one sweep, named by what varies and scored with the words of all; `words` are those of other batches."""
+def joined(jobs: Sequence[Job], words: dict[str, None], varied: dict[str, None]) -> list[Job]:
+    """Jobs of one sweep, named by what varies and scored with the words of all.
+
+    `words` and what `varied` are those of the batches before, and get those of this one.
+    """
     own = [scored_words(job.cell, job.metrics) if job.metrics.words is None else [] for job in jobs]
     words |= dict.fromkeys(word for mine in own for word in mine)
     named = [Result("planned", None, None, job.number, job.name, job.cell.label, job.overrides) for job in jobs]
+    varied |= dict.fromkeys(key for key in axes(named) if key != "seed")
     renamed = []
     for job, mine, name in zip(jobs, own, labels(named), strict=True):
-        more: dict[str, Any] = {"run_name": redact(name), "words": tuple(words)}
+        more: dict[str, Any] = {"run_name": redact(name), "words": tuple(words), "varied": tuple(varied)}
         if mine and set(mine) != set(words):
             line = f"metrics.words=[{','.join(quoted(word) for word in words)}]"
             more |= {"command": f"{job.command} {shlex.quote(line)}"}

@@ -24,9 +24,9 @@ from omegaconf import DictConfig
 from embedlab.checks import true_or_false
 from embedlab.clean import check_name, clean_streams
 from embedlab.cli.commands import learn, profile
-from embedlab.cli.compose import job_of, name_of_model, words_of
+from embedlab.cli.compose import job_of, name_of_model, study_of, words_of
 from embedlab.cli.messages import EXPLAIN, NO_FOLDER, as_user_error, fail, say, typed_command, user_message
-from embedlab.cli.progress import aside, importing, stage
+from embedlab.cli.progress import aside, importing, peak_memory, stage
 from embedlab.cli.prompt_list import AXIS, Asked, asked, axis, rows_of
 from embedlab.cli.session import Session, rollback
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
@@ -35,6 +35,7 @@ from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.files import redact_files
 from embedlab.sweep.config import complete, conf_dir
 from embedlab.sweep.roles import SETTINGS
+from embedlab.sweep.study import group_of
 
 if TYPE_CHECKING:
     from embedlab.sweep.result import Result
@@ -209,11 +210,13 @@ def run_single(config: DictConfig, session: Session) -> None:
     session.enter_context(silence_libraries())
     true_or_false(config.explain, "explain", ConfigError)
     info = HydraConfig.get()
+    study = study_of(info)
     sweep = Path(info.sweep.dir).absolute() if in_sweep() else None
     place = {
         "folder": Path(output_dir()),
         "name": name_of_job(),
-        "group": sweep.name if sweep else None,
+        "group": group_of(sweep, study) if sweep else None,
+        "study": study,
         "number": info.job.num if sweep else 0,
         "command": shlex.join(["embedlab", *words_of(info)]),
     }
@@ -227,7 +230,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     validate_job(job if session.learning is None else learn.checked(session.learning, job))
     check_engine(job)
     if sweep:  # of another launcher than ours
-        session.sweep = sweep, config
+        session.sweep, session.study = (sweep, config), study
     with session.locked(job.folder):
         if session.learning is not None:
             make_ready(job.tracker)
@@ -267,7 +270,7 @@ def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: 
         shutil.rmtree(plan.store, ignore_errors=True)  # all of it is in the job's own files now
     if result.has_pictures:
         write_tables(job.folder, records([result], alone=True))
-        write_times(job.folder, session.display.times)
+        write_times(job.folder, session.display.times, peak_memory())
     if session.failed:
         fail(session.failed[0][2], 1)
     if not plan.left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
@@ -53,6 +54,17 @@ def objective_of(config: DictConfig) -> Any:
 def is_search(config: DictConfig) -> bool:
     """Whether a sweeper asks for jobs by what it is told of others: all of those do that have a direction."""
     return config.hydra.sweeper.get("direction") is not None
+
+
+def searched(config: DictConfig) -> list[str]:
+    """The keys whose values a search chooses, known before it asks for a second job; none of what is no search."""
+    if not is_search(config):
+        return []
+    parser = OverridesParser.create()
+    said = [parser.parse_override(str(line)) for line in config.hydra.overrides.task]
+    chosen = [one.key_or_group for one in said if one.is_sweep_override()]
+    declared = [*(config.hydra.sweeper.get("params") or ()), *chosen]
+    return list(dict.fromkeys(str(key).lstrip("+") for key in declared))
 
 
 def check_search(config: DictConfig, objective: Any) -> None:

@@ -170,10 +170,16 @@ class Display(Observer):
             self.console.print(one_line(redact(text)), markup=False)
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has held: on the GPU where it works on one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
+
+
 def memory() -> str:
     """How much this process holds: on the GPU where it works on one."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory"
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"{held / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
+    gpu = torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated()
+    return f"{peak_memory() / 2**30:.1f} GiB" + (" of GPU memory" if gpu else "")

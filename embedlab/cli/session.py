@@ -23,6 +23,7 @@ from embedlab.cli.commands.profile import Asked
 from embedlab.cli.progress import Display
 from embedlab.errors import ConfigError
 from embedlab.files import write
+from embedlab.sweep.study import Study
 from embedlab.sweep.sweep_plan import FILE
 
 
@@ -90,6 +91,7 @@ class Session(ExitStack):
         self.locks: dict[Path, SweepLock] = {}
         self.failed: list[tuple[int, str, str]] = []  # number, title and reason
         self.sweep: tuple[Path, DictConfig] | None = None  # its folder, and the config that its jobs share
+        self.study = Study()
         self.rows: Sequence[Sequence[str]] = ()  # of a list of prompts: what each sets, as overrides
         self.profile: Asked | None = None  # a profile of the job is asked for, and into which files
         self.learning: learn.Asked | None = None  # a word is learned before the job draws it

@@ -19,7 +19,7 @@ from embedlab.images.infotext import infotext
 from embedlab.metrics.score import FeatureCache, score, scored_words
 from embedlab.models import Model
 from embedlab.samples import Rendered
-from embedlab.sweep.identity import files_of, versions
+from embedlab.sweep.identity import files_of, parameters_of, versions
 from embedlab.sweep.job import Job
 from embedlab.sweep.result import PictureResult, Result, write_result
 from embedlab.sweep.versioned import FORMAT
@@ -102,6 +102,7 @@ def finish(
         logged=False,
         config=job.config,
         versions=versions(),
+        parameters=parameters_of(model),
         concluded=settings["concluded"],
         start=settings.get("start"),
         folder=job.folder,

@@ -15,7 +15,7 @@ import torch
 
 import embedlab
 from embedlab.cell import Cell, fingerprint
-from embedlab.models import Source, pick_device, pick_dtype
+from embedlab.models import Model, Source, pick_device, pick_dtype
 
 
 @lru_cache(maxsize=1)
@@ -23,6 +23,18 @@ def versions() -> dict[str, str]:
     """The versions that a picture depends on."""
     others = {name: version(name) for name in ("torch", "diffusers", "transformers")}
     return {"embedlab": embedlab.__version__, **others}
+
+
+def parameters_of(model: Model) -> dict[str, int]:
+    """How many parameters each part of a model has; a part that an engine runs has those that it was made of."""
+    parts = {"unet": model.unet, "vae": model.vae}
+    for n, tower in enumerate(model.towers, 1):
+        parts["text_encoder" if n == 1 else f"text_encoder_{n}"] = tower.encoder
+    return {
+        name: sum(one.numel() for one in part.parameters())
+        for name, part in parts.items()
+        if isinstance(part, torch.nn.Module)
+    }
 
 
 def files_of(source: Source) -> str:

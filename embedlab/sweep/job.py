@@ -25,6 +25,7 @@ from embedlab.sampler import noise_of
 from embedlab.schedule import within
 from embedlab.sweep.identity import key_of, versions
 from embedlab.sweep.result import FILE, Result, WrongResultError, read_result
+from embedlab.sweep.study import Study
 from embedlab.sweep.versioned import DamagedFileError
 from embedlab.tracker import Silent, Tracker, check_tracker
 from embedlab.validate import validate
@@ -51,6 +52,8 @@ class Job(Shown):
     command: str = ""
     words: tuple[str, ...] = ()  # what all jobs of its sweep are scored with, where metrics.words does not say
     run_name: str = ""  # in a tracker
+    study: Study = field(default_factory=Study)
+    varied: tuple[str, ...] = ()  # keys of its overrides that differ in its sweep
 
     def __post_init__(self) -> None:
         check_part(self)

@@ -22,6 +22,7 @@ KINDS: dict[str, type] = {
     "job": int,
     "config": dict,
     "versions": dict,
+    "parameters": dict,
     "notes": list,
     "schedule": list,
     "explain": dict,
@@ -113,6 +114,7 @@ class Result:
     logged: bool | None = None  # whether the tracker knows of it
     config: Mapping[str, Any] | None = None
     versions: Mapping[str, str] | None = None
+    parameters: Mapping[str, int] | None = None  # how many each part of the model has
     concluded: Mapping[str, Any] | None = None  # what was found out of the model's files
     start: Any = None  # the start picture
     log_error: str | None = None  # why the tracker does not know of it

@@ -172,30 +172,40 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> None:
     write_file(folder / "results.parquet", as_parquet(lines, keys))
 
 
-def write_times(folder: Path, times: Times) -> None:
-    """Where the time went, a row a part; a command that rendered nothing leaves what is there."""
+def write_times(folder: Path, times: Times, peak: int | None = None) -> None:
+    """Where the time went, a row a part, and the most bytes that the process held; a command that rendered nothing
+    leaves what is there.
+    """
     if times.spent("UNet").calls:
         rows = times.records()
+        if peak is not None:
+            rows.append({"part": "all", "thread": "process", "peak_bytes": peak})
         write_file(folder / "times.csv", as_csv(rows, list(rows[0])))
 
 
-def read_shares(folder: Path) -> dict[str, float]:
-    """The share of each part of the thread that samples, as `write_times` left it; nothing of a file that is not so."""
+def read_costs(folder: Path) -> dict[str, float]:
+    """What a sweep took, as `write_times` left it: nothing where it did not, or of a file that is not so.
+
+    Seconds of each part of the thread that samples and of all (`seconds/UNet`, `seconds/all`), pictures a second, rows
+    of the UNet that were asked for and that were run, the most bytes that were held.
+    """
     try:
         rows = list(csv.DictReader(io.StringIO(readers.read_bytes(folder / "times.csv").decode())))
-        return {row["part"]: float(row["share"]) for row in rows if row["thread"] == "sampling"}
+        mine = {row["part"]: row for row in rows if row["thread"] == "sampling"}
+        seconds = {name: float(row["seconds"]) for name, row in mine.items()}
+        whole = sum(seconds.values())
+        if not whole:
+            return {}
+        found: dict[str, float] = {f"seconds/{name}": spent for name, spent in {**seconds, "all": whole}.items()}
+        if "decode" in mine:
+            found["pictures_per_second"] = int(mine["decode"]["rows"]) / whole
+        if "UNet" in mine:
+            found |= {f"unet/{name}": int(mine["UNet"][name]) for name in ("rows_asked", "rows")}
+        if held := [int(row["peak_bytes"]) for row in rows if row["thread"] == "process"]:
+            found["memory/peak_bytes"] = max(held)
     except (OSError, EmbedlabError, ValueError, KeyError, TypeError, csv.Error):
         return {}
-
-
-def read_rows(folder: Path) -> dict[str, int]:
-    """Rows of the UNet that were asked for and that were run, as `write_times` left them; nothing where it did not."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(readers.read_bytes(folder / "times.csv").decode())))
-        mine = [row for row in rows if (row["part"], row["thread"]) == ("UNet", "sampling")]
-        return {name: int(row[name]) for row in mine for name in ("rows_asked", "rows")}
-    except (OSError, EmbedlabError, ValueError, KeyError, TypeError, csv.Error):
-        return {}
+    return found
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes:

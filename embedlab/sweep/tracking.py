@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Any
 
 from PIL import Image
 
 from embedlab import readers
 from embedlab.cell import Cell
 from embedlab.sampler import step_name
-from embedlab.sweep.axes import short_names
+from embedlab.sweep.axes import axes, short_names
 from embedlab.sweep.job import Job, reason_of
 from embedlab.sweep.observer import Observer
 from embedlab.sweep.plan import Outcome
 from embedlab.sweep.result import PictureResult, Result, write_result
+from embedlab.sweep.study import Study
+from embedlab.sweep.tables import curves, read_costs, records
+from embedlab.sweep.tracking_tables import picture_table, run_config, shared_config, token_table
 from embedlab.sweep.watched import KINDS, TENSORS, file_of, read_curves
-from embedlab.tracker import Run, Silent, discard_log, opened
+from embedlab.tracker import About, Run, Silent, Tracker, discard_log, opened
 
 
 class TrackerQueue:
@@ -71,8 +76,6 @@ class TrackerQueue:
 def log(job: Job, result: Result, run: Run) -> None:
     """Tell a tracker's run of a job, from its files."""
     rows = [row for row in result.pictures if row.file]
-    lines = [{"seed": row.seed, **row.measured} for row in rows]
-    columns = list(dict.fromkeys(key for line in lines for key in line))
     pictures = [_open(job.folder / row.file) for row in rows if row.file]
     for step in job.cell.sampler.kept:
         for kind in KINDS:
@@ -80,28 +83,24 @@ def log(job: Job, result: Result, run: Run) -> None:
             shots = [(_open(path), f"seed {seed}, {step_name(step)}") for seed, path in files if path.is_file()]
             if shots:
                 run.pictures(f"steps/{kind}", shots, step)
-    for name, (at, curves) in read_curves(job.folder).items():
-        run.curves(f"curves/{name}", "step", at, curves)
+    for name, (at, lines) in read_curves(job.folder).items():
+        run.curves(f"curves/{name}", "step", at, lines)
     if (file := job.folder / TENSORS).is_file():
         run.file("steps", file)
     if rows:
         run.pictures("pictures", [(p, caption(row, job.cell)) for p, row in zip(pictures, rows, strict=True)])
         run.pictures("sheet", [(_open(job.folder / "sheet.png"), job.cell.label)])
-        table = [[p, *(line.get(key) for key in columns)] for p, line in zip(pictures, lines, strict=True)]
-        run.table("pictures_table", ["picture", *columns], table)
-    if result.explain:
-        tokens = result.explain["tokens"]
-        cells = [[", ".join(v) if isinstance(v, list | tuple) else v for v in token.values()] for token in tokens]
-        run.table("tokens", list(tokens[0]), cells)
+        mine = [replace(row, axes=axes_of(job)) for row in records([result], alone=True)]
+        run.table("pictures_table", *picture_table(job.folder, mine, [result]))
+    if (tokens := token_table(result)) is not None:
+        run.table("tokens", *tokens)
     if schedule := result.schedule:
         run.table("schedule", list(schedule[0]), [list(map(str, row.values())) for row in schedule])
     for name in ("conditioning", "rows") if job.export else ():
         if (file := job.folder / f"{name}.safetensors").is_file():
             run.file(name, file)
-    logged = {key for key in [*columns, *result.scores] if job.cell.edits or not key.startswith("change/")}
-    for line in lines:
-        run.scores({f"picture/{k}": v for k, v in line.items() if k in logged and isinstance(v, int | float)})
-    run.scores({k: v for k, v in result.scores.items() if k in logged and v is not None})
+    edited = job.cell.edits
+    run.scores({k: v for k, v in result.scores.items() if v is not None and (edited or not k.startswith("change/"))})
 
 
 def _open(path: Path) -> Image.Image:
@@ -111,12 +110,55 @@ def _open(path: Path) -> Image.Image:
 def log_to_tracker(job: Job, result: Result) -> Result:
     """Open a run, tell it everything, close it; the job's result, as it is written, says that the tracker knows."""
     discard_log(job.folder)
-    axes = {name: job.overrides[key] for key, name in short_names(job.overrides).items()}  # what panels are drawn over
-    with opened(job.tracker, job.run_name or job.title, job.folder, {**job.config, "axes": axes}, job.group) as run:
+    config = run_config(job.config, axes_of(job), result.versions, result.parameters)
+    about = about_run("job", job.study, job.source.name)
+    with opened(job.tracker, job.run_name or job.title, job.folder, config, job.group, about) as run:
         log(job, result, run)
     known = replace(result, logged=True, log_error=None)
     write_result(job.folder, known)
     return known
+
+
+def axes_of(job: Job) -> dict[str, Any]:
+    """What was set for a job of what varies in its sweep."""
+    return {key: job.overrides[key] for key in job.varied if key in job.overrides}
+
+
+def about_run(kind: str, study: Study, model: str) -> About:
+    """What a run says of itself beside its name: the study and the model as tags, the study's question as notes."""
+    tags = [text for text in (study.name, Path(model).name) if text]
+    return About(kind, tuple(dict.fromkeys(tags)), study.question)
+
+
+def log_sweep(
+    folder: Path,
+    results: Sequence[Result],
+    tracker: Tracker,
+    group: str,
+    study: Study,
+) -> None:
+    """One run for a sweep: its sheet, its table with pictures, curves of scores over numeric axes, what it took."""
+    rows, varied = records(results), axes(results)
+    configs = [result.config for result in results if result.config]
+    names = short_names(varied)
+    known = next((result for result in results if result.parameters), results[0])
+    config = run_config(shared_config(configs), varied, known.versions, known.parameters)
+    model = (config.get("model") or {}).get("name")
+    about = about_run("sweep", study, model if isinstance(model, str) else "")
+    discard_log(folder)
+    with opened(tracker, f"sweep {group}", folder, config, group, about) as run:
+        run.pictures("sheet", [(_open(folder / "sheet.png"), group)])
+        run.table("results", *picture_table(folder, rows, results))
+        for axis, score, at, means in curves(rows, varied):
+            run.curves(f"{score} over {names[axis]}", names[axis], at, means)
+        run.scores(
+            {
+                "sweep/jobs": len(results),
+                "sweep/pictures": sum(1 for row in rows if row.status == "done"),
+                "sweep/failed": sum(1 for row in rows if row.status != "done"),
+                **read_costs(folder),
+            }
+        )
 
 
 def caption(row: PictureResult, cell: Cell) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from embedlab.files import append, write, written
-from embedlab.tracker.protocol import Run, Summary, safe
+from embedlab.tracker.protocol import JOB, About, Run, Summary, safe
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class Disk:
         """It always is."""
 
     @contextmanager
-    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+    def run(
+        self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
+    ) -> Iterator[Run]:
         run = _DiskRun(folder / "log")
-        facts = {"name": name, "group": group, "config": config}
+        facts = {"name": name, "group": group, **asdict(about), "config": config}
         write(run.folder / "run.json", json.dumps(facts, ensure_ascii=False, default=str).encode())
         yield run
         write(run.folder / "summary.json", json.dumps(run.summary.numbers).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from embedlab.clean import redact
 from embedlab.errors import ConfigError
-from embedlab.tracker.protocol import Run, Tracker
+from embedlab.tracker.protocol import JOB, About, Run, Tracker, run_of
 
 
 def check_tracker(tracker: Any) -> None:
@@ -37,10 +38,16 @@ def make_ready(tracker: Tracker) -> None:
 
 @contextmanager
 def opened(
-    tracker: Tracker, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None
+    tracker: Tracker,
+    name: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    group: str | None = None,
+    about: About = JOB,
 ) -> Iterator[Run]:
     """A run of any tracker, which is told no secret: neither by its name nor by what is logged."""
-    with tracker.run(redact(name), folder, redact(config), redact(group)) as run:
+    clean = replace(about, tags=tuple(redact(list(about.tags))), notes=redact(about.notes))
+    with run_of(tracker, redact(name), folder, redact(config), redact(group), clean) as run:
         yield _CleanRun(run)
 
 

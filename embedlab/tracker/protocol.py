@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
-PLACES = ("picture/seed", "steps/step")  # what figures are drawn over, and no figures themselves
+from embedlab.files import write
+
+STEP = "steps/step"  # what figures of a step are drawn over, and no figure itself
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run is, beside its name: `kind` is `job`, `sweep`, …; tags to find it by; notes, such as a question."""
+
+    kind: str = "job"
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+
+
+JOB = About()  # what a run is where nobody says more
 
 
 class Run(Protocol):
     """One run: what one job logs."""
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Figures, of the whole run, of a picture or of a step.
+        """Figures, of the whole run or of a step.
 
         A run is summed up by one number for each: the mean of what came without a step, the last of what came with one.
         """
@@ -41,8 +59,22 @@ class Tracker(Protocol):
     def ready(self) -> None:
         """Refuse what would keep runs from being opened, before anything is drawn."""
 
-    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Any:
-        """Open a run that keeps its files below `folder`."""
+    def run(
+        self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
+    ) -> Any:
+        """Open a run that keeps its files below `folder`; a second time in one folder it is the same run, made anew.
+
+        What `config` says of a run is what varies in its sweep (`axes`), its settings, versions and sizes.
+        """
+
+
+def run_of(
+    tracker: Tracker, name: str, folder: Path, config: Mapping[str, Any], group: str | None, about: About
+) -> Any:
+    """A run of a tracker; one of somebody's own that takes no `about` is not told it."""
+    taken = inspect.signature(tracker.run).parameters
+    told = "about" in taken or any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    return tracker.run(name, folder, config, group, **({"about": about} if told else {}))
 
 
 class Summary:
@@ -55,13 +87,13 @@ class Summary:
         """Figures as `Run.scores` takes them.
 
         >>> summary = Summary()
-        >>> for values, step in (({"picture/cosine": 0.5}, None), ({"picture/cosine": 1}, None), ({"loss": 3}, 1)):
+        >>> for values, step in (({"cosine": 0.5}, None), ({"cosine": 1}, None), ({"loss": 3}, 1)):
         ...     summary.add(values, step)
         >>> summary.numbers
-        {'picture/cosine': 0.75, 'loss': 3.0}
+        {'cosine': 0.75, 'loss': 3.0}
         """
         for key, value in values.items():
-            if key not in PLACES:
+            if key != STEP:
                 total, count = self._sums.get(key, (0.0, 0)) if step is None else (0.0, 0)
                 self._sums[key] = total + value, count + 1
 
@@ -69,6 +101,40 @@ class Summary:
     def numbers(self) -> dict[str, float]:
         """Each figure's number."""
         return {key: total / count for key, (total, count) in self._sums.items()}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config by full keys, for trackers that take no nested ones; what is no number, text or truth is written out.
+
+    >>> flat({"sampler": {"steps": 4, "eta": None}, "seeds": [0, 1], "axes": {"weight": 0.5}})
+    {'sampler.steps': 4, 'sampler.eta': 'null', 'seeds': '[0, 1]', 'axes.weight': 0.5}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{name}.")
+        else:
+            plain = isinstance(value, bool | int | float | str)
+            found[name] = value if plain else json.dumps(value, ensure_ascii=False, default=str)
+    return found
+
+
+def own_id(folder: Path) -> str:
+    """The id of the run that belongs to a folder: made when it is first asked for, and the same one from then on.
+
+    So a sweep that is resumed, here or on another machine, goes on with the runs that it has.
+    """
+    file = folder / ".run"
+    try:
+        known = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    if not re.fullmatch(r"[0-9a-f]{16}", known):
+        folder.mkdir(parents=True, exist_ok=True)
+        known = secrets.token_hex(8)
+        write(file, known.encode())
+    return known
 
 
 def safe(name: str) -> str:

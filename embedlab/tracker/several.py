@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from embedlab.tracker.protocol import Run, Tracker
+from embedlab.tracker.protocol import JOB, About, Run, Tracker, run_of
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,12 @@ class Several:
             tracker.ready()
 
     @contextmanager
-    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+    def run(
+        self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
+    ) -> Iterator[Run]:
         with ExitStack() as stack:
-            yield _SeveralRun([stack.enter_context(t.run(name, folder, config, group)) for t in self.trackers])
+            runs = [run_of(tracker, name, folder, config, group, about) for tracker in self.trackers]
+            yield _SeveralRun([stack.enter_context(run) for run in runs])
 
 
 class _SeveralRun:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from embedlab.tracker.protocol import Run
+from embedlab.tracker.protocol import JOB, About, Run
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class Silent:
         """It always is."""
 
     @contextmanager
-    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+    def run(
+        self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
+    ) -> Iterator[Run]:
         yield _SilentRun()
 
 

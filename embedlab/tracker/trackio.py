@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from embedlab.errors import ConfigError
-from embedlab.tracker.protocol import Run, safe
+from embedlab.tracker.protocol import JOB, About, Run, safe
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Trackio:
             raise ConfigError("tracker=trackio needs a package of its own: pip install 'embedlab[trackio]'.")
 
     @contextmanager
-    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+    def run(
+        self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
+    ) -> Iterator[Run]:
         self.ready()
         with redirect_stdout(io.StringIO()):  # it greets
             import trackio

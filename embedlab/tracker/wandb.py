@@ -19,7 +19,7 @@ from PIL import Image
 
 from embedlab.clean import redact
 from embedlab.errors import ConfigError
-from embedlab.tracker.protocol import PLACES, Run, Summary, safe
+from embedlab.tracker.protocol import JOB, STEP, About, Run, Summary, own_id, safe
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class Wandb:
             )
 
     @contextmanager
-    def run(self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None) -> Iterator[Run]:
+    def run(
+        self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
+    ) -> Iterator[Run]:
         import wandb
 
         # an online run without a key would be an error at once, which is right; a question would wait for ever
@@ -77,9 +79,13 @@ class Wandb:
                 run = wandb.init(
                     project=redact(self.project),
                     entity=self.entity,
+                    id=own_id(folder),
+                    resume="allow" if self.mode == "online" else None,  # offline a run is made anew, under its old id
                     name=name[:128],
-                    group=group,
-                    tags=redact(list(self.tags)) or None,
+                    group=group and group[:128],
+                    job_type=about.kind[:64],
+                    tags=[tag[:64] for tag in dict.fromkeys([*about.tags, *redact(list(self.tags))])] or None,
+                    notes=about.notes,
                     config=dict(config),
                     dir=folder,
                     mode=self.mode,  # type: ignore[arg-type]
@@ -88,10 +94,8 @@ class Wandb:
                 )
         except (wandb.errors.Error, ValueError, TypeError, OSError) as error:  # pydantic's are ValueErrors
             raise self._refused(error) from None
-        with run, finished_on_sigterm(run.finish):
-            for place in PLACES:
-                run.define_metric(place, summary="none")
-                run.define_metric(f"{place.partition('/')[0]}/*", step_metric=place)
+        with run, finished_on_sigterm(run.finish), staged_beside(run):
+            run.define_metric(STEP, summary="none")
             opened = _WandbRun(run)
             yield opened
             run.summary.update(opened.summary.numbers)
@@ -106,22 +110,29 @@ class _WandbRun:
     def __init__(self, run: Any):
         self.run = run
         self.summary = Summary()
+        self.stepped: set[str] = set()  # keys that are drawn over the steps
+
+    def _log(self, values: dict[str, Any], step: int | None) -> None:
+        for key in values.keys() - self.stepped if step is not None else ():
+            self.run.define_metric(key, step_metric=STEP)
+            self.stepped.add(key)
+        self.run.log(values if step is None else {**values, STEP: step})
 
     def scores(self, values: Mapping[str, float], step: int | None = None) -> None:
         self.summary.add(values, step)
-        self.run.log(dict(values) if step is None else {**values, "steps/step": step})
+        self._log(dict(values), step)
 
     def pictures(self, key: str, pictures: Sequence[tuple[Image.Image, str]], step: int | None = None) -> None:
         import wandb
 
         images = [wandb.Image(picture, caption=caption) for picture, caption in pictures]
-        self.run.log({key: images} if step is None else {key: images, "steps/step": step})
+        self._log({key: images}, step)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
         cells = [[wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows]
-        self.run.log({key: wandb.Table(columns=list(columns), data=cells)})
+        self.run.log({key: wandb.Table(columns=list(columns), data=of_one_kind(cells))})
 
     def curves(self, key: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> None:
         import wandb
@@ -136,6 +147,39 @@ class _WandbRun:
         artifact = wandb.Artifact(f"{safe(name)}-{self.run.id}", type=safe(name))
         artifact.add_file(str(path))
         self.run.log_artifact(artifact)
+
+
+def of_one_kind(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Rows in which every column has one kind of value, as wandb wants it: numbers among texts become texts.
+
+    >>> of_one_kind([[1, "a", None], [2.5, 3, 4]])
+    [[1, 'a', None], [2.5, '3', 4]]
+    """
+    columns = []
+    for column in zip(*rows, strict=True):
+        kinds = {float if type(cell) is int else type(cell) for cell in column if cell is not None}
+        mixed = len(kinds) > 1
+        columns.append([str(cell) if mixed and cell is not None else cell for cell in column])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+@contextmanager
+def staged_beside(run: Any) -> Iterator[None]:
+    """Keep copies of what tables and artifacts hold in an offline run's own folder, and not in the user's home.
+
+    wandb uploads them from where they are when the run is synced, so they have to be wherever it is taken.
+    """
+    name = "WANDB_DATA_DIR"
+    before = os.environ.get(name)
+    if run.offline:
+        os.environ[name] = str(Path(run.dir).parent)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+        else:
+            os.environ.pop(name, None)
 
 
 @contextmanager

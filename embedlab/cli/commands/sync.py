@@ -1,4 +1,4 @@
-"""Bring the offline wandb runs of a sweep, or of a job, to the server."""
+"""Bring the offline wandb runs of a sweep, or of a job, to the server: from any machine that has its folder."""
 
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ def main(argv: list[str]) -> None:
     words = parser.parse_args(argv)
     runs = runs_of(words.folder)
     from embedlab.tracker import Wandb
+    from embedlab.tracker.wandb_files import bring_home
 
     Wandb(mode="online").ready()
+    for run in runs:
+        bring_home(run)
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], check=False)
-    if done.returncode:
+    left = [run for run in runs if not any(run.glob("*.synced"))]  # wandb says 0 also where the server took nothing
+    if done.returncode or left:
         raise ConfigError(
-            f"wandb sync ended with code {done.returncode}; {counted(len(runs), 'run')} stay where they are."
+            f"wandb sync ended with code {done.returncode} and {counted(len(left), 'run')} of {len(runs)} not sent; "
+            "they stay where they are, and the same command sends them again."
         )
     print(f"On the server: {counted(len(runs), 'run')}.")

@@ -1,0 +1,210 @@
+"""What dashboards are told of a sweep, read back from what they wrote: one sweep of two axes and two seeds, for all."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from wandb_backend import serving
+
+from embedlab.cli import main as app
+from embedlab.cli.commands import sync
+from embedlab.errors import ConfigError
+from embedlab.sweep.result import Result
+from embedlab.sweep.results import collect
+from embedlab.tracker import wandb_files
+
+STUDY = ["experiment=puppy_and_skunk", "sampler.steps=1", "seeds=[0,1]", "model.device=cpu"]
+AXES = ["operators.interpolate.toward=skunk,cat", "operators.interpolate.weight=1,0.5"]
+NAMES = ["puppy → 1 skunk", "puppy → 1 cat", "puppy → 0.5 skunk", "puppy → 0.5 cat"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sweep that was logged: where it is, what the command printed, and its results."""
+
+    folder: Path
+    printed: str
+    results: list[Result]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """The sweep, logged by every tracker that writes files."""
+    folder = tmp_path_factory.mktemp("told") / "out"
+    printed = run(folder.parent, *STUDY, *AXES, "tracker=wandb", f"hydra.sweep.dir={folder}")
+    return Told(folder, printed, collect(folder))
+
+
+def run(folder, *words):
+    """The command in this process; what it printed."""
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["embedlab", *words])
+        app.main()
+    return out.getvalue()
+
+
+# ── wandb ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def server(told, tmp_path_factory):
+    """A server that got the sweep from another machine: a copy of its folder, another home, and nothing else."""
+    away, home = tmp_path_factory.mktemp("away") / "copy", tmp_path_factory.mktemp("home")
+    shutil.copytree(told.folder, away, symlinks=True)
+    gone = told.folder.rename(told.folder.with_name("gone"))
+    try:
+        with serving() as (backend, url):
+            words = [sys.executable, "-m", "embedlab", "sync", str(away)]
+            done = subprocess.run(words, capture_output=True, text=True, env=environment(home, url))
+    finally:
+        gone.rename(told.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "On the server: 5 runs.\n"
+    assert not list(home.rglob("*staging*")), "nothing came from a home, and nothing is left in one"
+    return backend
+
+
+def environment(home, url):
+    """Of somebody with an account at a server, and with a home where nothing is."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    return {**own, "HOME": str(home), "WANDB_BASE_URL": url, "WANDB_API_KEY": "x" * 40}
+
+
+def run_called(server, name):
+    (found,) = (run for run, about in server.runs.items() if about["displayName"] == name)
+    return found
+
+
+def test_wandb_runs_are_named_grouped_and_say_what_is_asked(told, server):
+    assert {about["displayName"] for about in server.runs.values()} == {*NAMES, "sweep out"}
+    for about in server.runs.values():
+        assert about["groupName"] == "out"
+        assert about["jobType"] == ("sweep" if about["displayName"] == "sweep out" else "job")
+        assert about["tags"] == ["puppy_and_skunk", "emoji"]
+        assert about["notes"].startswith("Between two words: at which weight does a puppy become a skunk")
+
+
+def test_the_config_of_wandb_runs_has_one_shape(told, server):
+    configs = {about["displayName"]: server.config(run) for run, about in server.runs.items()}
+    for config in configs.values():
+        assert config["sampler"]["steps"] == 1
+        assert config["versions"].keys() >= {"embedlab", "torch", "diffusers", "transformers"}
+        sizes = config["parameters"]
+        assert sizes["all"] == sizes["unet"] + sizes["vae"] + sizes["text_encoder"] > 10_000_000
+        assert not {"tracker", "store", "explain", "kind"} & config.keys(), "nothing that no result depends on"
+    assert configs["puppy → 0.5 cat"]["axes"] == {"toward": "cat", "weight": 0.5}, "what varies, and nothing else"
+    assert configs["puppy → 0.5 cat"]["operators"]["interpolate"]["weight"] == 0.5
+    whole = configs["sweep out"]
+    assert whole["axes"] == {"toward": ["skunk", "cat"], "weight": [1, 0.5], "seed": [0, 1]}
+    assert "weight" not in whole["operators"]["interpolate"], "of the settings, those that all jobs share"
+    assert whole["operators"]["interpolate"]["rows"] == "puppy"
+
+
+def test_every_summary_of_wandb_is_a_number_of_one_meaning(told, server):
+    for result, name in zip(told.results, NAMES, strict=True):
+        summary = server.summary(run_called(server, name))
+        figures = {
+            key: value for key, value in summary.items() if not key.startswith("_") and "_type" not in str(value)
+        }
+        assert figures.keys() == result.scores.keys(), "the means of the job, and no figure of one seed"
+        for score, value in result.scores.items():
+            assert figures[score] == pytest.approx(value, abs=1e-5), score
+    whole = server.summary(run_called(server, "sweep out"))
+    assert [whole[f"sweep/{key}"] for key in ("jobs", "pictures", "failed")] == [4, 8, 0]
+    assert whole["seconds/all"] > whole["seconds/UNet"] > 0
+    assert whole["pictures_per_second"] == pytest.approx(10 / whole["seconds/all"], rel=1e-3), "two are unedited"
+    assert whole["memory/peak_bytes"] > 100_000_000
+    assert whole["unet/rows_asked"] >= whole["unet/rows"] > 0
+
+
+def test_nothing_of_wandb_is_drawn_over_seeds(server):
+    for lines in server.lines.values():
+        points = [json.loads(line) for line in lines["wandb-history.jsonl"].values()]
+        keys = [key for point in points for key in point if not key.startswith("_")]
+        assert len(keys) == len(set(keys)), "no figure comes twice"
+        assert not [key for key in keys if "seed" in key]
+
+
+def table_of(server, run, key):
+    """A table that was sent: its rows by the names of its columns, and the pictures in it."""
+    files = server.pictures_of(f"run-{run}-{key}")
+    table = json.loads(files[f"{key}.table.json"])
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]], files
+
+
+def test_wandbs_table_has_axes_as_columns_and_the_unedited_picture_beside(told, server):
+    rows, files = table_of(server, run_called(server, "sweep out"), "results")
+    assert list(rows[0])[:6] == ["picture", "unedited", "weight", "toward", "seed", "edited tokens"]
+    assert [(row["toward"], row["weight"], row["seed"]) for row in rows] == [
+        (toward, weight, seed) for weight in (1, 0.5) for toward in ("skunk", "cat") for seed in (0, 1)
+    ]
+    assert {row["edited tokens"] for row in rows} == {"puppy"}
+    first = told.results[0]
+    assert rows[0]["change/ssim"] == pytest.approx(first.pictures[0].measured["change/ssim"], abs=1e-5)
+    for row in rows:
+        pictures = [row["picture"]["path"], row["unedited"]["path"]]
+        assert len({files[path][:8] for path in pictures}) == 1, "both were sent"
+        assert files[pictures[0]].startswith(b"\x89PNG")
+        assert pictures[0] != pictures[1]
+    assert len({row["unedited"]["path"] for row in rows}) == 2, "one a seed"
+    mine, _ = table_of(server, run_called(server, "puppy → 0.5 skunk"), "pictures_table")
+    assert [(row["toward"], row["weight"], row["seed"]) for row in mine] == [("skunk", 0.5, 0), ("skunk", 0.5, 1)]
+
+
+def test_wandbs_curves_have_a_line_for_each_value_of_the_other_axes(server):
+    run = run_called(server, "sweep out")
+    ((_, curve),) = (
+        item for item in server.files.items() if f"{run}/media/table/change/ssim%20over%20weight" in item[0]
+    )
+    lines = json.loads(curve)["data"]
+    assert {(row[0], row[1]) for row in lines} == {(w, f"toward {t}") for w in (0.5, 1) for t in ("cat", "skunk")}
+
+
+def test_a_file_that_is_not_with_its_run_is_said_before_anything_is_sent(told, tmp_path, monkeypatch):
+    (run,) = (told.folder / "0" / "wandb").glob("offline-run-*")
+    copy = shutil.copytree(run, tmp_path / "sweep" / "wandb" / run.name)
+    staged = sorted((copy / "artifacts" / "staging").iterdir())
+    staged[0].unlink()
+    (told.folder / "0").rename(told.folder / "moved")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    try:
+        with pytest.raises(ConfigError, match=r"needs 1 file that are not in its folder.*sync it on the machine"):
+            sync.main([str(tmp_path / "sweep")])
+    finally:
+        (told.folder / "moved").rename(told.folder / "0")
+
+
+def test_what_a_server_refuses_is_said_and_stays(told, tmp_path):
+    copy = shutil.copytree(told.folder / "0", tmp_path / "0", symlinks=True)
+    with serving() as (backend, url):
+        backend.refuses = True
+        words = [sys.executable, "-m", "embedlab", "sync", str(copy)]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment(tmp_path, url))
+    assert done.returncode == 2
+    assert "1 run of 1 not sent" in done.stderr.splitlines()[-1]
+
+
+def test_a_log_of_wandb_is_written_as_wandb_writes_it(told):
+    for file in told.folder.rglob("*.wandb"):
+        log = file.read_bytes()
+        records = list(wandb_files.records_in(log))
+        assert len(records) > 20
+        assert wandb_files.log_of(records) == log
+
+
+def test_a_sweep_that_is_resumed_goes_on_with_its_runs(told, tmp_path):
+    copy = shutil.copytree(told.folder, tmp_path / "out", symlinks=True)
+    before = {file.name for file in copy.rglob("*.wandb")}
+    (copy / "1" / "result.json").unlink()
+    run(tmp_path, "-m", f"resume={copy}")
+    after = [file.name for file in copy.rglob("*.wandb")]
+    assert sorted(after) == sorted(before), "each run is there once, under its own id"
