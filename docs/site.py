@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import mistakes
 import reference
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,7 @@ NAVIGATION: Mapping[str, tuple[str, ...]] = {
     "Python and notebooks": ("docs/library", "docs/notebooks/*"),
     "Studies": ("docs/studies",),
     "Models and machines": ("docs/models", CARD, "docs/engines", "docs/gpu", "docs/profile"),
-    "Reference": ("docs/reference/python", "docs/reference/settings", "docs/reference/commands"),
+    "Reference": ("docs/reference/python", "docs/reference/settings", "docs/reference/commands", "docs/mistakes"),
     "Inside": (
         "docs/architecture",
         "docs/inside",
@@ -46,6 +47,7 @@ COPIED = (
     "docs/**/*.md",
     "docs/**/*.ipynb",
     "docs/**/*.jpg",
+    "docs/studies/*.csv",
     "docs/**/*.svg",
     "docs/**/*.png",
     "embedlab/weights/emoji/*.md",
@@ -60,6 +62,10 @@ def pages() -> dict[str, str | Path]:
     for pattern in COPIED:
         found |= {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.glob(pattern))}
     found |= reference.pages()
+    below = [f"mistakes/{mistake.name}" for mistake in mistakes.MISTAKES]
+    found["docs/mistakes.md"] = (
+        f"{(ROOT / 'docs/mistakes.md').read_text(encoding='utf-8')}\n{reference.toctree(below)}\n"
+    )
     return {**found, "index.md": home([name.rpartition(".")[0] for name in found if name.endswith((".md", ".ipynb"))])}
 
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,31 @@ def test_pages_fit_a_phone_and_say_nothing_to_the_console(site):
         browser.close()
     assert {url.split(":")[0] for url in asked} <= {"file", "data"}
     assert not said
+
+
+def test_every_mistake_is_answered_with_the_line_of_its_page(forks):
+    mistakes = runpy.run_path(str(ROOT / "docs" / "mistakes.py"))
+    made = dict(mistakes["pages"](forks.python))
+    assert len(made) > 25
+    for name, text in made.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "run `python docs/mistakes.py`"
+    assert {f"mistakes/{path.name}" for path in (ROOT / "docs" / "mistakes").glob("*.md")} == made.keys() - {
+        "mistakes.md"
+    }
+
+
+def test_what_the_studies_say_is_borne_out_by_their_tables_and_a_number_that_is_not_is_found():
+    studies = runpy.run_path(str(ROOT / "docs" / "studies.py"))
+    claims = studies["claims"]
+    for name in claims.CLAIMS:
+        pictures = claims.read(ROOT / "docs" / "studies" / f"{name}.csv")
+        text = studies["said"](name)
+        assert claims.filled(name, text, pictures) == text, f"{name}: run `python docs/studies.py --page`"
+    name, pictures = "puppy_and_skunk", claims.read(ROOT / "docs" / "studies" / "puppy_and_skunk.csv")
+    text = studies["said"](name)
+    assert claims.filled(name, text.replace("eight puppies", "three puppies"), pictures) == text
+    with pytest.raises(ValueError, match="the text does not say"):
+        claims.filled(name, "seen was nothing", pictures)
+    halves = claims.Pictures(tuple(p for p in pictures if p.axes["weight"] in ("0.5", "0.35", "0.65") and p.seed < 5))
+    with pytest.raises(ValueError, match="does not hold any more: five puppies"):
+        claims.filled(name, text, halves)

@@ -12,7 +12,7 @@ from embedlab.models import single_file as checkpoint
 if TYPE_CHECKING:
     from embedlab.models.source import Source
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?=.{1,96}$)\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?")  # as the hub has it
 
 
 def path_of(name: str) -> Path | None:
