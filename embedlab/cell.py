@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import CodeType, FunctionType
 from typing import Any, Literal
 
 import numpy as np
@@ -277,8 +278,16 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
     return found
 
 
+def written(code: CodeType) -> list[str]:
+    """What a function does, as texts that are the same in every process."""
+    inner = [one for one in code.co_consts if isinstance(one, CodeType)]
+    plain = [repr(one) for one in code.co_consts if not isinstance(one, CodeType)]
+    return [code.co_code.hex(), *code.co_names, *plain, *(text for one in inner for text in written(one))]
+
+
 def fingerprint(value: Any) -> str:
-    """A hash of settings: dataclasses by public name and field, tensors by content, anything else by its repr.
+    """A hash of settings: dataclasses by public name and field, tensors by content, functions by what they do, anything
+    else by its repr.
 
     What contains itself is known by how far up it is met again. Raises OperatorError for what cannot be told so.
     """
@@ -303,6 +312,12 @@ def fingerprint(value: Any) -> str:
             return ["mapping", *([described(k), described(v)] for k, v in value.items())]
         if isinstance(value, list | tuple):
             return [described(v) for v in value]
+        if isinstance(value, partial):  # as `_partial_: true` makes one; its repr says where in memory its function is
+            return ["partial", described(value.func), described(value.args), described(value.keywords)]
+        if isinstance(value, FunctionType):
+            inside = [cell.cell_contents for cell in value.__closure__ or ()]
+            given = [value.__defaults__, value.__kwdefaults__, inside]
+            return ["function", value.__module__, value.__qualname__, *written(value.__code__), described(given)]
         kind = type(value)
         bare = kind.__repr__ is object.__repr__  # type: ignore[comparison-overlap]
         if bare and hasattr(value, "__dict__") and "<locals>" not in kind.__qualname__:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from typing import Any
 
 
@@ -85,16 +86,54 @@ def listed(names: Iterable[object], most: int = 40) -> str:
     return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])}, … ({len(texts)} in all)"
 
 
+def alike(a: str, b: str) -> float:
+    """How alike two names are, 0 to 1; a beginning and a plural are nearly the same."""
+    a, b = a.lower().replace("-", "_"), b.lower().replace("-", "_")
+    if a == b:
+        return 1.0
+    if len(a) > 2 and b.startswith(a):
+        return 0.95
+    return SequenceMatcher(None, a, b).ratio()
+
+
+def nearest(name: str, names: Iterable[str], least: float = 0.75) -> str | None:
+    """The name most like another; None where none is at least so much alike.
+
+    >>> nearest("etta", ["eta", "alpha"]), nearest("x", ["eta", "alpha"])
+    ('eta', None)
+    """
+    best = max(names, key=lambda other: alike(name, other), default=None)
+    return best if best is not None and alike(name, best) >= least else None
+
+
+def perhaps(name: object, names: Iterable[str]) -> str:
+    """What to put behind a name that is not there: the one that was meant, if one is near or has it as a part.
+
+    >>> perhaps("etta", ["eta", "alpha"]), perhaps("momentum", ["edit_momentum", "alpha"]), perhaps("x", ["eta"])
+    (' (did you mean eta?)', ' (did you mean edit_momentum?)', '')
+    """
+    known, asked = list(names), str(name)
+    holding = [one for one in known if f"_{asked.lower()}_" in f"_{one.lower()}_"]
+    found = nearest(asked, known, 0.7) or (holding[0] if len(holding) == 1 else None)
+    return f" (did you mean {found}?)" if found else ""
+
+
+PLAIN = bool | int | float | str | bytes
+
+
 def brief(value: Any) -> str:
     """A value in a message: numbers and texts as they are, cut when long; what is large by its kind.
 
-    >>> brief(3), brief("x" * 90)[-4:], brief(EmbedlabError())
-    ('3', "xx…'", 'a EmbedlabError')
+    >>> brief(3), brief("x" * 90)[-4:], brief(EmbedlabError()), brief({"layer": 99}), brief([0, 0, 2, 1])
+    ('3', "xx…'", 'a EmbedlabError', '{layer: 99}', '[0, 0, 2, 1]')
     """
-    if value is None or isinstance(value, bool | int | float | str | bytes):
+    if value is None or isinstance(value, PLAIN):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:78]}…{text[0]}"
-    if isinstance(value, list | tuple) and len(value) <= 3:
+    plain = isinstance(value, Mapping) and all(one is None or isinstance(one, PLAIN) for one in value.values())
+    if plain and len(value) <= 3:
+        return "{" + ", ".join(f"{str(key)[:40]}: {brief(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple) and len(value) <= 4:
         left, right = "[]" if isinstance(value, list) else "()"
         return left + ", ".join(brief(part) for part in value) + right
     return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"

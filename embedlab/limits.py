@@ -29,7 +29,9 @@ from embedlab.errors import (
     PromptError,
     SamplerError,
     brief,
+    counted,
     listed,
+    perhaps,
     public_name,
 )
 from embedlab.schedule import format_number, varies
@@ -89,6 +91,11 @@ MOST_VECTORS = 75  # a window of CLIP holds no more
 WATCHED = ("latents", "predictions", "curves")
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+FIXED = {
+    "embedlab.Sampler": "sampler",
+    "embedlab.Start": "start",
+    "embedlab.Inversion": "start",
+}  # at all times the same
 Check = Callable[..., object]
 
 
@@ -100,6 +107,11 @@ def check_settings(part: str, settings: Mapping[str, Any]) -> None:
     ...
     embedlab.errors.SamplerError: sampler.steps is 0; it has to be a whole number from 1 to 1000.
     """
+    for name, value in settings.items():
+        if part in FIXED and name != "prompt" and varies(value):
+            raise SamplerError(
+                f"{FIXED[part]}.{name} is a {type(value).__name__}, and it cannot change over time; give one value."
+            )
     for names, check in CHECKS.get(part, {}).items():
         if all(name in settings for name in names.split()):
             check(*(settings[name] for name in names.split()))
@@ -217,8 +229,13 @@ def check_variation(variation: Any) -> None:
     """A seed with a strength, as a mapping."""
     if variation is None or hasattr(variation, "strength"):
         return
-    if not isinstance(variation, Mapping) or not set(variation) <= {"seed", "strength"}:
+    if not isinstance(variation, Mapping):
         raise SamplerError(f"start.variation is {brief(variation)}; it is written {{seed: 7, strength: 0.2}}.")
+    if unknown := [name for name in variation if name not in ("seed", "strength")]:
+        raise SamplerError(
+            f"start.variation has {str(unknown[0])[:80]}{perhaps(unknown[0], ('seed', 'strength'))}; it is written "
+            "{seed: 7, strength: 0.2}."
+        )
     check_varied(variation.get("seed"), variation.get("strength", 0.0))
 
 
@@ -501,18 +518,34 @@ def check_guider(guider: Any, settings: Any) -> None:
         if name not in there:
             own = {"guidance_scale": "guidance.scale", "guidance_rescale": "guidance.rescale"}
             own |= dict.fromkeys(("start", "stop"), "guidance.interval")
-            instead = f"; take {own[name]}" if name in own else ""
+            instead = f"; take {own[name]}" if name in own else perhaps(name, there)
             raise SamplerError(
-                f"guidance={guider} has no setting '{str(name)[:80]}'{instead}; its settings are {listed(there)}."
+                f"guidance={guider} has no setting '{str(name)[:80]}'{instead}; guidance.settings may hold "
+                f"{listed(there)}."
             )
         if not varies(value) and not (isinstance(value, Mapping) and "_target_" in value):  # it may change over time
             there[name][0](value)
+    check_times(guider, settings)
     if guider == "fdg" and (weights := settings.get("parallel_weights")) is not None:
         scales = settings.get("guidance_scales") or (1, 1)
         if len(weights) != len(scales):
             raise SamplerError(
-                f"guidance.settings.parallel_weights has {len(weights)} numbers for {len(scales)} of guidance_scales."
+                f"guidance.settings.parallel_weights has {counted(len(weights), 'number')} for {len(scales)} of "
+                "guidance_scales."
             )
+
+
+def check_times(guider: str, settings: Mapping[str, Any]) -> None:
+    """The share of steps after which a guider begins, and that at which it ends, in this order."""
+    for name, (_, usual) in GUIDERS[guider][1].items():
+        if name.endswith("_start"):
+            stop = name.replace("_start", "_stop")
+            begin, end = settings.get(name, usual), settings.get(stop, GUIDERS[guider][1][stop][1])
+            if is_number(begin) and is_number(end) and begin > end:
+                raise SamplerError(
+                    f"guidance.settings: {name} is {begin} and {stop} is {end}, so that it never works; the share of "
+                    "steps at which it ends has to be the larger one."
+                )
 
 
 def check_rescale(rescale: Any) -> None:
@@ -808,10 +841,24 @@ def check_maps(maps: Any) -> None:
     true_or_false(maps, "attention.maps", ConfigError)
 
 
+def selector_of(name: str) -> Check:
+    """The check that a setting of this name is a word, a selector of rows, or a list of those."""
+
+    def check(rows: Any) -> None:
+        try:
+            words_of(rows)
+        except OperatorError as error:
+            text = str(error)
+            named = f"{name} is{text.removeprefix('rows is')}" if text.startswith("rows is") else f"{name}: {text}"
+            raise OperatorError(named) from None
+
+    return check
+
+
 def check_mapped_words(words: Any) -> None:
     """Words or selectors of rows, or none for all words."""
     if words is not None:
-        words_of(words if isinstance(words, list | tuple) else [words])
+        selector_of("attention.words")(words if isinstance(words, list | tuple) else [words])
 
 
 def check_axes(by: Any) -> None:
@@ -1214,7 +1261,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.Likeness": {"text picture": check_likeness},
     "embedlab.Distance": {"picture by": check_distance},
     "embedlab.Mass": {
-        "word": words_of,
+        "word": selector_of("word"),
         "box": check_box_or_none,
         "layers": check_layers("guidance.loss.score.layers"),
     },

@@ -189,9 +189,10 @@ def not_finite(sample: Sample, request: Request) -> str:
     step = "" if sample.broke is None else f" from step {sample.broke} on"
     cells = [one.cell for one in request.conditioning]  # of each call: an edit may come late
     edits = listed(dict.fromkeys(cell.label for cell in cells if cell.operators) or [cells[0].label], 3)
+    loss = any(cell.guidance.loss is not None for cell in cells)
     return (
         f"the latents of seed {request.seed} hold NaN or infinite numbers{step} ({edits}); "
-        "try float32 or a lower guidance.scale."
+        f"try float32, a lower guidance.scale{' or a lower guidance.loss.scale' if loss else ''}."
     )
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from embedlab.checks import finite_number, in_choices, is_number, is_whole, number_within, true_or_false, whole_number
-from embedlab.errors import SamplerError, brief, listed
+from embedlab.errors import SamplerError, brief, listed, perhaps
 
 OWN = "own"  # the class that the model's scheduler config names, with its settings
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -320,13 +320,14 @@ def check_options(scheduler: Any, options: Any) -> None:
 def check_options_of(scheduler: str, kinds: Sequence[str], options: Sequence[tuple[str, Any]]) -> None:
     """Refuse an option that none of some classes has, or a value that does not fit."""
     known = list(dict.fromkeys(name for kind in kinds for name in options_of(kind)))
+    first, last = (dict(options).get(name) for name in ("beta_start", "beta_end"))
     for name, value in options:
         if name not in known:
             others = names_with({kind for kind in KINDS if name in options_of(kind)})
             why = NEVER.get(name) or (f"it is of {listed(others)}" if others else "no scheduler has it")
             raise SamplerError(
-                f"sampler.options has {name[:80]}, which the scheduler {scheduler} does not take ({why}); it takes "
-                f"{listed(sorted(known))}."
+                f"sampler.options has {name[:80]}, which the scheduler {scheduler} does not take ({why})"
+                f"{'' if others or name in NEVER else perhaps(name, known)}; it takes {listed(sorted(known))}."
             )
         called = f"sampler.options.{name}"
         if name == "solver_type":
@@ -339,6 +340,11 @@ def check_options_of(scheduler: str, kinds: Sequence[str], options: Sequence[tup
             )
         else:
             CHECKS[name](value, called, SamplerError)
+    if is_number(first) and is_number(last) and first > last:
+        raise SamplerError(
+            f"sampler.options: beta_start is {first} and beta_end {last}; betas rise, as of Stable Diffusion from "
+            "0.00085 to 0.012."
+        )
 
 
 def _numbers(value: Any, name: str, error: type[SamplerError]) -> None:

@@ -22,7 +22,8 @@ from embedlab.condition import negatives_of, prompts_of
 from embedlab.embeddings import Embeddings, Lookup
 from embedlab.encoder import Conditioning, Texts, layout_of, reads_of
 from embedlab.errors import ConfigError, LanguageError, OperatorError, PromptError, SamplerError, brief, counted, listed
-from embedlab.guidance import Loss, check_loss, left_out, masks_of, ways_of
+from embedlab.guidance import Guidance, Loss, check_loss, left_out, masks_of, ways_of
+from embedlab.images import open_picture
 from embedlab.limits import WINDOW, Join
 from embedlab.models import Source
 from embedlab.operators.base import applied, check_operators, edit_streams, edit_with, layer_of, named
@@ -309,18 +310,34 @@ def _check_guidance(cell: Cell, source: Source, prompts: int) -> None:
     """Refuse ways, regions and a loss that do not fit so many prompts, or the picture."""
     guidance, (height, width) = cell.guidance, picture_size(cell, source)
     small = height // source.factor, width // source.factor
-    if prompts > 1 and guidance.guider != "sega":
-        ways_of(value_of(guidance.combine), prompts)
+    ways = value_of(guidance.combine)
+    if guidance.guider == "sega":
+        _check_concept_directions(guidance, prompts)
+    elif prompts > 1 or not isinstance(ways, str):
+        ways_of(ways, prompts)
     if guidance.regions is not None:
-        if guidance.guider == "sega":
-            raise SamplerError("guidance=sega finds by itself where concepts are; leave guidance.regions out.")
         masks_of(guidance.regions, prompts, small)
     if (loss := guidance.loss) is not None:
         if getattr(loss.score, "asks_scorer", False) and not source.has_scorer:
             raise SamplerError(f"the loss {loss.name} asks a CLIP model, and there is none: model.scorer=FOLDER.")
         if loss.of_attention:
             _check_attended(cell, loss, source)
+        for file in loss.files:
+            open_picture(file)
         check_loss(loss, (height, width), (source.part("unet").get("out_channels", 4), *small))
+
+
+def _check_concept_directions(guidance: Guidance, prompts: int) -> None:
+    """Refuse SEGA without concepts, and what it does in its own way."""
+    if prompts < 2:
+        raise SamplerError(
+            "guidance=sega leads toward the prompts after an AND, and there is none: language=a1111 "
+            "'prompt=\"a puppy AND glasses\"'."
+        )
+    if guidance.regions is not None:
+        raise SamplerError("guidance=sega finds by itself where concepts are; leave guidance.regions out.")
+    if guidance.combine != "sum":
+        raise SamplerError("guidance=sega brings prompts together in its own way; leave guidance.combine out.")
 
 
 def _check_attended(cell: Cell, loss: Loss, source: Source) -> None:

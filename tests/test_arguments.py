@@ -44,7 +44,7 @@ CALLS = {
     "None is no Cell": lambda m, p, r: lab.edited_rows(None, m.towers),
     "'a cat' is no Cell": lambda m, p, r: lab.explain("a cat", m.towers),
     "embeds is None; it has to be named tensors": lambda m, p, r: lab.save_embeds("x.safetensors", None),
-    "embeds is a dict; it has to be named tensors": lambda m, p, r: lab.save_embeds("x.safetensors", {"a": 1}),
+    "embeds is {a: 1}; it has to be named tensors": lambda m, p, r: lab.save_embeds("x.safetensors", {"a": 1}),
     "has no numbers": lambda m, p, r: lab.save_embeds("x.st", {"a": torch.ones(1, device="meta")}),
     "is no path of a file": lambda m, p, r: lab.save_embeds("a\0b", {"a": torch.ones(1)}),
     "'.ud800' is no path of a file": lambda m, p, r: lab.load_embeds("\ud800"),

@@ -344,14 +344,17 @@ REFUSED = {
     "there is no such guider": ({"guider": "cfgg"}, "guidance.guider is 'cfgg'; choose one of cfg, cfg_zero_star"),
     "unknown setting": (
         {"guider": "apg", "settings": {"etta": 1}},
-        "guidance=apg has no setting 'etta'; its settings are adaptive_projected_guidance_momentum",
+        "guidance=apg has no setting 'etta' \\(did you mean eta\\?\\); guidance.settings may hold adaptive_projected",
     ),
     "another guider's": ({"guider": "tcfg", "settings": {"eta": 1}}, "guidance=tcfg has no setting 'eta'"),
-    "ours": ({"guider": "pag", "settings": {"stop": 1}}, "no setting 'stop'; take guidance.interval; its settings are"),
+    "ours": (
+        {"guider": "pag", "settings": {"stop": 1}},
+        "no setting 'stop'; take guidance.interval; guidance.settings may hold",
+    ),
     "no number": ({"guider": "apg", "settings": {"eta": "x"}}, "guidance.settings.eta is 'x'; it has to be a finite"),
     "no mapping": ({"guider": "apg", "settings": [1]}, "guidance.settings is .*; it has to be names with values"),
     "no list": ({"guider": "fdg", "settings": {"guidance_scales": 3}}, "has to be a list of numbers, the finest first"),
-    "bands": ({"guider": "fdg", "settings": {"parallel_weights": [1.0]}}, "has 1 numbers for 2 of guidance_scales"),
+    "bands": ({"guider": "fdg", "settings": {"parallel_weights": [1.0]}}, "has 1 number for 2 of guidance_scales"),
     "rescale": ({"rescale": 1.5}, "guidance.rescale is 1.5; it has to be a number from 0 to 1"),
     "one time": ({"interval": [0.5]}, "guidance.interval is .*; it has to be two times"),
     "rising sigma": ({"interval": [0.5, 3], "clock": "sigma"}, "its times have to fall: the noisy end comes first"),
@@ -375,11 +378,11 @@ MODEL_REFUSES = {
     ),
     "layer": (
         {"guider": "pag", "settings": {"perturbed_guidance_layers": ["up.7"]}},
-        "perturbed_guidance_layers names 'up.7', and no cross-attention layer",
+        "perturbed_guidance_layers names 'up.7', where this UNet has no cross-attention",
     ),
     "number": (
         {"guider": "slg", "settings": {"skip_layer_guidance_layers": [99]}},
-        "skip_layer_guidance_layers names '99', and no",
+        "skip_layer_guidance_layers names '99', where this UNet has no",
     ),
 }
 

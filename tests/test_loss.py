@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from embedlab import (
 )
 from embedlab.attention import Confine
 from embedlab.attention.probabilities import probabilities_of
-from embedlab.cell import denoiser_calls
+from embedlab.cell import denoiser_calls, fingerprint
 from embedlab.errors import ConfigError, EngineError, OperatorError, PictureError, PromptError, SamplerError
 from embedlab.guidance import Losses, predictor
 from embedlab.sampler import generators, noise
@@ -295,7 +296,12 @@ UNFIT = {
         PromptError,
         "guidance.loss.score.word: 'cat' is not in the prompt; its words are a, pup",
     ),
-    "layers": (Mass("puppy", layers=["up.3"]), {}, ConfigError, "guidance.loss.score.layers names 'up.3', and no"),
+    "layers": (
+        Mass("puppy", layers=["up.3"]),
+        {},
+        ConfigError,
+        "guidance.loss.score.layers names 'up.3', where this UNet",
+    ),
     "edits": (
         Mass("puppy"),
         {"attention": Attention(edits=[Confine("puppy", LEFT)])},
@@ -386,3 +392,16 @@ def test_the_loss_by_step_is_a_curve_of_its_picture(sd1):
         assert curve["step"] == (0.0, 2.0)
         assert all(0 < value < 1.5 for value in curve["loss"])
     assert none.curves == ({}, {}), "whoever has none says so in any company"
+
+
+def test_a_function_is_known_by_what_it_does_and_not_by_where_it_is():
+    def written(body: str):
+        names: dict = {"__name__": "somebodys"}
+        exec(f"def score(picture, by=2):\n    return {body}", names)
+        return names["score"]
+
+    same, again, other = written("picture.mean()"), written("picture.mean()"), written("picture.sum()")
+    assert same is not again
+    assert fingerprint(Loss(same)) == fingerprint(Loss(again)) != fingerprint(Loss(other))
+    assert fingerprint(partial(same, by=3)) == fingerprint(partial(again, by=3)) != fingerprint(partial(again, by=4))
+    assert fingerprint(partial(same)) != fingerprint(partial(other))

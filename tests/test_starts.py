@@ -273,7 +273,7 @@ WRONG = {
     "not there": (lambda d: Start(latents="nowhere.npy"), "there is no file 'nowhere.npy' in "),
     "number": (lambda d: Start(latents=5), "start.latents is 5; it has to be a path, or a tensor"),
     "damaged": (lambda d: Start(latents=d / "cut.safetensors"), "cannot be read as latents"),
-    "objects": (lambda d: Start(latents=d / "objects.npy"), "cannot be read as latents"),
+    "objects": (lambda d: Start(latents=d / "objects.npy"), "is no .npy of numbers; numpy.save writes one"),
     "code": (lambda d: Start(latents=d / "code.pt"), "is not plain tensors and is not opened"),
     "two": (lambda d: Start(latents=d / "two.safetensors"), "holds a (1,), b (1,); latents are one tensor, or"),
 }

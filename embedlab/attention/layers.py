@@ -96,7 +96,7 @@ def chosen(names: Sequence[str] | str | None, layers: Sequence[Layer], setting: 
         if not any(layer.is_in(short_name(name)) for layer in layers):
             there = list(dict.fromkeys(block_of(layer) for layer in layers))
             raise ConfigError(
-                f"{setting} names '{name}', and no cross-attention layer of this UNet is there; its blocks are "
+                f"{setting} names '{name}', where this UNet has no cross-attention; its blocks with some are "
                 f"{listed(there)}, its layers {listed((layer.name for layer in layers), 12)}."
                 if layers
                 else f"{setting} names '{name}', and this UNet has no cross-attention layers."

@@ -69,6 +69,29 @@ class Composer:
 
 
 @contextmanager
+def whole_mappings() -> Iterator[None]:
+    """Let a mapping with a `_target_` be all of a value, and `{}` nothing: Hydra merges it with what was there.
+
+    `guidance.loss.score={_target_: embedlab.guidance.Likeness, text: blue}` has no `blue` of the colour before it.
+    """
+    own = ConfigLoaderImpl._apply_overrides_to_config
+
+    def apply(overrides: list[Override], cfg: DictConfig) -> None:
+        for override in overrides:
+            value, key = override.value(), override.key_or_group
+            whole = isinstance(value, dict) and ("_target_" in value or not value) and not override.is_delete()
+            if whole and OmegaConf.is_dict(OmegaConf.select(cfg, key, throw_on_missing=False)):
+                OmegaConf.update(cfg, key, None, merge=False)
+            own([override], cfg)
+
+    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl._apply_overrides_to_config = staticmethod(own)
+
+
+@contextmanager
 def composed_once(loader: Any) -> Iterator[None]:
     """Keep Hydra's sweepers from composing every job to see whether it can be: `launch` reports all that cannot."""
     own = loader.load_sweep_config

@@ -24,11 +24,12 @@ from omegaconf import DictConfig
 from embedlab.checks import true_or_false
 from embedlab.clean import check_name, clean_streams
 from embedlab.cli.commands import learn, profile
-from embedlab.cli.compose import job_of, name_of_model, study_of, words_of
+from embedlab.cli.compose import job_of, name_of_model, study_of, whole_mappings, words_of
 from embedlab.cli.messages import EXPLAIN, NO_FOLDER, as_user_error, fail, say, typed_command, user_message
 from embedlab.cli.progress import aside, importing, peak_memory, stage
 from embedlab.cli.prompt_list import AXIS, Asked, asked, axis, rows_of
 from embedlab.cli.session import Session, rollback
+from embedlab.cli.settings import OPEN
 from embedlab.cli.usage import COMMANDS, answer, arranged, check
 from embedlab.cli.values import check_values
 from embedlab.errors import ConfigError, EmbedlabError
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from embedlab.sweep.result import Result
 
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "store")  # what Hydra and we make folders of
-OPEN = ("sampler.options", "guidance.settings")  # settings whose names are another library's
 
 
 def main() -> None:
@@ -162,7 +162,8 @@ def check_repeated(words: Sequence[str]) -> None:
 
 def app(session: Session) -> None:
     """Let Hydra compose what the command line says, and run it."""
-    hydra.main(config_path=conf_dir(), config_name="config", version_base="1.3")(Task(session))()
+    with whole_mappings():
+        hydra.main(config_path=conf_dir(), config_name="config", version_base="1.3")(Task(session))()
 
 
 class Task:

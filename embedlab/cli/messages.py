@@ -19,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line
 from embedlab.cli.prompt_list import quoted, typed
-from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options
+from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options, within
 from embedlab.cli.signals import Stopped, listening
-from embedlab.errors import EmbedlabError, listed
+from embedlab.errors import EmbedlabError, listed, nearest, perhaps
 from embedlab.sweep.config import HERE
 from embedlab.sweep.roles import PARTS, SETTINGS
 
@@ -29,6 +29,7 @@ UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.EEXIST, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),  # full, one way or another
 )
+UNEXPECTED = r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '([^']+)'"
 # of a command that answers on the terminal: nothing is written into a folder of its own
 NO_FOLDER = ("hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
 EXPLAIN = ("explain=true", *NO_FOLDER)
@@ -141,15 +142,24 @@ def hydra_message(error: BaseException) -> str:
             return str(cause)
     text = str(error)
     key = re.search(r"full_key: *(\S+)", text)
-    within = f" (in {key[1]})" if key else ""
+    place = f" (in {key[1]})" if key else ""
     for cause in causes:
-        if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
-            return f"{cause}{within}"
+        if isinstance(cause, TypeError) and (named := re.search(UNEXPECTED, str(cause))):
+            return f"{named[1]} has no setting '{named[2]}'{place}."
+        if isinstance(cause, TypeError) and "takes no arguments" in str(cause):
+            return f"{cause}{place}."
+        if isinstance(cause, TypeError) and (lacks := re.search(r"(\w+)\(\) missing .*?: ([^\")]+)", str(cause))):
+            return (
+                f"{lacks[1]} was called without {lacks[2]}{place}; a function that is to be handed over, and called "
+                "later, has _partial_: true beside its _target_."
+                if lacks[1] != "__init__"
+                else f"{lacks[2]} has to be given{place}."
+            )
     if isinstance(error, OverrideParseException):
         return unparsed(error.override)
     for pattern, line in ANSWERS:
         if found := re.search(pattern, text):
-            return line(found, causes) if callable(line) else line.format(*found.groups(), within=within)
+            return line(found, causes) if callable(line) else line.format(*found.groups(), within=place)
     return plain(text)
 
 
@@ -160,13 +170,36 @@ def unmerged(found: re.Match[str], causes: Sequence[BaseException]) -> str:
         return plain(str(causes[0]))
     if type(cause).__name__ == "GrammarParseError":
         return f"'{found[1]}' has a ${{…}} that cannot be read; in a text it is written \\${{…}}."
-    return f"{found[1]} is refused: {plain(str(cause))}"
+    word = found[1].lstrip("+")
+    if re.search(r"Cannot merge (Dict|List)Config with (Dict|List)Config", str(cause)):
+        key, _, value = word.partition("=")
+        wanted = "names with values, {name: value}" if value[:1] == "[" else "a list, [one,two]"
+        return f"{key} is {value[:80]}; it has to be {wanted}."
+    return f"{word} is refused: {plain(str(cause))}"
 
 
 def key_missing(found: re.Match[str], causes: Sequence[BaseException]) -> str:
     """What to say of a setting that is not there."""
-    missing = re.search(r"Key '(\w+)' is not in struct", " ".join(map(str, causes)))
+    told = " ".join(map(str, causes))
+    missing = re.search(r"Key '([^']+)' is not in struct", told)
+    path = re.search(r"full_key: *(\S+)", told)
+    if missing and path and path[1].startswith(f"{found[1]}."):  # a name within a mapping that is a value
+        names = within(found[1])
+        there = f"; it takes {listed(names)}" if names else ""
+        return f"{found[1]} has no '{missing[1]}'{perhaps(missing[1], names)}{there}."
     return unknown_key(found[1], missing[1] if missing else "")
+
+
+def unlocated(found: re.Match[str], causes: Sequence[BaseException]) -> str:
+    """What to say of a `_target_` that is not there; of a room of ours with the name that is near."""
+    target = found[1]
+    key = re.search(r"full_key: *(\S+)", " ".join(map(str, causes)))
+    room, _, name = target.rpartition(".")
+    module = sys.modules.get(room)
+    near = nearest(name, getattr(module, "__all__", ())) if room.startswith("embedlab") else None
+    meant = f" (did you mean {room}.{near}?)" if near else ""
+    place = f" (in {key[1]})" if key else ""
+    return f"there is no '{target}' to be imported{meant}; a _target_ is PACKAGE.CLASS{place}."
 
 
 # what Hydra says, and what it comes to here: a text, or a function of the match and the error with its causes
@@ -174,7 +207,8 @@ ANSWERS: tuple[tuple[str, str | Callable[[re.Match[str], Sequence[BaseException]
     (r"Ambiguous value for argument '([^=']+)=(.*?)'\n", lambda found, _: several(found[1], found[2])),
     (r"Could not override '([\w.]+)'", key_missing),
     (r"Could not (?:load|find) '((?:hydra/)?\w+)/([^']*)'", lambda found, _: no_option(found[1], found[2])),
-    (r"Error locating target '([^']+)'", "there is no '{0}' to be imported; a _target_ is PACKAGE.CLASS{within}."),
+    (r"Error locating target '([^']+)'", unlocated),
+    (r"Target '([^']+)' is blocklisted", "'{0}' is no _target_ that a config may name: it can run commands{within}."),
     (r"Error locating target ''", "a _target_ is empty; it has to be PACKAGE.CLASS{within}."),
     (r"Expected a callable target, got '(.*)' of type", "{0} is no _target_; it has to be PACKAGE.CLASS{within}."),
     (r"missing \d+ required positional arguments?: ([^\")]+)", "{0} has to be given{within}."),
@@ -260,6 +294,8 @@ def unknown_key(key: str, missing: str = "") -> str:
     if given.startswith("+") and "." not in key:
         return f"there is no setting '{key}', and none uses it; a text that does: 'prompt=a ${{{key}}}'."
     better = advice(words)
+    if setting and not better and (said := not_within(key)):
+        return said
     if first == "operators" and setting == missing != "":
         has = listed(s.name for s in of_option("operators", name)) if name in options("operators") else ""
         return f"the operator '{name}' has no setting '{setting}'{better}" + (f"; it has {has}." if has else "")
@@ -273,6 +309,16 @@ def unknown_key(key: str, missing: str = "") -> str:
     if first not in SETTINGS:
         return f"there is no setting '{first}'; there are {listed(SETTINGS)}."
     return f"there is no setting '{key}'; {first} has {of_group(first)}."
+
+
+def not_within(key: str) -> str:
+    """What to say of a name that is not in a mapping of a setting; nothing of another key."""
+    outer, _, last = key.rpartition(".")
+    names, group = within(outer), key.partition(".")[0]
+    if last in names:
+        others = [option for option in options(group) if last in within(outer, option)]
+        return f"there is no setting '{key}' in this run; {listed(f'{group}={o}' for o in others)} has it."
+    return f"there is no setting '{key}'{perhaps(last, names)}; {outer} has {listed(names)}." if names else ""
 
 
 def typed_words() -> list[str]:

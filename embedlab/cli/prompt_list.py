@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from embedlab import readers
 from embedlab.cli import settings
 from embedlab.cli.prompt_rows import NAME, Columns, Row, check_rows, read_rows
-from embedlab.errors import ConfigError, brief, listed
+from embedlab.errors import ConfigError, brief, listed, nearest
 from embedlab.sweep.config import conf_dir, escaped
 from embedlab.sweep.roles import PARTS
 
@@ -58,7 +58,7 @@ def asked(words: Sequence[str]) -> Asked:
         if not sign or not (bare == "prompts" or bare.startswith("prompts.")):
             others.append(word)
         elif bare not in ABOUT:
-            near = settings.nearest(bare, list(ABOUT))
+            near = nearest(bare, list(ABOUT))
             better = f"; try: {near}={value}" if near else f"; there are {listed(ABOUT)}."
             raise ConfigError(f"there is no setting '{bare}'{better}")
         elif bare in about and about[bare] != value:
@@ -146,7 +146,7 @@ def _file(value: str) -> Path:
     except (OSError, ValueError):
         there = False
     hint = f"a file is named with an @: prompts=@{value}" if there else "a file of your own is prompts=@FILE"
-    near = settings.nearest(value, list(sets))
+    near = nearest(value, list(sets))
     raise ConfigError(
         f"there is no set of prompts {brief(value)}"
         + (f"; try: prompts={near}" if near else "")

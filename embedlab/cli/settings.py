@@ -6,14 +6,13 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from embedlab.errors import listed
+from embedlab.errors import listed, nearest
 from embedlab.sweep.config import conf_dir
 from embedlab.sweep.roles import PARTS, PRESETS
 
@@ -44,10 +43,18 @@ ELSEWHERE = {
     "dpm_2_ancestral": ("dpm2_a", "k_dpm_2_a"),
     "dpmpp_2m_sde": ("dpm++_2m_sde", "dpm++2m_sde", "sde-dpmsolver++"),
     "dpmpp_sde": ("dpm++_sde",),
-    "euler_ancestral": ("euler_a", "k_euler_a"),
+    "euler_ancestral": ("euler_a", "k_euler_a", "eulera"),
     "dpmpp_2m": ("dpm++", "dpm++2m", "dpm++_2m", "dpmsolver++"),
+    "dpmpp_2s": ("dpm++_2s", "dpm++2s", "dpm++_2s_a"),
     "silent": ("none", "off", "false", "no"),
 }
+# what other tools call an option of a group
+CHOICES = {
+    "attention": {"daam": "maps", "heat_map": "maps", "prompt_to_prompt": "p2p", "prompt2prompt": "p2p"},
+    "guidance": {"cfg": "default", "classifier_free": "default", "perturbed_attention": "pag"},
+    "start": {"img2img": "picture", "inpaint": "picture", "inpainting": "picture", "txt2img": "noise"},
+}
+OPEN = ("sampler.options", "guidance.settings")  # settings whose names are another library's
 PLAINEST = ("picture",)  # of choices that share their settings those that are meant where nothing else says
 OTHERS = {other: name for name, others in ELSEWHERE.items() for other in others}
 
@@ -167,6 +174,65 @@ def chosen(words: Sequence[str]) -> dict[str, list[str]]:
     return picked
 
 
+def nested(group: str, *named: str) -> dict[str, list[str]]:
+    """The names in each mapping that is a default of a group, or of some of its options, by its key.
+
+    >>> nested("guidance")["guidance.loss.score"], nested("attention")["attention.edits.box"]
+    (['blue', 'red', 'green'], ['rows', 'box', 'amount', 'layers'])
+    """
+    found: dict[str, list[str]] = {}
+
+    def walk(key: str, value: Any) -> None:
+        if isinstance(value, dict):
+            names = [name for name in value if not name.startswith("_")]
+            found[key] = list(dict.fromkeys([*found.get(key, []), *names]))
+            for name in names:
+                walk(f"{key}.{name}", value[name])
+
+    for option in named or options(group):
+        for setting in of_option(group, option):
+            walk(setting.key, setting.default)
+    return found
+
+
+def within(key: str, *named: str) -> list[str]:
+    """The names in a mapping that is a default of some options, by its key; none of one that is not there.
+
+    >>> within("start.variation"), within("sampler.steps")
+    (['seed', 'strength'], [])
+    """
+    group = key.partition(".")[0]
+    return nested(group, *named).get(key, []) if group in PARTS and group != "operators" else []
+
+
+def _inside(key: str) -> str | None:
+    """A key within a mapping of a group, with the parts of it that are not there as what they are near to.
+
+    >>> _inside("guidance.setings.eta"), _inside("guidance.loss.blue"), _inside("attention.edits.cross.amount")
+    ('guidance.settings.eta', 'guidance.loss.score.blue', 'attention.edits.cross.operator.amount')
+    """
+    group, *rest = key.split(".")
+    if group not in PARTS or group == "operators" or not rest:
+        return None
+    there, here = nested(group), group
+    tops = sorted({s.name for option in options(group) for s in of_option(group, option)})
+    for n, typed in enumerate(rest):
+        names, part = tops if here == group else there.get(here, []), typed
+        if part not in names:
+            deeper = [inner for inner in there if inner.startswith(f"{here}.") and part in there[inner]]
+            near = nearest(part, names, 0.7)
+            if here != group and len(deeper) == 1:
+                here = deeper[0]
+            elif near is not None:
+                part = near
+            else:
+                return None
+        here = f"{here}.{part}"
+        if here not in there and n + 1 < len(rest):
+            return None
+    return here if here != key and here.count(".") > 1 else None
+
+
 def known(words: Sequence[str]) -> tuple[Setting, ...]:
     """The settings of the options that a command line chooses."""
     picked = chosen(words)
@@ -190,22 +256,6 @@ def as_text(value: Any) -> str:
 
 
 # ── which was meant ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _alike(a: str, b: str) -> float:
-    """How alike two names are, 0 to 1; a beginning and a plural are nearly the same."""
-    a, b = a.lower().replace("-", "_"), b.lower().replace("-", "_")
-    if a == b:
-        return 1.0
-    if len(a) > 2 and b.startswith(a):
-        return 0.95
-    return SequenceMatcher(None, a, b).ratio()
-
-
-def nearest(name: str, names: Sequence[str], least: float = 0.75) -> str | None:
-    """The name most like another; None where none is at least so much alike."""
-    best = max(names, key=lambda other: _alike(name, other), default=None)
-    return best if best is not None and _alike(name, best) >= least else None
 
 
 @cache
@@ -233,6 +283,11 @@ def meant(key: str, value: str, words: Sequence[str] = ()) -> Setting | str | No
         return option and f"{key}={option}"
     if key in PARTS:
         return _of_group(key, value, words)
+    if (inside_a_value := _inside(key)) is not None:
+        top = ".".join(inside_a_value.split(".")[:2])
+        holds = [s for s in every() if s.key == top and isinstance(s.default, dict)]
+        best = max(holds, key=lambda s: (_holds(s, inside_a_value), s.option in chosen(words).get(first, [])))
+        return Setting(inside_a_value, None, "", best.option)
     name = OTHERS.get(last, last)
     settings = [s for s in every() if name in (s.key, s.name)]
     if first in PARTS and value in options(first) and not any(s.key == key for s in settings):
@@ -262,16 +317,29 @@ def meant(key: str, value: str, words: Sequence[str] = ()) -> Setting | str | No
     return max(settings, key=fits, default=None)
 
 
+def _holds(setting: Setting, key: str) -> bool:
+    """Whether a setting that is a mapping has a key in it."""
+    value: Any = setting.default
+    for part in key.removeprefix(f"{setting.key}.").split("."):
+        value = value.get(part, setting) if isinstance(value, dict) else setting
+    return value is not setting
+
+
 def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | None:
     """What is meant by a group whose value is none of its options: an option near it, or a setting that it fits."""
     try:
         given = yaml.safe_load(value)
     except yaml.YAMLError:
         return None
+    if isinstance(given, str):  # as other tools write it: Euler a, DPM++ 2M, img2img
+        other = re.sub(r"[\s-]+", "_", given.strip().lower())
+        spelled = CHOICES.get(group, {}).get(other, OTHERS.get(other, other))
+        if spelled in options(group):
+            return f"{group}={spelled}"
     if isinstance(given, str | list):  # one option or several, each the one that is near
         near = {name: nearest(OTHERS.get(name.lower(), name), list(options(group)), 0.7) for name in _options_in(value)}
         if near and all(near.values()):
-            return f"{group}={re.sub(r'[^][, ]+', lambda found: near[found[0]] or '', value)}"
+            return f"{group}={re.sub(r'[^][,]+', lambda found: near[re.sub(chr(92) + 's', '', found[0])] or '', value)}"
     picked = [option for option in chosen(words).get(group, []) if option in options(group)]
     picked = picked or chosen([]).get(group, [])
     usual = sorted(options(group), key=lambda option: (option not in PLAINEST, -_often().get(option, 0)))
@@ -282,7 +350,7 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
             return setting
         if isinstance(given, list) and (default is None or isinstance(default, list)) and group != "operators":
             return setting
-        if isinstance(given, str) and default == "???" and group != "operators":
+        if isinstance(given, str) and default == "???" and (group == "model" or re.search(r"[./]", given)):
             return setting
     return None
 
@@ -327,7 +395,7 @@ def _is_fine(key: str, value: str, there: set[str], words: Sequence[str]) -> boo
     if key[:1] in "+~" or "@" in key or "/" in key or key == "resume" or key in there:
         return True
     if any(f"{key}.".startswith(f"{one}.") for one in ("hydra", "prompts", *there)):
-        return True
+        return key.startswith(tuple(f"{name}." for name in OPEN)) or _inside(key) is None
     if key in (*PARTS, *PRESETS):
         return all(name in options(key) for name in _options_in(value))
     parts = key.split(".")

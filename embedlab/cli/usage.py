@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 
 import embedlab
 from embedlab.cli import settings
-from embedlab.errors import ConfigError, listed, not_a_prompt
+from embedlab.errors import ConfigError, listed, nearest, not_a_prompt
 from embedlab.sweep.roles import PARTS, PRESETS
 
 # the commands: the module that has each, and what it does
@@ -250,7 +250,7 @@ def _no_setting(word: str, words: Sequence[str]) -> str:
     """What to say of a word that sets nothing."""
     if word in COMMANDS:
         return f"a command comes first: embedlab {word} …"
-    if word == words[0] and (near := settings.nearest(word, list(COMMANDS), 0.7)):
+    if word == words[0] and (near := nearest(word, list(COMMANDS), 0.7)):
         return f"there is no command '{word}'; try: embedlab {near}"
     if any(sign in word for sign in " .:/") or word in {s.key for s in settings.every()}:
         if word in {s.key for s in settings.every()}:

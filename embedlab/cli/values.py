@@ -13,8 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from embedlab.cli.compose import Composer, job_names, refuse, set_hydra_node, unused
 from embedlab.cli.messages import unknown_key, user_message
 from embedlab.cli.session import rollback
-from embedlab.errors import ConfigError
-from embedlab.limits import check_settings
+from embedlab.errors import (
+    ConfigError,
+    LanguageError,
+    ModelError,
+    OperatorError,
+    PictureError,
+    PromptError,
+    SamplerError,
+)
+from embedlab.limits import FIXED, check_settings
 from embedlab.schedule import Alternate, Ramp, Switch, varies
 from embedlab.selector import Rows
 from embedlab.sweep.config import complete
@@ -29,7 +37,7 @@ def check_values(config: DictConfig) -> None:
     if own := unused(config):
         raise ConfigError(unknown_key(own[0]))
     for part in ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "attention", "metrics"):
-        checked(values.get(part))
+        checked(values.get(part), part)
     check_settings("embedlab.Job", {str(key): value for key, value in values.items()})
 
 
@@ -60,19 +68,31 @@ def check_batch(composer: Composer, master: DictConfig, job_overrides: Sequence[
             refuse(wrong, len(job_overrides))
 
 
-def checked(value: Any) -> Any:
-    """A value of a config: schedules and selectors as what they are, other parts as their settings, checked.
+def checked(value: Any, place: str = "") -> Any:
+    """A value of a config at its key: schedules and selectors as what they are, other parts as their settings, checked.
 
-    >>> checked({"_target_": "embedlab.operators.Scale", "rows": "cat", "by": "twice"})
+    >>> checked({"_target_": "embedlab.operators.Scale", "rows": "cat", "by": "twice"}, "operators.louder")
     Traceback (most recent call last):
     ...
-    embedlab.errors.OperatorError: by is 'twice'; it has to be a finite number.
+    embedlab.errors.OperatorError: operators.louder.by is 'twice'; it has to be a finite number.
     """
     if isinstance(value, list):
-        return [checked(one) for one in value]
+        return [checked(one, place) for one in value]
     if not isinstance(value, dict):
         return value
-    settings = {key: checked(one) for key, one in value.items()}
+    settings = {key: checked(one, f"{place}.{key}") for key, one in value.items()}
+    try:
+        return made(value, settings)
+    except (PromptError, OperatorError, ModelError, SamplerError, PictureError, ConfigError) as error:
+        text, (top, _, inner) = str(error), place.partition(".")
+        if isinstance(error, LanguageError) or not inner or f"{top}." in text:
+            raise
+        name = text.partition(" ")[0]
+        raise type(error)(f"{place}.{text}" if name in settings else f"{place}: {text}") from error
+
+
+def made(value: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """A mapping whose values are checked, as what it names, where that takes no torch; as it is otherwise."""
     target = settings.pop("_target_", None)
     if not isinstance(target, str) or not target.startswith("embedlab."):
         return value
@@ -80,6 +100,8 @@ def checked(value: Any) -> Any:
     if name in LIGHT:
         with suppress(TypeError):  # a setting that it has not: told with its place where it is made
             return LIGHT[name](**settings)
-    elif not any("_target_" in one for one in settings.values() if isinstance(one, dict)) and not varies(settings):
+    elif not any("_target_" in one for one in settings.values() if isinstance(one, dict)) and (
+        name in FIXED or not varies(settings)
+    ):
         check_settings(name, settings)
     return value

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.errors import PictureError, SamplerError
+from embedlab.errors import PictureError, SamplerError, counted
 from embedlab.limits import TOP
 
 Change = Float[Tensor, "c h w"]
@@ -96,8 +96,9 @@ def ways_of(combine: Any, count: int) -> list[str]:
     others = [combine] * (count - 1) if isinstance(combine, str) else list(combine)
     if len(others) != count - 1:
         raise SamplerError(
-            f"guidance.combine has {len(others)} entries and the prompt {count - 1} beside the first; give one for "
-            "each that follows an AND."
+            f"guidance.combine has {counted(len(others), 'way')}, and {counted(count - 1, 'prompt')} "
+            f"follow{'s' if count == 2 else ''} an AND: it takes one for each, or one for all; AND is read with "
+            "language=a1111."
         )
     return ["mean" if "mean" in others else "sum", *others]
 
@@ -113,7 +114,8 @@ def masks_of(regions: Any, count: int, size: tuple[int, int]) -> tuple[Mask | No
         return (None,) * count
     if len(regions) != count:
         raise SamplerError(
-            f"guidance.regions has {len(regions)} entries and the prompt {count} parts; give one for each (null is "
+            f"guidance.regions has {counted(len(regions), 'entry').replace('entrys', 'entries')} and the prompt "
+            f"{counted(count, 'part')}; give one for each (null is "
             "all of the picture), and set language=a1111 for prompts with AND."
         )
     return tuple(None if one is None else _mask(one, size) for one in regions)

@@ -17,7 +17,7 @@ from embedlab import images
 from embedlab.attention.probabilities import probabilities_of
 from embedlab.display import Shown
 from embedlab.encoder import Conditioning
-from embedlab.errors import SamplerError, brief
+from embedlab.errors import SamplerError, brief, first_line
 from embedlab.guidance.denoiser import Denoiser
 from embedlab.guidance.scores import Attended
 from embedlab.limits import check_part
@@ -63,7 +63,8 @@ class Loss(Shown):
     @property
     def name(self) -> str:
         """What a score is called: its name, or its class and settings."""
-        return getattr(self.score, "__name__", None) or brief(self.score)
+        named = getattr(self.score, "func", self.score)  # of a partial, as _partial_: true makes one
+        return getattr(named, "__name__", None) or brief(self.score)
 
     @property
     def of_attention(self) -> bool:
@@ -108,7 +109,13 @@ def check_loss(loss: Loss, size: tuple[int, int], latents: tuple[int, int, int])
     shape = latents if getattr(loss.score, "reads", "picture") == "latents" else (3, *size)
     with torch.enable_grad():
         seen = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        value = valued(loss, loss.score, seen)
+        try:
+            value = valued(loss, loss.score, seen)
+        except SamplerError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {first_line(error)}"
+            raise SamplerError(f"the loss {loss.name} fails on a picture of shape {list(seen.shape)}: {why}") from error
         if torch.autograd.grad(value, seen, allow_unused=True)[0] is None:
             raise SamplerError(f"the loss {loss.name} has no gradient: what it returns does not depend on the picture.")
 

@@ -80,6 +80,8 @@ def open_latents(path: Path) -> Latents:
     except (SamplerError, ConfigError, ModelError) as error:
         raise SamplerError(str(error)) from None
     except (OSError, ValueError, EOFError, SafetensorError, KeyError) as error:
+        if "pickle" in str(error):  # numpy's advice is to run what it holds
+            raise SamplerError(f"{what} is no .npy of numbers; numpy.save writes one.") from None
         raise SamplerError(f"{what} cannot be read as latents: {' '.join(str(error).split())[:200]}.") from None
     if isinstance(found, dict):
         tensors = {str(name): one for name, one in found.items() if isinstance(one, Tensor)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from embedlab.checks import is_whole
-from embedlab.errors import SamplerError
+from embedlab.errors import SamplerError, brief
 from embedlab.limits import LARGEST
 
 
@@ -13,7 +13,11 @@ def check_size(size: int | Sequence[int] | None, trained: int, factor: int, leve
     """Height and width in pixels: a multiple of the VAE factor, and large enough for the UNet to halve."""
     sides = (trained, trained) if size is None else (size, size) if is_whole(size) else size
     if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(is_whole(side) for side in sides):
-        raise SamplerError(f"size is {size!r}; it has to be one side or [height, width] in pixels, such as {trained}.")
+        given = list(size) if isinstance(size, tuple) else size
+        raise SamplerError(
+            f"size is {brief(given)}; it has to be one side or [height, width] in pixels, such as {trained}, or the "
+            "word picture."
+        )
     height, width = sides
     for side in (height, width):
         if not 0 < side <= LARGEST:

@@ -7,8 +7,9 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -70,6 +71,10 @@ def code_of(cell: Cell) -> list[str]:
         elif isinstance(value, list | tuple):
             for inner in value:
                 walk(inner)
+        elif isinstance(value, partial):
+            walk([value.func, value.args, value.keywords])
+        elif isinstance(value, FunctionType):
+            kinds.add(value)
         elif callable(value) or dataclasses.is_dataclass(value):
             kinds.add(type(value))
             walk(getattr(value, "__dict__", {}))

@@ -3,8 +3,9 @@
 from rows_commands import COMMANDS
 from rows_files import FILES
 from rows_python import PYTHON
+from rows_sampling import SAMPLING
 from rows_secrets import SECRETS
 from rows_settings import SETTINGS
 from rows_terminal import TERMINAL
 
-TABLE = [*SETTINGS, *FILES, *COMMANDS, *PYTHON, *SECRETS, *TERMINAL]
+TABLE = [*SETTINGS, *SAMPLING, *FILES, *COMMANDS, *PYTHON, *SECRETS, *TERMINAL]

@@ -19,7 +19,7 @@ from embedlab.clean import drawn_on, one_line
 from embedlab.cli import settings
 from embedlab.cli.messages import unparsed
 from embedlab.cli.progress import aside
-from embedlab.errors import ConfigError, brief, listed
+from embedlab.errors import ConfigError, brief, listed, nearest
 from embedlab.files import make_folder
 from embedlab.limits import check_ending, check_settings
 
@@ -130,7 +130,7 @@ def parsed(word: str) -> tuple[str, list[Any]]:
         name = next((k for k in ("depth", "steps", "size") if word.lstrip("-") == k), "KEY")
         raise ConfigError(f"anatomy: '{word}' is no setting; it takes {name}=VALUE, and --help says which.")
     if key not in KEYS and not key.startswith("model."):
-        near = settings.nearest(settings.OTHERS.get(key, key), list(KEYS), 0.7)
+        near = nearest(settings.OTHERS.get(key, key), list(KEYS), 0.7)
         near = {"at_once": "pictures", "seeds": "pictures", "sampler.steps": "steps"}.get(key, near)
         hint = f"; try: embedlab anatomy {near}={value}" if near else f"; it has {listed(KEYS)}"
         raise ConfigError(f"anatomy: there is no setting '{key}'{hint}.")
@@ -183,7 +183,7 @@ def model_of(asked: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(option, str):
         raise ConfigError(f"model is {brief(option)}; it has to be the name of an option: {listed(known)}.")
     if option not in known:
-        near = settings.nearest(str(option), list(known), 0.6)
+        near = nearest(str(option), list(known), 0.6)
         hint = f"; try: embedlab anatomy model={near}" if near else f"; there are {listed(known)}"
         raise ConfigError(
             f"there is no model={option}{hint}; a folder, file or hub id is model=custom model.name={option}."

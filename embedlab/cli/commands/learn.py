@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from embedlab.clean import drawn_on, one_line, redact
 from embedlab.cli import settings
-from embedlab.errors import ConfigError, counted, listed
+from embedlab.errors import ConfigError, counted, listed, nearest
 from embedlab.limits import check_settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def taken(words: Sequence[str]) -> tuple[list[str], Asked]:
     for word in words:
         key, sign, value = word.partition("=")
         if key not in defaults or not sign:
-            near = settings.nearest(key, list(defaults), 0.8)
+            near = nearest(key, list(defaults), 0.8)
             if sign and "." not in key and near and key not in {s.key for s in settings.every()}:
                 raise ConfigError(f"learn: there is no setting '{key}'; try: {near}={value}")
             rest.append(word)
