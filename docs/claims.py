@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,7 @@ def filled(study: str, text: str, pictures: Pictures) -> str:
             wrong.append(f"{study}: does not hold any more: {told}")
 
         def put(found: re.Match[str], told: str = told) -> str:
-            first = told[0].upper() if found[0][0].isupper() else told[0]
-            return first + told[1:]
+            return told[0].upper() + told[1:] if found[0][0].isupper() else told[0].lower() + told[1:]
 
         text = claim.pattern().sub(put, text)
     if wrong:
@@ -172,12 +171,289 @@ def filled(study: str, text: str, pictures: Pictures) -> str:
     return text
 
 
-def shares(parts: Iterable[int]) -> list[int]:
-    """Numbers, as a list."""
-    return list(parts)
+def right(one: str, other: str) -> Callable[[Picture], bool]:
+    """Whether the first of two things stands above the second."""
+    return lambda picture: picture.above(one, other)
 
 
+def as_asked(picture: Picture) -> bool:
+    """Whether "a picture of a WORD on GROUND" shows both."""
+    *_, word, _, ground = picture.axes["prompt"].split()
+    return bool(picture.of(word)) and picture.ground == ground
+
+
+def many(word: str, count: int) -> Callable[[Picture], bool]:
+    """Whether so many of a word are there, and nothing else."""
+    return lambda picture: len(picture.of(word)) == len(picture.things) == count
+
+
+def rate(study: str, edit: str, judged: str, prompt: str = "") -> tuple[float, float, float]:
+    """A rate of docs/rates.py in percent, with its 95 % interval; `edit` and `prompt` are pieces of what was edited."""
+    with (TABLES / "rates.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["study"] == study and row["judged"] == judged]
+    (row,) = [row for row in rows if edit in row["edit"] and prompt in row["prompt"]]
+    return 100 * int(row["hits"]) / int(row["seeds"]), float(row["low"]), float(row["high"])
+
+
+def always(*_: float) -> bool:
+    """Of a sentence that tells a figure and nothing that could be wrong of it."""
+    return True
+
+
+APPLE = {"apple": "yellow", "heart": "green"}
 CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "alternation": (
+        Claim(
+            "by the eye {} of six are puppies where the puppy begins, {} where the cat does",
+            lambda t: (
+                t(values='["puppy", "cat"]', every=1).n("puppy"),
+                t(values='["cat", "puppy"]').n("puppy"),
+            ),
+            lambda puppy, cat: puppy >= 4 and cat <= 1,
+        ),
+    ),
+    "arithmetic": (
+        Claim(
+            "The same direction the other way, toward the kind that a thing has already, changes next to nothing",
+            lambda t: (
+                t(prompt="a boat", direction='{"vehicle": 1, "animal": -1}').n("boat"),
+                t(prompt="a plane", direction='{"vehicle": 1, "animal": -1}').n("plane"),
+                t(prompt="a fish", direction='{"animal": 1, "vehicle": -1}').n("fish"),
+            ),
+            lambda *seeds: min(seeds) >= 4,
+        ),
+    ),
+    "breaks": (
+        Claim(
+            "by the eye both things are hearts or both are green on {} of six seeds",
+            lambda t: (
+                t(prompt="a yellow apple and a green heart").n(
+                    lambda p: len(p.of("heart")) == 2 or [thing.colour for thing in p.things] == ["green", "green"]
+                ),
+                t(prompt="a yellow apple BREAK a green heart").n(
+                    lambda p: [thing.colour for thing in p.things] == ["green", "green"]
+                ),
+            ),
+            lambda before, after: before >= 3 > after,
+        ),
+        Claim(
+            "yellow apples on {} of six",
+            lambda t: (t(prompt="a yellow apple and a BREAK green heart").n(lambda p: p.coloured(apple="yellow")),),
+            lambda seeds: seeds >= 5,
+        ),
+    ),
+    "colour_leaks": (
+        Claim(
+            "half the way does most of it",
+            lambda t: [
+                t(**{"operators.heart.weight": weight, "operators.pad.weight": weight}).n(lambda p: p.coloured(**APPLE))
+                for weight in (0, 0.5, 1)
+            ],
+            lambda none, half, whole: half - none >= (whole - none) / 2 > 0,
+        ),
+    ),
+    "counting": (
+        Claim(
+            "a quarter of the way from two to four lies three",
+            lambda t: (
+                t(toward="four", weight=0.25).n(many("star", 3)),
+                t(toward="four", weight=0.5).n(many("star", 4)),
+            ),
+            lambda quarter, half: quarter >= 4 and half >= 4,
+        ),
+        Claim(
+            'But "one" leaves two',
+            lambda t: (t(toward="one", weight=1).n(many("star", 2)),),
+            lambda two: two >= 5,
+        ),
+    ),
+    "demo": (
+        Claim(
+            "and on {} of them the eye finds both things turned over",
+            lambda t: (t().n(lambda p: p.above(p.axes["by"], p.axes["rows"])),),
+            lambda seeds: seeds >= 15,
+        ),
+    ),
+    "guidance": (
+        Claim(
+            "is a puppy on {} seeds and a cat on {} at every scale up to 4",
+            lambda t: (
+                min(t(scale=scale).n("puppy") for scale in (1, 2, 4)),
+                min(t(scale=scale).n("cat") for scale in (1, 2, 4)),
+                *(t(scale=scale).n("puppy") for scale in (1, 2, 4)),
+            ),
+            lambda puppies, cats, *by_scale: puppies > cats and max(by_scale) == puppies,
+        ),
+        Claim(
+            "at 16 the eye calls {} of six a puppy and {} a cat",
+            lambda t: (t(scale=16).n("puppy"), t(scale=16).n("cat")),
+            lambda puppies, cats: puppies + cats <= 2,
+        ),
+    ),
+    "guiders": (
+        Claim(
+            "One puppy on the same blue ground {} times of eleven",
+            lambda t: (
+                t().n(lambda p: bool(p.of("puppy")) and p.ground == "blue"),
+                t(guidance="apg").n(lambda p: p.ground == "blue"),
+            ),
+            lambda same, apg: same >= 9 and not apg,
+        ),
+    ),
+    "image_to_image": (
+        Claim("By step 8 of 25 for {} of six seeds", lambda t: (t(step=8).n("cat"),), lambda cats: cats >= 5),
+        Claim(
+            "From step 12 on {} are puppies still",
+            lambda t: (t(step=12).n("puppy"), t(step=12).n("cat")),
+            lambda puppies, cats: 0 < puppies < 6 and cats < 6,
+        ),
+        Claim("from 16 on the puppy stays", lambda t: (t(step=[16, 20]).n("puppy"),), lambda puppies: puppies == 12),
+    ),
+    "inverted": (
+        Claim(
+            "it comes back, with {:.1f} dB at guidance 4 where the empty prompt stands for none (a broader head, "
+            "the spot in "
+            "place), {:.1f} with the drawing's own prompt there and {:.1f} with null texts; the autoencoder alone "
+            "reaches "
+            "{:.1f}",
+            lambda t: (
+                *(t(unconditional=way).mean("round_trip/psnr") for way in ("own", "prompt", "null_text")),
+                t().mean("round_trip/decoded"),
+            ),
+            lambda own, prompt, null, most: own < 28 < prompt <= null <= most,
+        ),
+        Claim(
+            "The eye says cat, bear and ground in all of them",
+            lambda t: (t().n(as_asked),),
+            lambda pictures: pictures == 12,
+        ),
+    ),
+    "layers": (
+        Claim(
+            "The object is there after the first of four layers",
+            lambda t: (t(prompt="A picture of a puppy", skip=3).n("puppy"),),
+            lambda seeds: seeds >= 5,
+        ),
+        Claim(
+            "but two puppies on {} of six seeds, as if nobody had counted, and on {} after the second; from the "
+            "third on "
+            "(1 skipped) it is one",
+            lambda t: (
+                t(prompt="A picture of a puppy", skip=3).n(many("puppy", 2)),
+                t(prompt="A picture of a puppy", skip=2).n(many("puppy", 2)),
+                t(prompt="A picture of a puppy", skip=[0, 1]).n(many("puppy", 1)),
+            ),
+            lambda first, second, later: first >= 4 and second >= 4 and later >= 11,
+        ),
+        Claim(
+            "the eye finds both so on {} of six seeds, and with all four on {}",
+            lambda t: (
+                t(prompt="a fox above a boat", skip=1).n(right("fox", "boat")),
+                t(prompt="a fox above a boat", skip=0).n(right("fox", "boat")),
+                t(prompt="a fox above a boat", skip=1).n(right("boat", "fox")),
+            ),
+            lambda third, fourth, turned: third >= 3 and fourth >= 5 and not turned,
+        ),
+    ),
+    "lerp_and_slerp": (
+        Claim(
+            "{} puppies at 0.35, {} skunks at 0.65, and at 0.5 {} seed that has turned",
+            lambda t: (
+                t(weight=0.35, path="lerp").n("puppy"),
+                t(weight=0.65, path="lerp").n("skunk"),
+                t(weight=0.5, path="lerp").n("skunk"),
+            ),
+            lambda early, late, half: early >= 5 and late >= 5 and half <= 2,
+        ),
+        Claim(
+            "Only the arc for each row is a little later, on {} seed at 0.5 and on another at 0.65",
+            lambda t: (
+                t(weight=0.5, path="lerp").n("skunk") - t(weight=0.5, path="slerp").n("skunk"),
+                t(weight=0.65, path="slerp").n("puppy"),
+                t(weight=0.65, path="slerp_whole").n("puppy"),
+            ),
+            lambda half, late, whole: half == 1 and late == 1 and not whole,
+        ),
+    ),
+    "long_prompt": (
+        Claim(
+            "Both ways of joining draw the apple on blue for {} of six seeds",
+            lambda t: [
+                t(join=join).n(lambda p: bool(p.of("apple")) and p.ground == "blue") for join in ("windows", "run")
+            ],
+            lambda windows, run: min(windows, run) >= 5,
+        ),
+        Claim("truncation never saw it", lambda t: (t(join="truncate").n("apple"),), lambda seeds: seeds <= 1),
+    ),
+    "looked_at": (
+        Claim(
+            "The map of car and the mask of the car have {:.0f} % in common (intersection over union), that of red "
+            "{:.0f} %",
+            lambda t: [100 * t().mean(f"attention/iou/{word}") for word in ("car", "red", "gray")],
+            lambda car, red, gray: min(car, red) > 30 and gray < 10,
+        ),
+        Claim(
+            "the {:.0f} % are with the masks of both objects",
+            lambda t: (100 * t().mean("attention/iou/puppy"), t().n("puppy")),
+            lambda puppy, there: puppy < 25 and not there,
+        ),
+    ),
+    "mixes": (
+        Claim(
+            "draw the same picture on every seed, a puppy on {} of six and a cat on {}",
+            lambda t: (
+                t(name="mixed in place").n("puppy"),
+                t(name="mixed in place").n("cat"),
+                t(name="blended").n("puppy"),
+                t(name="blended").n("cat"),
+            ),
+            lambda puppies, cats, *blended: (puppies, cats) == blended and puppies + cats == 6,
+        ),
+    ),
+    "mixing": (
+        Claim(
+            "Half cat is a puppy on {} seeds and a cat on {}; a third each of puppy, cat and fox is a puppy on {}; "
+            "a quarter each "
+            "of four is a puppy on {} and a fox on {}; and a third each of cat, fox and owl, with nothing left of "
+            "the puppy, is "
+            "a fox on {} of six, with a small owl above it on {}",
+            lambda t: (
+                t(weight="[0.5, 0, 0]").n("puppy"),
+                t(weight="[0.5, 0, 0]").n("cat"),
+                t(weight="[0.33, 0.33, 0]").n("puppy"),
+                t(weight="[0.25, 0.25, 0.25]").n("puppy"),
+                t(weight="[0.25, 0.25, 0.25]").n("fox"),
+                t(weight="[0.33, 0.33, 0.34]").n("fox"),
+                t(weight="[0.33, 0.33, 0.34]").n("owl"),
+            ),
+            lambda half, cat, third, quarter, fox, none, owl: min(half, third) > 3 and quarter > fox and none >= 5,
+        ),
+        Claim("0.7 owl is an owl", lambda t: (t(weight="[0.1, 0.1, 0.7]").n("owl"),), lambda owls: owls >= 5),
+    ),
+    "more_blue": (
+        Claim(
+            "The eye finds a puppy on {} of four seeds at each scale",
+            lambda t: (min(t(scale=scale).n("puppy") for scale in (0, 10, 30, 100, 300)),),
+            lambda least: least >= 3,
+        ),
+    ),
+    "no_order": (
+        Claim(
+            "the ground stays yellow on {}",
+            lambda t: (t(operators='["reverse"]').n(lambda p: p.ground == "yellow"),),
+            lambda seeds: seeds >= 3,
+        ),
+        Claim(
+            "the ground loses its yellow on {} of six seeds",
+            lambda t: (t(operators='["shuffle"]').n(lambda p: p.ground != "yellow"),),
+            lambda seeds: seeds >= 5,
+        ),
+        Claim(
+            "With all rows at one place the ground stays",
+            lambda t: (t(operators='["freeze"]').n(lambda p: p.ground == "yellow"), t(operators='["freeze"]').n("fox")),
+            lambda seeds, foxes: seeds >= 5 and not foxes,
+        ),
+    ),
     "puppy_and_skunk": (
         Claim(
             "{} puppies up to 0.35, {} and {} skunks at 0.5, {} skunks from 0.65 on",
@@ -188,6 +464,30 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
                 t(weight=0.65).n("skunk"),
             ),
             lambda early, half, other, late: early >= 7 and late >= 7 and half > other > 0,
+        ),
+        Claim(
+            "half way lies one animal or the other, whole, and hardly ever a mixture",
+            lambda t: (t(weight=0.5).n(lambda p: len(p.things) == 1 and p.things[0].probability > 0.9),),
+            lambda sure: sure >= 7,
+        ),
+    ),
+    "puppy_to_cat": (
+        Claim(
+            "The eye finds the new word on {:d} of 8 seeds, for cat, owl and rocket alike, and a puppy on {}",
+            lambda t: (min(t(by=word).n(word) for word in ("cat", "owl", "rocket")), t().n("puppy")),
+            lambda found, puppies: found >= 7 and not puppies,
+        ),
+    ),
+    "turned_over": (
+        Claim(
+            "The two position rows swapped, and nothing else, turn {} of six pictures over",
+            lambda t: (t(stage="position").n(right("house", "balloon")),),
+            lambda seeds: seeds >= 5,
+        ),
+        Claim(
+            "The two hidden states swapped change no pixel",
+            lambda t: (min(t(stage="hidden").values("change/ssim")),),
+            lambda least: least > 0.9999,
         ),
     ),
 }

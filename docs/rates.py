@@ -1,9 +1,11 @@
 """The rates that docs/studies.md gives: many seeds, judged by the eye, with Wilson's 95 % intervals.
 
-python docs/rates.py    # 656 pictures
+python docs/rates.py    # 656 pictures; writes docs/studies/rates.csv
 """
 
+import csv
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import embedlab as lab
 from embedlab.detector.detections import Detections, stands
@@ -58,11 +60,31 @@ def asked() -> Iterator[tuple[str, str, tuple[lab.Operator, ...], int, dict[str,
         yield "arithmetic", f"a {word}", (add,), 24, {k: of_kind(k) for k in (other, kind)}
 
 
-if __name__ == "__main__":
+def rates() -> Iterator[dict[str, object]]:
+    """A row for each rate, with its interval in percent."""
     model = lab.load("emoji")
     for study, prompt, edit, seeds, judges in asked():
         (rendered,) = lab.render(model, [lab.Cell(prompt, edit)], range(seeds))
         seen = lab.detect(rendered.pictures, model)
         for name, judge in judges.items():
             rate = Rate(sum(map(judge, seen)), len(seen))
-            print(f"{study}: {prompt}; {', '.join(map(str, edit)) or 'as written'}: {name} {rate}", flush=True)
+            low, high = rate.interval
+            edits = ", ".join(map(str, edit)) or "as written"
+            print(f"{study}: {prompt}; {edits}: {name} {rate}", flush=True)
+            yield {
+                "study": study, "prompt": prompt, "edit": edits, "judged": name, "hits": rate.hits, "seeds": rate.of,
+                "low": f"{100 * low:.1f}", "high": f"{100 * high:.1f}",
+            }  # fmt: skip
+
+
+def write(table: Path) -> None:
+    """All rates into a table."""
+    rows = list(rates())
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    write(Path(__file__).parent / "studies" / "rates.csv")
