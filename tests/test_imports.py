@@ -24,12 +24,12 @@ ROOMS = (
     ARROW,
     ("tracker",),
     ("sweep",),
-    ("workers", "view"),
+    ("workers", "view", "play"),
     ("cli",),
     ("pretrain", "__main__"),
 )
 LEVEL = {room: n for n, rooms in enumerate(ROOMS) for room in rooms}
-SIBLINGS = {("workers", "view"), ("view", "workers")}
+SIBLINGS = {(a, b) for a in ROOMS[4] for b in ROOMS[4] if a != b}
 
 
 def test_every_public_name_is_there_and_sorted():

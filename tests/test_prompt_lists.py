@@ -15,11 +15,12 @@ from PIL import Image
 
 from embedlab.cli import settings
 from embedlab.cli.combinations import Combinations
-from embedlab.cli.prompt_list import asked, axis, quoted, rows_of, typed, with_rows
+from embedlab.cli.prompt_list import asked, axis, rows_of, typed, with_rows
 from embedlab.errors import ConfigError
 from embedlab.language import parse, pieces
 from embedlab.sweep.config import words_in
 from embedlab.sweep.labels import label, unquoted
+from embedlab.sweep.overrides import quoted
 from embedlab.sweep.result import Result
 from embedlab.view.gallery.content import content, read
 from embedlab.view.layout import layout, results_of

@@ -25,9 +25,10 @@ COMMANDS = [
     if line.strip()
 ]
 FAST = ["sampler.steps=2", "seeds=[0]", "tracker=silent"]
-VIEWS = ("gallery", "sheet", "film", "replay", "sync", "anatomy")
+VIEWS = ("gallery", "sheet", "film", "replay", "sync", "anatomy", "play")
 RUNS = [c for _, c in COMMANDS if c.startswith("embedlab") and c.split()[1] not in VIEWS and "resume=" not in c]
-AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS and c.split()[1] != "anatomy"]
+AFTERWARDS = [c for _, c in COMMANDS if c.startswith("embedlab") and c not in RUNS]
+AFTERWARDS = [c for c in AFTERWARDS if c.split()[1] not in ("anatomy", "play")]
 SESSION = """
 import os, sys
 
@@ -71,6 +72,7 @@ def test_there_is_nothing_in_them_that_this_file_does_not_run():
     assert {kind for _, kind, _ in BLOCKS} == {"bash", "python", "text"}
     assert {command.split()[0] for _, command in COMMANDS} == {"make", "embedlab"}
     assert {page for page, c in COMMANDS if c.startswith("embedlab anatomy")} == {"inside"}, "run by test_anatomy"
+    assert {page for page, c in COMMANDS if c.startswith("embedlab play")} == {"play"}, "run by test_play"
     assert [page for page, kind, _ in BLOCKS if kind == "text"] == ["architecture"]
     assert len(PAGES[0].read_text().splitlines()) <= 150, "the README is for a first look; the rest has pages"
 

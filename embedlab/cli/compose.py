@@ -20,9 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line, redact
 from embedlab.cli.messages import typed_command, unknown_key
-from embedlab.cli.prompt_list import OWN_NAME, unescaped
+from embedlab.cli.prompt_list import OWN_NAME
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import Maker, complete, conf_dir, lacking
+from embedlab.sweep.overrides import unescaped
 from embedlab.sweep.roles import OF_NO_RESULT, SETTINGS
 from embedlab.sweep.study import Study, group_of, read_study
 

@@ -18,11 +18,12 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from embedlab.clean import one_line
-from embedlab.cli.prompt_list import quoted, typed
+from embedlab.cli.prompt_list import typed
 from embedlab.cli.settings import LONG, advice, every, of_group, of_option, options, within
 from embedlab.cli.signals import Stopped, listening
 from embedlab.errors import EmbedlabError, listed, nearest, perhaps
 from embedlab.sweep.config import HERE
+from embedlab.sweep.overrides import quoted
 from embedlab.sweep.roles import PARTS, SETTINGS
 
 UNWRITABLE = (

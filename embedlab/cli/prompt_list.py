@@ -21,7 +21,8 @@ from embedlab import readers
 from embedlab.cli import settings
 from embedlab.cli.prompt_rows import NAME, Columns, Row, check_rows, read_rows
 from embedlab.errors import ConfigError, brief, listed, nearest
-from embedlab.sweep.config import conf_dir, escaped
+from embedlab.sweep.config import conf_dir
+from embedlab.sweep.overrides import quoted, said, unescaped
 from embedlab.sweep.roles import PARTS
 
 AXIS = "+prompts_row"  # of Hydra: the numbers of rows
@@ -210,52 +211,12 @@ def _is_used(key: str, words: Sequence[str]) -> bool:
 # ── overrides ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def quoted(text: str) -> str:
-    r"""A text as a value of Hydra's syntax that means itself, whatever signs are in it.
-
-    >>> print(quoted("it's (x,y), ${a}"), quoted("a\\"))
-    'it\'s (x,y), \${a}' 'a\\'
-    """
-    inside = escaped(text)
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), inside) + "'"
-
-
-def unescaped(text: str) -> str:
-    r"""A text of Hydra's with its `\${` as they are meant; one that takes values from elsewhere stays as it is.
-
-    >>> print(unescaped(r"a \${b}"), unescaped(r"${a} \${b}"))
-    a ${b} ${a} \${b}
-    """
-    marks = re.findall(r"(\\*)\$\{", text)
-    return re.sub(r"(\\*)\\\1\$\{", r"\1${", text) if all(len(mark) % 2 for mark in marks) else text
-
-
 def _word(key: str, value: Any, place: str, columns: Columns) -> str:
     """The override that sets a value; a key of the user's own is added."""
     first = key.partition(".")[0]
     own = key not in columns.settings and not any(key.startswith(f"{one}.") for one in columns.settings)
     own &= first not in (*PARTS, "experiment")
-    return f"{'+' if own else ''}{key}={_said(value, f'{place}: {key}')}"
-
-
-def _said(value: Any, place: str) -> str:
-    """A value in Hydra's syntax."""
-    if isinstance(value, str):
-        return quoted(value)
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return f"[{','.join(_said(one, place) for one in value)}]"
-    if isinstance(value, Mapping):
-        for key in value:
-            if not re.fullmatch(r"[\w.-]+", str(key), re.ASCII):
-                raise ConfigError(f"{place} has the key {brief(key)}, which is none of a setting.")
-        return f"{{{','.join(f'{key}:{_said(one, place)}' for key, one in value.items())}}}"
-    raise ConfigError(f"{place} is {brief(value)}; it has to be a text, a number, a list or a mapping.")
+    return f"{'+' if own else ''}{key}={said(value, f'{place}: {key}')}"
 
 
 def axis(words: Sequence[str], rows: int) -> str:

@@ -27,6 +27,10 @@ COMMANDS = {
         "embedlab.cli.commands.gallery",
         "write the page of a sweep: all pictures by any setting, with scores, curves",
     ),
+    "play": (
+        "embedlab.cli.commands.play",
+        "open a page on this machine to feel an edit: click a token, drag a weight, see pictures follow",
+    ),
     "sheet": ("embedlab.cli.commands.sheet", "write a sweep's contact sheet again, with other rows and columns"),
     "film": ("embedlab.cli.commands.film", "make a GIF and an MP4 of a sweep, along one setting"),
     "replay": ("embedlab.cli.commands.replay", "make a picture again from the settings inside it, and compare the two"),

@@ -24,18 +24,20 @@ class Picture:
 def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
     """Every distinct picture of some jobs, in the order in which they are asked for; equal ones are one.
 
+    Of a job the unedited ones come first: with `at_once` as many as it has seeds, these and the edited ones are batches
+    of their own, as they are in Python and on the page of `embedlab play`.
+
     >>> from embedlab import Cell, Job, Replace, Source
     >>> cat, owl = (Cell("a puppy", [Replace("puppy", by)]) for by in ("cat", "owl"))
     >>> jobs = [Job(Source("emoji"), cell, (0, 1), folder=None) for cell in (cat, owl, cat)]
     >>> len(plan(jobs)), [picture.jobs for picture in plan(jobs).values()]
-    (6, [[0, 1, 2], [0, 2], [0, 1, 2], [0, 2], [1], [1]])
+    (6, [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2], [1], [1]])
     """
     wanted: dict[str, Picture] = {}
     for n, job in enumerate(jobs):
-        baseline = job.cell.baseline()
-        for seed, keys in job.pictures.items():
-            for key, cell in zip(keys, (baseline, job.cell), strict=True):
-                picture = wanted.setdefault(key, Picture(key, cell, seed))
+        for which, cell in enumerate((job.cell.baseline(), job.cell)):
+            for seed, keys in job.pictures.items():
+                picture = wanted.setdefault(keys[which], Picture(keys[which], cell, seed))
                 if not picture.jobs or picture.jobs[-1] != n:
                     picture.jobs.append(n)
     return wanted

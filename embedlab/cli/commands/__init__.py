@@ -1,4 +1,4 @@
-"""`embedlab sheet`, `film`, `gallery`, `replay`, `anatomy`, `profile`, `learn`, `sync`: their words, not their work.
+"""`embedlab sheet`, `film`, `gallery`, `play`, `replay`, `anatomy`, `profile`, `learn`, `sync`: their words alone.
 
 Each reads its words before it imports what does the work, so that a mistake in them is answered at once.
 """

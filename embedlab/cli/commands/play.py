@@ -1,0 +1,98 @@
+"""`embedlab play`: a page to feel an edit before it is swept."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from embedlab.cli import settings
+from embedlab.cli.messages import typed_command
+from embedlab.cli.parser import Parser
+from embedlab.cli.progress import aside
+from embedlab.cli.values import check_values
+from embedlab.errors import ConfigError
+from embedlab.sweep.config import complete, conf_dir
+from embedlab.sweep.roles import SETTINGS
+
+PORT = 7860
+FEW = 6
+OF_ONE_JOB = ("resume", "trust", "prompts", "objective", "export", "explain", "store", "group", "at_once")
+
+
+def main(argv: list[str]) -> None:
+    """Compose the words as a run does, load the model, and serve the page until Ctrl-C."""
+    parser = Parser(
+        prog="embedlab play",
+        usage="embedlab play [SETTINGS] [--port N] [--preview STEPS] [--no-browser]",
+        description="A page on this machine to feel an edit: type a prompt, click a token, drag a weight, and pictures "
+        "follow. Settings are those of a run, such as model=sd1 engine=auto sampler.steps=30; they stay as they are, "
+        "but for prompt, operators and seeds, with which the page begins.",
+    )
+    parser.add_argument("--port", type=int, help=f"where it listens; left out, {PORT} or the next that is free")
+    parser.add_argument("--preview", type=int, default=FEW, metavar="STEPS", help=f"steps that are taken first ({FEW})")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    chosen, words = parser.parse_known_args(argv)
+    if chosen.port is not None and not 0 <= chosen.port < 65536:
+        raise ConfigError(f"--port is {chosen.port}; it has to be a number from 0 to 65535, and 0 is any that is free.")
+    if not 1 <= chosen.preview <= 100:
+        raise ConfigError(f"--preview is {chosen.preview}; it has to be a number of steps from 1 to 100.")
+    config = composed(words)
+    server = opened(config, words, chosen)
+
+    def ready() -> None:
+        print(f"embedlab play is at {server.address} (Ctrl-C ends it)", flush=True)
+        if not chosen.no_browser:
+            webbrowser.open(server.address)
+
+    server.run(ready)
+
+
+def composed(words: list[str]) -> DictConfig:
+    """The config of a command line, checked before anything heavy is imported."""
+    from hydra import compose, initialize_config_dir
+
+    from embedlab.cli.main import opened as with_plus
+    from embedlab.cli.usage import check
+
+    if {"-m", "--multirun"} & set(words):
+        raise ConfigError("play takes one cell; leave out -m and the lists of values.")
+    for word in words:
+        if word.partition("=")[0].split(".")[0] in OF_ONE_JOB:
+            raise ConfigError(f"play draws on a page, and '{word}' is of a run; leave it out.")
+    check(words)
+    with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
+        config = compose("config", overrides=with_plus(words))
+    if gone := [key for key in SETTINGS if key not in config]:
+        raise ConfigError(f"'{gone[0]}' cannot be left out.")
+    config = complete(config, typed_command)
+    check_values(config)
+    return config
+
+
+def opened(config: DictConfig, words: list[str], chosen: Any) -> Any:
+    """The server of a config, with its model loaded."""
+    from embedlab.cli.progress import importing
+    from embedlab.play.server import bound, check_installed
+
+    check_installed()
+    socket = bound(PORT if chosen.port is None else chosen.port, exactly=chosen.port is not None)
+    aside("loading the model")
+    with importing():
+        from embedlab.cli.compose import job_of
+        from embedlab.models.silence import silence_libraries
+        from embedlab.play.form import forms
+        from embedlab.play.opening import served
+        from embedlab.sweep.job import check_engine, validate_job
+    known = {
+        name: {s.name: (s.default, s.comment) for s in settings.of_option("operators", name)}
+        for name in settings.options("operators")
+    }
+    with silence_libraries():
+        job = job_of(config, folder=Path("."), name="", number=0)
+        validate_job(job)
+        check_engine(job)
+        slots = OmegaConf.to_container(config.operators, resolve=True) if config.operators else {}
+        return served(job, slots, tuple(words), forms(known), socket, chosen.preview, aside)

@@ -1,0 +1,238 @@
+"""A state → a command, the YAML of an experiment, Python, and a sweep over one of its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+import embedlab
+from embedlab.cell import Cell
+from embedlab.engines import Engine
+from embedlab.models import Source
+from embedlab.play.form import Form
+from embedlab.play.state import State
+from embedlab.schedule import format_number
+from embedlab.sweep.config import escaped
+from embedlab.sweep.overrides import said
+
+OWN = ("prompt", "seeds", "at_once", "engine", "operators", "tracker")  # words that the page says itself
+GROUPS = ("model", "sampler", "encoder", "guidance", "start", "attention", "metrics", "tool")
+PLAIN = r"[A-Za-z][A-Za-z ]*[A-Za-z]|[A-Za-z]"
+SWEPT = 5  # values of a slider
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a page was opened with: the words of its command, its model, the cell that states change, its engine."""
+
+    words: tuple[str, ...]
+    source: Source
+    base: Cell
+    engine: Engine
+    forms: Mapping[str, Form]
+    chosen: str = ""  # the engine's words, where it is not that of the command
+
+
+def slots(state: State, forms: Mapping[str, Form]) -> tuple[list[str], list[tuple[str, str, Mapping[str, Any]]]]:
+    """The operators that a command chooses by name, and all with their slot, target and settings.
+
+    A name is chosen once; from the first that comes again on, slots are added with a target of their own.
+
+    >>> from embedlab.play.form import forms
+    >>> from embedlab.play.state import Edit
+    >>> once, every = slots(State("a cat", (Edit("scale", {"by": 2}), Edit("scale", {"by": 3}))), forms())
+    >>> once, [(slot, target) for slot, target, _ in every]
+    (['scale'], [('scale', ''), ('scale_2', 'embedlab.operators.Scale')])
+    """
+    once: list[str] = []
+    every: list[tuple[str, str, Mapping[str, Any]]] = []
+    counts: dict[str, int] = {}
+    for edit in state.edits:
+        form = forms[edit.operator]
+        counts[form.name] = counts.get(form.name, 0) + 1
+        chosen = counts[form.name] == 1 and len(once) == len(every)
+        name = form.name if counts[form.name] == 1 else f"{form.name}_{counts[form.name]}"
+        if chosen:
+            once.append(name)
+        elif name == form.name:
+            name = f"{form.name}_1"
+        every.append((name, "" if chosen else form.target, told(edit.settings, form) if chosen else edit.settings))
+    return once, every
+
+
+def told(settings: Mapping[str, Any], form: Form) -> dict[str, Any]:
+    """The settings that have to be said: those that the YAML file of the operator does not say."""
+    return {name: value for name, value in settings.items() if not same(value, form.field(name).default)}
+
+
+def words_of(state: State, studied: Studied) -> list[str]:
+    """The words of a command line that makes the pictures of a state."""
+    once, every = slots(state, studied.forms)
+    words = [word for word in studied.words if word.lstrip("+~").split("=")[0].split(".")[0] not in OWN]
+    words += [word for word in studied.words if word.split("=")[0].startswith("engine") and not studied.chosen]
+    words += [studied.chosen] if studied.chosen else []
+    if any(word.startswith("experiment=") for word in words):
+        words.append("hydra.mode=RUN")
+    words += (
+        [f"prompt={spelled(state.prompt)}", f"operators=[{','.join(once)}]"]
+        if state.edits
+        else [f"prompt={spelled(state.prompt)}"]
+    )
+    for name, target, settings in every:
+        if target:
+            whole = {"_target_": target, **settings}
+            words.append(f"+operators.{name}={said(whole, name)}")
+        else:
+            words += [f"operators.{name}.{key}={spelled(value)}" for key, value in settings.items()]
+    words += [f"seeds=[{','.join(map(str, state.seeds))}]", f"at_once={len(state.seeds)}"]
+    return words
+
+
+def command(state: State, studied: Studied) -> str:
+    """The command that makes the pictures of a state, the unedited ones beside them."""
+    return shlex.join(["embedlab", *words_of(state, studied)])
+
+
+def sweep(state: State, studied: Studied, edit: int, setting: str, values: Sequence[float]) -> str:
+    """The command that tries values of one setting of one edit."""
+    _, every = slots(state, studied.forms)
+    key = f"operators.{every[edit][0]}.{setting}"
+    words = [word for word in words_of(state, studied) if word.split("=")[0] != key and word != "hydra.mode=RUN"]
+    return shlex.join(["embedlab", "-m", *words, f"{key}={','.join(map(format_number, values))}"])
+
+
+def spread(low: float, high: float, whole: bool = False) -> list[float]:
+    """Values of a slider from end to end, each once.
+
+    >>> spread(0, 1), spread(0, 2, whole=True)
+    ([0, 0.25, 0.5, 0.75, 1], [0, 1, 2])
+    """
+    values = [low + (high - low) * n / (SWEPT - 1) for n in range(SWEPT)]
+    shown = [round(value) if whole else float(f"{value:.6g}") for value in values]
+    return list(dict.fromkeys(int(value) if float(value).is_integer() else value for value in shown))
+
+
+def experiment(state: State, studied: Studied) -> str:
+    """The file of an experiment, `conf/experiment/NAME.yaml`, that makes the pictures of a state."""
+    once, every = slots(state, studied.forms)
+    own = [word for word in studied.words if word.split("=")[0].split(".")[0].lstrip("+~") not in OWN]
+    own += [studied.chosen] if studied.chosen else [w for w in studied.words if w.startswith("engine")]
+    groups = {key: value for key, _, value in (word.partition("=") for word in own) if key in (*GROUPS, "engine")}
+    values: dict[str, Any] = {}
+    for key, _, value in (word.lstrip("+").partition("=") for word in own):
+        if key not in groups and key != "experiment":
+            put(values, key.split("."), yaml.safe_load(value))
+    defaults: list[dict[str, Any]] = [{f"override /{group}": option} for group, option in groups.items()]
+    if once:
+        defaults.append({"override /operators": once})
+    body: dict[str, Any] = {"defaults": defaults} if defaults else {}
+    body |= {"prompt": escaped(state.prompt), "seeds": list(state.seeds), "at_once": len(state.seeds), **values}
+    if every:
+        body["operators"] = {
+            name: ({"_target_": target} if target else {}) | meant(dict(settings)) for name, target, settings in every
+        }
+    head = "# @package _global_\n# What does this edit do? (made with embedlab play)\n#   embedlab experiment=NAME\n"
+    return head + str(yaml.safe_dump(body, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
+
+
+def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a value deep inside of mappings."""
+    for key in path[:-1]:
+        values = values.setdefault(key, {})
+    values[path[-1]] = value
+
+
+def meant(value: Any) -> Any:
+    """A value in which a `${` is text, as YAML says it."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, Mapping):
+        return {key: meant(one) for key, one in value.items()}
+    return [meant(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def spelled(value: Any) -> str:
+    """A value in Hydra's syntax, without quotes where it needs none.
+
+    >>> spelled("A picture of a puppy"), spelled("a (red) cat"), spelled(0.5), spelled("null")
+    ('A picture of a puppy', "'a (red) cat'", '0.5', "'null'")
+    """
+    if (
+        isinstance(value, str)
+        and re.fullmatch(PLAIN, value)
+        and value.lower() not in ("null", "true", "false", "nan", "inf")
+    ):
+        return value
+    return said(value, "a setting")
+
+
+def python(state: State, studied: Studied, cell: Cell) -> str:
+    """Python that makes the pictures of a state, unedited and edited."""
+    source = settings_of(studied.source, ("name",))
+    load = f"lab.load({code(studied.source.name)})" if not source else f"{code(studied.source)}.load()"
+    lines = ["import embedlab as lab", "", f"model = {load}"]
+    engine = studied.engine
+    if engine.name != "eager" and not cell.watched:
+        lines.append(f"model = lab.with_engine(model, {code(engine)})")
+    rest = settings_of(cell, ("prompt", "operators"))
+    parts = [code(cell.prompt)]
+    if cell.operators:
+        inner = ",\n".join(f"        {code(one)}" for one in cell.operators)
+        parts.append(f"[\n{inner},\n    ]")
+    parts += [f"{name}={code(value)}" for name, value in rest.items()]
+    lines += ["cell = lab.Cell(", *(f"    {part}," for part in parts), ")"]
+    seeds, many = list(state.seeds), len(state.seeds)
+    lines.append(f"(edited,) = lab.render(model, [cell], seeds={seeds}, at_once={many})")
+    lines.append(f"(unedited,) = lab.render(model, [cell.baseline()], seeds={seeds}, at_once={many})")
+    lines += [
+        "for seed, picture in zip(edited.seeds, lab.to_pil(edited.pictures)):",
+        '    picture.save(f"seed-{seed}.png")',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def settings_of(value: Any, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of a dataclass that are not its defaults."""
+    found = {}
+    for field in dataclasses.fields(value):
+        if not field.init or field.name in without:
+            continue
+        own = getattr(value, field.name)
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING or not same(own, default):
+            found[field.name] = own
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two settings say the same, be one a list and the other a tuple."""
+    return (a == b and type(a) is type(b)) or (
+        isinstance(a, list | tuple) and isinstance(b, list | tuple) and list(a) == list(b)
+    )
+
+
+def code(value: Any) -> str:
+    """A value as Python.
+
+    >>> from embedlab import Interpolate, Sampler
+    >>> code(Interpolate("puppy", "skunk", weight=0.75)), code(Sampler(steps=10, keep=[1]))
+    ("lab.Interpolate(rows='puppy', toward='skunk', weight=0.75)", 'lab.Sampler(steps=10, keep=[1])')
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        name = type(value).__name__
+        said = ", ".join(f"{key}={code(one)}" for key, one in settings_of(value).items())
+        home = "lab" if name in embedlab.__all__ else type(value).__module__
+        return f"{home}.{name}({said})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{code(key)}: {code(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(code, value)) + "]"
+    return repr(value)

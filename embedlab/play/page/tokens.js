@@ -1,0 +1,64 @@
+"use strict";
+// The tokens of the prompt as chips, window by window; a click chooses which rows the edit is of.
+
+const Tokens = (() => {
+  let windows = [], clicked = () => {};
+
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  const listed = (value) => (value === null || value === undefined || value === "" ? [] : Array.isArray(value) ? value : [value]);
+
+  /** What the active edit has chosen. */
+  const chosen = () => listed(State.edits[State.active]?.settings[State.field]);
+
+  let shown = "";
+
+  /** Chips of other windows than before; else those that are there are marked, so that a click under way is not lost. */
+  function draw(given) {
+    if (given) windows = given;
+    const now = JSON.stringify(windows);
+    if (now === shown) mark();
+    else {
+      shown = now;
+      build();
+    }
+    const form = State.form(State.edits[State.active]?.operator);
+    const several = form?.fields.filter((field) => field.kind === "rows").length > 1;
+    byId("hint").textContent = !State.edits.length ? "click a word to edit it" : several ? `click words for ${State.field}` : State.field ? "click the words that are edited" : "";
+  }
+
+  function mark() {
+    const mine = chosen();
+    for (const node of document.querySelectorAll(".chip")) {
+      const [w, n] = node.dataset.at.split(".");
+      node.setAttribute("aria-pressed", String(mine.some((selector) => same(selector, windows[w].chips[n].selector))));
+    }
+  }
+
+  function build() {
+    const mine = chosen();
+    const focused = document.activeElement?.closest?.(".chip")?.dataset.at;
+    byId("tokens").replaceChildren(...windows.map((window, w) => el("div", { class: "window", role: "group", "aria-label": `window ${w + 1}` },
+      windows.length > 1 && el("span", { class: "note" }, `window ${w + 1} · ${window.taken} of ${window.of}`),
+      el("div", { class: "chips" }, window.chips.map((one, n) => chip(one, `${w}.${n}`, mine))))));
+    if (focused) document.querySelector(`.chip[data-at="${focused}"]`)?.focus();
+  }
+
+  function chip(one, at, mine) {
+    const on = mine.some((selector) => same(selector, one.selector));
+    const rows = one.rows.length > 1 ? `rows ${one.rows[0]} to ${one.rows[one.rows.length - 1]}` : `row ${one.rows[0]}`;
+    const ids = one.ids.join(" ");
+    const button = el("button", { type: "button", class: `chip${one.role ? " quiet" : ""}`, "aria-pressed": String(on), title: `${rows}, id ${ids}`, onclick: () => clicked(one.selector, button.getAttribute("aria-pressed") === "true") },
+      el("span", { class: "word" }, one.text), el("span", { class: "ids" }, one.role === "pad" ? `× ${one.rows.length}` : ids));
+    button.dataset.at = at;
+    return button;
+  }
+
+  /** A selection with one more, or without one. */
+  function toggled(selector, on) {
+    const left = chosen().filter((one) => !same(one, selector));
+    const now = on ? left : [...left, selector];
+    return now.length > 1 ? now : now[0] ?? null;
+  }
+
+  return { draw, toggled, onclick: (then) => { clicked = then; } };
+})();
