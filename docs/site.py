@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import mistakes
 import reference
+import studies
 
 ROOT = Path(__file__).parent.parent
 CARD = "embedlab/weights/emoji/README"
 NAVIGATION: Mapping[str, tuple[str, ...]] = {
-    "Prompts and weights": ("docs/prompts", "docs/weighting", "docs/parity"),
+    "Prompts and weights": ("docs/prompts", "docs/weighting", "docs/compare", "docs/parity"),
     "Edits": ("docs/operators", "docs/schedules"),
     "Sampling": ("docs/starts", "docs/schedulers", "docs/guidance", "docs/compvis"),
     "Attention": ("docs/attention",),
@@ -56,16 +60,21 @@ COPIED = (
 ALONE = ("CONTRIBUTING.md", "CHANGELOG.md", "NOTICE", "LICENSE")
 
 
-def pages() -> dict[str, str | Path]:
-    """Every file of the source tree by its place: a text, or the file that is copied."""
+def pages(fresh: Path | None) -> dict[str, str | Path]:
+    """Every file of the source tree by its place: a text, or the file that is copied; studies from fresh results."""
     found: dict[str, str | Path] = {name: ROOT / name for name in ALONE}
     for pattern in COPIED:
         found |= {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.glob(pattern))}
     found |= reference.pages()
+    if fresh is not None:
+        found |= {f"docs/studies/{path.name}": path for path in sorted(fresh.iterdir())}
+        found["docs/studies.md"] = studies.page(fresh)
+        run = mistakes.pages(mistakes.as_process, os.cpu_count() or 1)
+        found |= {f"docs/{name}": text for name, text in run}
+    listed = found["docs/mistakes.md"]
+    text = listed.read_text(encoding="utf-8") if isinstance(listed, Path) else listed
     below = [f"mistakes/{mistake.name}" for mistake in mistakes.MISTAKES]
-    found["docs/mistakes.md"] = (
-        f"{(ROOT / 'docs/mistakes.md').read_text(encoding='utf-8')}\n{reference.toctree(below)}\n"
-    )
+    found["docs/mistakes.md"] = f"{text}\n{reference.toctree(below)}\n"
     return {**found, "index.md": home([name.rpartition(".")[0] for name in found if name.endswith((".md", ".ipynb"))])}
 
 
@@ -84,9 +93,41 @@ def home(there: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def lay_out(source: Path) -> None:
+def results(folder: Path) -> Path:
+    """The folder of pictures and tables of all studies; one of which nothing has changed is not run again.
+
+    Where the code has changed, pictures that it would draw alike still come from the store.
+    """
+    fresh = folder / "results"
+    fresh.mkdir(parents=True, exist_ok=True)
+    files = [path for room in ("embedlab", "conf", "hydra_plugins") for path in sorted((ROOT / room).rglob("*"))]
+    state = hashlib.sha256()
+    for path in [*files, ROOT / "docs" / "studies.py"]:
+        if path.is_file() and path.suffix != ".pyc" and path.parent.name != "experiment":
+            state.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    for package in ("torch", "diffusers", "transformers"):
+        state.update(version(package).encode())
+
+    def one(study: Path) -> None:
+        name, mine = study.stem, state.copy()
+        mine.update(study.read_bytes())
+        stamp = folder / "studies" / f"{name}.state"
+        if not (stamp.is_file() and stamp.read_text() == mine.hexdigest() and (fresh / f"{name}.jpg").is_file()):
+            made = folder / "studies" / name
+            studies.run(name, made, folder / "store")
+            studies.draw(made, fresh / f"{name}.jpg")
+            studies.tabulate(made, fresh / f"{name}.csv")
+            stamp.write_text(mine.hexdigest())
+            print(name, flush=True)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(one, studies.STUDIES))
+    return fresh
+
+
+def lay_out(source: Path, fresh: Path | None) -> None:
     """The source tree; what is the same as before is left alone, so that Sphinx reads again what has changed."""
-    wanted = pages()
+    wanted = pages(fresh)
     for path in sorted(source.rglob("*")):
         if path.is_file() and path.relative_to(source).as_posix() not in wanted:
             path.unlink()
@@ -100,7 +141,7 @@ def lay_out(source: Path) -> None:
 
 def build(folder: Path, fast: bool) -> int:
     """Lay out, and let Sphinx write `folder`/html; its exit code."""
-    lay_out(folder / "source")
+    lay_out(folder / "source", None if fast else results(folder))
     cores = str(min(os.cpu_count() or 1, 4))
     words = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", cores, "-c", str(ROOT / "docs")]
     words += ["-d", str(folder / "doctrees"), str(folder / "source"), str(folder / "html")]
@@ -117,7 +158,10 @@ if __name__ == "__main__":
     if given.new:
         for part in ("source", "doctrees", "html"):
             shutil.rmtree(given.out / part, ignore_errors=True)
-    code = build(given.out, given.fast)
+    try:
+        code = build(given.out.resolve(), given.fast)
+    except (RuntimeError, ValueError) as error:  # a study or a command that failed, a sentence that does not hold
+        sys.exit(str(error))
     if not code:
         print(given.out / "html" / "index.html")
     sys.exit(code)

@@ -11,6 +11,7 @@ come from the study's table (docs/studies/NAME.csv) where docs/claims.py has a s
 from __future__ import annotations
 
 import csv
+import os
 import shlex
 import shutil
 import subprocess
@@ -36,8 +37,11 @@ SEEN = 0.3  # the least probability of a thing that a table keeps
 # ── the page ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def page() -> str:
-    """The whole page, from the comments at the head of every study."""
+def page(tables: Path = PICTURES) -> str:
+    """The whole page, from the comments at the head of every study, with the numbers of these tables of results.
+
+    Raises ValueError for a sentence that does not hold any more.
+    """
     made = (
         f"{len(STUDIES)} studies on the default model, made by `python docs/studies.py`: rows are seeds, columns jobs. "
         "The eye is the detector that ships ([what it says](trackers.md)); rates over more seeds than a sheet has are "
@@ -49,9 +53,11 @@ def page() -> str:
         seen = next(n for n, line in enumerate(comment) if line.startswith("Seen: "))
         question = " ".join(line for line in comment[:seen] if not line.startswith("  "))
         told = said(study.stem)
+        if study.stem in claims.CLAIMS:
+            told = claims.filled(study.stem, told, claims.read(tables / f"{study.stem}.csv"))
         told = told[0].upper() + told[1:]
         typed = [f"    {line.strip()}" for line in comment if line.startswith("  embedlab ")]
-        parts += ["", f"## {study.stem}", "", question, "", *typed, "", told, *checked(study.stem), ""]
+        parts += ["", f"## {study.stem}", "", question, "", *typed, "", told, *checked(study.stem, tables), ""]
         parts += [f"![{study.stem}](studies/{study.stem}.jpg)"]
     inside = "SD 1 beside 2 and XL, what 227 rows cost against 77, what twice the side costs: [inside.md](inside.md)."
     parts += ["", "## What a model is made of", "", inside]
@@ -70,12 +76,12 @@ def said(name: str) -> str:
     return " ".join(comment[seen:]).removeprefix("Seen: ")
 
 
-def checked(name: str) -> list[str]:
+def checked(name: str, tables: Path) -> list[str]:
     """What is said of the sentences of a study that its results bear out."""
     count = len(claims.CLAIMS.get(name, ()))
     if not count:
         return []
-    table = claims.read(PICTURES / f"{name}.csv")
+    table = claims.read(tables / f"{name}.csv")
     what = "One sentence is" if count == 1 else f"{claims.WORDS[count].capitalize()} sentences are"
     return ["", f"*{what} checked against [what the eye saw on {len(table)} pictures](studies/{name}.csv).*"]
 
@@ -106,13 +112,18 @@ def commands(name: str) -> list[list[str]]:
 
 
 def run(name: str, folder: Path, store: Path | None = None) -> None:
-    """One study into a folder; with a store, pictures that are there already are taken from it."""
+    """One study into a folder; with a store, on one thread, pictures that are there already are taken from it."""
     *before, words = commands(name)
     sweeps = "MULTIRUN" in (ROOT / f"conf/experiment/{name}.yaml").read_text() or "prompts=" in " ".join(words)
     words = [*words, f"hydra.{'sweep' if sweeps else 'run'}.dir={folder}", *([f"store={store}"] if store else [])]
     shutil.rmtree(folder, ignore_errors=True)
+    quiet = {"capture_output": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}} if store else {}
     for each in (*before, words):
-        subprocess.run([sys.executable, "-m", "embedlab", *each, "tracker=silent"], check=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-m", "embedlab", *each, "tracker=silent"], check=False, cwd=ROOT, **quiet
+        )
+        if done.returncode:
+            raise RuntimeError(f"embedlab {shlex.join(each)}: {(done.stderr or b'').decode()[-1000:]}")
 
 
 def draw(folder: Path, picture: Path) -> None:
