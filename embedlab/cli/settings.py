@@ -1,11 +1,10 @@
-"""The settings there are, read from the YAML files of `conf`: their defaults and comments, and which one was meant."""
+"""Which of the settings there are was meant, chosen or misspelt on a command line."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,30 @@ import yaml
 from embedlab.errors import listed, nearest
 from embedlab.sweep.config import conf_dir
 from embedlab.sweep.roles import PARTS, PRESETS
+from embedlab.sweep.settings import Setting, alone, every, of_option, options, read_file
+
+__all__ = [
+    "CHOICES",
+    "ELSEWHERE",
+    "LONG",
+    "OPEN",
+    "OTHERS",
+    "PLAINEST",
+    "Setting",
+    "advice",
+    "alone",
+    "as_text",
+    "chosen",
+    "every",
+    "known",
+    "meant",
+    "mended",
+    "nested",
+    "of_group",
+    "of_option",
+    "options",
+    "within",
+]
 
 LONG = 400  # signs of a command line that is still told whole
 
@@ -59,87 +82,10 @@ PLAINEST = ("picture",)  # of choices that share their settings those that are m
 OTHERS = {other: name for name, others in ELSEWHERE.items() for other in others}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One value that can be set: its key, what it is when left out (`???`: it has to be given), and its comment."""
-
-    key: str
-    default: Any
-    comment: str = ""
-    option: str = ""  # of the group that it belongs to
-
-    @property
-    def name(self) -> str:
-        """The last part of its key."""
-        return self.key.rsplit(".", 1)[-1]
-
-    @property
-    def group(self) -> str:
-        """The first part of its key; empty where it stands alone."""
-        return self.key.split(".")[0] if "." in self.key else ""
-
-    def word(self, value: str) -> str:
-        """The word of a command line that sets it.
-
-        >>> Setting("seeds", [0, 1]).word("3"), Setting("size", None).word("64")
-        ('seeds=[3]', 'size=64')
-        """
-        return f"{self.key}=[{value}]" if isinstance(self.default, list) and value[:1] != "[" else f"{self.key}={value}"
-
-
-# ── what there is ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], str]:
-    """A YAML file's values, the comments behind its keys, and its first line of comment."""
-    text = path.read_text(encoding="utf-8")
-    found = re.findall(r"^ *(\w+):(?:[^#\n]*?)\s#\s*(.+)$", text, re.MULTILINE)
-    head = re.match(r"# (?!@)(.+)", text)
-    return yaml.safe_load(text) or {}, dict(found), head[1] if head else ""
-
-
-@cache
-def options(group: str) -> dict[str, str]:
-    """The options of a group, each with the first line that its file says of it."""
-    return {path.stem: _read(path)[2] for path in sorted(Path(conf_dir(), group).glob("*.yaml"))}
-
-
-@cache
-def of_option(group: str, option: str) -> tuple[Setting, ...]:
-    """The settings of one option of a group, those that it takes over from others included."""
-    values, comments, _ = _read(Path(conf_dir(), group, f"{option}.yaml"))
-    found: dict[str, Setting] = {}
-    for other in values.pop("defaults", []):
-        found |= {s.name: s for s in of_option(group, other)} if other != "_self_" else {}
-    inner = values.get(option, {}) if group == "operators" else values
-    start = f"{group}.{option}" if group == "operators" else group
-    for name, value in inner.items():
-        if not name.startswith("_"):
-            comment = comments.get(name) or (found[name].comment if name in found else "")
-            found[name] = Setting(f"{start}.{name}", value, comment, option)
-    return tuple(Setting(s.key, s.default, s.comment, option) for s in found.values())
-
-
-@cache
-def alone() -> tuple[Setting, ...]:
-    """The settings that stand by themselves, and the two folders that Hydra asks for."""
-    values, comments, _ = _read(Path(conf_dir(), "config.yaml"))
-    hydra = values.pop("hydra")
-    names = [name for name in values if name != "defaults" and name not in PARTS]
-    folders = [Setting(f"hydra.{mode}.dir", hydra[mode]["dir"]) for mode in ("run", "sweep")]
-    return (*(Setting(name, values[name], comments.get(name, "")) for name in names), *folders)
-
-
-@cache
-def every() -> tuple[Setting, ...]:
-    """All settings of all options; one that several options have is there several times."""
-    return (*alone(), *(s for group in PARTS for option in options(group) for s in of_option(group, option)))
-
-
 @cache
 def _chosen_in(path: Path) -> dict[str, list[str]]:
     found = {}
-    for line in _read(path)[0].get("defaults", []):
+    for line in read_file(path)[0].get("defaults", []):
         for key, value in line.items() if isinstance(line, dict) else ():
             found[key.removeprefix("override ").lstrip("/")] = _names(value)
     return found

@@ -7,21 +7,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from embedlab.errors import ConfigError, contained, listed
+from embedlab.sweep import settings
 
-HERE = Path(__file__).resolve().parent.parent
-
-
-def conf_dir() -> str:
-    """Where the configs are: beside the package in a checkout, inside it when installed."""
-    beside = HERE.parent / "conf"
-    return str(beside if (beside / "config.yaml").is_file() else HERE / "conf")
+HERE, conf_dir = settings.HERE, settings.conf_dir  # which are read without Hydra, too
 
 
 def part_of(config: DictConfig, name: str) -> Any:

@@ -1,6 +1,7 @@
 """What tests of a gallery share: two axes, and how its page is looked at."""
 
 WEIGHT, TOWARD = "operators.interpolate.weight", "operators.interpolate.toward"
+ONE = f"#unedited=none&role.{TOWARD}=page&role.{WEIGHT}=columns&role.seed=rows"  # a page for each target, and no more
 WEIGHTS, SEEDS = [0, 0.25, 0.5, 0.75, 1], [0, 1, 2]
 
 

@@ -59,7 +59,7 @@ def test_one_text_is_a_whole_gallery_in_a_frame(host, sweep):
     frame = inside(host)
     expect(frame.locator("#counts")).to_contain_text("30 pictures")
     frame.locator("#score").select_option("change/ssim")
-    frame.locator('[data-place="0,2"]').click()
+    frame.locator('[data-place="0,3"]').click()
     held = json.loads((sweep / "2" / "result.json").read_text())
     expect(frame.locator("#details .command")).to_have_text(held["command"])
     with host.expect_download() as caught:
@@ -71,7 +71,7 @@ def test_one_text_is_a_whole_gallery_in_a_frame(host, sweep):
 def test_the_text_saved_as_a_file_is_a_gallery_too(opened, sweep, tmp_path):
     (tmp_path / "it.html").write_text(page_of(sweep))
     page = opened(tmp_path / "it.html", root=tmp_path)
-    page.locator('[data-place="1,2"]').click()
+    page.locator('[data-place="1,3"]').click()
     page.locator("#details .command").wait_for()
     assert "open=2%2F1" in page.url
 
@@ -118,7 +118,7 @@ def test_the_widget_shows_the_same_page_and_tells_what_is_looked_at(host, sweep)
     own = widget(sweep, height=700)
     frame = draw(host, own)
     assert host.locator("iframe").bounding_box()["height"] == 700
-    frame.locator('[data-place="1,2"]').click()
+    frame.locator('[data-place="1,3"]').click()
     frame.locator("#details .command").wait_for()
     assert host.evaluate("host.held.picked") == "2/1"
     assert host.evaluate("host.held.view") == "open=2%2F1"
@@ -132,14 +132,14 @@ def test_a_widget_that_is_read_again_keeps_its_view(host, tmp_path):
     folder = synthetic.sweep(tmp_path / "sweep", {WEIGHT: [0, 1]}, [0, 1])
     own = widget(folder)
     frame = draw(host, own)
-    frame.locator('[data-place="1,1"]').click()
+    frame.locator('[data-place="1,2"]').click()
     synthetic.put(folder / "2", synthetic.result(2, {"operators": ["interpolate"], WEIGHT: 0.5}, [0, 1]))
     own.refresh()
     host.evaluate(
         "(bytes) => { host.held.pictures = new DataView(Uint8Array.from(bytes).buffer); }", list(own.pictures)
     )
     host.evaluate("(text) => host.set('content', text)", own.content)
-    expect(frame.locator(".across")).to_have_text(["0", "0.5", "1"])
+    expect(frame.locator(".across")).to_have_text(["unedited", "0", "0.5", "1"])
     assert host.evaluate("host.held.picked") == "1/1"
     host.evaluate("end()")
     expect(host.locator("iframe")).to_have_count(0)

@@ -50,7 +50,7 @@ def test_two_thousand_cells_are_small_and_load_few(opened, tmp_path):
     index = write(read(folder)).index
     size = sum(path.stat().st_size for path in index.parent.rglob("*") if path.is_file())
     assert size <= 2_000_000
-    page = opened(index)
+    page = opened(index, at="#unedited=none")
     until(page, "[...document.querySelectorAll('.cell img')].every((i) => i.complete)")
     assert page.locator(".cell").count() == 2000
     assert 20 < page.locator(".cell img").count() < 150
@@ -65,7 +65,7 @@ def test_duplicates_and_scattered_settings_are_all_reachable(opened, tmp_path):
     spots = [(0.1, 2), (0.1, 2), (0.35, 9), (0.7, 4), (0.9, 7), (0.2, 8)]
     for n, (weight, scale) in enumerate(spots):
         synthetic.put(folder / str(n), synthetic.result(n, {WEIGHT: weight, "guidance.scale": scale}, [0]))
-    page = opened(write(read(folder)).index)
+    page = opened(write(read(folder)).index, at="#unedited=none")
     assert page.locator("#layout").input_value() == "list"
     assert page.locator(".cell").count() == 6
     page.locator("#layout").select_option("grid")
@@ -190,7 +190,7 @@ def test_a_page_follows_a_running_sweep_and_keeps_its_view(opened, tmp_path):
         while "2 jobs to come" not in said:
             assert said
             said = watcher.stdout.readline()
-        page = opened(index)
+        page = opened(index, at="#unedited=none")
         expect(page.locator('[data-state="done"]')).to_have_count(2)
         page.locator("#score").select_option("change/ssim")
         page.locator('[data-place="1,0"]').click()
@@ -210,7 +210,7 @@ def test_a_page_follows_a_running_sweep_and_keeps_its_view(opened, tmp_path):
 def test_a_page_that_was_opened_before_the_first_job_fills_itself(opened, tmp_path):
     (tmp_path / "sweep").mkdir()
     index = write(read(tmp_path / "sweep", wait=True), watched=True).index
-    page = opened(index, ready="#nothing")
+    page = opened(index, at="#unedited=none", ready="#nothing")
     folder = synthetic.sweep(tmp_path / "sweep", {WEIGHT: [0, 1]}, [0, 1])
     write(read(folder))
     expect(page.locator(".cell img")).to_have_count(4, timeout=60_000)

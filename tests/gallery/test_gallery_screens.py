@@ -3,7 +3,7 @@ import synthetic
 from playwright.sync_api import Error, expect
 
 from embedlab.view.gallery import read, write
-from gallery.page import WEIGHT, texts
+from gallery.page import ONE, WEIGHT, texts
 
 HOSTILE = {
     "script": "</script><script>document.title='pwned'</script>",
@@ -59,10 +59,10 @@ def test_text_has_contrast_in_the_light_and_in_the_dark(scheme, opened, unlucky)
 
 
 def test_a_phone_scrolls_down_only(opened, index):
-    page = opened(index, **PHONE)
+    page = opened(index, at=ONE, **PHONE)
     wide = "document.documentElement.scrollWidth"
     assert page.evaluate(wide) == 360
-    page.get_by_role("button", name="Axes").click()
+    page.get_by_role("button", name="View").click()
     expect(page.locator("#layout")).to_be_visible()
     page.locator("#role-1").select_option("slider")
     page.locator("#show-curves").check()
@@ -75,9 +75,9 @@ def test_a_phone_scrolls_down_only(opened, index):
     expect(page.locator("#details")).to_be_hidden()
 
 
-@pytest.mark.parametrize(("wide", "panel"), [(1200, 425), (1400, 480)])
+@pytest.mark.parametrize(("wide", "panel"), [(1200, 372), (1400, 434)])
 def test_the_panel_gives_way_to_the_last_column(wide, panel, opened, index):
-    page = opened(index, viewport={"width": wide, "height": 860})
+    page = opened(index, at=ONE, viewport={"width": wide, "height": 860})
     page.locator('[data-place="0,1"]').click()
     page.locator("#details .command").wait_for()
     last, side = (page.locator(selector).bounding_box() for selector in ('[data-place="0,4"]', ".side"))
@@ -113,7 +113,7 @@ def unlucky(tmp_path):
 
 
 def test_failed_and_coming_cells_say_why(opened, unlucky):
-    page = opened(write(read(unlucky)).index)
+    page = opened(write(read(unlucky)).index, at="#unedited=none")
     assert texts(page, ".across") == ["0", "0.2", "0.4", "0.6", "0.8"]
     reasons = texts(page, ".reason")
     assert sorted(reasons) == sorted(

@@ -7,11 +7,11 @@ from PIL import Image, ImageStat
 from playwright.sync_api import expect
 
 from embedlab.view.gallery import read, write
-from gallery.page import WEIGHT, job_of, texts, until
+from gallery.page import ONE, WEIGHT, job_of, texts, until
 
 
 def test_seeds_are_rows_and_the_numbers_are_columns_at_first(opened, index, sweep):
-    page = opened(index)
+    page = opened(index, at=ONE)
     assert texts(page, ".across") == ["0", "0.25", "0.5", "0.75", "1"]
     assert texts(page, ".down") == ["0", "1", "2"]
     assert job_of(page, 1, 2) == "2/seed-1.png"
@@ -21,20 +21,156 @@ def test_seeds_are_rows_and_the_numbers_are_columns_at_first(opened, index, swee
     until(page, "[...document.querySelectorAll('.cell img')].every((i) => i.complete && i.naturalWidth === 128)")
 
 
-def test_axes_change_places(opened, index):
+def test_all_that_fits_is_there_at_first_with_the_unedited_pictures(opened, index):
     page = opened(index)
-    page.get_by_label("toward").first.select_option("rows")
-    assert texts(page, ".down") == ["skunk", "cat"]
-    assert page.locator("#role-2").input_value() == "page"  # the seed gave up its rows and turns pages
-    assert job_of(page, 1, 4) == "9/seed-0.png"
+    expect(page.locator("#counts")).to_have_text("30 pictures · 30 shown")
+    assert texts(page, ".across") == ["unedited", "0", "0.25", "0.5", "0.75", "1"]
+    assert texts(page, ".group-head") == ["toward skunk", "toward cat"]
+    assert texts(page, ".down") == ["0", "1", "2"] * 2
+    assert job_of(page, 4, 0) == "5/baseline-seed-1.png"
+    assert job_of(page, 4, 5) == "9/seed-1.png"
+    right = page.locator('[data-place="0,5"]').bounding_box()
+    scroller = page.locator("#scroller").bounding_box()
+    assert 0 <= scroller["x"] + scroller["width"] - right["x"] - right["width"] < 40, "the pictures fill the width"
+
+
+def test_axes_change_places_and_are_nested(opened, index):
+    page = opened(index)
+    page.locator("#role-0").select_option("columns")
+    assert texts(page, ".outer") == ["skunk", "cat"]
+    assert texts(page, ".across:not(.outer):not(.lead)") == ["0", "0.25", "0.5", "0.75", "1"] * 2
+    assert texts(page, ".down") == ["0", "1", "2"]
+    assert job_of(page, 1, 10) == "9/seed-1.png"
+    page.locator("#axis-0").click()
+    page.locator("#values-0").get_by_role("button", name="Inwards").click()
+    assert texts(page, ".outer") == ["0", "0.25", "0.5", "0.75", "1"]
+    assert job_of(page, 1, 2) == "5/seed-1.png"
+    page.keyboard.press("Escape")
+    page.locator("#role-2").select_option("page")
     page.get_by_role("button", name="Next seed").click()
-    assert job_of(page, 1, 4) == "9/seed-1.png"
-    page.locator("#role-2").select_option("columns")
-    assert texts(page, ".across") == ["0", "1", "2"]
+    assert job_of(page, 0, 2) == "5/seed-1.png"
+    again = opened(index, at="#" + page.url.split("#")[1])
+    assert texts(again, ".outer") == ["0", "0.25", "0.5", "0.75", "1"]
+    assert job_of(again, 0, 2) == "5/seed-1.png"
+
+
+def test_values_are_hidden_and_shown(opened, index):
+    page = opened(index)
+    page.locator("#axis-1").click()
+    panel = page.locator("#values-1")
+    expect(panel).to_contain_text("0 stays, 1 lands exactly on it")
+    panel.get_by_role("button", name="Every second").click()
+    assert texts(page, ".across") == ["unedited", "0", "0.5", "1"]
+    panel.get_by_label("0.5", exact=True).uncheck()
+    assert texts(page, ".across") == ["unedited", "0", "1"]
+    expect(page.locator("#axis-1")).to_have_text("weight 2/5")
+    expect(page.locator(".line-0 circle")).to_have_count(2)
+    page.keyboard.press("Escape")
+    again = opened(index, at="#" + page.url.split("#")[1])
+    assert texts(again, ".across") == ["unedited", "0", "1"]
+    again.locator("#axis-1").click()
+    again.locator("#values-1").get_by_role("button", name="Show all").click()
+    assert len(texts(again, ".across")) == 6
+    again.locator("#values-1").get_by_role("button", name="Only 0.25").click()
+    assert texts(again, ".across") == ["unedited", "0.25"]
+
+
+def test_the_unedited_pictures_stand_where_they_differ(opened, tmp_path):
+    folder = tmp_path / "sweep"
+    for n, (prompt, weight) in enumerate((p, w) for p in ("a cat", "a dog") for w in (0, 1)):
+        job = synthetic.result(n, {"prompt": prompt, WEIGHT: weight}, [0, 1], prompt=prompt)
+        synthetic.put(folder / str(n), job)
+    index = write(read(folder)).index
+    page = opened(index, at=f"#role.prompt=columns&role.{WEIGHT}=columns&role.seed=rows")
+    expect(page.locator("[data-state=done] .soft")).to_have_count(8)  # each beside its own
+    assert [job_of(page, 1, n) for n in (4, 5)] == ["2/baseline-seed-1.png", "2/seed-1.png"]
+    page = opened(index, at=f"#role.prompt=columns&role.{WEIGHT}=rows&role.seed=page")
+    assert texts(page, ".down") == ["unedited", "0", "1"]
+    assert [job_of(page, n, 1) for n in (0, 1)] == ["2/baseline-seed-0.png", "2/seed-0.png"]
+    page.locator('[data-place="0,1"]').click()
+    expect(page.locator("#details h2")).to_have_text("unedited")
+    page.keyboard.press("c")
+    page.locator("#details-close").click()
+    page.locator('[data-place="1,1"]').focus()
+    page.keyboard.press("c")
+    expect(page.locator("#compare figcaption").first).to_contain_text("unedited")
+    assert "mark=2%2F0%2Funedited" in page.url
+
+
+def test_captions_are_cut_where_they_agree(opened, tmp_path):
+    long = "A photograph of a {} that sits on the old stone wall of a garden in the evening {}"
+    prompts = [long.format(*words) for words in (("puppy", "light"), ("kitten", "light"), ("puppy", "rain"))]
+    folder = synthetic.sweep(tmp_path / "sweep", {"prompt": prompts, WEIGHT: [0, 1]}, [0])
+    page = opened(write(read(folder)).index, at=f"#role.prompt=rows&role.{WEIGHT}=columns")
+    heads = texts(page, ".down")
+    assert heads == [
+        "… a puppy that … evening light",
+        "… a kitten that … evening light",
+        "… a puppy that … evening rain",
+    ]
+    assert page.locator(".down").first.get_attribute("title") == f"prompt {prompts[0]}"
+
+
+def test_everything_explains_itself_on_hover_and_in_a_panel(opened, index):
+    page = opened(index)
+    page.locator("#axis-1").hover()
+    expect(page.locator("#tip")).to_have_text("0 stays, 1 lands exactly on it; of several ends a list")
+    page.locator("#score-name").hover()
+    expect(page.locator("#tip")).to_contain_text("CLIP's features of the picture and of a text with 'puppy'")
+    page.locator('[data-place="1,2"]').click()
+    page.locator("#details th", has_text="kept").focus()
+    expect(page.locator("#tip")).to_contain_text("its projection on that row")
+    assert page.locator("#details th", has_text="kept").get_attribute("aria-describedby") == "tip"
+    page.locator("#help-button").click()
+    for text in (
+        "operators.interpolate.weight",
+        "Structural similarity",
+        "nearest words",
+        "begins with the same noise",
+    ):
+        expect(page.locator("#help")).to_contain_text(text)
+    expect(page.locator("#help .keys")).to_be_visible()
+
+
+def test_the_view_is_saved_as_one_picture_with_its_labels(opened, index, sweep):
+    page = opened(index)
+    cell = page.locator('[data-place="4,3"] img').bounding_box()
+    with page.expect_download() as caught:
+        page.locator("#save").click()
+    assert caught.value.suggested_filename == "sweep.png"
+    made = Image.open(caught.value.path()).convert("RGB")
+    side = 2 * cell["width"]
+    assert made.width >= 6 * side
+    assert made.height >= 6 * side
+    own = Image.open(sweep / "7" / "seed-1.png").convert("RGB").resize((int(side), int(side)))
+    left, top = next(  # where it lies: the heads are as wide as their texts
+        (x, y)
+        for y in range(int(4 * side), int(made.height - side), 2)
+        for x in range(int(3.5 * side), int(made.width - side), 2)
+        if alike(made, own, x, y, 3) and alike(made, own, x, y, 12)
+    )
+    assert alike(made, own, left, top, 40), "all of it is this picture"
+
+
+def alike(whole, part, left, top, points) -> bool:
+    """Whether a picture lies at a place of another, by some of its pixels."""
+    spots = [(int((n * 0.618 % 1) * part.width), int((n * 0.382 % 1) * part.height)) for n in range(points)]
+    pairs = [(whole.getpixel((left + x, top + y)), part.getpixel((x, y))) for x, y in spots]
+    return max(abs(p - q) for a, b in pairs for p, q in zip(a, b, strict=True)) < 34
+
+
+def test_a_link_says_all_of_the_view(opened, index):
+    page = opened(index, permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#link").click()
+    expect(page.locator("#link")).to_have_text("Copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    narrow = opened(index, at="#" + link.split("#")[1], viewport={"width": 390, "height": 800})
+    assert texts(narrow, ".group-head") == ["toward skunk", "toward cat"]
+    assert len(texts(narrow, ".across")) == 6
 
 
 def test_a_slider_swaps_pictures_in_place(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     page.locator("#role-1").select_option("slider")
     slider = page.get_by_role("slider", name="weight")
     cell = page.locator('[data-place="0,2"]').element_handle()
@@ -53,11 +189,11 @@ def test_a_slider_swaps_pictures_in_place(opened, index):
 
 
 def test_an_address_brings_a_view_back(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     page.locator("#role-1").select_option("slider")
     page.get_by_role("slider", name="weight").fill("3")
     page.locator("#score").select_option("change/ssim")
-    page.locator("#unedited").check()
+    page.locator("#unedited").select_option("instead")
     page.locator('[data-place="0,1"]').click()
     again = opened(index, at="#" + page.url.split("#")[1])
     assert job_of(again, 0, 1) == "3/baseline-seed-1.png"
@@ -68,7 +204,7 @@ def test_an_address_brings_a_view_back(opened, index):
 
 
 def test_a_list_holds_every_picture_in_the_order_of_a_score(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     page.locator("#layout").select_option("list")
     page.locator("#sort").select_option("high")
     assert page.locator(".cell").count() == 30
@@ -81,7 +217,7 @@ def test_a_list_holds_every_picture_in_the_order_of_a_score(opened, index):
 
 
 def test_a_filter_keeps_what_holds_its_words(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     page.keyboard.press("/")
     page.keyboard.type("0.5 skunk seed 1")
     expect(page.locator(".cell")).to_have_count(1)
@@ -93,7 +229,7 @@ def test_a_filter_keeps_what_holds_its_words(opened, index):
 
 
 def test_curves_are_means_with_their_spread_over_seeds(opened, index, sweep):
-    page = opened(index)
+    page = opened(index, at=ONE)
     assert sorted(page.locator(".tag").all_text_contents()) == ["cat", "skunk"]
     assert page.locator(".line-0 circle").count() == 5
     rows = json.loads((sweep / "2" / "result.json").read_text())["pictures"]
@@ -112,7 +248,7 @@ def test_curves_are_means_with_their_spread_over_seeds(opened, index, sweep):
 
 
 def test_colours_follow_the_score(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     colour = "(e) => getComputedStyle(e).backgroundColor"
     before = [page.locator(f'[data-place="0,{n}"] .value').evaluate(colour) for n in (0, 4)]
     assert before[0] != before[1]
@@ -123,7 +259,7 @@ def test_colours_follow_the_score(opened, index):
 
 
 def test_details_tell_tokens_neighbours_scores_settings_and_the_command(opened, index, sweep):
-    page = opened(index, permissions=["clipboard-read", "clipboard-write"])
+    page = opened(index, at=ONE, permissions=["clipboard-read", "clipboard-write"])
     page.locator('[data-place="1,2"]').click()
     panel = page.locator("#details")
     held = json.loads((sweep / "2" / "result.json").read_text())
@@ -152,7 +288,7 @@ def test_details_tell_tokens_neighbours_scores_settings_and_the_command(opened, 
 
 
 def test_two_are_compared_with_their_difference(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     page.locator('[data-place="0,0"]').focus()
     page.keyboard.press("c")
     page.keyboard.press("ArrowRight")
@@ -189,7 +325,7 @@ def test_a_picture_and_itself_differ_in_nothing(opened, tmp_path):
 
 
 def test_the_unedited_pictures_show_while_a_key_is_held(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     page.keyboard.down("b")
     assert job_of(page, 2, 3) == "3/baseline-seed-2.png"
     page.keyboard.up("b")
@@ -197,7 +333,7 @@ def test_the_unedited_pictures_show_while_a_key_is_held(opened, index):
 
 
 def test_all_of_it_goes_by_keyboard(opened, index):
-    page = opened(index)
+    page = opened(index, at=ONE)
     key = "document.activeElement.dataset.key"
     page.locator("#skip").focus()
     page.keyboard.press("Enter")

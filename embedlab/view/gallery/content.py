@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Collection, Sequence
@@ -12,13 +13,15 @@ from typing import Any
 from embedlab.checks import is_number
 from embedlab.clean import redact
 from embedlab.errors import ConfigError, counted
-from embedlab.metrics.titles import name_of
+from embedlab.metrics.titles import about, name_of
 from embedlab.sweep.axes import apart, format_value, short_names
 from embedlab.sweep.labels import AS_WRITTEN, common_parts, label
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect, unread
+from embedlab.sweep.roles import OF_UNEDITED
 from embedlab.sweep.sweep_plan import FILE, PlannedJob, SweepPlan, read_plan
 from embedlab.sweep.tables import shown_scores
+from embedlab.view.gallery.about import about_axis
 
 STATES = ("done", "failed", "pending")
 
@@ -139,6 +142,7 @@ def page_axes(jobs: Sequence[Result]) -> list[dict[str, Any]]:
                 "name": names[key],
                 "values": [text for _, text in pairs] or texts,
                 "numbers": [n for n, _ in pairs] or None,
+                "about": about_axis(key, texts),
             }
         )
     return ways
@@ -146,7 +150,7 @@ def page_axes(jobs: Sequence[Result]) -> list[dict[str, Any]]:
 
 def content(sweep: Sweep) -> dict[str, Any]:
     """Everything that the first view needs: axes, jobs and cells, column by column; a text is given by its number."""
-    jobs, texts = sweep.jobs, Texts()
+    jobs, texts, same = sweep.jobs, Texts(), Texts()
     ways = page_axes(jobs)
     where = [{text: n for n, text in enumerate(axis["values"])} for axis in ways]
     none: list[tuple[int | None, PictureResult | None]]  # the places of a job without pictures
@@ -156,7 +160,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
     keys = shown_scores(jobs, measured)
     whole = [key for key in shown_scores(jobs, (key for job in jobs for key in job.scores)) if key not in keys]
     cells: dict[str, list[Any]] = {
-        n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline", "strip", "maps")
+        n: [] for n in ("job", "seed", "at", "state", "error", "file", "baseline", "strip", "maps", "same")
     }
     scores: dict[str, list[Any]] = {key: [] for key in keys}
     taken: dict[tuple[int, ...], int] = {}
@@ -175,11 +179,13 @@ def content(sweep: Sweep) -> dict[str, Any]:
                 file = getattr(row, name, None)
                 cells[name].append(texts(file) if file and not error else -1)
             cells["maps"].append([texts(file) for file in row.maps or ()] if row and not error else [])
+            cells["same"].append(same(unedited_of(job, seed)) if row and row.baseline and not error else -1)
             for key in keys:
                 scores[key].append(rounded(row.measured.get(key) if row else None))
     most = max(taken.values(), default=0)
     if most:  # two jobs at one place: each gets a place of its own
         ways.append({"key": "repeat", "name": "repeat", "values": [str(n) for n in range(most + 1)], "numbers": None})
+        ways[-1]["about"] = about_axis("repeat")
     else:
         cells["at"] = [at[:-1] for at in cells["at"]]
     data = {
@@ -188,7 +194,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
         "command": sweep.command,
         "pending": sweep.pending,
         "axes": ways,
-        "scores": [{"key": key, "name": name_of(key)} for key in [*keys, *whole]],
+        "scores": [{"key": key, "name": name_of(key), "about": about(key)} for key in [*keys, *whole]],
         "jobs": {
             "number": [n if job.job is None else job.job for n, job in enumerate(jobs)],
             "folder": [job.folder.name for job in jobs],
@@ -208,6 +214,12 @@ def label_of(job: Result, common: Collection[str]) -> str:
         return label(job, common)
     settings = (f"{key.split('.')[-1]} {format_value(value, typed=True)}" for key, value in job.overrides.items())
     return ", ".join(settings) or AS_WRITTEN
+
+
+def unedited_of(job: Result, seed: int | None) -> str:
+    """What tells the unedited picture of a seed from others: all that it depends on, and no edit."""
+    config = job.config or {"prompt": job.prompt}
+    return json.dumps([seed, *(config.get(key) for key in OF_UNEDITED)], sort_keys=True, default=str)
 
 
 def why_failed(job: Result) -> str:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,15 @@ PAGE = Path(__file__).parent / "page"
 LARGE = 192  # pixels a side above which a picture gets a thumbnail
 SIDE = 256  # the longer side of a thumbnail: sharp at the usual 128 on a dense screen
 PACKET = 32  # jobs whose details are read at once
+DRAWN = 64  # pictures that a canvas reads at once
 POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data:; "
     "base-uri 'none'; form-action 'none'"
 )
-SCRIPTS = ("dom.js", "model.js", "state.js", "grid.js", "curves.js", "details.js", "compare.js", "main.js")
+SCRIPTS = (
+    *("dom.js", "words.js", "model.js", "state.js", "layout.js", "grid.js", "about.js", "axes.js", "drawing.js"),
+    *("curves.js", "details.js", "compare.js", "main.js"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,18 @@ def write(sweep: Sweep, to: Path | None = None, watched: bool = False) -> Writte
             if not (folder / "details" / name).is_file():
                 put(folder / "details" / name, text)
         data["packets"], data["packet"] = [name.removesuffix(".js") for name in packets], PACKET
+        data["drawn"] = drawn(sweep, data, folder / "drawn")
         for name in ("style.css", *SCRIPTS):
             put(folder / name, (PAGE / name).read_text(encoding="utf-8"))
         put(folder / "index.html", page(data["title"]))
         data["version"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
         before = named_in(folder / "data.js")
+        kept = {*before, *data["packets"], *data["drawn"]["packets"]}  # an open page may still ask for those of before
         put(folder / "data.js", f"gallery.receive({script(data)});\n")
     except OSError as error:
         raise ConfigError(f"'{error.filename or folder}' cannot be written: {error.strerror or error}.") from None
-    for path in (folder / "details").glob("*.js"):
-        if path.name not in packets and path.stem not in before:  # an open page may still ask for those of before
+    for path in [*(folder / "details").glob("*.js"), *(folder / "drawn").glob("*.js")]:
+        if path.stem not in kept:
             path.unlink()
     states = data["cells"]["state"]
     return Written(
@@ -135,10 +142,10 @@ def page(title: str, **inline: Any) -> str:
 def named_in(path: Path) -> list[str]:
     """The packets that the data of before named."""
     try:
-        found = re.search(r'"packets":\[([^\]]*)\]', path.read_text(encoding="utf-8"))
+        found = re.findall(r'"packets":\[([^\]]*)\]', path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return re.findall(r"[0-9a-f]+", found[1]) if found else []
+    return re.findall(r"[0-9a-f]+", " ".join(found))
 
 
 def packed(sweep: Sweep) -> dict[str, str]:
@@ -169,15 +176,66 @@ def shared(settings: Sequence[dict[str, str] | None]) -> dict[str, str]:
 # ── pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pictures_of(data: dict[str, Any]) -> list[tuple[int, str]]:
-    """Every picture of a gallery: its cell, and where it is in the sweep."""
+def pictures_of(data: dict[str, Any]) -> list[tuple[int, str, str]]:
+    """Every picture of a gallery: its cell, whether it is its `file` or its `baseline`, and where it lies."""
     cells, jobs, texts = data["cells"], data["jobs"], data["texts"]
     return [
-        (n, f"{jobs['folder'][job]}/{texts[cells[kind][n]]}")
+        (n, kind, f"{jobs['folder'][job]}/{texts[cells[kind][n]]}")
         for n, job in enumerate(cells["job"])
         for kind in ("file", "baseline")
         if cells[kind][n] >= 0
     ]
+
+
+def drawn(sweep: Sweep, data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Small pictures as scripts, `DRAWN` in each, and which of them each cell has.
+
+    A page that is opened from the disk shows the files beside it and may not read them: a canvas that has drawn one
+    gives nothing out. What is handed over by a script may be read, and so saved as one picture with its labels.
+    """
+    numbers: dict[str, int] = {}
+    first: list[Path] = []
+    cells: dict[str, list[int]] = {kind: [-1] * len(data["cells"]["job"]) for kind in ("file", "baseline")}
+    for n, kind, name in pictures_of(data):
+        path = sweep.folder / name
+        own = numbers.setdefault(same_picture(path), len(numbers))
+        if own == len(first):
+            first.append(path)
+        cells[kind][n] = own
+    names = []
+    for begin in range(0, len(first), DRAWN):
+        paths = first[begin : begin + DRAWN]
+        name = hashlib.sha256("".join(map(same_picture, paths)).encode()).hexdigest()[:16]
+        names.append(name)
+        if not (folder / f"{name}.js").is_file():
+            folder.mkdir(exist_ok=True)
+            pictures = json.dumps([as_address(path) for path in paths])
+            put(folder / f"{name}.js", f'gallery.unfold("{name}",{pictures});\n')
+    return {"packets": names, "packet": DRAWN, **cells}
+
+
+def same_picture(path: Path) -> str:
+    """What is equal for two files of the same picture: length and end, where PNG keeps its checksums."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 4096))
+            return f"{size} {hashlib.sha256(file.read()).hexdigest()}"
+    except OSError:
+        return f"none {path}"
+
+
+def as_address(path: Path) -> str:
+    """A picture, `SIDE` pixels large at most, as a data address; empty where it cannot be read."""
+    try:
+        with readers.open_picture(path) as picture:
+            picture.draft("RGB", (SIDE, SIDE))
+            small, into = picture.convert("RGB"), BytesIO()
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    small.thumbnail((SIDE, SIDE))
+    small.save(into, format="WEBP", quality=90, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(into.getvalue()).decode()}"
 
 
 def maps_of(data: dict[str, Any]) -> list[str]:
@@ -190,7 +248,7 @@ def maps_of(data: dict[str, Any]) -> list[str]:
 
 def copy(sweep: Sweep, data: dict[str, Any], folder: Path) -> None:
     """Copy all pictures of a gallery; those that are there already stay."""
-    for name in [*(name for _, name in pictures_of(data)), *maps_of(data)]:
+    for name in [*(name for *_, name in pictures_of(data)), *maps_of(data)]:
         source, target = sweep.folder / name, folder / name
         if not (target.is_file() and newer(target, source) and target.stat().st_size == source.stat().st_size):
             with source.open("rb") as there:
@@ -205,7 +263,7 @@ def newer(file: Path, source: Path) -> bool:
 def thumbnails(sweep: Sweep, data: dict[str, Any], folder: Path) -> tuple[list[int], float]:
     """Make the thumbnails of large pictures; answers with 1 for each cell that has them, and width by height."""
     has_one, aspects = [0] * len(data["cells"]["job"]), list[float]()
-    for n, name in pictures_of(data):
+    for n, _, name in pictures_of(data):
         try:
             with readers.open_picture(sweep.folder / name) as picture:
                 aspects.append(picture.width / picture.height)

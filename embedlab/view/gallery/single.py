@@ -80,7 +80,7 @@ def hashed(text: str) -> str:
 def carried(sweep: Sweep) -> Carried:
     """A sweep's data with its details and its pictures."""
     data = content(sweep)
-    named = list(dict.fromkeys([name for _, name in pictures_of(data)] + maps_of(data)))
+    named = list(dict.fromkeys([name for *_, name in pictures_of(data)] + maps_of(data)))
     side = next((side for most, side in SIDES if len(named) <= most), SMALLEST)
     numbers: dict[tuple[str, bytes], int] = {}
     names, aspects, smaller = dict[str, int](), dict[float, int](), 0

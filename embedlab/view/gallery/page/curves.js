@@ -10,7 +10,7 @@ const Curves = (() => {
   /** The axis of the abscissa, and the one whose values are lines. */
   function axes() {
     const all = numericAxes();
-    const x = all.find((axis) => axis.key === State.x) ?? all.find((axis) => axis === State.axisOf("columns"))
+    const x = all.find((axis) => axis.key === State.x) ?? State.axesOf("columns").toReversed().find((axis) => all.includes(axis))
       ?? all.find((axis) => State.roles[axis.key] === "slider") ?? all[0];
     const others = Model.axes.filter((axis) => axis !== x && axis.key !== "seed" && axis.key !== "repeat");
     const lines = State.lines === "none" ? null
@@ -24,7 +24,7 @@ const Curves = (() => {
     const here = State.place(), selected = Grid.selected;
     const fixed = Model.axes.map((axis, n) => (n === a || n === b || n === seed ? -1 : State.held(axis) ? here[n] : selected?.at[n] ?? 0));
     const found = new Map();
-    for (const cell of Model.cells) {
+    for (const cell of State.visible()) {
       if (!cell.at.every((index, n) => fixed[n] < 0 || fixed[n] === index) || x.numbers[cell.at[a]] === null) continue;
       const value = cell.state === "done" ? Model.score(cell, State.score) : null;
       if (value === null) continue;

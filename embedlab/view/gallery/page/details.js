@@ -26,7 +26,7 @@ const Details = (() => {
     const cell = Model.named(State.open);
     panel.hidden = !cell;
     document.body.classList.toggle("detailed", Boolean(cell));
-    const now = cell ? `${Model.data.version} ${cell.key} ${State.unedited} ${State.marks} ${State.score}` : "";
+    const now = cell ? `${Model.data.version} ${cell.key} ${State.instead} ${State.marks} ${State.score}` : "";
     if (now === drawn) return;
     const same = cell?.key === panelKey;
     const at = scrollers.map((scroller) => scroller.scrollTop), focused = same && panel.contains(document.activeElement) ? document.activeElement.id : "";
@@ -56,8 +56,8 @@ const Details = (() => {
 
   function head(cell) {
     const marked = State.marks.includes(cell.key);
-    const unedited = State.unedited && cell.baseline;
-    const address = cell.state === "done" && Model.address(cell, { unedited: State.unedited });
+    const unedited = cell.plain || (State.instead && cell.baseline);
+    const address = cell.state === "done" && Model.address(cell, { unedited: State.instead });
     const own = Model.data.scores.filter(({ key }) => key in Model.data.cells.scores); // the others are of the whole job
     const values = own.map(({ key, name }) => [key, name, Model.score(cell, key)]).filter(([, , value]) => value !== null);
     return [
@@ -69,15 +69,17 @@ const Details = (() => {
         ? el("figure", {},
           el("a", Model.link(`${unedited ? "baseline-" : ""}seed-${cell.seed}`, address), el("img", { src: address, alt: `${cell.label}, seed ${cell.seed}${unedited ? ", unedited" : ""}` })),
           el("figcaption", {}, `seed ${cell.seed}`, " ",
-            cell.baseline && el("button", { type: "button", id: "details-unedited", "aria-pressed": String(State.unedited), onclick: () => panel.dispatchEvent(new CustomEvent("unedited")) }, "unedited ", el("kbd", {}, "b"))))
+            cell.baseline && !cell.plain && el("button", { type: "button", id: "details-unedited", "aria-pressed": String(State.instead), onclick: () => panel.dispatchEvent(new CustomEvent("unedited")) }, "unedited ", el("kbd", {}, "b"))))
         : el("div", { class: `why ${cell.state}` }, el("b", {}, cell.state === "pending" ? "Still to come" : "Failed"), cell.error && el("p", {}, cell.error)),
       el("p", { class: "prompt" }, cell.prompt),
       ...heat(cell, unedited),
       ...steps(cell),
-      ...neighbours(cell),
-      ...(values.length ? [el("h3", {}, "Scores"), el("dl", { class: "pairs" }, values.map(([key, name, value]) => [el("dt", { class: key === State.score ? "chosen" : "" }, name), el("dd", {}, Model.show(key, value))]))] : []),
+      ...(cell.plain ? [] : neighbours(cell)),
+      ...(values.length ? [el("h3", {}, "Scores"), el("dl", { class: "pairs" }, values.map(([key, name, value]) => [el("dt", { class: key === State.score ? "chosen" : "", "data-about": aboutOf(key), tabIndex: 0 }, name), el("dd", {}, Model.show(key, value))]))] : []),
     ];
   }
+
+  const aboutOf = (key) => Model.data.scores.find((score) => score.key === key)?.about;
 
   /** Where in the picture each word was looked at. */
   function heat(cell, unedited) {
@@ -102,7 +104,7 @@ const Details = (() => {
         }
         return null;
       });
-      return el("div", { class: "axis" }, el("span", { class: "name" }, axis.name),
+      return el("div", { class: "axis" }, el("span", { class: "name", "data-about": axis.about }, axis.name),
         ...[beside[0], cell, beside[1]].map((other, n) => step(other, axis.values[other?.at[a]], n === 1, `beside-${a}-${n}`)));
     });
     return found.length ? [el("h3", {}, "Beside it"), el("div", { class: "beside" }, found)] : [];
@@ -111,7 +113,7 @@ const Details = (() => {
   function step(cell, value, here, id) {
     if (!cell) return el("span", { class: "step none" }, "end");
     const inside = [
-      cell.state === "done" ? el("img", { src: Model.address(cell, { unedited: State.unedited, small: true }), alt: "" }) : el("span", { class: "blank" }, cell.state),
+      cell.state === "done" ? el("img", { src: Model.address(cell, { unedited: State.instead, small: true }), alt: "" }) : el("span", { class: "blank" }, cell.state),
       el("span", {}, value),
     ];
     if (here) return el("span", { class: "step here", "aria-current": "true" }, inside);
@@ -131,9 +133,9 @@ const Details = (() => {
     if (job.shifts && Object.values(job.shifts).some(Boolean)) {
       parts.push(el("p", { class: "note" }, `hidden states moved, in shares of their length: ${Object.entries(job.shifts).map(([role, share]) => `${role} ${(100 * share).toFixed(1)}%`).join(", ")}`));
     }
-    const folded = (name, content) => el("details", {}, el("summary", {}, name), content);
+    const folded = (name, content, about) => el("details", {}, el("summary", { "data-about": about }, name), content);
     if (job.schedule) parts.push(folded("Over time", tableOf(job.schedule.heads, job.schedule.rows)));
-    if (job.layers) parts.push(folded("Layers of the encoder", tableOf(job.layers.heads.map((head) => LAYERS[head] ?? head), job.layers.rows)));
+    if (job.layers) parts.push(folded("Layers of the encoder", tableOf(job.layers.heads.map((head) => LAYERS[head] ?? head), job.layers.rows), About.LAYERS));
     if (Object.keys(job.settings).length) parts.push(folded("All settings", tableOf(["setting", "value"], Object.entries(job.settings).sort(([p], [q]) => (p < q ? -1 : 1)))));
     if (job.versions) parts.push(folded("Versions", tableOf(["of", "version"], Object.entries(job.versions))));
     if (job.key) parts.push(el("p", { class: "note" }, `job ${Model.data.jobs.number[cell.job]}, folder ${Model.data.jobs.folder[cell.job]}, key ${job.key}`));
@@ -153,7 +155,7 @@ const Details = (() => {
       el("span", {}, say(of(row, "near")), String(of(row, "near")) !== String(of(row, "near_after")) && el("span", { class: "after" }, ` → ${say(of(row, "near_after"))}`),
         of(row, "moved") > 0 && ` (position moved by ${Math.round(100 * of(row, "moved"))}%)`),
     ]);
-    return tableOf([...(several ? ["encoder"] : []), "token row", "token", "id", "kept", "length", "nearest words"], cells, (r) => (changed[r] ? "changed" : ""));
+    return tableOf([...(several ? ["encoder"] : []), "token row", "token", "id", "kept", "length", "nearest words"], cells, (r) => (changed[r] ? "changed" : ""), About.TOKENS);
   }
 
   return { open, close, draw, panel };

@@ -30,11 +30,11 @@ function fill(select, options, chosen) {
   select.replaceChildren(...options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
 }
 
-/** A table from heads and rows; `mark(row, column)` names a class for a cell. */
-function tableOf(heads, rows, mark = () => "") {
+/** A table from heads and rows; `mark(row, column)` names a class for a cell, `about` says what a head means. */
+function tableOf(heads, rows, mark = () => "", about = {}) {
   return el("div", { class: "table", tabIndex: 0, role: "region", "aria-label": heads.join(", ") },
     el("table", {},
-      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col", "data-about": about[head], tabIndex: about[head] ? 0 : null }, head)))),
       el("tbody", {}, rows.map((row, r) => el("tr", {}, row.map((value, c) => el("td", { class: mark(r, c) }, say(value))))))));
 }
 

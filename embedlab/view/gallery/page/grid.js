@@ -4,9 +4,9 @@
 const Grid = (() => {
   const grid = byId("grid"), scroller = byId("scroller");
   let lines = []; // cells by line, null where nothing lies
-  let where = new Map(); // cell number → [line, column]
+  let where = new Map(); // a cell's key → [line, column]
   let elements = new Map(); // "line,column" → element
-  let built = "", selected = null, along = null, near = new Set(), painted = new Set();
+  let built = "", selected = null, now = null, near = new Set(), painted = new Set(), captions = new Map();
 
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -27,39 +27,14 @@ const Grid = (() => {
     return range[1] > range[0] ? (value - range[0]) / (range[1] - range[0]) : 0.5;
   }
 
-  const matches = (cell) => {
-    const words = State.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    if (!words.length) return true;
-    const places = cell.at.map((index, a) => `${Model.axes[a].name} ${Model.axes[a].values[index]}`);
-    const text = [cell.label, cell.prompt, cell.state, cell.error, `seed ${cell.seed}`, ...places].join("\n").toLowerCase();
-    return words.every((word) => text.includes(word));
-  };
-
-  /** Lines of cells, and the heads of lines and columns where those are an axis. */
-  function layout() {
-    const cells = State.shown().filter(matches);
-    if (State.layout === "list") {
-      if (State.sort !== "job") {
-        const sign = State.sort === "high" ? -1 : 1;
-        const value = (cell) => Model.score(cell, State.score) ?? sign * Infinity;
-        cells.sort((a, b) => sign * (value(a) - value(b)) || a.n - b.n);
-      }
-      return { cells, flow: true };
-    }
-    const rows = State.axisOf("rows"), columns = State.axisOf("columns");
-    if (!rows || !columns) return { cells, flow: true, along: rows ?? columns }; // one axis runs on from line to line
-    const a = Model.axis(rows.key), b = Model.axis(columns.key);
-    const used = (axis) => [...new Set(cells.map((cell) => cell.at[axis]))].sort((x, y) => x - y);
-    return { cells, a, b, down: used(a), across: used(b), flow: false };
-  }
-
   function draw() {
-    const plan = layout();
-    grid.style.setProperty("--side", `${State.side}px`);
+    const plan = Layout.plan();
+    now = plan;
     document.documentElement.style.setProperty("--aspect", Model.data.aspect);
-    const key = plan.flow ? `flow ${plan.cells.length}` : JSON.stringify([plan.a, plan.b, plan.down, plan.across, Model.data.axes]);
-    along = plan.along ?? null;
+    const key = plan.flow ? `flow ${plan.lines[0].length}` : JSON.stringify([plan.down, plan.across, plan.tracks, plan.rows.map(({ band, head, span }) => [band, head, span]), plan.levels, Model.data.axes]);
+    if (plan.flow) captions = Words.cut(plan.cells.map((cell) => cell.label));
     if (key !== built) build(plan, key);
+    fit();
     place(plan);
     const none = byId("nothing");
     none?.remove();
@@ -67,6 +42,15 @@ const Grid = (() => {
       grid.append(el("p", { id: "nothing", class: "notice" }, State.filter ? "Nothing here holds these words." : "Nothing lies here."));
     }
     return plan;
+  }
+
+  /** Pictures as large as was chosen, or as fill the width. */
+  function fit() {
+    if (!now) return;
+    const heads = (grid.querySelector(".down") ?? grid.querySelector(".corner"))?.offsetWidth ?? 0;
+    const side = State.side || Layout.side(now, heads);
+    grid.style.setProperty("--side", `${side}px`);
+    grid.dataset.side = side;
   }
 
   /** New elements for a new shape; texts and pictures come after. */
@@ -86,38 +70,58 @@ const Grid = (() => {
       elements.set(node.dataset.place, node);
       return node;
     };
-    if (plan.flow) {
-      grid.append(el("div", { role: "row", class: "row" }, plan.cells.map((_, n) => cell(0, n))));
-    } else {
-      const head = (a, index) => Model.axes[a].values[index];
-      grid.style.setProperty("--columns", plan.across.length);
-      grid.append(el("div", { role: "row", class: "row" },
-        el("div", { class: "corner", role: "columnheader" }, el("span", {}, `${Model.axes[plan.b].name} →`), el("span", {}, `${Model.axes[plan.a].name} ↓`)),
-        plan.across.map((index) => el("div", { class: "head across", role: "columnheader", title: head(plan.b, index) }, el("span", {}, head(plan.b, index))))));
-      plan.down.forEach((row, line) => grid.append(el("div", { role: "row", class: "row" },
-        el("div", { class: "head down", role: "rowheader", title: head(plan.a, row) }, el("span", {}, head(plan.a, row))),
-        plan.across.map((_, column) => cell(line, column)))));
+    if (plan.flow) grid.append(el("div", { role: "row", class: "row" }, plan.lines[0].map((_, n) => cell(0, n))));
+    else {
+      grid.style.setProperty("--tracks", plan.tracks.join(" "));
+      if (plan.levels.length || plan.lead === "column") grid.append(heads(plan));
+      plan.rows.forEach((row, line) => {
+        if (row.band) grid.append(band(row.band));
+        grid.append(el("div", { role: "row", class: "row" }, down(plan, row), row.cells.map((_, column) => {
+          const node = cell(line, column);
+          node.style.gridColumn = plan.at[column];
+          return node;
+        })));
+      });
     }
     for (const node of elements.values()) watcher.observe(node);
     if (focused) queueMicrotask(() => selected && focus(selected, false));
   }
 
+  /** The head of a row; over two lines where the unedited pictures have one of their own. */
+  function down(plan, row) {
+    if (plan.tracks[0] !== "max-content" || row.head === null) return null;
+    return el("div", { class: `head down${row.span ? " both" : ""}`, role: "rowheader", title: row.full }, el("span", {}, row.head));
+  }
+
+  /** The values of outer axes, above the rows that have them. */
+  const band = (parts) => el("div", { role: "row", class: "row" }, el("div", { class: "group-head", role: "rowheader" }, el("span", {}, parts.map(([name, value], n) => [n > 0 && " · ", el("small", {}, name), " ", value]))));
+
+  /** The heads of all columns, a line for each nested axis, which stay in sight. */
+  function heads(plan) {
+    const depth = Math.max(1, plan.levels.length);
+    const spot = (node, line, tall, first, last = first) => {
+      node.style.gridRow = `${line} / span ${tall}`; // the first line is for the corner of narrow screens
+      node.style.gridColumn = `${first} / ${last + 1}`;
+      return node;
+    };
+    const shift = plan.lead === "column" ? 1 : 0;
+    const names = [plan.across.length > 0 && `${plan.across.map((a) => Model.axes[a].name).join(" × ")} →`, plan.down.length > 0 && `${plan.down.map((a) => Model.axes[a].name).join(" × ")} ↓`];
+    const corner = plan.tracks[0] === "max-content" && spot(el("div", { class: "corner", role: "columnheader" }, names.filter(Boolean).map((name) => el("span", {}, name))), 1, depth + 1, 1);
+    const lead = shift > 0 && spot(el("div", { class: "head across lead", role: "columnheader" }, el("span", {}, "unedited")), 2, depth, plan.at[0]);
+    const rows = plan.levels.map((level, n) => el("div", { class: "row", role: "row" }, n === 0 && [corner, lead], level.map((head) => spot(
+      el("div", { class: n < plan.levels.length - 1 ? "head across outer" : "head across", role: "columnheader", title: head.full }, el("span", {}, head.text)),
+      n + 2, 1, ...plan.spans(head.first, head.last)))));
+    return el("div", { class: "heads", role: "rowgroup" }, rows.length ? rows : el("div", { class: "row", role: "row" }, corner, lead));
+  }
+
   /** Say which cell stands where, and repaint what is near the screen. */
   function place(plan) {
+    lines = plan.lines;
     where = new Map();
-    lines = plan.flow ? [plan.cells] : plan.down.map(() => plan.across.map(() => null));
-    if (plan.flow) plan.cells.forEach((cell, n) => where.set(cell.n, [0, n]));
-    else {
-      const row = new Map(plan.down.map((index, n) => [index, n])), column = new Map(plan.across.map((index, n) => [index, n]));
-      for (const cell of plan.cells) {
-        const at = [row.get(cell.at[plan.a]), column.get(cell.at[plan.b])];
-        lines[at[0]][at[1]] = cell;
-        where.set(cell.n, at);
-      }
-    }
+    lines.forEach((line, l) => line.forEach((cell, c) => { if (cell) where.set(cell.key, [l, c]); }));
     if (selected) {
       const same = Model.named(selected.key);
-      selected = same && where.has(same.n) ? same : standIn();
+      selected = same && where.has(same.key) ? same : standIn();
     }
     selected ??= plan.cells[0] ?? null;
     for (const element of painted) if (!near.has(element)) blank(element);
@@ -134,11 +138,12 @@ const Grid = (() => {
   }
 
   const cellAt = (text) => { const [line, column] = text.split(",").map(Number); return lines[line]?.[column] ?? null; };
-  const elementOf = (cell) => elements.get((where.get(cell.n) ?? []).join());
+  const elementOf = (cell) => elements.get((where.get(cell.key) ?? []).join());
 
   /** What a cell is called. */
   function title(cell) {
     const places = Model.axes.map((axis, a) => `${axis.name} ${axis.values[cell.at[a]]}`);
+    if (cell.plain) return ["unedited", ...(Model.axes.some(({ key }) => key === "seed") ? [`seed ${cell.seed}`] : [])].join(", ");
     const value = State.score && Model.score(cell, State.score) !== null ? [`${Model.name(State.score)} ${Model.show(State.score, Model.score(cell, State.score))}`] : [];
     return [cell.label, ...places, ...(cell.state === "done" ? value : [cell.state, cell.error])].filter(Boolean).join(", ").slice(0, 400);
   }
@@ -176,22 +181,28 @@ const Grid = (() => {
       picture.addEventListener("load", () => element.classList.remove("broken"));
       element.replaceChildren(picture, el("span", { class: "strip" }));
     }
-    const address = Model.address(cell, { unedited: State.unedited, small: true });
+    const address = Model.address(cell, { unedited: State.instead, small: true });
     if (picture.getAttribute("src") !== address) picture.src = address;
-    element.classList.toggle("plain", State.unedited && Boolean(cell.baseline));
+    element.classList.toggle("plain", Boolean(cell.plain) || (State.instead && Boolean(cell.baseline)));
     element.lastChild.replaceWith(caption(cell));
   }
 
-  /** The score in its colour, and in a list which cell this is. */
+  /** What stands under a picture: the score in its colour, and in a list which cell this is. */
+  function told(cell) {
+    const at = cell.plain || (State.instead && cell.baseline) ? null : share(cell); // scores are those of the edited picture
+    const along = now?.along, flow = now?.flow;
+    const name = cell.plain ? "unedited" : along ? `${along.name} ${along.values[cell.at[Model.axis(along.key)]]}` : `seed ${cell.seed ?? "–"} · ${captions.get(cell.label) ?? cell.label}`;
+    return { at, who: flow ? name : "", value: cell.plain && ["pairs", "left"].includes(now?.lead) ? "unedited" : State.score && at !== null ? Model.show(State.score, Model.score(cell, State.score)) : "" };
+  }
+
   function caption(cell) {
-    const at = State.unedited && cell.baseline ? null : share(cell);  // scores are those of the edited picture
-    const value = el("span", { class: "value" }, State.score && at !== null ? Model.show(State.score, Model.score(cell, State.score)) : "");
+    const { at, who, value } = told(cell);
+    const shown = el("span", { class: cell.plain ? "value soft" : "value" }, value);
     if (at !== null) {
-      value.style.background = colour(at);
-      value.style.color = at > 0.4 ? "#000" : "#fff";
+      shown.style.background = colour(at);
+      shown.style.color = at > 0.4 ? "#000" : "#fff";
     }
-    const named = along ? `${along.name} ${along.values[cell.at[Model.axis(along.key)]]}` : `seed ${cell.seed ?? "–"} · ${cell.label}`;
-    return el("span", { class: "strip" }, grid.classList.contains("flow") && el("span", { class: "who", title: cell.label }, named), value);
+    return el("span", { class: "strip" }, who && el("span", { class: "who", title: cell.label }, who), shown);
   }
 
   /** Move the focus to a cell. */
@@ -207,8 +218,8 @@ const Grid = (() => {
 
   /** The next cell in a direction, gaps skipped. */
   function step(dx, dy) {
-    if (!selected || !where.has(selected.n)) return null;
-    let [line, column] = where.get(selected.n);
+    if (!selected || !where.has(selected.key)) return null;
+    let [line, column] = where.get(selected.key);
     if (grid.classList.contains("flow")) {
       const across = Math.max(1, getComputedStyle(grid.firstChild).gridTemplateColumns.split(" ").length);
       return lines[0][column + dx + dy * across] ?? null;
@@ -222,7 +233,7 @@ const Grid = (() => {
 
   /** The first or last cell of the selected one's line. */
   function end(last) {
-    const line = lines[where.get(selected?.n)?.[0]]?.filter(Boolean) ?? [];
+    const line = lines[where.get(selected?.key)?.[0]]?.filter(Boolean) ?? [];
     return line.at(last ? -1 : 0) ?? null;
   }
 
@@ -231,10 +242,10 @@ const Grid = (() => {
     const a = Model.axis(axis.key);
     for (const element of near) {
       const cell = cellAt(element.dataset.place);
-      if (!cell) continue;
+      if (!cell || cell.plain) continue;
       for (const by of [-1, 1]) {
         const other = Model.at(cell.at.with(a, cell.at[a] + by));
-        if (other?.state === "done") new Image().src = Model.address(other, { unedited: State.unedited, small: true });
+        if (other?.state === "done") new Image().src = Model.address(other, { unedited: State.instead, small: true });
       }
     }
   }
@@ -245,8 +256,9 @@ const Grid = (() => {
   };
 
   return {
-    draw, focus, step, end, preload, colour, cellOf, title, matches,
+    draw, fit, focus, step, end, preload, colour, cellOf, title, told,
     repaint: () => near.forEach(paint),
+    get plan() { return now; },
     get selected() { return selected; },
     select(cell) { selected = cell; },
   };

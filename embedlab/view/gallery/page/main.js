@@ -2,7 +2,6 @@
 // The controls, the keys, and who is told when something moves.
 
 const Main = (() => {
-  const ROLES = { rows: "rows", columns: "columns", slider: "slider", page: "page" };
   let shape = "", playing = 0, holding = false;
 
   /** Draw all that depends on the state. */
@@ -29,21 +28,20 @@ const Main = (() => {
     byId("layout").value = State.layout;
     byId("sort-field").hidden = State.layout !== "list";
     byId("sort").value = State.sort;
-    byId("side").value = State.side;
-    byId("unedited").checked = State.unedited;
+    byId("side").value = byId("grid").dataset.side;
+    byId("fit").setAttribute("aria-pressed", String(!State.side));
+    byId("unedited").value = State.unedited;
+    byId("unedited").parentNode.hidden = !Model.cells.some((cell) => cell.baseline);
     if (byId("filter").value !== State.filter) byId("filter").value = State.filter;
     const now = JSON.stringify([axes, scores]);
     if (now !== shape) {
       shape = now;
-      byId("roles").replaceChildren(...axes.map((axis, n) => {
-        const select = el("select", { id: `role-${n}`, onchange: (event) => { State.choose(axis.key, event.target.value); draw(); } });
-        fill(select, Object.entries(ROLES).filter(([role]) => role !== "slider" || State.numeric(axis)), State.roles[axis.key]);
-        return el("div", { class: "field", title: axis.key }, el("label", { htmlFor: select.id }, axis.name), select);
-      }));
+      byId("roles").replaceChildren(...axes.map(Axes.field));
       fill(byId("score"), scores.map(({ key, name }) => [key, name]), State.score);
       byId("places").replaceChildren();
     }
-    axes.forEach((axis, n) => { byId(`role-${n}`).value = State.roles[axis.key]; });
+    Axes.update();
+    byId("score-name").dataset.about = scores.find(({ key }) => key === State.score)?.about ?? "";
     byId("roles").hidden = State.layout === "list";
     byId("score").value = State.score;
     byId("score").parentNode.hidden = !scores.length;
@@ -53,7 +51,7 @@ const Main = (() => {
   function places() {
     const held = State.layout === "list" ? [] : Model.axes.filter(State.held);
     const section = byId("places");
-    const ids = held.map((axis) => `${State.roles[axis.key]} ${axis.key}`).join("\n");
+    const ids = held.map((axis) => `${State.roles[axis.key]} ${axis.key} ${State.hidden[axis.key] ?? ""}`).join("\n");
     if (section.dataset.ids !== ids || !section.children.length) {
       section.dataset.ids = ids;
       section.replaceChildren(...held.map((axis) => (State.roles[axis.key] === "slider" ? slider(axis) : pages(axis))));
@@ -74,7 +72,7 @@ const Main = (() => {
     const id = `place-${Model.axis(axis.key)}`;
     const input = el("input", { type: "range", id, min: 0, max: axis.values.length - 1, step: 1, oninput: () => moved(axis, Number(input.value)), onpointerdown: () => Grid.preload(axis) });
     const play = el("button", { type: "button", class: "play", "aria-label": `Play ${axis.name}`, title: "Play", onclick: () => run(axis, play) }, "▷");
-    return el("div", { class: "field slider", title: axis.key }, el("label", { htmlFor: id }, axis.name), play, input, el("output", { htmlFor: id }));
+    return el("div", { class: "field slider" }, el("label", { htmlFor: id, "data-about": axis.about }, axis.name), play, input, el("output", { htmlFor: id }));
   }
 
   /** Walk a slider to its end and back to its beginning, until it is stopped. */
@@ -94,9 +92,9 @@ const Main = (() => {
   function pages(axis) {
     const id = `place-${Model.axis(axis.key)}`;
     const select = el("select", { id, onchange: () => moved(axis, Number(select.value)) });
-    fill(select, axis.values.map((value, n) => [String(n), value]), "0");
+    fill(select, axis.values.map((value, n) => [String(n), value]).filter(([, value]) => !State.isHidden(axis, value)), "0");
     const turn = (by, sign, name) => el("button", { type: "button", class: "turn", "aria-label": `${name} ${axis.name}`, onclick: () => moved(axis, Number(select.value) + by) }, sign);
-    return el("div", { class: "field page", title: axis.key }, el("label", { htmlFor: id }, axis.name), turn(-1, "‹", "Previous"), select, turn(1, "›", "Next"));
+    return el("div", { class: "field page" }, el("label", { htmlFor: id, "data-about": axis.about }, axis.name), turn(-1, "‹", "Previous"), select, turn(1, "›", "Next"));
   }
 
   function legend() {
@@ -116,7 +114,7 @@ const Main = (() => {
   function go(cell, focus = true) {
     if (!cell) return;
     if (!State.shown().includes(cell)) State.goTo(cell);
-    if (!Grid.matches(cell)) State.filter = "";
+    if (!Layout.matches(cell)) State.filter = "";
     Grid.select(cell);
     if (State.open) State.open = cell.key;
     draw();
@@ -132,8 +130,7 @@ const Main = (() => {
   /** The unedited pictures for as long as a key is held, or the other way round where they are shown anyway. */
   function hold(on) {
     if (holding === on) return;
-    holding = on;
-    State.unedited = !State.unedited;
+    holding = State.holding = on;
     draw();
   }
 
@@ -146,7 +143,7 @@ const Main = (() => {
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function keys(event) {
-    if (!Model.data || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (!Model.data || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open], [popover]:popover-open:not(.tip)")) return;
     const typing = event.target.matches("input, select, textarea");
     const { key } = event;
     if (key === "Escape") {
@@ -157,7 +154,7 @@ const Main = (() => {
     if (typing) return;
     const inGrid = !event.target.closest(".details, .curves, .table");
     const done = {
-      "/": () => byId("filter").focus(), "?": () => byId("help").showModal(),
+      "/": () => byId("filter").focus(), "?": About.panel,
       "[": () => shift("slider", -1), "]": () => shift("slider", 1),
       b: () => event.repeat || hold(true), c: () => mark(Model.named(State.open) ?? Grid.selected),
     }[key];
@@ -196,10 +193,19 @@ const Main = (() => {
     set("side", "input", ({ value }) => { State.side = Number(value); });
     set("score", "change", ({ value }) => { State.score = value; });
     set("filter", "input", ({ value }) => { State.filter = value; });
-    set("unedited", "change", ({ checked }) => { State.unedited = checked; });
+    set("unedited", "change", ({ value }) => { State.unedited = value; State.asked = true; });
     set("show-curves", "change", ({ checked }) => { State.curves = checked; });
+    byId("fit").addEventListener("click", () => { State.side = 0; draw(); });
     byId("theme").addEventListener("click", theme);
-    byId("help-button").addEventListener("click", () => byId("help").showModal());
+    byId("help-button").addEventListener("click", About.panel);
+    byId("save").addEventListener("click", ({ currentTarget }) => Drawing.save(currentTarget));
+    byId("link").hidden = location.protocol === "about:"; // a frame has no address of its own
+    byId("link").addEventListener("click", async ({ currentTarget: button }) => {
+      const good = await copied(`${location.href.split("#")[0]}#${State.address(true)}`);
+      button.textContent = good ? "Copied" : "Copy the address";
+      setTimeout(() => { button.textContent = "Copy link"; }, 1500);
+    });
+    Axes.told(draw);
     byId("settings-button").addEventListener("click", (event) => {
       const open = document.body.classList.toggle("controls-open");
       event.target.setAttribute("aria-expanded", String(open));
@@ -219,14 +225,19 @@ const Main = (() => {
       go(detail, false);
       (byId(focused) ?? Details.panel).focus();
     });
-    Details.panel.addEventListener("unedited", () => { State.unedited = !State.unedited; draw(); });
+    Details.panel.addEventListener("unedited", () => { State.unedited = State.unedited === "instead" ? "beside" : "instead"; draw(); });
     Compare.tray.addEventListener("cleared", draw);
     Curves.panel.addEventListener("reach", ({ detail: { axis, index } }) => { if (State.held(axis) && index >= 0) moved(axis, index); });
     document.addEventListener("keydown", keys);
     document.addEventListener("keyup", ({ key }) => { if (key === "b" && Model.data) hold(false); });
     addEventListener("blur", () => { if (Model.data && holding) hold(false); });
-    let width = innerWidth;
-    addEventListener("resize", () => { if (Model.data && innerWidth !== width) { width = innerWidth; Curves.draw(); } });
+    let width = 0;
+    new ResizeObserver(() => {
+      if (!Model.data) return;
+      Grid.fit();
+      byId("side").value = byId("grid").dataset.side;
+      if (innerWidth !== width) { width = innerWidth; Curves.draw(); }
+    }).observe(byId("scroller"));
     addEventListener("hashchange", () => { if (Model.data) arrive(); });
     window.gallery.show = (view) => {
       State.show(view);

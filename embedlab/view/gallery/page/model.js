@@ -15,7 +15,7 @@ const Model = (() => {
     cells = data.cells.job.map((job, n) => {
       const text = (kind) => (data.cells[kind][n] < 0 ? "" : texts[data.cells[kind][n]]);
       return {
-        n, job, seed: data.cells.seed[n], at: data.cells.at[n], state: ["done", "failed", "pending"][data.cells.state[n]],
+        n, job, same: data.cells.same?.[n] ?? -1, seed: data.cells.seed[n], at: data.cells.at[n], state: ["done", "failed", "pending"][data.cells.state[n]],
         error: text("error"), file: text("file"), baseline: text("baseline"), strip: data.cells.strip ? text("strip") : "", label: texts[jobs.label[job]],
         prompt: texts[jobs.prompt[job]], maps: (data.cells.maps?.[n] ?? []).map((k) => texts[k]), key: `${jobs.folder[job]}/${data.cells.seed[n]}`,
       };
@@ -26,13 +26,33 @@ const Model = (() => {
     for (const listen of listeners) listen();
   }
 
+  /** The address of a cell's picture that a canvas may draw: pages of the disk may not read the files beside them. */
+  async function drawable(cell, unedited) {
+    if (data.carried || !location.protocol.startsWith("file")) return address(cell, { unedited });
+    const { packets: names, packet } = data.drawn, n = data.drawn[(unedited || cell.plain) && cell.baseline ? "baseline" : "file"][cell.n];
+    const found = await packed(`drawn/${names[Math.floor(n / packet)]}`);
+    return found[n % packet] ?? "";
+  }
+
   async function unpacked(text) {
     const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return JSON.parse(await new Response(stream).text());
   }
 
-  const unpack = async (name, text) => packets.get(name)?.resolve(await unpacked(text));
+  const unpack = async (name, text) => packets.get(`details/${name}`)?.resolve(await unpacked(text));
+  const unfold = (name, pictures) => packets.get(`drawn/${name}`)?.resolve(pictures);
+
+  /** What a script beside the page hands over; it is read once. */
+  function packed(name) {
+    if (!packets.has(name)) {
+      const packet = {};
+      packet.promise = new Promise((resolve, reject) => { packet.resolve = resolve; packet.reject = reject; });
+      packets.set(name, packet);
+      load(`${name}.js`, () => { packets.delete(name); packet.reject(new Error(name)); poll(); });
+    }
+    return packets.get(name).promise;
+  }
 
   /** Insert a script from beside the page. */
   function load(address, failed) {
@@ -45,15 +65,7 @@ const Model = (() => {
   /** The details of a cell's job. */
   async function details(cell) {
     const name = data.packets[Math.floor(cell.job / data.packet)];
-    if (data.carried && !packets.has(name)) {
-      packets.set(name, { promise: unpacked(data.carried.details[name]) });
-    } else if (!packets.has(name)) {
-      const packet = {};
-      packet.promise = new Promise((resolve, reject) => { packet.resolve = resolve; packet.reject = reject; });
-      packets.set(name, packet);
-      load(`details/${name}.js`, () => { packets.delete(name); packet.reject(new Error("details")); poll(); });
-    }
-    const packet = await packets.get(name).promise;
+    const packet = await (data.carried ? unpacked(data.carried.details[name]) : packed(`details/${name}`));
     const job = packet.jobs[cell.job - packet.first];
     return { ...job, settings: { ...packet.common, ...job.settings } };
   }
@@ -61,26 +73,38 @@ const Model = (() => {
   /** The address of a picture as it is; one that the page carries is a data: or blob: address. */
   const whole = (name) => (data.carried ? data.carried.uris[data.carried.names[name]] ?? "data:," : data.pictures + path(name));
 
+  /** The unedited picture of a cell as a cell of its own: it can be opened, and compared. */
+  function plain(cell) {
+    return cell.unedited ??= Object.freeze({ ...cell, plain: true, key: `${cell.key}/unedited`, label: "unedited", strip: "" });
+  }
+
+  /** A cell by its key. */
+  function named(key) {
+    if (!key.endsWith("/unedited")) return byKey.get(key);
+    const cell = byKey.get(key.slice(0, -"/unedited".length));
+    return cell?.baseline ? plain(cell) : undefined;
+  }
+
   /** What makes a link show a picture, or save one that the page carries. */
   const link = (name, address) => (data.carried ? { href: address, download: name } : { href: address, target: "_blank", rel: "noopener" });
 
   /** The address of a cell's picture, unedited or not; small where a thumbnail was made. */
   function address(cell, { unedited = false, small = false } = {}) {
-    const name = `${data.jobs.folder[cell.job]}/${(unedited && cell.baseline) || cell.file}`;
+    const name = `${data.jobs.folder[cell.job]}/${((unedited || cell.plain) && cell.baseline) || cell.file}`;
     return small && !data.carried && data.thumbnails[cell.n] ? `thumbnails/${path(name)}.webp` : whole(name);
   }
 
   /** The addresses of the heat maps of a cell, of its picture or of the unedited one, with the word of each. */
   const maps = (cell, unedited = false) => cell.maps
     .map((file) => ({ file, own: file.match(/^maps\/(baseline-)?seed-\d+-(.*)\.png$/) }))
-    .filter(({ own }) => own && Boolean(own[1]) === (unedited && Boolean(cell.baseline)))
+    .filter(({ own }) => own && Boolean(own[1]) === ((unedited || Boolean(cell.plain)) && Boolean(cell.baseline)))
     .map(({ file, own }) => ({ word: own[2], address: whole(`${data.jobs.folder[cell.job]}/${file}`) }));
 
   /** The address of the strip of a cell's kept steps. */
   const strip = (cell) => cell.strip && whole(`${data.jobs.folder[cell.job]}/${cell.strip}`);
 
   /** A cell's score; of those that only a job has, the job's. */
-  const score = (cell, key) => data.cells.scores[key]?.[cell.n] ?? data.jobs.scores[key]?.[cell.job] ?? null;
+  const score = (cell, key) => (cell.plain ? null : data.cells.scores[key]?.[cell.n] ?? data.jobs.scores[key]?.[cell.job] ?? null);
 
   /** Lowest and highest value of a score in the whole sweep. */
   function range(key) {
@@ -103,13 +127,12 @@ const Model = (() => {
   const alone = Boolean(byId("data")); // one page that carries all, or is handed it
   if (!alone) setInterval(() => { if (!data || data.pending || data.watched) poll(); }, 2000);
 
-  window.gallery = { receive, unpack, told: null, show: null };
+  window.gallery = { receive, unpack, unfold, told: null, show: null };
   return {
-    address, details, link, maps, range, score, show, strip,
+    address, details, drawable, link, maps, named, plain, range, score, show, strip,
     receive,
     changed: (listen) => listeners.push(listen),
     at: (place) => byPlace.get(place.join()),
-    named: (key) => byKey.get(key),
     name: (key) => data.scores.find((score) => score.key === key)?.name ?? key,
     axis: (key) => data.axes.findIndex((axis) => axis.key === key),
     get data() { return data; },
