@@ -98,7 +98,7 @@ def about(key: str) -> str:
     """What a score measures, in a sentence; empty for one that is not ours.
 
     >>> about("clip_score/cat")
-    "100 times the cosine between the features that CLIP has of the picture and of a text with 'cat'."
+    "100 times the cosine between CLIP's features of the picture and of a text with 'cat'."
     >>> about("change/ssim").split(";")[1], about("mine/of_my_own")
     (' 1 is the same.', '')
     """
