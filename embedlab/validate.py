@@ -208,6 +208,12 @@ def _check_settings(cell: Cell, source: Source) -> None:
             f"encoder.balance has {counted(len(balance), 'number')}; '{source.name}' has "
             f"{counted(count, 'text encoder')}."
         )
+    zeros, steps = cell.guidance.settings.get("zero_init_steps", 0), cell.sampler.steps
+    if value_of(zeros) >= steps:
+        raise SamplerError(
+            f"guidance.settings.zero_init_steps is {zeros}, and there are {counted(steps, 'step')}: nothing would be "
+            "predicted."
+        )
     left_out(cell.guidance, source.part("unet"))  # what is not there is refused
     if not cell.guidance.plain and source.part("unet").get("time_cond_proj_dim"):
         raise SamplerError(

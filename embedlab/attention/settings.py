@@ -67,6 +67,15 @@ class Attention(Shown):
         """Whether any layer has to be watched or edited."""
         return self.maps or any(not isinstance(edit, AttentionEdit) or not edit.neutral for edit in self.edits)
 
+    def notes(self) -> list[str]:
+        """What is set and does nothing, for people.
+
+        >>> Attention(words=["cat"]).notes()
+        ['attention.words says what maps are of, and none are kept: attention=maps']
+        """
+        idle = [name for name in ("words", "by", "layers") if getattr(self, name)] if not self.maps else []
+        return [f"attention.{name} says what maps are of, and none are kept: attention=maps" for name in idle]
+
     @property
     def copies(self) -> bool:
         """Whether attention is copied; of edits that change over time, whether it is now."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedlab.checks import finite_number
+from embedlab.checks import finite_number, is_whole
 from embedlab.display import Shown
 from embedlab.errors import SamplerError
 from embedlab.guidance.loss import Loss
@@ -114,6 +114,19 @@ class Guidance(Shown):
         code = getattr(getattr(self.loss, "score", None), "__code__", None)  # its repr is where it is
         written = [] if code is None else [f"{code.co_code.hex()} {code.co_names} {code.co_consts}"]
         return [*(hashlib.sha256(one.read_bytes()).hexdigest() for one in files), *written]
+
+    def notes(self, steps: int) -> list[str]:
+        """What does nothing in so many steps, for people.
+
+        >>> Guidance(guider="sega").notes(8)
+        ['guidance=sega begins after 10 steps, and there are 8: guidance.settings.edit_warmup_steps']
+        """
+        late = {"sega": "edit_warmup_steps", "apg_mix": "adaptive_projected_guidance_start_step"}
+        name = late.get(self.guider) if isinstance(self.guider, str) else None
+        first = self.of_guider()[name] if name else None
+        if not is_whole(first) or first < steps:
+            return []
+        return [f"guidance={self.guider} begins after {first} steps, and there are {steps}: guidance.settings.{name}"]
 
     def of_guider(self) -> dict[str, Any]:
         """All settings of the guider, those that were left out too.

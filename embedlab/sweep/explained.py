@@ -16,7 +16,9 @@ def explained(job: Job) -> str:
     cells = cells_per_call(job.cell, times)
     towers, words = job.source.towers(), job.source.names("words")
     about = "model: " + "; ".join(f"{key} {value}" for key, value in job.source.concluded.items())
-    notes = [*job.cell.sampler.notes(job.source.scheduler), noise_of(times, job.cell.start)]
+    cell = job.cell
+    notes = [*cell.sampler.notes(job.source.scheduler), *cell.guidance.notes(cell.sampler.steps)]
+    notes += [*cell.attention.notes(), noise_of(times, cell.start) or ""]
     about += "".join(f"\nnotice: {note}." for note in notes if note)
     if not changes(job.cell):
         return f"{explain(cells[0], towers, words)}\n{about}"

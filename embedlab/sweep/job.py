@@ -97,6 +97,7 @@ class Job(Shown):
         """What to mind of its texts and steps; what is wrong with its cell is raised here, before weights are read."""
         notes = [note for tokens in validate(self.cell, self.source) for note in tokens.notes()]
         notes += self.cell.sampler.notes(self.source.scheduler)
+        notes += [*self.cell.guidance.notes(self.cell.sampler.steps), *self.cell.attention.notes()]
         if note := noise_of(denoiser_calls(self.cell, self.source.scheduler), self.cell.start):
             notes.append(note)
         if note := turned_off(self.cell.attention, self.source):

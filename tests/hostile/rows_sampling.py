@@ -43,6 +43,9 @@ SAMPLING = [
     *refused("guiders", "guidance.combine", ("guidance.combine=[perp,perp]", *TWO), "guidance.combine=[perp]", "guidance.combine=AND_PERP", "guidance.combine=[]"),
     *refused("guiders", "guidance.regions", "guidance.regions=[[0,0,2,1]]", "guidance.regions=[nope.png]", ("guidance.regions=[[0,0,1,1]]", *TWO), "guidance.regions=[[0,0,0.0001,1]]"),
     *refused("guiders", "guidance.settings.eta: a ramp", ("guidance=apg", f"guidance.settings.eta={SCHEDULE}Ramp,values:[0,nan],at:[0,1]}}")),
+    *refused("guiders", "nothing would be predicted", ("guidance=cfg_zero_star", "guidance.settings.zero_init_steps=2")),
+    *works("guiders", ("guidance=sega", *TWO), shows=("notice: guidance=sega begins after 10 steps, and there are 2",)),
+    *works("attention", "attention.words=[puppy]", shows=("none are kept: attention=maps",)),
     *works("guiders", ("guidance=apg", "guidance.settings={}"), (*TWO, "guidance.combine=perp")),
     # losses
     *refused("losses", "guidance.loss.score.blue", "guidance.loss.blue=1", ("guidance=loss", "guidance.loss.score.bleu=0.5")),
