@@ -16,7 +16,11 @@ def main(argv: list[str]) -> None:
         description="A sweep as a page: opens from disk, needs no network, follows a sweep that still runs.",
     )
     parser.add_argument(
-        "sweep", metavar="SWEEP", type=readers.word, help="the folder of a multirun, such as multirun/DATE/TIME"
+        "sweeps",
+        metavar="SWEEP",
+        nargs="+",
+        type=readers.word,
+        help="the folder of a multirun, such as multirun/DATE/TIME; of several sweeps one page that compares them",
     )
     parser.add_argument("--to", metavar="FOLDER", type=readers.word, help="write there, with copies of all pictures")
     parser.add_argument("--watch", action="store_true", help="follow a running sweep until it is finished, or Ctrl-C")
@@ -38,6 +42,6 @@ def main(argv: list[str]) -> None:
         shown = True
 
     if chosen.watch:
-        gallery.watch(chosen.sweep, chosen.to, chosen.every, say)
+        gallery.watch(chosen.sweeps, chosen.to, chosen.every, say)
     else:
-        say(gallery.write(gallery.read(chosen.sweep), chosen.to))
+        say(gallery.write(gallery.together(chosen.sweeps), chosen.to))

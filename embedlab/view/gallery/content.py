@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedlab.checks import is_number
-from embedlab.clean import redact
+from embedlab.clean import one_line, redact
 from embedlab.errors import ConfigError, counted
 from embedlab.metrics.titles import about, name_of
 from embedlab.sweep.axes import apart, format_value, short_names
@@ -24,22 +25,38 @@ from embedlab.sweep.tables import shown_scores
 from embedlab.view.gallery.about import about_axis
 
 STATES = ("done", "failed", "pending")
+SWEEP = "sweep"  # the axis of several sweeps on one page
+MOST = 40  # differences between sweeps that are told
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it is on the disk just now; jobs that were planned and have no result yet are `pending` ones."""
+    """A sweep as it is on the disk just now; jobs that were planned and have no result yet are `pending` ones.
+
+    Of several sweeps together `folder` is the closest that holds them all, `parts` are their folders below it, and each
+    job has its part as the setting `sweep`.
+    """
 
     folder: Path
     jobs: tuple[Result, ...]
     command: str
     finished: bool
     notices: tuple[str, ...]
+    parts: tuple[str, ...] = ()
 
     @property
     def pending(self) -> int:
         """How many planned jobs have no result yet."""
         return sum(job.status == "pending" for job in self.jobs)
+
+    @property
+    def title(self) -> str:
+        """What it is called: its folder, or those of all."""
+        return " and ".join(self.parts) or self.folder.resolve().name
+
+    def place_of(self, job: Result) -> str:
+        """Where a job lies below `folder`."""
+        return f"{job.overrides[SWEEP]}/{job.folder.name}" if self.parts else job.folder.name
 
 
 def read(folder: Path, wait: bool = False) -> Sweep:
@@ -54,6 +71,9 @@ def read(folder: Path, wait: bool = False) -> Sweep:
     notices += unread(folder)
     if not wait and all(job.status == "pending" for job in jobs):
         raise ConfigError(nothing_in(folder, len(jobs)))
+    if not wait and not any(job.has_pictures or job.status == "pending" for job in jobs):
+        why = one_line(next(filter(None, map(why_failed, jobs)), "they drew none"))
+        raise ConfigError(f"'{folder}' has no picture: {counted(len(jobs), 'job')} and none of them drew one: {why}")
     return Sweep(
         folder=folder,
         jobs=tuple(jobs),
@@ -61,6 +81,76 @@ def read(folder: Path, wait: bool = False) -> Sweep:
         finished=not any(job.status == "pending" for job in jobs) and (bool(plan.jobs) or collected(folder)),
         notices=tuple(notices),
     )
+
+
+def together(folders: Sequence[Path], wait: bool = False) -> Sweep:
+    """One sweep, or several to be looked at on one page: what one of them sets and others leave is as these have it.
+
+    Raises ConfigError for a folder that is no sweep, and for sweeps that are given twice or lie inside one another.
+    """
+    if len(folders) == 1:
+        return read(folders[0], wait)
+    whole = [folder.resolve() for folder in folders]
+    for n, folder in enumerate(whole):
+        if folder in whole[:n]:
+            raise ConfigError(f"'{folders[n]}' is given twice; name each sweep once.")
+    sweeps = [read(folder, wait) for folder in folders]
+    common = Path(os.path.commonpath(whole))
+    if common in whole:
+        raise ConfigError(f"'{folders[whole.index(common)]}' holds another of the sweeps that are given; name one.")
+    parts = tuple(folder.relative_to(common).as_posix() for folder in whole)
+    keys = dict.fromkeys(key for sweep in sweeps for job in sweep.jobs for key in job.overrides)
+    jobs = [
+        replace(job, overrides={**completed(job, keys), SWEEP: part})
+        for part, sweep in zip(parts, sweeps, strict=True)
+        for job in sweep.jobs
+    ]
+    return Sweep(
+        folder=common,
+        jobs=tuple(jobs),
+        command="\n".join(sweep.command for sweep in sweeps),
+        finished=all(sweep.finished for sweep in sweeps),
+        notices=tuple(notice for sweep in sweeps for notice in sweep.notices),
+        parts=parts,
+    )
+
+
+def completed(job: Result, keys: Collection[str]) -> dict[str, Any]:
+    """What a job was set to, and of other keys what its config says, where that is a value.
+
+    >>> job = Result("done", overrides={"sampler": "euler"}, config={"guidance": {"scale": 4}, "operators": {}})
+    >>> completed(job, ["guidance.scale", "sampler", "operators", "operators.add.weight"])
+    {'guidance.scale': 4, 'sampler': 'euler'}
+    """
+    found = {}
+    for key in keys:
+        value: Any = job.config or {}
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if key in job.overrides:
+            found[key] = job.overrides[key]
+        elif value is not None and not isinstance(value, dict):
+            found[key] = value
+    return found
+
+
+def differences(sweep: Sweep) -> list[list[str]]:
+    """Settings that all jobs of each sweep share and that differ between sweeps, with the value of each."""
+    shared: dict[str, dict[str, str]] = {}
+    for job in sweep.jobs:
+        if job.config:
+            own = flat(job.config)
+            mine = shared.setdefault(str(job.overrides.get(SWEEP)), own)
+            shared[str(job.overrides.get(SWEEP))] = {k: v for k, v in mine.items() if own.get(k) == v}
+    keys = [key for key in next(iter(shared.values()), {}) if all(key in own for own in shared.values())]
+    differ = [key for key in keys if len({own[key] for own in shared.values()}) > 1 and not key.endswith("_target_")]
+    return [[key, "; ".join(f"{part}: {own[key]}" for part, own in shared.items())] for key in differ[:MOST]]
+
+
+def follows_from_sweep(jobs: Sequence[Result], key: str) -> bool:
+    """Whether each sweep has one value of a setting: then it tells no more than which sweep it is."""
+    pairs = {(job.overrides.get(SWEEP), format_value(job.overrides.get(key), typed=True)) for job in jobs}
+    return len(pairs) == len({part for part, _ in pairs})
 
 
 def nothing_in(folder: Path, pending: int) -> str:
@@ -127,6 +217,8 @@ class Texts:
 def page_axes(jobs: Sequence[Result]) -> list[dict[str, Any]]:
     """The axes of a gallery: key, short name, values as texts and, where all are numbers, as numbers in order."""
     found = apart(jobs)
+    if SWEEP in found:
+        found = {k: v for k, v in found.items() if k in (SWEEP, "seed") or not follows_from_sweep(jobs, k)}
     names = short_names(found)
     ways = []
     for key, values in found.items():
@@ -190,14 +282,15 @@ def content(sweep: Sweep) -> dict[str, Any]:
         cells["at"] = [at[:-1] for at in cells["at"]]
     data = {
         "format": 1,
-        "title": sweep.folder.resolve().name,
+        "title": sweep.title,
+        "notes": differences(sweep) if sweep.parts else [],
         "command": sweep.command,
         "pending": sweep.pending,
         "axes": ways,
         "scores": [{"key": key, "name": name_of(key), "about": about(key)} for key in [*keys, *whole]],
         "jobs": {
             "number": [n if job.job is None else job.job for n, job in enumerate(jobs)],
-            "folder": [job.folder.name for job in jobs],
+            "folder": [sweep.place_of(job) for job in jobs],
             "label": [texts(label_of(job, common)) for job in jobs],
             "prompt": [texts(job.prompt) for job in jobs],
             "scores": {key: [rounded(job.scores.get(key)) for job in jobs] for key in whole},
@@ -211,7 +304,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
 def label_of(job: Result, common: Collection[str]) -> str:
     """What a job's caption says: its label, or its settings where it has none yet."""
     if job.label:
-        return label(job, common)
+        return ", ".join([label(job, common), *([job.overrides[SWEEP]] if SWEEP in job.overrides else [])])
     settings = (f"{key.split('.')[-1]} {format_value(value, typed=True)}" for key, value in job.overrides.items())
     return ", ".join(settings) or AS_WRITTEN
 

@@ -59,9 +59,10 @@ class Written:
 def write(sweep: Sweep, to: Path | None = None, watched: bool = False) -> Written:
     """Write a sweep's gallery into `gallery` beside its jobs, or with copies of its pictures elsewhere.
 
+    That of several sweeps is `gallery-A+B`, in the closest folder that holds them.
     The data comes last and names the rest, so that a page that is open meanwhile finds all it asks for.
     """
-    folder = sweep.folder / "gallery" if to is None else to
+    folder = home_of(sweep) if to is None else to
     free(folder)
     try:
         (folder / "details").mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,16 @@ def write(sweep: Sweep, to: Path | None = None, watched: bool = False) -> Writte
         pending=sweep.pending,
         notices=sweep.notices,
     )
+
+
+def home_of(sweep: Sweep) -> Path:
+    """Where a gallery lies when no folder is given."""
+    if not sweep.parts:
+        return sweep.folder / "gallery"
+    if sweep.folder == Path(sweep.folder.anchor):
+        raise ConfigError(f"{sweep.title} have no folder in common; give one for their page: --to FOLDER.")
+    names = "+".join(re.sub(r"[^\w.-]+", "-", part) for part in sweep.parts)
+    return sweep.folder / f"gallery-{names[:120]}"
 
 
 def free(folder: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from embedlab import readers
 from embedlab.errors import counted
-from embedlab.view.gallery.content import Sweep, content, read
+from embedlab.view.gallery.content import Sweep, content, together
 from embedlab.view.gallery.folder import LARGE, PACKET, PAGE, SCRIPTS, maps_of, packed, page, pictures_of, script
 
 SIDES = ((160, 512), (640, 256))  # up to so many pictures, so many pixels a side: a page of some megabytes
@@ -32,8 +32,8 @@ class Carried:
     pictures: tuple[tuple[str, bytes], ...]
 
 
-def page_of(folder: Path | str) -> str:
-    """The whole gallery of a sweep as one HTML text that asks for no other file: for an iframe's `srcdoc`, or a mail.
+def page_of(*folders: Path | str) -> str:
+    """The whole gallery of a sweep, or of several, as one HTML text: for an iframe's `srcdoc`, or to send to somebody.
 
     Pictures of at most 192 pixels a side are carried as they are, larger ones as WebP of at most 512 pixels; of more
     than 160 pictures of 256, of more than 640 of 128, and the page says so. A folder that is no sweep is a ConfigError.
@@ -43,7 +43,7 @@ def page_of(folder: Path | str) -> str:
     Traceback (most recent call last):
     embedlab.errors.ConfigError: 'nowhere' is not there; give the folder that a sweep wrote, such as multirun/DATE/TIME.
     """
-    held = carried(read(Path(folder)))
+    held = carried(together([Path(folder) for folder in folders]))
     uris = [f"data:{kind};base64,{base64.b64encode(picture).decode()}" for kind, picture in held.pictures]
     return shell(held.data["title"], script({**held.data, "carried": {**held.data["carried"], "uris": uris}}))
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from embedlab.errors import ConfigError
-from embedlab.view.gallery.content import read
+from embedlab.view.gallery.content import together
 from embedlab.view.gallery.folder import PAGE
 from embedlab.view.gallery.single import Carried, carried, shell
 
 
-def widget(folder: Path | str, height: int = 640) -> Any:
-    """The gallery of a sweep as an anywidget, `height` pixels high.
+def widget(*folders: Path | str, height: int = 640) -> Any:
+    """The gallery of a sweep, or of several, as an anywidget, `height` pixels high.
 
     Its traits follow what is looked at: `picked` is the open picture (`job folder/seed`, or empty), `marked` those that
     are compared, `view` the whole view as the address of the page would hold it; setting `view` moves the page.
     `refresh()` reads the sweep again. A folder that is no sweep, or a missing anywidget, is a ConfigError.
     """
-    return kind()(folder, height=height)
+    return kind()(folders, height=height)
 
 
 @cache
@@ -45,18 +46,18 @@ def kind() -> type:
         picked = traitlets.Unicode("").tag(sync=True)
         marked = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-        def __init__(self, folder: Path | str, **traits: Any):
-            self.folder = Path(folder)
-            super().__init__(**traits, **traits_of(carried(read(self.folder))))
+        def __init__(self, folders: Sequence[Path | str], **traits: Any):
+            self.folders = [Path(folder) for folder in folders]
+            super().__init__(**traits, **traits_of(carried(together(self.folders))))
 
         def refresh(self) -> None:
             """Read the sweep again; the view stays."""
             with self.hold_sync():
-                for name, value in traits_of(carried(read(self.folder))).items():
+                for name, value in traits_of(carried(together(self.folders))).items():
                     setattr(self, name, value)
 
         def __repr__(self) -> str:
-            return f"Gallery({str(self.folder)!r})"
+            return f"Gallery({', '.join(repr(str(folder)) for folder in self.folders)})"
 
     return Gallery
 

@@ -59,7 +59,7 @@ const About = (() => {
     const { axes, scores, notes } = Model.data;
     const parts = [
       ["Axes", axes.map(({ name, about, key }) => [name, about, key])],
-      ["What is the same all over a sweep", notes ?? []],
+      ["What differs between the sweeps", notes ?? []],
       ["Scores", scores.map(({ name, about, key }) => [name, about, key])],
       ["Table of tokens", Object.entries(TOKENS)],
     ];

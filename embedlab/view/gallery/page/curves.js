@@ -14,7 +14,7 @@ const Curves = (() => {
       ?? all.find((axis) => State.roles[axis.key] === "slider") ?? all[0];
     const others = Model.axes.filter((axis) => axis !== x && axis.key !== "seed" && axis.key !== "repeat");
     const lines = State.lines === "none" ? null
-      : others.find((axis) => axis.key === State.lines) ?? others.find((axis) => axis.values.length <= MOST) ?? null;
+      : others.find((axis) => axis.key === State.lines) ?? others.find((axis) => axis.key === "sweep") ?? others.find((axis) => axis.values.length <= MOST) ?? null;
     return { x, lines, others };
   }
 

@@ -115,7 +115,7 @@ const Layout = (() => {
   /** How wide a picture is so that all columns fill the width; where all rows come to fit as well, a little less. */
   function side(plan, heads) {
     const aspect = Model.data.aspect, width = grid.clientWidth - 8, height = grid.clientHeight;
-    const clamp = (value, most = 420) => Math.floor(Math.max(Math.min(innerWidth < 600 ? 44 : 72, width), Math.min(most, value)));
+    const clamp = (value, most = 420) => Math.floor(Math.max(Math.min(innerWidth < 600 ? 44 : 52, width), Math.min(most, value)));
     if (plan.flow) {
       const usual = innerWidth < 600 ? 88 : 136, count = Math.max(1, Math.floor(width / usual));
       return clamp(plan.lines[0].length < count ? Math.min(width / plan.lines[0].length, 2 * usual) - 6 : width / count - 6.5);

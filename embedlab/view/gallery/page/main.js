@@ -31,6 +31,8 @@ const Main = (() => {
     byId("side").value = byId("grid").dataset.side;
     byId("fit").setAttribute("aria-pressed", String(!State.side));
     byId("unedited").value = State.unedited;
+    byId("shared").checked = State.shared;
+    byId("shared-field").hidden = !Model.shared;
     byId("unedited").parentNode.hidden = !Model.cells.some((cell) => cell.baseline);
     if (byId("filter").value !== State.filter) byId("filter").value = State.filter;
     const now = JSON.stringify([axes, scores]);
@@ -194,6 +196,7 @@ const Main = (() => {
     set("score", "change", ({ value }) => { State.score = value; });
     set("filter", "input", ({ value }) => { State.filter = value; });
     set("unedited", "change", ({ value }) => { State.unedited = value; State.asked = true; });
+    set("shared", "change", ({ checked }) => { State.shared = checked; });
     set("show-curves", "change", ({ checked }) => { State.curves = checked; });
     byId("fit").addEventListener("click", () => { State.side = 0; draw(); });
     byId("theme").addEventListener("click", theme);

@@ -4,6 +4,7 @@
 const Model = (() => {
   const listeners = [];
   const packets = new Map(); // name → {promise, resolve}
+  let everywhere = null; // whether a cell is one that all sweeps have
   let data = null, cells = [], byPlace = new Map(), byKey = new Map(), ranges = new Map();
 
   const path = (name) => name.split("/").map(encodeURIComponent).join("/");
@@ -23,6 +24,14 @@ const Model = (() => {
     byPlace = new Map(cells.map((cell) => [cell.at.join(), cell]));
     byKey = new Map(cells.map((cell) => [cell.key, cell]));
     ranges = new Map();
+    everywhere = null;
+    const several = data.axes.findIndex(({ key }) => key === "sweep"), repeat = data.axes.findIndex(({ key }) => key === "repeat");
+    if (several >= 0) {
+      const without = (cell) => cell.at.filter((_, a) => a !== several && a !== repeat).join();
+      const found = new Map();
+      for (const cell of cells) found.set(without(cell), (found.get(without(cell)) ?? new Set()).add(cell.at[several]));
+      everywhere = (cell) => found.get(without(cell)).size === data.axes[several].values.length;
+    }
     for (const listen of listeners) listen();
   }
 
@@ -135,6 +144,7 @@ const Model = (() => {
     at: (place) => byPlace.get(place.join()),
     name: (key) => data.scores.find((score) => score.key === key)?.name ?? key,
     axis: (key) => data.axes.findIndex((axis) => axis.key === key),
+    get shared() { return everywhere; },
     get data() { return data; },
     get cells() { return cells; },
     get axes() { return data.axes; },

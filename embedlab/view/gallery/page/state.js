@@ -7,7 +7,7 @@ const State = (() => {
   const ROLES = ["rows", "columns", "page", "slider"];
   const state = {
     layout: "grid", sort: "job", roles: {}, order: [], hidden: {}, chosen: null, at: {}, score: "", side: 0, curves: null, spread: "std",
-    x: "", lines: "", filter: "", unedited: "beside", asked: false, holding: false, open: "", marks: [],
+    x: "", lines: "", filter: "", unedited: "beside", asked: false, shared: false, holding: false, open: "", marks: [],
   };
   let usual = {}, view = "";
 
@@ -20,13 +20,18 @@ const State = (() => {
   function usualRoles(axes) {
     const roles = {}, count = { rows: 1, columns: 1 };
     const seed = axes.find((axis) => axis.key === "seed");
-    const others = axes.filter((axis) => axis !== seed).sort((a, b) => b.values.length - a.values.length);
-    const columns = others.find(numeric) ?? others.find((axis) => axis.values.every((value) => value.length < 40)) ?? others[0] ?? seed;
+    const others = axes.filter((axis) => axis !== seed && axis.key !== "sweep").sort((a, b) => b.values.length - a.values.length);
+    const columns = others.find(numeric) ?? others.find((axis) => axis.values.every((value) => value.length < 40)) ?? others[0] ?? seed ?? axes[0];
     const put = (axis, role) => { roles[axis.key] = role; count[role] *= axis.values.length; };
     if (columns) put(columns, "columns");
     const rows = seed && seed !== columns ? seed : others.find((axis) => axis !== columns && axis.key !== "repeat");
     if (rows) put(rows, "rows");
     const order = [columns, rows].filter(Boolean).map((axis) => axis.key);
+    const sweep = axes.find(({ key }) => key === "sweep");
+    if (sweep && !roles.sweep && count.rows * sweep.values.length <= 24) { // the same picture of each sweep, one under the other
+      put(sweep, "rows");
+      order.push("sweep");
+    }
     for (const axis of axes.filter(({ key }) => !roles[key]).sort((a, b) => a.values.length - b.values.length)) {
       const n = axis.values.length, wide = innerWidth > 1000 ? innerWidth - 520 : innerWidth - 60, tall = Math.max(300, innerHeight - 250);
       const sizes = { columns: Math.min(wide / (count.columns * n), tall / count.rows), rows: Math.min(wide / count.columns, tall / (count.rows * n)) };
@@ -87,8 +92,13 @@ const State = (() => {
 
   const isHidden = (axis, value) => Boolean(state.hidden[axis.key]?.includes(value));
 
-  /** Cells whose values are all shown. */
+  /** Cells whose values are all shown, and which all sweeps have where that is asked for. */
   function visible() {
+    const there = open();
+    return state.shared && Model.shared ? there.filter(Model.shared) : there;
+  }
+
+  function open() {
     const gone = Model.axes.map((axis) => (state.hidden[axis.key]?.length ? new Set(axis.values.map((value, n) => (isHidden(axis, value) ? n : -1))) : null));
     return gone.some(Boolean) ? Model.cells.filter((cell) => cell.at.every((index, a) => !gone[a]?.has(index))) : Model.cells;
   }
@@ -172,6 +182,7 @@ const State = (() => {
     for (const [key, plain] of [["sort", "job"], ["side", 0], ["spread", "std"], ["x", ""], ["lines", ""], ["filter", ""], ["unedited", "beside"], ["open", ""]]) {
       if (state[key] !== plain) said.set(key, state[key]);
     }
+    if (state.shared) said.set("shared", 1);
     if (state.curves !== null) said.set("curves", state.curves ? 1 : 0);
     for (const mark of state.marks) said.append("mark", mark);
     return said.toString();
@@ -199,6 +210,7 @@ const State = (() => {
     state.sort = ["high", "low"].includes(said.get("sort")) ? said.get("sort") : "job";
     state.spread = said.get("spread") === "range" ? "range" : "std";
     state.side = Math.min(480, Math.max(0, Number(said.get("side")) || 0));
+    state.shared = said.get("shared") === "1";
     state.curves = said.has("curves") ? said.get("curves") === "1" : null;
     state.unedited = { instead: "instead", 1: "instead", none: "none" }[said.get("unedited")] ?? "beside";
     state.marks = said.getAll("mark").slice(0, 2);
