@@ -265,7 +265,7 @@ BAD = {
     "guidance.scale=x": "guidance.scale is 'x'",
     "seeds=[]": "seeds is []",
     "seeds=[-1]": "seed -1 is no whole number",
-    "tracker=null": "has to be the name of an option: disk, silent, trackio, wandb; tracker=silent logs nothing",
+    "tracker=null": "mlflow, several, silent, tensorboard, trackio, wandb; tracker=silent logs nothing",
     "tracker.mode=offlin": "tracker.mode is 'offlin'",
     "at_once=0": "at_once is 0",
     "export=2": "export is 2; it has to be true or false",

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -11,14 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from wandb_backend import serving
 
 from embedlab.cli import main as app
 from embedlab.cli.commands import sync
+from embedlab.cli.resume import resume_command
 from embedlab.errors import ConfigError
 from embedlab.sweep.result import Result
 from embedlab.sweep.results import collect
-from embedlab.tracker import wandb_files
+from embedlab.tracker import MLflow, Several, TensorBoard, Trackio, wandb_files
+from embedlab.tracker.protocol import safe
+from embedlab.tracker.tensorboard import markdown
 
 STUDY = ["experiment=puppy_and_skunk", "sampler.steps=1", "seeds=[0,1]", "model.device=cpu"]
 AXES = ["operators.interpolate.toward=skunk,cat", "operators.interpolate.weight=1,0.5"]
@@ -38,7 +45,10 @@ class Told:
 def told(tmp_path_factory):
     """The sweep, logged by every tracker that writes files."""
     folder = tmp_path_factory.mktemp("told") / "out"
-    printed = run(folder.parent, *STUDY, *AXES, "tracker=wandb", f"hydra.sweep.dir={folder}")
+    several = ["tracker=several", "tracker.trackers=[wandb,tensorboard,mlflow,trackio]"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(folder.parent / "trackio"))
+        printed = run(folder.parent, *STUDY, *AXES, *several, f"hydra.sweep.dir={folder}")
     return Told(folder, printed, collect(folder))
 
 
@@ -48,7 +58,10 @@ def run(folder, *words):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["embedlab", *words])
-        app.main()
+        try:
+            app.main()
+        except SystemExit as error:
+            raise AssertionError(f"it ended with {error.code}: {out.getvalue()}") from error
     return out.getvalue()
 
 
@@ -201,10 +214,183 @@ def test_a_log_of_wandb_is_written_as_wandb_writes_it(told):
         assert wandb_files.log_of(records) == log
 
 
+# ── TensorBoard ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def boards(told):
+    """What TensorBoard reads of each run, by the names of their folders."""
+    found = {}
+    for folder in (told.folder / "tensorboard").iterdir():
+        found[folder.name] = EventAccumulator(str(folder), size_guidance={"tensors": 0, "images": 0, "scalars": 0})
+        found[folder.name].Reload()
+    return found
+
+
+def text_of(board, tag):
+    return board.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_has_a_run_a_job_with_what_varies_beside_its_scores(told, boards):
+    assert set(boards) == {"puppy-1-skunk", "puppy-1-cat", "puppy-0.5-skunk", "puppy-0.5-cat", "sweep-out"}
+    for result, name in zip(told.results, NAMES, strict=True):
+        board = boards[safe(name)]
+        for score, value in result.scores.items():
+            assert [event.value for event in board.Scalars(score)] == [pytest.approx(value, rel=1e-5)], score
+        begun = HParamsPluginData.FromString(board.summary_metadata["_hparams_/session_start_info"].plugin_data.content)
+        settings = begun.session_start_info.hparams
+        weight, toward = name.split()[2:]
+        assert (settings["weight"].number_value, settings["toward"].string_value) == (float(weight), toward)
+        assert set(settings) == {"weight", "toward"}
+        assert len(board.Images("pictures/0")) == 1
+        assert "seed 0, " in board.summary_metadata["pictures/0"].summary_description
+        assert "Between two words" in text_of(board, "about")
+        assert "&#124;" not in text_of(board, "pictures_table").splitlines()[0]
+        assert "| weight | toward | seed | edited tokens |" in text_of(board, "pictures_table")
+    assert "_hparams_/session_start_info" not in boards["sweep-out"].summary_metadata
+    assert boards["sweep-out"].Scalars("sweep/jobs")[0].value == 4
+    (curve,) = boards["sweep-out"].Images("change/ssim over weight")
+    assert (curve.width, curve.height) == (640, 400)
+
+
+# ── MLflow ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def runs_of_mlflow(folder):
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("embedlab")
+    return client, {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_mlflow_has_the_runs_of_a_sweep_below_that_of_the_sweep(told):
+    client, runs = runs_of_mlflow(told.folder)
+    assert set(runs) == {*NAMES, "sweep out"}
+    whole = runs["sweep out"]
+    assert whole.data.metrics["sweep/jobs"] == 4
+    assert whole.data.tags["kind"] == "sweep"
+    for result, name in zip(told.results, NAMES, strict=True):
+        run = runs[name]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == whole.info.run_id
+        assert run.data.tags["mlflow.note.content"].startswith("Between two words")
+        assert run.data.tags["tags"] == "puppy_and_skunk, emoji"
+        assert run.data.metrics == {key: pytest.approx(value) for key, value in result.scores.items()}
+        assert run.data.params["axes.weight"] == name.split()[2]
+        assert run.data.params["sampler.steps"] == "1"
+    files = {file.path for file in client.list_artifacts(whole.info.run_id)}
+    assert {"results.json", "sheet", "curves", "table_images"} <= files
+    place = Path(client.download_artifacts(whole.info.run_id, "results.json", dst_path=str(told.folder.parent)))
+    table = json.loads(place.read_text())
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert row["picture"]["type"] == row["unedited"]["type"] == "image"
+    assert (row["weight"], row["toward"], row["seed"], row["edited tokens"]) == (1, "skunk", 0, "puppy")
+
+
+# ── trackio ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_trackio_has_the_same_names_and_tables_and_is_opened_as_the_last_line_says(told):
+    with sqlite3.connect(told.folder.parent / "trackio" / "embedlab.db") as base:
+        rows = base.execute("select run_name, metrics from metrics").fetchall()
+    logged = {name: {} for name in (*NAMES, "sweep out")}
+    for name, metrics in rows:
+        logged[name] |= json.loads(metrics)
+    for result, name in zip(told.results, NAMES, strict=True):
+        for score, value in result.scores.items():
+            assert logged[name][score] == pytest.approx(value), score
+    table = logged["sweep out"]["results"]["_value"]
+    assert list(table[0])[:6] == ["picture", "unedited", "weight", "toward", "seed", "edited tokens"]
+    assert logged["sweep out"]["change/ssim over weight"]["caption"] == "change/ssim over weight"
+    assert told.printed.splitlines()[-1] == "Its dashboard: trackio show --project embedlab"
+
+
+def test_nothing_is_printed_after_the_end(tmp_path):
+    """In a process of its own: trackio would say goodbye when it ends."""
+    code = (
+        "import sys; from pathlib import Path; from embedlab.tracker import Trackio\n"
+        "with Trackio().run('one', Path(sys.argv[1]), {}) as run: run.scores({'a': 1})\n"
+        "print('the end')"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "TRACKIO_DIR": str(tmp_path / "base")}
+    )
+    assert (done.stdout, done.stderr) == ("the end\n", "")
+
+
+# ── several, and what is not there ────────────────────────────────────────────────────────────────────────────────
+
+
 def test_a_sweep_that_is_resumed_goes_on_with_its_runs(told, tmp_path):
+    """One job is made again: told to all of them anew, each under the id that it had."""
     copy = shutil.copytree(told.folder, tmp_path / "out", symlinks=True)
-    before = {file.name for file in copy.rglob("*.wandb")}
     (copy / "1" / "result.json").unlink()
-    run(tmp_path, "-m", f"resume={copy}")
-    after = [file.name for file in copy.rglob("*.wandb")]
-    assert sorted(after) == sorted(before), "each run is there once, under its own id"
+    run(tmp_path, "-m", f"resume={copy}", "tracker=several", "tracker.trackers=[wandb,tensorboard,mlflow]")
+
+    def ids(folder):
+        boards = {path.parent.name: len(list(path.parent.glob("events*"))) for path in folder.rglob("run-id")}
+        runs = {name: run.info.run_id for name, run in runs_of_mlflow(folder)[1].items()}
+        return sorted(path.name for path in folder.rglob("*.wandb")), boards, runs
+
+    assert ids(copy) == ids(told.folder)
+
+
+def test_another_tracker_takes_no_settings_of_the_one_before(told):
+    words, _ = resume_command(str(told.folder), ["tracker=mlflow"])
+    assert [word for word in words if "tracker" in word] == ["tracker=mlflow"]
+    words, _ = resume_command(str(told.folder), ["tracker.trackers=[disk]"])
+    assert [word for word in words if "tracker" in word] == ["tracker=several", "tracker.trackers=[disk]"]
+
+
+def test_each_tracker_of_several_says_how_to_open_it(told):
+    assert [line.split(":")[0] for line in told.printed.splitlines()[-4:]] == [
+        "Its runs go to wandb with",
+        "Its TensorBoard",
+        "Its MLflow",
+        "Its dashboard",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("wandb", r"tracker.trackers is 'wandb'; it has to be a list: \[wandb,tensorboard\]"),
+        ([], "it has to be a list"),
+        (["wandb", "neptune"], "names 'neptune'; there are disk, mlflow, tensorboard, trackio, wandb"),
+        ([5], "tracker is int 5, which is no tracker"),
+    ],
+)
+def test_several_are_named_in_a_list(given, message):
+    with pytest.raises(ConfigError, match=message):
+        Several(given)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "package", "extra"),
+    [
+        (Trackio(), "trackio", "trackio"),
+        (TensorBoard(), "tensorboard", "tensorboard"),
+        (MLflow(), "mlflow", "mlflow"),
+        (MLflow(), "alembic", "mlflow"),
+        (Several(["disk", "mlflow"]), "sqlalchemy", "mlflow"),
+    ],
+)
+def test_a_package_that_is_missing_is_a_line_that_names_its_extra(monkeypatch, tracker, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"needs the package {package}: pip install 'embedlab\[{extra}\]'"):
+        tracker.ready()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"project": ""}, "tracker.project is ''"), ({"uri": 5}, "tracker.uri is 5; it has to be the address")],
+)
+def test_wrong_settings_of_mlflow_are_one_clear_line(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        MLflow(**settings)
+
+
+def test_a_table_in_tensorboard_is_text_whatever_users_wrote():
+    text = markdown(["a"], [["| <img src=x onerror=alert(1)> **bold** [x](javascript:y)"]])
+    assert not {"<", "*", "["} & set(text.splitlines()[-1])
+    assert text.splitlines()[-1].count("|") == 2

@@ -15,7 +15,7 @@ from PIL import Image
 
 from embedlab.cli.commands import sync
 from embedlab.errors import ConfigError
-from embedlab.tracker import About, Disk, Several, Silent, Trackio, Wandb
+from embedlab.tracker import About, Disk, Several, Silent, Wandb
 from embedlab.tracker.protocol import run_of
 
 
@@ -197,12 +197,6 @@ def test_trackio_holds_the_same_and_is_read_back(tmp_path):
         "lengths over weight",
     ):
         assert expected in text, expected
-
-
-def test_trackio_without_its_package_says_which_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(ConfigError, match=r"pip install 'embedlab\[trackio\]'"):
-        Trackio().ready()
 
 
 def test_sync_says_what_holds_no_runs(tmp_path):

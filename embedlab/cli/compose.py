@@ -132,6 +132,7 @@ def job_in_sweep(
         name=OmegaConf.to_container(whole.hydra.job)["override_dirname"],  # type: ignore[index,call-overload]
         group=group_of(Path(whole.hydra.sweep.dir).absolute(), study),
         study=study,
+        home=Path(whole.hydra.sweep.dir).absolute(),
         number=number,
         overrides={o.key_or_group: meant(o.value()) for o in parsed if not o.key_or_group.startswith(OF_NO_RESULT)},
         command=command_of(overrides),

@@ -19,7 +19,7 @@ from embedlab.sweep.results import collect
 from embedlab.sweep.study import group_of
 from embedlab.sweep.tables import records, table, write_tables, write_times
 from embedlab.sweep.tracking import log_sweep
-from embedlab.tracker import Silent, Tracker
+from embedlab.tracker import Silent, Tracker, look_at
 from embedlab.view.contact_sheet import write_sheets
 from embedlab.view.gallery.content import read
 from embedlab.view.gallery.folder import write as write_page
@@ -55,6 +55,8 @@ def finish_sweep(session: Session) -> None:
         print(f"\nThe contact sheet is {folder / 'sheet.png'}; all figures are in results.csv and results.parquet.")
         if page:
             print(f"Everything on a page: {page}")
+        if (line := look_at(tracker, folder)) is not None:
+            print(line)
     if failures:
         report(sorted(failures), folder)
         sys.exit(1)

@@ -218,6 +218,7 @@ def run_single(config: DictConfig, session: Session) -> None:
         "name": name_of_job(),
         "group": group_of(sweep, study) if sweep else None,
         "study": study,
+        "home": sweep,
         "number": info.job.num if sweep else 0,
         "command": shlex.join(["embedlab", *words_of(info)]),
     }
@@ -266,6 +267,7 @@ def explain(job: Any) -> None:
 def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: Result) -> None:
     """What is written and printed once a job that is none of a sweep's has run: its tables, or why it failed."""
     from embedlab.sweep.tables import records, table, write_tables, write_times
+    from embedlab.tracker import look_at
 
     if config.store is None:
         shutil.rmtree(plan.store, ignore_errors=True)  # all of it is in the job's own files now
@@ -278,6 +280,8 @@ def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: 
         print("These images exist already; nothing is generated again.")
     print(table([result]))
     print(f"\nThe pictures are in {output_dir()}; begin with sheet.png; figures: results.csv, results.parquet.")
+    if (line := look_at(job.tracker, job.folder)) is not None:
+        print(line)
 
 
 def output_dir() -> str:

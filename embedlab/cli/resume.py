@@ -68,11 +68,12 @@ def resume_command(path: str, more: Sequence[str]) -> tuple[list[str], tuple[tup
         )
     if plan.cwd and Path(plan.cwd).is_dir():
         os.chdir(plan.cwd)
-    # what is said now is in the place of what was said then; another launcher has other settings
+    # what is said now is in the place of what was said then; another launcher, or tracker, has other settings
     said = {"-m", "--multirun", "hydra.sweep.dir", *(word.partition("=")[0] for word in more)}
-    elsewhere = any(word.startswith("hydra/launcher=") for word in more)
     kept = [word for word in plan.command if word.partition("=")[0].lstrip("+") not in said]
-    kept = [word for word in kept if not (elsewhere and word.startswith(("hydra/launcher=", "hydra.launcher.")))]
+    for chosen, own in (("hydra/launcher", "hydra.launcher."), ("tracker", "tracker.")):
+        if any(word.startswith(f"{chosen}=") for word in more):
+            kept = [word for word in kept if not word.lstrip("+").startswith((f"{chosen}=", own))]
     prompts = asked(kept)
     if bool(prompts.about) != bool(plan.prompts):
         raise ConfigError(f"'{folder / FILE}' does not say which rows its list of prompts had; start a new sweep.")

@@ -53,6 +53,7 @@ class Job(Shown):
     words: tuple[str, ...] = ()  # what all jobs of its sweep are scored with, where metrics.words does not say
     run_name: str = ""  # in a tracker
     study: Study = field(default_factory=Study)
+    home: Path | None = None  # the folder of its sweep
     varied: tuple[str, ...] = ()  # keys of its overrides that differ in its sweep
 
     def __post_init__(self) -> None:

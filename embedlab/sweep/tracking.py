@@ -111,7 +111,7 @@ def log_to_tracker(job: Job, result: Result) -> Result:
     """Open a run, tell it everything, close it; the job's result, as it is written, says that the tracker knows."""
     discard_log(job.folder)
     config = run_config(job.config, axes_of(job), result.versions, result.parameters)
-    about = about_run("job", job.study, job.source.name)
+    about = about_run("job", job.study, job.source.name, job.home)
     with opened(job.tracker, job.run_name or job.title, job.folder, config, job.group, about) as run:
         log(job, result, run)
     known = replace(result, logged=True, log_error=None)
@@ -124,10 +124,10 @@ def axes_of(job: Job) -> dict[str, Any]:
     return {key: job.overrides[key] for key in job.varied if key in job.overrides}
 
 
-def about_run(kind: str, study: Study, model: str) -> About:
+def about_run(kind: str, study: Study, model: str, home: Path | None) -> About:
     """What a run says of itself beside its name: the study and the model as tags, the study's question as notes."""
     tags = [text for text in (study.name, Path(model).name) if text]
-    return About(kind, tuple(dict.fromkeys(tags)), study.question)
+    return About(kind, tuple(dict.fromkeys(tags)), study.question, home)
 
 
 def log_sweep(
@@ -144,7 +144,7 @@ def log_sweep(
     known = next((result for result in results if result.parameters), results[0])
     config = run_config(shared_config(configs), varied, known.versions, known.parameters)
     model = (config.get("model") or {}).get("name")
-    about = about_run("sweep", study, model if isinstance(model, str) else "")
+    about = about_run("sweep", study, model if isinstance(model, str) else "", folder)
     discard_log(folder)
     with opened(tracker, f"sweep {group}", folder, config, group, about) as run:
         run.pictures("sheet", [(_open(folder / "sheet.png"), group)])

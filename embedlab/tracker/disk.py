@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,14 @@ class Disk:
         self, name: str, folder: Path, config: Mapping[str, Any], group: str | None = None, about: About = JOB
     ) -> Iterator[Run]:
         run = _DiskRun(folder / "log")
-        facts = {"name": name, "group": group, **asdict(about), "config": config}
+        facts = {
+            "name": name,
+            "group": group,
+            "kind": about.kind,
+            "tags": about.tags,
+            "notes": about.notes,
+            "config": config,
+        }
         write(run.folder / "run.json", json.dumps(facts, ensure_ascii=False, default=str).encode())
         yield run
         write(run.folder / "summary.json", json.dumps(run.summary.numbers).encode())

@@ -9,11 +9,13 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from embedlab.errors import ConfigError
 from embedlab.files import write
 
 STEP = "steps/step"  # what figures of a step are drawn over, and no figure itself
@@ -21,11 +23,15 @@ STEP = "steps/step"  # what figures of a step are drawn over, and no figure itse
 
 @dataclass(frozen=True)
 class About:
-    """What a run is, beside its name: `kind` is `job`, `sweep`, …; tags to find it by; notes, such as a question."""
+    """What a run is, beside its name: `kind` is `job`, `sweep`, …; tags to find it by; notes, such as a question.
+
+    `home` is the sweep's folder, for what its runs have in common; None for one that is of no sweep.
+    """
 
     kind: str = "job"
     tags: tuple[str, ...] = ()
     notes: str | None = None
+    home: Path | None = None
 
 
 JOB = About()  # what a run is where nobody says more
@@ -75,6 +81,12 @@ def run_of(
     taken = inspect.signature(tracker.run).parameters
     told = "about" in taken or any(one.kind is one.VAR_KEYWORD for one in taken.values())
     return tracker.run(name, folder, config, group, **({"about": about} if told else {}))
+
+
+def look_at(tracker: Tracker, folder: Path) -> str | None:
+    """How what a tracker was told of a sweep, or of a job, is looked at: in words, where its `look(folder)` says so."""
+    look = getattr(tracker, "look", None)
+    return look(folder) or None if callable(look) else None
 
 
 class Summary:
@@ -135,6 +147,16 @@ def own_id(folder: Path) -> str:
         known = secrets.token_hex(8)
         write(file, known.encode())
     return known
+
+
+def need(package: str, option: str, extra: str) -> None:
+    """Refuse a tracker whose package is not there, in a line that names what brings it."""
+    try:
+        found = find_spec(package)
+    except ValueError:  # imported by half
+        found = None
+    if found is None:
+        raise ConfigError(f"tracker={option} needs the package {package}: pip install 'embedlab[{extra}]'.")
 
 
 def safe(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -99,6 +100,12 @@ class Wandb:
             opened = _WandbRun(run)
             yield opened
             run.summary.update(opened.summary.numbers)
+
+    def look(self, folder: Path) -> str | None:
+        """How to bring offline runs to the server."""
+        return (
+            f"Its runs go to wandb with: embedlab sync {shlex.quote(str(folder))}" if self.mode == "offline" else None
+        )
 
     def _refused(self, error: Exception) -> ConfigError:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:240].rstrip(". ")
