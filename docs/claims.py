@@ -176,6 +176,14 @@ def right(one: str, other: str) -> Callable[[Picture], bool]:
     return lambda picture: picture.above(one, other)
 
 
+def turned(upper: str, *lower: str) -> Callable[[Picture], bool]:
+    """Whether of two things one that should be above is in the lower half, or the other (by its words) in the upper."""
+    return lambda picture: (
+        any(thing.y > 64 for thing in picture.of(upper)[:1])
+        or any(thing.y < 64 for word in lower for thing in picture.of(word)[:1])
+    )
+
+
 def as_asked(picture: Picture) -> bool:
     """Whether "a picture of a WORD on GROUND" shows both."""
     *_, word, _, ground = picture.axes["prompt"].split()
@@ -292,12 +300,14 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
     ),
     "guiders": (
         Claim(
-            "One puppy on the same blue ground {} times of eleven",
-            lambda t: (
-                t().n(lambda p: bool(p.of("puppy")) and p.ground == "blue"),
-                t(guidance="apg").n(lambda p: p.ground == "blue"),
-            ),
-            lambda same, apg: same >= 9 and not apg,
+            "ten of the eleven keep the puppy of each seed",
+            lambda t: (t().n("puppy"), len(t())),
+            lambda puppies, pictures: puppies == pictures,
+        ),
+        Claim(
+            "its ground is gray or beige on {} of four seeds",  # the eye calls beige yellow
+            lambda t: [t(guidance=guider).n(lambda p: p.ground in ("gray", "yellow")) for guider in ("apg", "default")],
+            lambda apg, default: apg >= 3 and not default,
         ),
     ),
     "image_to_image": (
@@ -454,6 +464,46 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             lambda seeds, foxes: seeds >= 5 and not foxes,
         ),
     ),
+    "noise_dose": (
+        Claim(
+            "a random vector twice as long as the word's own leaves a puppy on {} of six seeds",
+            lambda t: (t(amount=2).n("puppy"), t(amount=3).n("puppy")),
+            lambda twice, thrice: twice >= 5 and thrice <= 2,
+        ),
+        Claim(
+            "{} seed keeps its puppy whatever is added",
+            lambda t: (min(t(amount=amount).n("puppy") for amount in (3, 4, 6, 8)),),
+            lambda seeds: seeds == 1,
+        ),
+    ),
+    "norm_dose": (
+        Claim(
+            "from a quarter to eight times its length the word is the same puppy on {} of six seeds",
+            lambda t: (min(t(by=by).n("puppy") for by in (0.25, 0.5, 2, 4, 8)),),
+            lambda seeds: seeds >= 5,
+        ),
+        Claim(
+            "At 0, where nothing is left of the word but its position",
+            lambda t: (t(by=[-1, 0]).n("puppy"),),
+            lambda puppies: not puppies,
+        ),
+    ),
+    "positions": (
+        Claim(
+            "at 0.4 {} is turned over, at 0.5 {}, at 0.6 {}, from 0.75 on {}, also 1.5 times the way",
+            lambda t: (
+                *(t(weight=weight).n(turned("fox", "boat", "train")) for weight in (0.4, 0.5, 0.6)),
+                min(t(weight=weight).n(turned("fox", "boat", "train")) for weight in (0.75, 1, 1.5)),
+                t(weight=0.25).n(turned("fox", "boat", "train")),
+            ),
+            lambda first, half, third, late, quarter: quarter == 0 <= first <= half <= third <= late and late >= 5,
+        ),
+        Claim(
+            "on {} seeds it is a locomotive, which nobody named",
+            lambda t: (t(weight=0.5).n("train"), t(weight=1).n("train")),
+            lambda half, whole: half >= 3 and not whole,
+        ),
+    ),
     "puppy_and_skunk": (
         Claim(
             "{} puppies up to 0.35, {} and {} skunks at 0.5, {} skunks from 0.65 on",
@@ -488,6 +538,59 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "The two hidden states swapped change no pixel",
             lambda t: (min(t(stage="hidden").values("change/ssim")),),
             lambda least: least > 0.9999,
+        ),
+    ),
+    "when_placed": (
+        Claim(
+            "Swapped from step 4 of 25 on, the boat stands above the fox on {} of six seeds; from step 5 on {}, "
+            "from 6 on {}, from 8 on {}",
+            lambda t: [t(begin=begin).n(turned("fox", "boat")) for begin in (4, 5, 6, 8)],
+            lambda four, five, six, eight: four >= 5 and four > five >= six >= eight and eight <= 1,
+        ),
+    ),
+    "where_cut": (
+        Claim(
+            "Cut hard there is no fox on {} of six seeds and a boat on {}",
+            lambda t: (6 - t(windows="hard").n("fox"), t(windows="hard").n("boat")),
+            lambda without, boats: without >= 5 and boats <= 2,
+        ),
+        Claim(
+            "both are there on {} of six, the fox above",
+            lambda t: [t(windows=way).n(right("fox", "boat")) for way in ("comma", "whole")],
+            lambda comma, whole: min(comma, whole) >= 4,
+        ),
+        Claim(
+            "is blue on {} of six",
+            lambda t: (t(windows="comma").n(lambda p: p.ground == "blue"),),
+            lambda blue: blue <= 2,
+        ),
+    ),
+    "which_block": (
+        Claim(
+            "told of a mug there alone, both seeds are a red mug",
+            lambda t: (
+                t(by="a red mug on white", blocks='["up.0.0"]').n(lambda p: p.coloured(mug="red")),
+                t(by="a blue car on white", blocks='["up.0.0"]').n(lambda p: p.coloured(car="red")),
+            ),
+            lambda mugs, cars: mugs == cars == 2,
+        ),
+        Claim(
+            "told of a blue car there alone, both are blue cars of the same kind",
+            lambda t: (t(by="a blue car on white", blocks='["up.0.1"]').n(lambda p: p.coloured(car="blue")),),
+            lambda cars: cars == 2,
+        ),
+        Claim(
+            "of which the eye is sure on {} seed of two",
+            lambda t: (t(by="a red mug on white", blocks='["up.0.1"]').n("car"),),
+            lambda cars: cars >= 1,
+        ),
+        Claim(
+            "(similarity to the unedited picture {:.2f} to {:.2f})",
+            lambda t: (
+                min(t(blocks=['["down.1"]', '["down.2"]', '["mid"]']).values("change/ssim")),
+                max(t(blocks=['["down.1"]', '["down.2"]', '["mid"]']).values("change/ssim")),
+            ),
+            lambda least, most: least > 0.85,
         ),
     ),
 }
