@@ -24,7 +24,8 @@ from embedlab.errors import ConfigError, ModelError, PictureError
 from embedlab.metrics.eye import exactly, eye_names, eye_scores, outcome_of
 from embedlab.metrics.score import score_names
 from embedlab.pretrain import captions, eye, world
-from embedlab.sweep.tables import records, table, write_tables
+from embedlab.sweep.score_table import table
+from embedlab.sweep.tables import records, write_tables
 
 CPU = torch.device("cpu")
 SHORT = {"sampler": Sampler("ddim", 1), "size": 64}

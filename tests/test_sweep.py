@@ -26,6 +26,7 @@ from embedlab.samples import Sample
 from embedlab.sweep import tables
 from embedlab.sweep.result import PictureResult, Result
 from embedlab.sweep.results import collect
+from embedlab.sweep.score_table import table
 from embedlab.sweep.store import Store
 
 MIX = ["operators=[interpolate]", "operators.interpolate.toward=skunk"]
@@ -680,23 +681,54 @@ def test_a_search_is_told_scores_and_what_failed():
 
 def test_a_long_table_shows_its_ends():
     made = [Result("done", label=f"job {n}", scores={"change/ssim": n / 300}) for n in range(300)]
-    lines = tables.table(made).splitlines()
-    assert len(lines) == 63
-    assert lines[31].startswith("job 29 ")
-    assert lines[32] == "… 240 more in results.csv …"
-    assert lines[33].startswith("job 270 ")
-    assert len(tables.table(made[:60]).splitlines()) == 62
+    lines = table(made).splitlines()
+    assert lines[2 + 29].startswith("job 29 ")
+    assert lines[2 + 30] == "… 240 more in results.csv …"
+    assert lines[2 + 31].startswith("job 270 ")
+    assert lines[2 + 60].endswith("100%*"), "the best of all is marked"
+    assert not [line for line in table(made[:60]).splitlines() if "more in" in line]
 
 
 def test_similarities_are_called_so_and_only_where_something_was_edited():
     scores = {"clip_score/prompt": 75.0, "change/cosine": 1.0, "change/ssim": 0.5, "change/pixels": 0.25}
-    over, heads, line = tables.table([Result("done", label="puppy → cat", scores=scores)]).splitlines()
-    assert over.split("  ")[-2:] == ["similarity to unedited", "distance from unedited"]
-    assert heads.split() == ["CLIP", "prompt", "CLIP", "SSIM", "pixels"]
+    one = Result("done", label="puppy → cat", scores=scores)
+    over, heads, line, _, note = table([one]).splitlines()
+    assert over.split() == ["CLIPScore", "like", "unedited", "distance"]
+    assert heads.split() == ["prompt", "CLIP", "SSIM", "pixels"]
     assert [heads.index(name) < over.index("distance") for name in ("SSIM", "pixels")] == [True, False]
-    assert line.split() == ["puppy", "→", "cat", "75.0", "1.000", "0.500", "0.250"]
-    plain = tables.table([Result("done", label="as written", scores=scores)]).splitlines()
-    assert [row.split() for row in plain] == [["CLIP", "prompt"], ["as", "written", "75.0"]]
+    assert line.split() == ["puppy", "→", "cat", "75.0", "100%", "50%", "0.250"], "nothing is the best of one"
+    assert note == "Like unedited: 100% is the same image."
+    plain = table([Result("done", label="as written", scores=scores)]).splitlines()
+    assert [row.split() for row in plain] == [["CLIPScore"], ["prompt"], ["as", "written", "75.0"]]
+
+
+def test_the_best_of_each_score_is_marked_and_of_equals_none():
+    scores = [{"clip_score/cat": c, "change/pixels": p, "closest/cat": 1.0} for c, p in ((30, 0.5), (31, 0.25))]
+    made = [Result("done", label=f"job {n}", job=n, scores=mine) for n, mine in enumerate(scores)]
+    _, _, first, second, _, note = table(made).splitlines()
+    assert first.split()[2:] == ["30.0", "0.500", "100%"]
+    assert second.split()[2:] == ["31.0*", "0.250*", "100%"], "of a distance the lowest"
+    assert note == "* the highest of its column, of a distance the lowest."
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_a_table_fits_the_terminal_and_says_what_is_left_out(width):
+    keys = [*(f"clip_score/{word}" for word in ("prompt", "puppy", "skunk", "cat", "owl")), "change/cosine"]
+    keys += ["change/ssim", "change/pixels", "change/latents", *(f"eye/{word}" for word in ("puppy", "skunk", "cat"))]
+    long = "a picture of a very long prompt that many jobs of this sweep begin with, and then"
+    made = [
+        Result("done", label=f"{long} {n}", job=n, scores={key: (n + k) % 7 / 7 for k, key in enumerate(keys)})
+        for n in range(4)
+    ]
+    text = table(made, width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    shown = {line.split("  ")[0] for line in text.splitlines() if line.startswith(("…", "a picture"))}
+    assert len(shown) == 4, "names that are cut stay different"
+    for line in text.splitlines():
+        assert line == line.rstrip()
+    left = text.partition("for want of room here: ")[2]
+    assert ("latents" in left) == (width < 160)
+    assert all(word in text.partition("In results")[0] for word in ("owl", "SSIM", "skunk"))
 
 
 def test_secrets_of_the_environment_are_not_written_down(embedlab, monkeypatch):

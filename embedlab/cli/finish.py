@@ -16,8 +16,9 @@ from embedlab.sweep.job import reason_of
 from embedlab.sweep.labels import labels
 from embedlab.sweep.result import Result
 from embedlab.sweep.results import collect
+from embedlab.sweep.score_table import table
 from embedlab.sweep.study import group_of
-from embedlab.sweep.tables import records, table, write_tables, write_times
+from embedlab.sweep.tables import records, write_tables, write_times
 from embedlab.sweep.tracking import log_sweep
 from embedlab.tracker import Silent, Tracker, look_at
 from embedlab.view.contact_sheet import write_sheets

@@ -266,7 +266,8 @@ def explain(job: Any) -> None:
 
 def conclude(job: Any, config: DictConfig, plan: Any, session: Session, result: Result) -> None:
     """What is written and printed once a job that is none of a sweep's has run: its tables, or why it failed."""
-    from embedlab.sweep.tables import records, table, write_tables, write_times
+    from embedlab.sweep.score_table import table
+    from embedlab.sweep.tables import records, write_tables, write_times
     from embedlab.tracker import look_at
 
     if config.store is None:

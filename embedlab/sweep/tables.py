@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +16,6 @@ from embedlab.checks import is_number
 from embedlab.clean import redact
 from embedlab.errors import EmbedlabError
 from embedlab.files import write as write_file
-from embedlab.metrics.titles import format_score, title_of
 from embedlab.sweep.axes import axes, format_value, short_names
 from embedlab.sweep.labels import AS_WRITTEN, labels
 from embedlab.sweep.result import PictureResult, Result
@@ -126,42 +123,6 @@ def curves(
             lines = {name: [how(found[v]) if v in found else None for v in at] for name, (found, how) in kinds.items()}
             found.append((axis, score, at, lines))
     return found
-
-
-def table(results: Sequence[Result], names: Sequence[str] | None = None, most: int = 60) -> str:
-    """The mean scores of each job as text, a line a job; of very many the first and the last.
-
-    `names` are what the jobs are called: by their labels where they are left out.
-    """
-    names = labels(results) if names is None else names
-    if left := max(0, len(results) - most):
-        first, last = most // 2, len(results) - (most - most // 2)
-        ends = table([*results[:first], *results[last:]], [*names[:first], *names[last:]], most).splitlines()
-        last = len(ends) - (most - first)
-        return "\n".join([*ends[:last], f"… {left} more in results.csv …", *ends[last:]])
-    drop = ("rows/", "conditioning/")
-    scores = shown_scores(results, (key for result in results for key in result.scores))
-    keys = [key for key in scores if not key.startswith(drop)]
-    # jobs of different prompts ask for different things: what belongs together stands together
-    keys.sort(key=lambda key: key.startswith("eye/") + key.startswith("eye/outcome/"))
-    names = [textwrap.shorten(name, 60, placeholder="…") for name in names]
-    wide = max([4, *(len(name) for name in names)])
-    titles = [title_of(key) for key in keys]
-    over: list[str] = []
-    heads: list[str] = []
-    for group, members in itertools.groupby(titles, key=lambda title: title[0]):
-        mine = [name for _, name in members]
-        mine[0] = mine[0].rjust(len(group) - len("  ".join(mine)) + len(mine[0]))
-        over.append(group.rjust(len("  ".join(mine))))
-        heads += mine
-    lines = ["  ".join([" " * wide, *over]).rstrip()] if any(group for group, _ in titles) else []
-    lines.append("  ".join([" " * wide, *heads]))
-    for name, result in zip(names, results, strict=True):
-        cells = [
-            format_score(key, result.scores.get(key)).rjust(len(head)) for key, head in zip(keys, heads, strict=True)
-        ]
-        lines.append("  ".join([name.ljust(wide), *cells]))
-    return "\n".join(lines)
 
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> None:
