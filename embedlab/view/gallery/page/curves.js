@@ -90,7 +90,7 @@ const Curves = (() => {
   }
 
   function chart(axis, curves) {
-    const width = Math.max(300, panel.clientWidth - 24), right = curves.length > 1 ? Math.min(RIGHT, width / 4) : 16;
+    const width = Math.min(960, Math.max(300, panel.clientWidth - 24)), right = curves.length > 1 ? Math.min(RIGHT, width / 4) : 16;
     const points = curves.flatMap((line) => line.points);
     const xs = points.map((point) => point.x);
     let [left, end] = [Math.min(...xs), Math.max(...xs)];

@@ -91,7 +91,8 @@ const Details = (() => {
   /** The kept steps, side by side. */
   function steps(cell) {
     const address = cell.state === "done" && Model.strip(cell);
-    return address ? [el("h3", {}, "Steps"), el("a", Model.link(`steps-seed-${cell.seed}`, address), el("img", { class: "strip", src: address, alt: `kept steps, seed ${cell.seed}` }))] : [];
+    if (!address) return [];
+    return [el("h3", {}, "Steps"), el("a", { class: "steps", ...Model.link(`steps-seed-${cell.seed}`, address) }, el("img", { src: address, alt: `kept steps, seed ${cell.seed}` }))];
   }
 
   /** The cells one step away on each axis. */
@@ -122,6 +123,10 @@ const Details = (() => {
 
   function more(cell, job) {
     const parts = [];
+    if (cell.plain) {
+      parts.push(el("p", { class: "note" }, "What the prompt gives without the edit, with the same seed. The job that draws the edited picture draws it, too."));
+      job = { ...job, notes: null, tokens: null, lengths: null, shifts: null, schedule: null, layers: null }; // which are of the edit
+    }
     if (job.command) {
       parts.push(el("h3", {}, "Make it again"), el("pre", { class: "command", tabIndex: 0 }, job.command), copyButton(job.command, "Copy the command"));
     }

@@ -2,7 +2,7 @@
 // The view as one picture: drawn on a canvas with its labels, and saved as a PNG.
 
 const Drawing = (() => {
-  const PAD = 24, GAP = 5, STRIP = 18, FONT = "system-ui, sans-serif";
+  const PAD = 24, GAP = 5, STRIP = 18, WHO = 34, FONT = "system-ui, sans-serif";
   const LARGEST = 16000, AREA = 120e6; // what browsers allow a canvas: pixels a side, and in all
 
   /** A text in lines that are no wider than told, the last with an ellipsis where something is left out. */
@@ -69,8 +69,8 @@ const Drawing = (() => {
       const cells = plan.lines[0], across = Math.max(1, Math.min(cells.length, getComputedStyle(byId("grid").firstChild).gridTemplateColumns.split(" ").length));
       width = Math.max(240, across * (side + GAP) - GAP);
       title();
-      cells.forEach((cell, n) => boxes.push({ cell, x: PAD + (n % across) * (side + GAP), y: y + Math.floor(n / across) * (tall + STRIP + 18 + GAP) }));
-      y += Math.ceil(cells.length / across) * (tall + STRIP + 18 + GAP);
+      cells.forEach((cell, n) => boxes.push({ cell, x: PAD + (n % across) * (side + GAP), y: y + Math.floor(n / across) * (tall + STRIP + WHO + GAP) }));
+      y += Math.ceil(cells.length / across) * (tall + STRIP + WHO + GAP);
       return { texts, boxes, tall, width, y };
     }
     pen.font = `400 12px ${FONT}`;
@@ -127,10 +127,10 @@ const Drawing = (() => {
     pen.fillRect(0, 0, ...full);
     const found = await pictures(boxes.filter(({ cell }) => cell?.state === "done").map(({ cell }) => cell));
     pen.textBaseline = "top";
-    const put = (text, x, top, width_, colour, size = 11.5, align = "center") => {
+    const put = (text, x, top, width_, colour, size = 11.5, align = "center", most = 1) => {
       pen.font = `400 ${size}px ${FONT}`;
       [pen.fillStyle, pen.textAlign] = [colour, align];
-      wrap(pen, text, width_, 1).forEach((line) => pen.fillText(line, x, top));
+      wrap(pen, text, width_, most).forEach((line, n) => pen.fillText(line, x, top + n * 14));
     };
     for (const box of boxes) {
       if (box.rule) {
@@ -140,7 +140,7 @@ const Drawing = (() => {
       }
       const { cell, x } = box, image = found.get(cell.key);
       pen.fillStyle = ink.sunk;
-      pen.fillRect(x, box.y, side, tall + STRIP);
+      pen.fillRect(x, box.y, side, tall);
       if (image) {
         const fit = Math.min(side / image.naturalWidth, tall / image.naturalHeight);
         const [w, h] = [image.naturalWidth * fit, image.naturalHeight * fit];
@@ -159,7 +159,7 @@ const Drawing = (() => {
         pen.fillRect(x, box.y + tall, side, STRIP);
       }
       put(value, x + side / 2, box.y + tall + 3, side - 4, at === null ? ink.soft : at > 0.4 ? "#000" : "#fff");
-      if (who) put(who, x + 2, box.y + tall + STRIP + 2, side - 4, ink.soft, 11.5, "left");
+      if (who) put(who, x + 2, box.y + tall + STRIP + 2, side - 4, ink.soft, 11.5, "left", 2);
     }
     for (const { line, x, y: top, size = 12, weight = 400, align = "left", ink: colour = "ink" } of texts) {
       pen.font = `${weight} ${size}px ${FONT}`;

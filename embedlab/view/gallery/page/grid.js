@@ -32,7 +32,7 @@ const Grid = (() => {
     now = plan;
     document.documentElement.style.setProperty("--aspect", Model.data.aspect);
     const key = plan.flow ? `flow ${plan.lines[0].length}` : JSON.stringify([plan.down, plan.across, plan.tracks, plan.rows.map(({ band, head, span }) => [band, head, span]), plan.levels, Model.data.axes]);
-    if (plan.flow) captions = Words.cut(plan.cells.map((cell) => cell.label));
+    if (plan.flow) captions = Words.cut(plan.cells.map((cell) => cell.label), true);
     if (key !== built) build(plan, key);
     fit();
     place(plan);
@@ -48,7 +48,10 @@ const Grid = (() => {
   function fit() {
     if (!now) return;
     const heads = (grid.querySelector(".down") ?? grid.querySelector(".corner"))?.offsetWidth ?? 0;
-    const side = State.side || Layout.side(now, heads);
+    byId("side-column").dataset.width = Math.min(480, Math.max(360, 0.31 * innerWidth));
+    const below = Layout.below(now, heads);
+    byId("main").classList.toggle("below", below);
+    const side = State.side || Layout.side(now, heads, below ? [byId("main").clientWidth, byId("main").clientHeight - 290] : undefined);
     grid.style.setProperty("--side", `${side}px`);
     grid.dataset.side = side;
   }

@@ -112,9 +112,20 @@ const Layout = (() => {
     };
   }
 
+  const CURVES = 290; // pixels that the curves take below the grid
+
+  /** Whether the curves leave the pictures more room below the grid than beside it. */
+  function below(plan, heads) {
+    const main = byId("main");
+    if (plan.flow || State.open || !State.curvesShown() || main.clientWidth < 900) return false;
+    const under = side(plan, heads, [main.clientWidth, main.clientHeight - CURVES]);
+    const high = plan.rows.length * (under / Model.data.aspect + 23) + 34 * (plan.levels.length + 1);
+    return high <= main.clientHeight - CURVES && under > 1.1 * side(plan, heads, [main.clientWidth - byId("side-column").dataset.width - 30, main.clientHeight]);
+  }
+
   /** How wide a picture is so that all columns fill the width; where all rows come to fit as well, a little less. */
-  function side(plan, heads) {
-    const aspect = Model.data.aspect, width = grid.clientWidth - 8, height = grid.clientHeight;
+  function side(plan, heads, [wide, height] = [grid.clientWidth, grid.clientHeight]) {
+    const aspect = Model.data.aspect, width = wide - 8;
     const clamp = (value, most = 420) => Math.floor(Math.max(Math.min(innerWidth < 600 ? 44 : 52, width), Math.min(most, value)));
     if (plan.flow) {
       const usual = innerWidth < 600 ? 88 : 136, count = Math.max(1, Math.floor(width / usual));
@@ -129,5 +140,5 @@ const Layout = (() => {
     return clamp(tall >= 96 ? Math.min(across, tall) : Math.min(across, Math.max(160, (free / 2.3 - 23) * aspect)));
   }
 
-  return { plan, matches, side };
+  return { plan, matches, side, below };
 })();

@@ -20,12 +20,13 @@ const Words = (() => {
   }
 
   /** A text without the stretches that agree, each of which becomes an ellipsis beside the words next to it. */
-  function shorten(words, common, more) {
+  function shorten(words, common, more, tight) {
     const parts = [];
     let run = [], next = 0;
     const flush = (last) => {
       const first = !parts.length;
-      if (run.length < 4 || run.join(" ").length < 16) parts.push(...run);
+      if (tight ? run.join(" ").length < 6 : run.length < 4 || run.join(" ").length < 16) parts.push(...run);
+      else if (tight) parts.push("…");
       else if (first) parts.push("…", run.at(-1));
       else if (last) parts.push(run[0], "…");
       else parts.push(run[0], "…", run.at(-1));
@@ -39,20 +40,20 @@ const Words = (() => {
     return parts.join(" ");
   }
 
-  /** Texts by what is shown of them. */
-  function cut(texts) {
-    const own = [...new Set(texts)], name = own.join("\u0000");
-    if (!known.has(name)) known.set(name, made(own));
+  /** Texts by what is shown of them; `tight` where there is room for a few words only. */
+  function cut(texts, tight = false) {
+    const own = [...new Set(texts)], name = [tight, ...own].join("\u0000");
+    if (!known.has(name)) known.set(name, made(own, tight));
     return known.get(name);
   }
 
-  function made(own) {
-    if (own.length < 2 || own.length > MANY || own.every((text) => text.length <= LONG)) return new Map(own.map((text) => [text, text]));
+  function made(own, tight) {
+    if (own.length < 2 || own.length > MANY || own.every((text) => text.length <= (tight ? LONG / 2 : LONG))) return new Map(own.map((text) => [text, text]));
     const lists = own.map((text) => text.split(/\s+/).filter(Boolean));
     const words = lists.map((list) => list.slice(0, MOST));
     let common = words[0];
     for (const list of words.slice(1)) common = shared(common, list);
-    const short = own.map((_, n) => shorten(words[n], common, lists[n].length > MOST));
+    const short = own.map((_, n) => shorten(words[n], common, lists[n].length > MOST, tight));
     return new Map(own.map((text, n) => [text, new Set(short).size === own.length && short[n] ? short[n] : text]));
   }
 
