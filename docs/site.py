@@ -28,6 +28,7 @@ import studies
 ROOT = Path(__file__).parent.parent
 CARD = "embedlab/weights/emoji/README"
 NAVIGATION: Mapping[str, tuple[str, ...]] = {
+    "First steps": ("docs/terms", "docs/mistakes"),
     "Prompts and weights": ("docs/prompts", "docs/weighting", "docs/compare", "docs/parity"),
     "Edits": ("docs/operators", "docs/schedules"),
     "Sampling": ("docs/starts", "docs/schedulers", "docs/guidance", "docs/compvis"),
@@ -36,7 +37,7 @@ NAVIGATION: Mapping[str, tuple[str, ...]] = {
     "Python and notebooks": ("docs/library", "docs/notebooks/*"),
     "Studies": ("docs/studies",),
     "Models and machines": ("docs/models", CARD, "docs/engines", "docs/gpu", "docs/profile"),
-    "Reference": ("docs/reference/python", "docs/reference/settings", "docs/reference/commands", "docs/mistakes"),
+    "Reference": ("docs/reference/python", "docs/reference/settings", "docs/reference/commands"),
     "Inside": (
         "docs/architecture",
         "docs/inside",

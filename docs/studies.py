@@ -47,7 +47,7 @@ def page(tables: Path = PICTURES) -> str:
         "The eye is the detector that ships ([what it says](trackers.md)); rates over more seeds than a sheet has are "
         "printed by `python docs/rates.py`. To begin with: " + ", ".join(f"[{name}](#{name})" for name in FIRST) + "."
     )
-    parts = ["# What was asked, and what was seen", "", made]
+    parts = ["# Studies: what was asked, and what was seen", "", made]
     for study in STUDIES:
         comment = comment_of(study)
         seen = next(n for n, line in enumerate(comment) if line.startswith("Seen: "))

@@ -13,12 +13,16 @@ import torch
 
 ROOT = Path(__file__).parent
 PAGE = ROOT.parent / "docs" / "parity.md"
-HEAD = """# Whose numbers these are
+HEAD = """# Numbers beside other tools
 
-Every row is a test that compares ours with another tool's, run on random CLIPs in the shapes of SD 1, 2 and XL
-(float32; guiders with a UNet in float64). Source: *live*, the tool itself ran beside; *formula*, its formula was
-written again in the test, plainly; *golden*, its own expected values. Reached: the largest difference of any entry;
-*exact* are trees, texts and ids. What each setting does is in [prompts.md](prompts.md).
+Every row is a test that compares embedlab's numbers with another tool's, on random CLIPs in the shapes of SD 1, 2 and
+XL (float32; guiders with a UNet in float64).
+
+- Source: *live*, the tool itself ran in the test; *formula*, its formula was written again in the test, plainly;
+  *golden*, the tool's own expected values.
+- Reached: the largest difference of any number. *Exact* are trees, texts and ids.
+
+What each setting does is in [prompts.md](prompts.md), and what the tools can do in [compare.md](compare.md).
 `EMBEDLAB_PARITY=docs/parity.md python -m pytest tests` writes this.
 
 | tool | behaviour | setting | source | reached | where ours differs on purpose |
