@@ -24,7 +24,7 @@ from embedlab.language.tree import And
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
 from embedlab.operators.base import Operator, named
-from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, wording
+from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, ways_in, wording
 from embedlab.prompt import shown_text
 from embedlab.sampler import Inversion, Sampler, Start, check_size, rehearsed
 from embedlab.schedule import Moment, Schedule, Setting, curves, resolve, varies, within
@@ -151,13 +151,18 @@ class Cell(Shown):
             target, source, edits = swapped
             attention = replace(self.attention, edits=(*self.attention.edits, *edits), source=source)
             return replace(self, prompt=target, attention=attention).parsed()
-        if all(new is old for new, old in zip(read, written, strict=True)):
+        combine = guidance.combine
+        if isinstance(read[0], ParsedPrompt) or read[0] is not self.prompt:
+            combine = ways_in(read[0], combine)
+        same = combine is guidance.combine or combine == guidance.combine
+        if same and all(new is old for new, old in zip(read, written, strict=True)):
             return self
         prompt, prompt_2, negative, negative_2 = read
         if any(isinstance(part, And) for part in within([negative, negative_2])):
             raise PromptError("guidance.negative holds AND, which adds predictions; a negative prompt has one.")
         if negative is not guidance.negative or negative_2 is not guidance.negative_2:
             guidance = replace(guidance, negative=negative, negative_2=negative_2)
+        guidance = guidance if same else replace(guidance, combine=combine)
         return replace(self, prompt=prompt, prompt_2=prompt_2, guidance=guidance)
 
     def baseline(self) -> Cell:

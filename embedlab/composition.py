@@ -43,6 +43,7 @@ class Composed:
     members: tuple[Layout, ...]
     weights: tuple[float, ...]
     shares: bool = True
+    ways: tuple[str | None, ...] = ()  # of a sum, how each comes in where its word says it: perp, salient, top_k
 
     @property
     def count(self) -> int:
@@ -51,6 +52,7 @@ class Composed:
         return max(counts) if self.how == "blend" else sum(counts)
 
 
+WORDS = {"perp": "AND_PERP", "salient": "AND_SALT", "top_k": "AND_TOPK"}  # as sd-webui-neutral-prompt writes them
 Layout: TypeAlias = Section | Composed
 
 
@@ -69,8 +71,10 @@ def named_sections(layout: Layout, name: str = "") -> Iterator[tuple[Section, st
         yield layout, name
         return
     word = {"sum": "AND", "join": "and", "blend": "blend"}[layout.how]
-    for member, weight in zip(layout.members, layout.weights, strict=True):
-        yield from named_sections(member, f"{name}, {word} {weight:g}".removeprefix(", "))
+    ways = layout.ways or (None,) * len(layout.members)
+    for member, weight, way in zip(layout.members, layout.weights, ways, strict=True):
+        said = WORDS[way] if way else word
+        yield from named_sections(member, f"{name}, {said} {weight:g}".removeprefix(", "))
 
 
 def padded(layout: Layout, count: int) -> Layout:
@@ -116,6 +120,8 @@ def matched(layouts: Sequence[Layout]) -> list[Layout]:
     if not all(sums) or len(set(counts)) > 1:
         raise PromptError(f"AND has to part the prompts of all text encoders alike; here are {listed(counts)} parts.")
     weights = [layout.weights for layout in layouts if isinstance(layout, Composed)]
+    if len({layout.ways for layout in layouts if isinstance(layout, Composed)}) > 1:
+        raise PromptError("AND, AND_PERP, AND_SALT and AND_TOPK have to join the prompts of all text encoders alike.")
     if len(set(weights)) > 1:
         said = " and ".join(listed(f"{weight:g}" for weight in one) for one in weights)
         raise PromptError(f"AND has to weigh the prompts of all text encoders alike; here are weights {said}.")

@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from embedlab import language as languages
-from embedlab.language.tree import Alternation, Break, Edit, Member, Mix, Node, Parts, Swap, Text, Weighted
+from embedlab.errors import PromptError
+from embedlab.language.tree import Alternation, And, Break, Edit, Member, Mix, Node, Parts, Swap, Text, Weighted
 from embedlab.schedule import Alternate, Schedule, Setting, Switch
 
 
@@ -58,6 +59,32 @@ def parsed_setting(prompt: Setting[Any], language: str) -> Setting[Any]:
         same = all(new is old for new, old in zip(values, prompt.values, strict=True))  # type: ignore[attr-defined]
         return prompt if same else dataclasses.replace(prompt, values=values)  # type: ignore[type-var]
     return parsed(prompt, language) if isinstance(prompt, str) else prompt
+
+
+def ways_in(prompt: Any, combine: Any) -> Any:
+    """`guidance.combine` of a prompt whose words say how its parts come in (AND_PERP); as it is where none does.
+
+    A plain AND is as `combine` says, in one word or in a list; PromptError for a list that says another thing.
+
+    >>> ways_in(parsed("a cat AND_PERP a hat AND snow", "a1111"), "sum"), ways_in(parsed("a AND b", "a1111"), "sum")
+    (['perp', 'sum'], 'sum')
+    """
+    if isinstance(prompt, Schedule):
+        values = [ways_in(value, combine) for value in prompt.values]  # type: ignore[attr-defined]
+        same = all(value is combine for value in values)
+        return combine if same else dataclasses.replace(prompt, values=values)  # type: ignore[type-var]
+    root = prompt.parts[0] if isinstance(prompt, ParsedPrompt) and prompt.parts else None
+    said = [member.way for member in root.prompts[1:]] if isinstance(root, And) else []
+    if not any(said):
+        return combine
+    given = [combine] * len(said) if isinstance(combine, str) else combine
+    fits = isinstance(given, list | tuple) and len(given) == len(said)
+    if not fits or (given is combine and any(way not in (None, one) for way, one in zip(said, given, strict=True))):
+        raise PromptError(
+            "the prompt says by itself how its parts come together (AND_PERP, AND_SALT, AND_TOPK); guidance.combine is "
+            "one word, for those that a plain AND joins."
+        )
+    return [way or one for way, one in zip(said, given, strict=True)]
 
 
 def text_of(prompt: Any) -> str:

@@ -368,7 +368,8 @@ def _composed(parts: Sequence[Any], section: Callable[[Sequence[Any]], Section])
         if isinstance(node, Blend) and node.normalize and abs(sum(weights)) < 1e-8:
             raise PromptError(f"the weights of this blend, {listed(weights)}, sum to 0; there is no mean.")
         how = "sum" if isinstance(node, And) else "join" if isinstance(node, Joined) else "blend"
-        return Composed(how, members, weights, getattr(node, "normalize", True))  # type: ignore[arg-type]
+        ways = tuple(member.way for member in node.prompts) if how == "sum" else ()
+        return Composed(how, members, weights, getattr(node, "normalize", True), ways)  # type: ignore[arg-type]
     return section(parts)
 
 

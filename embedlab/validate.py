@@ -343,7 +343,7 @@ def _check_concept_directions(guidance: Guidance, prompts: int) -> None:
     if guidance.regions is not None:
         raise SamplerError("guidance=sega finds by itself where concepts are; leave guidance.regions out.")
     if guidance.combine != "sum":
-        raise SamplerError("guidance=sega brings prompts together in its own way; leave guidance.combine out.")
+        raise SamplerError("guidance=sega joins prompts in its own way; leave guidance.combine and AND_… out.")
 
 
 def _check_attended(cell: Cell, loss: Loss, source: Source) -> None:

@@ -11,9 +11,13 @@ from diffusers.pipelines.deprecated.semantic_stable_diffusion import SemanticSta
 from parity import close
 from PIL import Image
 
-from embedlab import Cell, Encoder, Guidance, Job, Sampler, Source, embed_all, encode, render
-from embedlab.errors import PictureError, SamplerError
+from embedlab import Cell, Encoder, Guidance, Job, Sampler, Source, Switch, embed_all, encode, render
+from embedlab.cell import cells_per_call, denoiser_calls
+from embedlab.composition import named_sections
+from embedlab.errors import PictureError, PromptError, SamplerError
 from embedlab.guidance import combine, guided, masks_of
+from embedlab.language import parse, write
+from embedlab.language.tree import Text
 from embedlab.validate import validate
 
 A1111 = Encoder(language="a1111")
@@ -35,7 +39,12 @@ def changes_of(count=3, seed=0):
 # ── formulas ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parity("sd-webui-neutral-prompt", "AND_PERP, AND_SALT, AND_TOPK", "guidance.combine", "formula")
+@pytest.mark.parity(
+    "sd-webui-neutral-prompt",
+    "AND_PERP, AND_SALT, AND_TOPK",
+    "guidance.combine, and words of language=a1111",
+    "formula",
+)
 def test_the_ways_are_those_of_neutral_prompt():
     first, second, third = changes_of()
     base = 0.8 * first
@@ -49,6 +58,39 @@ def test_the_ways_are_those_of_neutral_prompt():
     kept = second * (second.abs() >= least)
     close(combine(torch.stack([first, second]), [0.8, 0.5], ["sum", "top_k"]), base + 0.5 * kept)
     assert int((kept != 0).sum()) == 14
+
+
+WORDED = {
+    "perp": ("a puppy AND_PERP a hat:0.5", "a puppy AND a hat:0.5", ["perp"]),
+    "negative": ("a puppy AND_PERP a hat:-1", "a puppy AND a hat:-1", ["perp"]),
+    "all": (
+        "a puppy AND_SALT a hat AND_TOPK snow:0.7 AND grass",
+        "a puppy AND a hat AND snow:0.7 AND grass",
+        ["salient", "top_k", "sum"],
+    ),
+    "mean": ("a puppy AND grass AND_PERP a hat", "a puppy AND grass AND a hat", ["mean", "perp"]),
+}
+
+
+@pytest.mark.parametrize("case", WORDED)
+def test_words_beside_and_are_the_ways_of_combine(emoji, case):
+    worded, plain, ways = WORDED[case]
+    default = "mean" if "mean" in ways else "sum"
+    assert torch.equal(latents(emoji, worded, combine=default), latents(emoji, plain, combine=ways))
+    assert not torch.equal(latents(emoji, worded, combine=default), latents(emoji, plain, combine=default))
+
+
+def test_words_beside_and_may_change_over_time_and_are_written_as_they_are_read():
+    cell = cell_of(Switch(["a puppy AND_PERP a hat", "a puppy AND a hat"], at=0.5), Guidance(4.0))
+    calls = denoiser_calls(cell, Source("emoji").scheduler)
+    assert [one.guidance.combine for one in cells_per_call(cell, calls)] == [["perp"], ["perp"], "sum", "sum"]
+    assert cell.parsed().parsed() == cell.parsed()
+    (tokens,) = validate(cell_of("a puppy AND_PERP a hat:0.5", Guidance(4.0)), Source("emoji"))
+    assert [name for _, name in named_sections(tokens.layout)] == ["AND 1", "AND_PERP 0.5"]
+    for text in ("a puppy AND_PERP a hat:0.5 AND_SALT snow AND_TOPK grass:-1", "a puppy AND a hat"):
+        tree = parse(text, "a1111")
+        assert parse(write(tree.root, "a1111"), "a1111").root == tree.root
+    assert parse(write((Text("a AND_PERP b"),), "a1111"), "a1111").root == (Text("a AND_PERP b"),)
 
 
 @pytest.mark.parity(
@@ -203,6 +245,12 @@ REFUSED = {
     "inside out": (TWO, {"regions": [[0.5, 0, 0.2, 1], None]}, "a box is .* in shares of the picture"),
     "pixels": (TWO, {"regions": [[0, 0, 64, 128], None]}, "a box is .* in shares of the picture"),
     "too small": (TWO, {"regions": [[0, 0, 0.01, 1], None]}, "holds no place of 16 × 16 latents; make it larger"),
+    "words and a list": (
+        "a puppy AND_PERP a fox",
+        {"combine": ["salient"]},
+        "the prompt says by itself how its parts come together",
+    ),
+    "words of sega": ("a puppy AND_PERP a fox", {"guider": "sega"}, "leave guidance.combine and AND_… out"),
     "sega": (TWO, {"guider": "sega", "regions": [LEFT, None]}, "guidance=sega finds by itself where concepts are"),
 }
 
@@ -210,7 +258,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_combined_is_refused_before_weights(case):
     prompt, settings, line = REFUSED[case]
-    with pytest.raises(SamplerError, match=line):
+    with pytest.raises((SamplerError, PromptError), match=line):
         validate(cell_of(prompt, Guidance(4.0, **settings)), Source("emoji"))
 
 

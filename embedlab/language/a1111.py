@@ -1,14 +1,15 @@
 r"""`language=a1111`: the prompts of stable-diffusion-webui and Forge. They raise nothing; the notes say what they did.
 
-`(x)` `(x:1.3)` `[x]` weights · BREAK · AND with weights · `[a:b:0.5]` `[a:0.5]` `[a::0.5]` editing · `[a|b]`
-alternation · `\` before a sign. AND is looked for first, anywhere; then schedules; then weights, whose two kinds of
-brackets need not be nested in each other, and which end with the prompt where nothing closes them.
+`(x)` `(x:1.3)` `[x]` weights · BREAK · AND with weights, and AND_PERP, AND_SALT and AND_TOPK of sd-webui-neutral-prompt
+· `[a:b:0.5]` `[a:0.5]` `[a::0.5]` editing · `[a|b]` alternation · `\` before a sign. AND is looked for first, anywhere;
+then schedules; then weights, whose two kinds of brackets need not be nested in each other, and which end with the
+prompt where nothing closes them.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedlab.errors import LanguageError, PromptError
@@ -41,7 +42,10 @@ GRAMMAR = grammar(
     """,
     ["ESCAPED", "DROPPED", "ROUND", "SQUARE", "ROUND_WEIGHT", "ROUND_END", "SQUARE_END", "COLON", "BAR"],
 )
-AND = re.compile(r"\bAND\b")
+# AND of A1111, and the words that sd-webui-neutral-prompt puts beside it, each with the way of `guidance.combine`
+WAYS = {"AND": None, "AND_PERP": "perp", "AND_SALT": "salient", "AND_TOPK": "top_k"}
+WORDS = {way: word for word, way in WAYS.items()}
+AND = re.compile(r"\bAND(?:_PERP|_SALT|_TOPK)?\b")
 PART_WEIGHT = re.compile(r":\s*([-+]?(?:[0-9]+\.?|[0-9]*\.[0-9]+))\s*\Z")
 WHEN = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 CLOSED = {"ROUND_END": "ROUND", "ROUND_WEIGHT": "ROUND", "SQUARE_END": "SQUARE"}
@@ -63,16 +67,16 @@ class _Bracket:
 
 def read(text: str, notes: list[str]) -> Parts:
     """The tree of a prompt as A1111 and Forge read it."""
-    members, begin = [], 0
-    edges = [(found.start(), found.end()) for found in AND.finditer(text)]
-    for stop, following in [*edges, (len(text), len(text))]:
+    members, begin, way = [], 0, None
+    edges = [(found.start(), found.end(), WAYS[found[0]]) for found in AND.finditer(text)]
+    for stop, following, next_way in [*edges, (len(text), len(text), None)]:
         weight, end = 1.0, stop
         if found := PART_WEIGHT.search(text, begin, stop):
             weight, end = number(found[1], text, found.start(1)), found.start()
         end = begin + len(text[begin:end].rstrip())
         parts = with_mixes(text, begin, end, lambda row, inside: _stretch(text, row, notes), notes)
-        members.append(Member(_stripped(parts), weight, begin=begin, end=end))
-        begin = following
+        members.append(Member(_stripped(parts), weight, way, begin=begin, end=end))
+        begin, way = following, next_way
     if len(members) == 1 and members[0].weight == 1:
         return members[0].parts
     if len(members) == 1:
@@ -292,7 +296,7 @@ def stages(
 
 
 def _with(member: Member, parts: Parts) -> Member:
-    return Member(parts, member.weight, begin=member.begin, end=member.end)
+    return replace(member, parts=parts)
 
 
 class A1111(Writer):
@@ -304,7 +308,7 @@ class A1111(Writer):
         written = re.sub(r"[\\()\[\]{}|]", r"\\\g<0>", node.text)
         if inside:
             written = written.replace(":", "\\:")
-        written = re.sub(r"\b(?=AND\b|BREAK\b)([AB])", r"\1\\", written)
+        written = re.sub(rf"\b(?={AND.pattern}|BREAK\b)([AB])", r"\1\\", written)
         left = "\\" if isinstance(before, Break) and written[:1].isspace() else ""
         right = "\\" if isinstance(after, Break) and written[-1:].isspace() else ""
         return f"{left}{written}{right}"
@@ -322,7 +326,7 @@ class A1111(Writer):
             weight = 1 if member.weight is None else member.weight
             part = self.whole(member.parts) if weight == 1 else f"{self.parts(member.parts)}:{positional(weight)}"
             apart = "\\" if n and re.match(r"\w", part) else ""
-            written += f"{' AND' if n else ''}{apart}{part}"
+            written += f"{f' {WORDS[member.way]}' if n else ''}{apart}{part}"
         return written
 
     def write_weighted(self, node: Weighted, inside: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {  # what it looks like, and th
     "a weight in parentheses": (rf"(?<!\\)\([^()\[\]]{{1,200}}:\s*{WEIGHT}\s*\)", ("a1111", "comfyui")),
     "double parentheses": (r"(?<!\\)\(\([^()]{1,200}\)\)(?![0-9.+-])", ("a1111", "comfyui")),
     "BREAK": (r"\bBREAK\b", ("a1111",)),
-    "AND between prompts": (r"\S\s+AND\s+\S", ("a1111",)),
+    "AND between prompts": (r"\S\s+AND(?:_PERP|_SALT|_TOPK)?\s+\S", ("a1111",)),
     "prompt editing": (rf"(?<!\\)\[[^\[\]:|]{{0,200}}(?::[^\[\]:|]{{0,200}})?:\s*{WEIGHT}\s*\]", ("a1111",)),
     "alternation": (r"(?<!\\)\[[^\[\]:|]{1,200}(?:\|[^\[\]:|]{0,200})+\]", ("a1111",)),
     "square brackets": (r"(?<![\\\w])\[[^\[\]:|]{1,200}\]", ("a1111",)),

@@ -60,10 +60,14 @@ class Alternation(Span):
 
 @dataclass(frozen=True)
 class Member(Span):
-    """One of several prompts or choices, with its weight where one was written."""
+    """One of several prompts or choices, with its weight where one was written.
+
+    `way` is how a prompt that AND joins comes in, where its word says it: `perp`, `salient` or `top_k`.
+    """
 
     parts: Parts
     weight: float | None = None
+    way: str | None = None
 
 
 @dataclass(frozen=True)

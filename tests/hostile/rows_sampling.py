@@ -39,7 +39,7 @@ SAMPLING = [
     *refused("guiders", "never works", ("guidance=pag", "guidance.settings.perturbed_guidance_start=0.9", "guidance.settings.perturbed_guidance_stop=0.1")),
     *refused("guiders", "has no cross-attention", *(("guidance=pag", f"guidance.settings.perturbed_guidance_layers={layers}") for layers in ("[foo]", "[99]", "[down.7]"))),
     *refused("guiders", "after an AND", "guidance=sega"),
-    *refused("guiders", "leave guidance.combine out", ("guidance=sega", *TWO, "guidance.combine=mean")),
+    *refused("guiders", "leave guidance.combine and", ("guidance=sega", *TWO, "guidance.combine=mean")),
     *refused("guiders", "guidance.combine", ("guidance.combine=[perp,perp]", *TWO), "guidance.combine=[perp]", "guidance.combine=AND_PERP", "guidance.combine=[]"),
     *refused("guiders", "guidance.regions", "guidance.regions=[[0,0,2,1]]", "guidance.regions=[nope.png]", ("guidance.regions=[[0,0,1,1]]", *TWO), "guidance.regions=[[0,0,0.0001,1]]"),
     *refused("guiders", "guidance.settings.eta: a ramp", ("guidance=apg", f"guidance.settings.eta={SCHEDULE}Ramp,values:[0,nan],at:[0,1]}}")),
