@@ -41,10 +41,10 @@ test-slurm: $(STAMP)
 	$(BIN)/python tests/slurm/run.py
 
 docs: $(STAMP)
-	@$(BIN)/python docs/site.py
+	@$(BIN)/python docs/make.py
 
 docs-fast: $(STAMP)
-	@$(BIN)/python docs/site.py --fast
+	@$(BIN)/python docs/make.py --fast
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

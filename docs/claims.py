@@ -504,6 +504,35 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             lambda half, whole: half >= 3 and not whole,
         ),
     ),
+    "prompt_to_prompt": (
+        Claim(
+            "a puppy is drawn on {} of three seeds (by the eye {:.0f} to 100 %)",
+            lambda t: (
+                min(t(rows=5, end=end).n("puppy") for end in (0, 0.8)),
+                100 * min(p.of("puppy")[0].probability for p in t(rows=5)),
+            ),
+            lambda seeds, least: seeds == 3 and least > 70,
+        ),
+        Claim(
+            "draws the cat on all {}, and shifts and reshapes the star beside it (similarity to the unedited "
+            "picture {:.2f}, "
+            "SSIM)",
+            lambda t: (
+                t(rows='{"role": "all"}', end=0).n("cat"),
+                t(rows='{"role": "all"}', end=0).mean("change/ssim"),
+            ),
+            lambda cats, ssim: cats == 3 and ssim < 0.78,
+        ),
+        Claim(
+            "the cat takes the puppy's place and shape ({:.2f})",
+            lambda t: (
+                t(rows='{"role": "all"}', end=0.8).mean("change/ssim"),
+                t(rows='{"role": "all"}', end=0).mean("change/ssim"),
+                t(rows='{"role": "all"}', end=0.8).n("cat"),
+            ),
+            lambda kept, free, cats: kept > free + 0.04 and cats == 3,
+        ),
+    ),
     "puppy_and_skunk": (
         Claim(
             "{} puppies up to 0.35, {} and {} skunks at 0.5, {} skunks from 0.65 on",
@@ -528,6 +557,31 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             lambda found, puppies: found >= 7 and not puppies,
         ),
     ),
+    "schedulers": (
+        Claim(
+            "the eye finds a cat on {} of six seeds for each",
+            lambda t: (min(t(sampler=sampler).n("cat") for sampler in ("ddim", "pndm", "lms")),),
+            lambda cats: cats >= 5,
+        ),
+    ),
+    "stretched": (
+        Claim(
+            "The puppy bears any stretch, {} of six up to 16 times",
+            lambda t: (min(t(factor=factor).n("puppy") for factor in (1.5, 2, 4, 8, 16)),),
+            lambda puppies: puppies >= 5,
+        ),
+        Claim(
+            "yellow up to 4 times, lost on all {} seeds at 8 (each takes the ground that it would have had unasked) "
+            "and back on "
+            "all at 16",
+            lambda t: (
+                t(factor=8).n(lambda p: p.ground != "yellow"),
+                t(factor=[1.5, 2, 4]).n(lambda p: p.ground == "yellow"),
+                t(factor=16).n(lambda p: p.ground == "yellow"),
+            ),
+            lambda lost, early, late: lost >= 5 and early >= 17 and late >= 5,
+        ),
+    ),
     "turned_over": (
         Claim(
             "The two position rows swapped, and nothing else, turn {} of six pictures over",
@@ -538,6 +592,21 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "The two hidden states swapped change no pixel",
             lambda t: (min(t(stage="hidden").values("change/ssim")),),
             lambda least: least > 0.9999,
+        ),
+    ),
+    "when_decided": (
+        Claim(
+            "A cat from step 6 of 25 on is a cat on {} of six seeds, from 8 on {}, from 10 on {}, and from 12 on {}",
+            lambda t: [t(begin=begin).n("cat") for begin in (6, 8, 10, 12)],
+            lambda six, eight, ten, twelve: six >= 5 and six > eight >= ten >= twelve and twelve <= 1,
+        ),
+        Claim(
+            "Ground and place are the puppy's throughout",
+            lambda t: [
+                sum(p.ground == q.ground for p, q in zip(t(begin=begin), t.as_written, strict=True))
+                for begin in (3, 6, 10, 15, 20)
+            ],
+            lambda *same: min(same) >= 5,
         ),
     ),
     "when_placed": (
@@ -591,6 +660,30 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
                 max(t(blocks=['["down.1"]', '["down.2"]', '["mid"]']).values("change/ssim")),
             ),
             lambda least, most: least > 0.85,
+        ),
+    ),
+    "window_not_read": (
+        Claim(
+            "Without the first there is neither fox nor boat on {} of six seeds",
+            lambda t: (t(rows='{"window": 0}').n(lambda p: not p.of("fox") and not p.of("boat")),),
+            lambda seeds: seeds >= 5,
+        ),
+        Claim(
+            "Without the second fox and boat stand as they stood, on {} grounds of their own",
+            lambda t: (
+                t(rows='{"window": 1}').n(lambda p: p.ground != "yellow"),
+                t(rows='{"window": 1}').n("fox"),
+                t(rows='{"window": 1}').n("boat"),
+            ),
+            lambda grounds, foxes, boats: min(grounds, foxes, boats) >= 5,
+        ),
+        Claim(
+            "Without the third all is there but the cartoon",
+            lambda t: (
+                t(rows='{"window": 2}').n(lambda p: p.ground == "yellow"),
+                t(rows='{"window": 2}').n("fox"),
+            ),
+            lambda yellow, foxes: min(yellow, foxes) >= 5,
         ),
     ),
 }

@@ -1,4 +1,4 @@
-"""Sphinx's settings for the site; `docs/site.py` lays out the pages and calls it."""
+"""Sphinx's settings for the site; `docs/make.py` lays out the pages and calls it."""
 
 import os
 

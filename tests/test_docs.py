@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 def site(tmp_path_factory):
     """The folder of the pages; a warning of Sphinx is an error."""
     folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, str(ROOT / "docs" / "site.py"), "--fast", "--out", str(folder)]
+    words = [sys.executable, str(ROOT / "docs" / "make.py"), "--fast", "--out", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "html"

@@ -1,7 +1,7 @@
 """Build the site of the documentation into build/docs/html: the manual, reference, mistakes, studies, notebooks.
 
-    python docs/site.py           # all of it: studies checked against fresh results, notebooks executed (both kept)
-    python docs/site.py --fast    # every page; studies as they were last seen, notebooks as they are written
+    python docs/make.py           # all of it: studies checked against fresh results, notebooks executed (both kept)
+    python docs/make.py --fast    # every page; studies as they were last seen, notebooks as they are written
 
 Pages are laid out in build/docs/source as they stand in the tree, so that their links are those that a code host
 follows. A warning is an error. Nothing is fetched, and the pages ask for nothing from elsewhere.
