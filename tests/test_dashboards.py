@@ -76,12 +76,17 @@ def server(told, tmp_path_factory):
     gone = told.folder.rename(told.folder.with_name("gone"))
     try:
         with serving() as (backend, url):
-            words = [sys.executable, "-m", "embedlab", "sync", str(away)]
+            words = [sys.executable, "-m", "embedlab", "sync", str(away), "--report"]
             done = subprocess.run(words, capture_output=True, text=True, env=environment(home, url))
+            known = json.loads((away / "report.json").read_text())
+            again = subprocess.run(words, capture_output=True, text=True, env=environment(home, url))
     finally:
         gone.rename(told.folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "On the server: 5 runs.\n"
+    assert done.returncode == again.returncode == 0, done.stderr + again.stderr
+    spec, runs, report = done.stdout.splitlines()
+    assert spec == f"The report's spec is in {away / 'report.json'}."
+    assert runs == "On the server: 5 runs."
+    assert report == f"The report: {known['url']}"
     assert not list(home.rglob("*staging*")), "nothing came from a home, and nothing is left in one"
     return backend
 
@@ -180,6 +185,75 @@ def test_wandbs_curves_have_a_line_for_each_value_of_the_other_axes(server):
     )
     lines = json.loads(curve)["data"]
     assert {(row[0], row[1]) for row in lines} == {(w, f"toward {t}") for w in (0.5, 1) for t in ("cat", "skunk")}
+
+
+def panels_of(spec):
+    """The panels of a report by their kinds, each with the filters of its runs."""
+    found = {}
+    for block in spec["blocks"]:
+        if block["type"] == "panel-grid":
+            (runs,) = block["metadata"]["runSets"]
+            kept = {one["key"]["name"]: one["value"] for one in runs["filters"]["filters"]}
+            for panel in block["metadata"]["panelBankSectionConfig"]["panels"]:
+                found.setdefault(panel["viewType"], []).append((panel["config"], kept, panel["layout"]))
+    return found
+
+
+def test_a_report_shows_images_by_axes_scores_over_axes_and_all_in_parallel(told, server, capsys):
+    sync.main([str(told.folder), "--report", "--offline"])
+    assert capsys.readouterr().out == f"The report's spec is in {told.folder / 'report.json'}.\n"
+    report = json.loads((told.folder / "report.json").read_text())
+    assert (report["title"], report["project"], report.get("id")) == ("out", "embedlab", None)
+    panels = panels_of(report["spec"])
+    ((pictures, runs, _),) = panels["Media Browser"]
+    assert pictures["mediaKeys"] == ["pictures"]
+    assert pictures["gridSettings"] == {"xAxis": "run", "yAxis": "index"}
+    assert runs == {"jobType": "job", "group": "out"}
+    ((table, runs, _),) = panels["Weave"]
+    assert "results" in json.dumps(table)
+    assert runs == {"jobType": "sweep", "group": "out"}
+    scores = [key for key in told.results[0].scores if not key.startswith(("rows/", "conditioning/"))]
+    ((parallel, runs, _),) = panels["Parallel Coordinates Plot"]
+    columns = [one["accessor"] for one in parallel["columns"]]
+    axes = ["config:axes.value.weight", "config:axes.value.toward"]
+    assert columns == [*axes, *(f"summary:{score}" for score in scores)]
+    bands = [config for config, _, _ in panels["Scatter Plot"]]
+    assert [(one["xAxis"], one["yAxis"]) for one in bands] == [(axes[0], f"summary:{score}") for score in scores]
+    assert all(one["showMinYAxisLine"] and one["showMaxYAxisLine"] and one["showAvgYAxisLine"] for one in bands)
+    places = [tuple(layout.values()) for _, _, layout in panels["Scatter Plot"]]
+    assert len(set(places)) == len(places), "none lies on another"
+
+    # what it asks for is there: keys of the config, scores, and tables of the sweep's run
+    config = server.config(run_called(server, NAMES[0]))
+    assert all(accessor.rpartition(".")[2] in config["axes"] for accessor in axes)
+    summary = server.summary(run_called(server, "sweep out"))
+    asked = [
+        query["args"][0]["value"]
+        for config, _, _ in panels["Vega2"]
+        for query in config["userQuery"]["queryFields"][0]["fields"]
+        if query["name"] == "summaryTable"
+    ]
+    assert len(asked) == len(scores)
+    assert all(summary[key]["_type"] == "table-file" for key in asked)
+
+
+def test_a_report_that_is_sent_again_is_the_same_one(server):
+    first, second = server.reports
+    assert (first["id"], second["id"]) == (None, "report1")
+    assert first["entityName"] == "somebody"
+    assert json.loads(first["spec"])["blocks"]
+
+
+def test_a_report_needs_a_sweep_and_offline_needs_a_report(told, monkeypatch):
+    with pytest.raises(ConfigError, match="has no run of a sweep in wandb, which a report is made of"):
+        sync.main([str(told.folder / "0"), "--report", "--offline"])
+    with pytest.raises(ConfigError, match="--offline is for --report"):
+        sync.main([str(told.folder), "--offline"])
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    with pytest.raises(
+        ConfigError, match=r"--report needs the package wandb_workspaces: pip install 'embedlab\[report"
+    ):
+        sync.main([str(told.folder), "--report", "--offline"])
 
 
 def test_a_file_that_is_not_with_its_run_is_said_before_anything_is_sent(told, tmp_path, monkeypatch):

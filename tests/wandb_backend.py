@@ -20,6 +20,7 @@ class Backend:
         self.artifacts: dict[str, dict] = {}
         self.asked: list[str] = []
         self.faults: list[str] = []
+        self.reports: list[dict] = []
         self.refuses = False
         self.lock = threading.Lock()
 
@@ -87,6 +88,31 @@ class Backend:
             node |= {"uploadHeaders": [], "storagePath": place, "artifact": {"id": one["artifactID"]}}
             nodes.append({"node": {**node, "uploadMultipartUrls": None}})
         return {"createArtifactFiles": {"files": {"edges": nodes}}}
+
+    def on_Viewer(self, given, url):  # noqa: N802
+        teams = {"edges": [{"node": {"name": "somebody"}}]}
+        about = {"id": "v", "entity": "somebody", "username": "somebody", "email": "somebody@example.org"}
+        return {"viewer": {**about, "flags": "{}", "teams": teams}}
+
+    on_GetDefaultEntity = on_Viewer  # noqa: N815
+
+    def on_GetProjects(self, given, url):  # noqa: N802
+        node = {"id": "p", "name": "embedlab", "entityName": "somebody", "createdAt": "2026-01-01T00:00:00"}
+        node |= {"isBenchmark": False, "user": None}
+        page = {"endCursor": None, "hasNextPage": False}
+        return {
+            "models": {
+                "edges": [{"cursor": "c", "node": node}],
+                "pageInfo": page,
+            }
+        }
+
+    def on_upsertView(self, given, url):  # noqa: N802
+        self.reports.append(given)
+        project = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
+        about = {key: given[key] for key in ("type", "name", "displayName", "description", "spec")}
+        view = {"id": given["id"] or f"report{len(self.reports)}", **about, "project": project, "updatedAt": None}
+        return {"upsertView": {"view": view, "inserted": given["id"] is None}}
 
     def on_CommitArtifact(self, given, url):  # noqa: N802
         self.artifacts[given["artifactID"]]["committed"] = True

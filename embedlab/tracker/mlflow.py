@@ -48,7 +48,7 @@ class MLflow:
     def ready(self) -> None:
         """Its packages have to be there."""
         for package in ("mlflow", "sqlalchemy", "alembic", "pandas"):
-            need(package, "mlflow", "mlflow")
+            need(package, "tracker=mlflow", "mlflow")
 
     @contextmanager
     def run(

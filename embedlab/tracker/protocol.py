@@ -149,14 +149,14 @@ def own_id(folder: Path) -> str:
     return known
 
 
-def need(package: str, option: str, extra: str) -> None:
-    """Refuse a tracker whose package is not there, in a line that names what brings it."""
+def need(package: str, what: str, extra: str) -> None:
+    """Refuse what a package is not there for, in a line that names the extra that brings it."""
     try:
         found = find_spec(package)
     except ValueError:  # imported by half
         found = None
     if found is None:
-        raise ConfigError(f"tracker={option} needs the package {package}: pip install 'embedlab[{extra}]'.")
+        raise ConfigError(f"{what} needs the package {package}: pip install 'embedlab[{extra}]'.")
 
 
 def safe(name: str) -> str:

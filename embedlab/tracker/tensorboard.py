@@ -29,7 +29,7 @@ class TensorBoard:
 
     def ready(self) -> None:
         """The package has to be there."""
-        need("tensorboard", "tensorboard", "tensorboard")
+        need("tensorboard", "tracker=tensorboard", "tensorboard")
 
     @contextmanager
     def run(

@@ -31,7 +31,7 @@ class Trackio:
 
     def ready(self) -> None:
         """The package has to be there."""
-        need("trackio", "trackio", "trackio")
+        need("trackio", "tracker=trackio", "trackio")
 
     @contextmanager
     def run(

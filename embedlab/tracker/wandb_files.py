@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from embedlab import readers
 from embedlab.errors import ConfigError, counted
 from embedlab.files import write
 
@@ -67,6 +69,32 @@ def log_of(records: Iterable[bytes]) -> bytes:
 
 def _checksum(kind: int, piece: bytes) -> int:
     return zlib.crc32(piece, zlib.crc32(bytes([kind])))
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run of wandb says of itself."""
+
+    name: str
+    project: str
+    entity: str | None = None
+    group: str | None = None
+    kind: str | None = None
+    notes: str | None = None
+
+
+def facts_of(run: Path) -> RunFacts | None:
+    """What a run in a folder of wandb's says of itself; None of one that was cut short before it did."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for file in run.glob("run-*.wandb"):
+        for raw in records_in(readers.read_bytes(file)):
+            record = Record.FromString(raw)
+            if record.HasField("run"):
+                told = record.run
+                optional = (told.entity, told.run_group, told.job_type, told.notes)
+                return RunFacts(told.display_name, told.project, *(text or None for text in optional))
+    return None
 
 
 def bring_home(run: Path) -> int:
