@@ -2,6 +2,7 @@
 
 import html
 import json
+import sys
 
 import pytest
 import synthetic
@@ -9,6 +10,7 @@ from playwright.sync_api import expect
 
 from embedlab.errors import ConfigError
 from embedlab.view.gallery import page_of, widget
+from embedlab.view.gallery.widget import kind
 from gallery.page import WEIGHT
 
 HOST = "<!doctype html><meta charset=utf-8><body style='margin:0'>"
@@ -101,6 +103,13 @@ def test_a_folder_that_is_no_sweep_is_one_line(tmp_path):
     for make in (page_of, widget):
         with pytest.raises(ConfigError, match="is not there; give the folder that a sweep wrote"):
             make(tmp_path / "nowhere")
+
+
+def test_a_missing_anywidget_names_the_extra_that_brings_it(monkeypatch, sweep):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    kind.cache_clear()
+    with pytest.raises(ConfigError, match=r"needs the package anywidget, .*pip install 'embedlab\[notebook\]'"):
+        widget(sweep)
 
 
 # ── the widget ──

@@ -71,8 +71,8 @@ def read(folder: Path, wait: bool = False) -> Sweep:
     notices += unread(folder)
     if not wait and all(job.status == "pending" for job in jobs):
         raise ConfigError(nothing_in(folder, len(jobs)))
-    if not wait and not any(job.has_pictures or job.status == "pending" for job in jobs):
-        why = one_line(next(filter(None, map(why_failed, jobs)), "they drew none"))
+    if not wait and all(job.status == "failed" for job in jobs):
+        why = one_line(next(map(why_failed, jobs)))
         raise ConfigError(f"'{folder}' has no picture: {counted(len(jobs), 'job')} and none of them drew one: {why}")
     return Sweep(
         folder=folder,
@@ -244,6 +244,10 @@ def content(sweep: Sweep) -> dict[str, Any]:
     """Everything that the first view needs: axes, jobs and cells, column by column; a text is given by its number."""
     jobs, texts, same = sweep.jobs, Texts(), Texts()
     ways = page_axes(jobs)
+    differ = differences(sweep) if sweep.parts else []
+    for way in ways:
+        if way["key"] == SWEEP and differ:
+            way["about"] += " They differ in " + ", ".join(f"{key} ({text})" for key, text in differ[:3]) + "."
     where = [{text: n for n, text in enumerate(axis["values"])} for axis in ways]
     none: list[tuple[int | None, PictureResult | None]]  # the places of a job without pictures
     none = [(seed, None) for seed in dict.fromkeys(row.seed for job in jobs for row in job.pictures)] or [(None, None)]
@@ -283,7 +287,7 @@ def content(sweep: Sweep) -> dict[str, Any]:
     data = {
         "format": 1,
         "title": sweep.title,
-        "notes": differences(sweep) if sweep.parts else [],
+        "notes": differ,
         "command": sweep.command,
         "pending": sweep.pending,
         "axes": ways,

@@ -207,8 +207,8 @@ def drawn(sweep: Sweep, data: dict[str, Any], folder: Path) -> dict[str, Any]:
     numbers: dict[str, int] = {}
     first: list[Path] = []
     cells: dict[str, list[int]] = {kind: [-1] * len(data["cells"]["job"]) for kind in ("file", "baseline")}
-    for n, kind, name in pictures_of(data):
-        path = sweep.folder / name
+    found = [(n, kind, sweep.folder / name) for n, kind, name in pictures_of(data)]
+    for n, kind, path in sorted(found, key=lambda one: when_made(one[2])):  # what comes later changes no earlier script
         own = numbers.setdefault(same_picture(path), len(numbers))
         if own == len(first):
             first.append(path)
@@ -223,6 +223,14 @@ def drawn(sweep: Sweep, data: dict[str, Any], folder: Path) -> dict[str, Any]:
             pictures = json.dumps([as_address(path) for path in paths])
             put(folder / f"{name}.js", f'gallery.unfold("{name}",{pictures});\n')
     return {"packets": names, "packet": DRAWN, **cells}
+
+
+def when_made(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def same_picture(path: Path) -> str:
@@ -268,7 +276,7 @@ def copy(sweep: Sweep, data: dict[str, Any], folder: Path) -> None:
 
 def newer(file: Path, source: Path) -> bool:
     """Whether a file was made after another."""
-    return file.is_file() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    return file.is_file() and when_made(file) >= when_made(source)
 
 
 def thumbnails(sweep: Sweep, data: dict[str, Any], folder: Path) -> tuple[list[int], float]:

@@ -22,7 +22,7 @@ const Compare = (() => {
       ...cells.map((cell) => el("img", { src: Model.address(cell, { small: true }), alt: Grid.title(cell), title: Grid.title(cell) })),
       cells.length === 2
         ? el("button", { type: "button", id: "compare-open", class: "strong", onclick: open }, "Compare")
-        : el("span", {}, "Mark another picture to compare with (c)."),
+        : el("span", {}, "Mark another picture to compare with ", el("kbd", {}, "c")),
       el("button", { type: "button", id: "compare-clear", onclick: () => { State.marks = []; draw(); tray.dispatchEvent(new CustomEvent("cleared")); } }, "Clear"));
   }
 

@@ -136,6 +136,7 @@ const Layout = (() => {
     const lines = plan.rows.length, bands = plan.rows.filter(({ band }) => band).length;
     const free = height - 34 * plan.levels.length - 34 * bands - 22;
     const tall = (free / Math.max(1, lines) - 23) * aspect;
+    if (across < (innerWidth < 600 ? 44 : 52)) return innerWidth < 600 ? 72 : 104; // it has to be scrolled sideways anyway
     if (innerWidth <= 760) return clamp(across, Math.max(120, 0.8 * innerHeight * aspect));
     return clamp(tall >= 96 ? Math.min(across, tall) : Math.min(across, Math.max(160, (free / 2.3 - 23) * aspect)));
   }
