@@ -1,5 +1,6 @@
 """The gallery in one text, in a frame of a host page, and as a widget that a small host draws."""
 
+import base64
 import html
 import json
 import sys
@@ -14,8 +15,10 @@ from embedlab.view.gallery.widget import kind
 from gallery.page import WEIGHT
 
 HOST = "<!doctype html><meta charset=utf-8><body style='margin:0'>"
+BYTES = "(text) => new DataView(Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer)"
 RENDER = """async ([source, traits, pictures]) => {
-  const held = {...traits, pictures: new DataView(Uint8Array.from(pictures).buffer)}, heard = {};
+  const bytes = BYTES;
+  const held = {...traits, pictures: bytes(pictures)}, heard = {};
   const set = (name, value) => { held[name] = value; for (const call of heard[`change:${name}`] ?? []) call(); };
   window.host = {held, saved: 0, set};
   const model = {
@@ -25,7 +28,7 @@ RENDER = """async ([source, traits, pictures]) => {
   };
   const address = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
   window.end = (await import(address)).default.render({model, el: document.body});
-}"""
+}""".replace("BYTES", BYTES)
 LOADED = "[...document.querySelectorAll('.cell img')].every((i) => i.complete && i.naturalWidth === 128)"
 
 
@@ -119,7 +122,7 @@ def draw(page, own):
     """Draw a widget as a notebook does: its module is imported, and `render` is called with its traits."""
     traits = {name: getattr(own, name) for name in ("content", "height", "view", "picked", "marked")}
     page.set_content(HOST)
-    page.evaluate(RENDER, [own._esm, traits, list(own.pictures)])
+    page.evaluate(RENDER, [own._esm, traits, base64.b64encode(own.pictures).decode()])
     return inside(page)
 
 
@@ -144,9 +147,8 @@ def test_a_widget_that_is_read_again_keeps_its_view(host, tmp_path):
     frame.locator('[data-place="1,2"]').click()
     synthetic.put(folder / "2", synthetic.result(2, {"operators": ["interpolate"], WEIGHT: 0.5}, [0, 1]))
     own.refresh()
-    host.evaluate(
-        "(bytes) => { host.held.pictures = new DataView(Uint8Array.from(bytes).buffer); }", list(own.pictures)
-    )
+    arrive = f"(text) => {{ host.held.pictures = ({BYTES})(text); }}"
+    host.evaluate(arrive, base64.b64encode(own.pictures).decode())
     host.evaluate("(text) => host.set('content', text)", own.content)
     expect(frame.locator(".across")).to_have_text(["unedited", "0", "0.5", "1"])
     assert host.evaluate("host.held.picked") == "1/1"

@@ -50,7 +50,8 @@ def test_text_has_contrast_in_the_light_and_in_the_dark(scheme, opened, unlucky)
     assert (page.evaluate(GROUND) < 150) == (scheme == "dark")
     seen = page.evaluate(
         CONTRAST,
-        "h1, h2, h3, label, button, select, td, th, dt, dd, .head, .group-head, .value, .reason, .prompt, .note, kbd, pre, summary",
+        "h1, h2, h3, label, button, select, td, th, dt, dd, .head, .group-head, .value, .reason, .prompt, .note, kbd, "
+        "pre, summary",
     )
     assert len(seen) > 50
     assert min(seen)[0] >= 4.5, min(seen)
