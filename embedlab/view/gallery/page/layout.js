@@ -41,7 +41,7 @@ const Layout = (() => {
 
   /** Heads of one level of nested columns: their texts, and from which to which column each goes. */
   function level(across, combos, depth) {
-    const axis = Model.axes[across[depth]], short = Words.cut(combos.map((combo) => axis.values[combo[depth]]));
+    const axis = Model.axes[across[depth]], short = Words.cut(combos.map((combo) => axis.values[combo[depth]]), true);
     const heads = [];
     combos.forEach((combo, n) => {
       const before = combos[n - 1];

@@ -57,10 +57,11 @@ const State = (() => {
   function settle() {
     const { axes, scores, cells } = Model.data;
     const places = axes.reduce((product, axis) => product * axis.values.length, 1);
+    const scattered = cells.job.length < DENSE * places; // its lines would have a point each
     usual = {
-      layout: cells.job.length < DENSE * places ? "list" : "grid",
+      layout: scattered ? "list" : "grid",
       ...usualRoles(axes), score: usualScore(scores),
-      curves: axes.some((axis) => numeric(axis) && axis.key !== "seed" && axis.values.length > 2) && innerWidth >= 900 && innerHeight >= 700,
+      curves: !scattered && axes.some((axis) => numeric(axis) && axis.key !== "seed" && axis.values.length > 2) && innerWidth >= 900 && innerHeight >= 700,
     };
     if (!state.chosenLayout) state.layout = usual.layout;
     state.roles = { ...usual.roles };
