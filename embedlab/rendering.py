@@ -132,23 +132,27 @@ def sample_batch(
     on_step: OnStep | None = None,
     timer: Timer | None = None,
     shared: Shared | None = None,
+    sources: Sequence[int] | None = None,
 ) -> list[Sample]:
     """Make pictures of one `batch_key` in one batch; one with NaN leaves its neighbours be.
 
     Rows of the UNet that are equal in value are run once: the steps before a late edit departs from the other pictures
     of its seed, and the unconditional half of pictures that are equal so far. `shared` says otherwise: with
     `Shared(range(n))` none of n pictures has anything in common with another. `timer` measures the parts `UNet`,
-    `scheduler` (all of the loop beside it, noise and start too) and `decode`.
+    `scheduler` (all of the loop beside it, noise and start too) and `decode`. Where attention is copied, `sources` says
+    which source each picture has, by number; left out, those of one seed that copy from the same share it.
     """
     timer = timer or Timer()
-    asked, requests = requests, [*requests, *sources_of(requests)]
+    asked = requests
+    beside, which = sources_of(requests, sources)
+    requests = [*asked, *beside]
     cell = requests[0].cell
     size = picture_size(cell, model)
     found: Inverted | None = None
     if isinstance(cell.start, Inversion):
         with timer.part("scheduler"):
             requests, found = invert(model, requests, timer)
-    watch = watch_of(model, requests, size)
+    watch = watch_of(model, requests, size, [len(asked) + number for number in which])
     calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
     if shared is None:
         by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
@@ -188,7 +192,7 @@ def sample_batch(
             pictures[n],
             latents[n],
             tuple((s, a[n], None if b is None else b[n]) for s, a, b in kept),
-            (n, many),
+            (n, many) if len(beside) == len(which) else (n, many, which[n], len(beside)),
             runtime,
             watch.maps(n) if watch else None,
             rows_by_call(shared.layouts, n),
@@ -278,8 +282,13 @@ def _gradients(calls: Sequence[Sequence[CallConditioning]]) -> Iterator[None]:
         yield
 
 
-def watch_of(model: Model, requests: Sequence[Request], size: tuple[int, int]) -> Watch | None:
-    """What watches the attention of some pictures, where any of them asks for it; EngineError for a compiled UNet."""
+def watch_of(
+    model: Model, requests: Sequence[Request], size: tuple[int, int], sources: Sequence[int] = ()
+) -> Watch | None:
+    """What watches the attention of some pictures, where any of them asks for it; EngineError for a compiled UNet.
+
+    `sources` has for each of the first pictures the number of the one that it copies from.
+    """
     if not any(one.cell.attention.active or one.layers for request in requests for one in request.conditioning):
         return None
     if model.engine != "eager":
@@ -289,9 +298,7 @@ def watch_of(model: Model, requests: Sequence[Request], size: tuple[int, int]) -
         )
     latents = size[0] // model.factor, size[1] // model.factor
     steps = [moment.step for moment in denoiser_calls(requests[0].cell, model.scheduler)]
-    copying = [n for n, request in enumerate(requests) if copies(request)]
-    sources = {n: len(requests) - len(copying) + k for k, n in enumerate(copying)}
-    return Watch(model.unet, [request.conditioning for request in requests], latents, steps, sources)
+    return Watch(model.unet, [request.conditioning for request in requests], latents, steps, dict(enumerate(sources)))
 
 
 def of_first(out: Sampled, many: int) -> Sampled:
@@ -309,13 +316,20 @@ def copies(request: Request) -> bool:
     return request.conditioning[0].source is not None
 
 
-def sources_of(requests: Sequence[Request]) -> list[Request]:
-    """What has to be drawn beside some pictures, because attention is copied from it: a picture for each that copies.
+def sources_of(requests: Sequence[Request], which: Sequence[int] | None = None) -> tuple[list[Request], list[int]]:
+    """What has to be drawn beside pictures that attention is copied into, and which of these each one copies from.
 
-    One for each, also where two have the same, so that a picture does not depend on its company.
+    Pictures of one seed that copy from the same have one source. `which` says otherwise, for a picture that is to be
+    made again in company as large as it had; nothing is drawn beside pictures that do not copy.
     """
-    return [
+    if not requests or not copies(requests[0]):
+        return [], []
+    sources = [
         Request(tuple(one.source for one in request.conditioning if one.source is not None), request.seed)
         for request in requests
-        if copies(request)
     ]
+    if which is None:
+        first: dict[Any, int] = {}
+        which = [first.setdefault((one.seed, told_by_call(one.conditioning)), len(first)) for one in sources]
+    distinct = dict(zip(reversed(which), reversed(sources), strict=True))
+    return [distinct[number] for number in range(len(distinct))], list(which)

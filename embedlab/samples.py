@@ -44,7 +44,8 @@ class Request:
 class Sample(Shown):
     """One picture as it came out: in [0, 1], its final latents, and the steps that were kept (number, latents, x0).
 
-    `batch` is its place in the batch and the size of that; `rows` says the same of the rows of the UNet, where some
+    `batch` is its place in the batch and the size of that, and where attention is copied from fewer sources than there
+    are pictures, which of how many is its own; `rows` says the same of the rows of the UNet, where some
     were shared: (calls, rows, places of its own among them), one after the other. With both it can be made again to the
     bit where `runtime` is the same.
     """
@@ -52,7 +53,7 @@ class Sample(Shown):
     picture: Float[Tensor, "3 height width"]
     latents: Float[Tensor, "c h w"]
     steps: tuple[tuple[int, Float[Tensor, "3 height width"], Float[Tensor, "3 height width"] | None], ...] = ()
-    batch: tuple[int, int] = (0, 1)
+    batch: tuple[int, ...] = (0, 1)
     runtime: Mapping[str, Any] = field(default_factory=dict)  # what bits depend on beside: `runtime_of`
     maps: Maps | None = None  # where each word was looked at, if that was asked for
     rows: RowsByCall = ()
@@ -98,7 +99,7 @@ class Rendered(Shown):
     latents: Float[Tensor, "image c h w"]
     conditioning: tuple[CallConditioning, ...]
     steps: tuple[Step, ...] = ()
-    batches: tuple[tuple[int, int], ...] = ()
+    batches: tuple[tuple[int, ...], ...] = ()
     runtimes: tuple[Mapping[str, Any], ...] = ()
     maps: Maps | None = None
     rows: tuple[RowsByCall, ...] = ()

@@ -122,6 +122,21 @@ def test_a_picture_that_shared_rows_is_made_again_bit_for_bit_and_false_places_a
             replay(altered(drawn_late / name, tmp_path / "false.png", rows=changed))
 
 
+def test_a_picture_whose_source_of_attention_others_have_is_made_again_bit_for_bit(tmp_path):
+    jobs = []
+    for to in ("cat", "owl", "fox"):
+        config = config_of("operators=[replace]", f"operators.replace.by={to}", "attention=p2p", "seeds=[3,5]")
+        told = OmegaConf.to_container(config, resolve=True)
+        jobs.append(Job(part_of(config, "model"), cell_of(config), (3, 5), tmp_path / to, told, at_once=6))
+    assert not run_jobs(jobs, Store(tmp_path / ".cells")).failures
+    assert images.settings_of(tmp_path / "owl" / "seed-5.png")["batch"] == [3, 6, 1, 2]
+    done = replay(tmp_path / "owl" / "seed-5.png")
+    assert done.identical, str(done)
+    for batch in ([3, 6, 2, 2], [3, 6, 1], [1, 2, 1, 3]):
+        with pytest.raises(PictureError, match="is no place in a batch"):
+            replay(altered(tmp_path / "owl" / "seed-5.png", tmp_path / "x.png", batch=batch))
+
+
 def test_a_picture_of_a_large_batch_is_made_again_bit_for_bit(tmp_path):
     config = config_of("operators=[interpolate]")
     told = OmegaConf.to_container(config, resolve=True)

@@ -6,7 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from embedlab import Cell, During, Guidance, Interpolate, Job, Replace, Sampler, Source, Store, models, run_jobs
+from embedlab import (
+    Attention,
+    Cell,
+    During,
+    Guidance,
+    Interpolate,
+    Job,
+    Replace,
+    Sampler,
+    Source,
+    Store,
+    models,
+    run_jobs,
+)
+from embedlab.attention import CopyCross, CopySelf
 from embedlab.cli.progress import Display
 from embedlab.condition import condition_calls
 from embedlab.guidance import Shared, guided, rows_of_call
@@ -91,6 +105,23 @@ def test_a_cell_that_is_asked_for_twice_takes_no_more_rows_and_comes_out_the_sam
     assert torch.equal(first.latents, again.latents)
     assert torch.equal(first.latents, alone.latents)
     assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == (2 * STEPS, 4 * STEPS)
+
+
+def test_a_source_of_attention_is_drawn_once_for_those_of_a_seed_that_copy_from_it(sd1):
+    def copied(to, source=None):
+        attention = Attention(edits=[CopyCross(), CopySelf()], source=source)
+        return Cell(PROMPT, [Replace("puppy", to)], sampler=Sampler("ddim", STEPS), attention=attention)
+
+    requests, timer = requests_of(sd1, [copied("cat"), copied("owl"), copied("fox", "a skunk in grass")]), Timer()
+    with timer:
+        shared = sample_batch(sd1, requests, timer=timer)
+    # six pictures, of each seed one source of two of them and one of the third, with both halves; asked: six sources
+    assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == ((6 + 4) * 2 * STEPS, (6 + 6) * 2 * STEPS)
+    assert [one.batch for one in shared] == [(n, 6, which, 4) for n, which in enumerate((0, 0, 1, 2, 2, 3))]
+    alone = sample_batch(sd1, requests, sources=range(6))
+    assert [one.batch for one in alone] == [(n, 6) for n in range(6)]
+    for one, other in zip(shared, alone, strict=True):
+        torch.testing.assert_close(one.latents, other.latents, atol=1e-4, rtol=0)
 
 
 def test_pictures_of_other_scales_share_both_halves_while_their_latents_are_equal(one_by_one):

@@ -106,7 +106,7 @@ def turned_off(attention: Attention, source: Any) -> str:
         if isinstance(part, AttentionEdit):
             kinds.setdefault(part.kind, set()).update(layer.name for layer in there if part.works_in(layer))
     said = [f"{len(names)} of {len(there)} {kind}-attention layers" for kind, names in kinds.items() if names]
-    beside = "; the source is drawn beside, which doubles the rows" if copies_ever(attention) else ""
+    beside = "; the source of each seed is drawn beside" if copies_ever(attention) else ""
     return f"attention is looked at: no fused attention in {listed(said)}, no engine but eager{beside}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +40,12 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.unet, name)
+
+    def asked(self, conditionings: Sequence[Conditioning]) -> int:
+        """How many rows these would be if each picture that copies had a source of its own."""
+        others = Counter(self.watch.sources.values())
+        whose = [self.watch.whose.get(id(one), (UNCONDITIONAL, UNCONDITIONAL))[0] for one in conditionings]
+        return sum(max(others[picture], 1) for picture in whose)
 
     def reading(self, conditionings: Sequence[Conditioning]) -> Callable[..., Any]:
         """The UNet, for calls whose rows read these."""

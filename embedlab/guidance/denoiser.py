@@ -75,6 +75,7 @@ def predictor(
     reading = getattr(unet, "reading", None)  # a UNet whose attention is watched asks what each row reads
     call, shared = (unet, shared) if reading is None else (reading(conditionings), None)
     timer, many = timer or Timer(), len(conditionings)
+    counted = many if reading is None else unet.asked(conditionings)
     keys = list(zip([c.content for c in conditionings], taught or [0.0] * many, strict=True)) if shared else []
     every = list(range(many))
     last: tuple[list[int], list[int]] = every, every  # calls mostly have the same rows as the call before
@@ -89,7 +90,7 @@ def predictor(
         if rows != last:
             taken, given_back = (send(torch.tensor(one), x.device) for one in rows)
             last, told = rows, rows_of_call(kwargs, taken, many)
-        with timer.part("UNet", rows=len(rows[0]), asked=many):
+        with timer.part("UNet", rows=len(rows[0]), asked=counted):
             predicted: Tensor = call(x if rows[0] == every else x[taken], t, **told)[0]
         return predicted if rows[1] == every else predicted[given_back]
 

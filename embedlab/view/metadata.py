@@ -28,7 +28,7 @@ class Metadata:
     start: Any  # path and hash of the start picture
     concepts: Any  # path and hash of each file of textual inversion
     edited: bool
-    batch: tuple[int, int]  # position in a batch, and its size
+    batch: tuple[int, ...]  # position in a batch, and its size; of sources of attention its own, and how many
     versions: dict[str, str]
     runtime: dict[str, str]  # what the bits depend on beside versions; 0.1 did not store it
     model_files: str | None = None  # a hash of the model's; older pictures have none
@@ -61,8 +61,8 @@ def read_metadata(path: Path) -> Metadata:
     if "seed" not in settings:
         raise PictureError(f"'{path}' is a sheet of several pictures; make one of the pictures beside it again.")
     batch = settings.get("batch", [0, 1])
-    is_pair = isinstance(batch, list) and len(batch) == 2 and all(type(n) is int for n in batch)
-    if not is_pair or not 0 <= batch[0] < batch[1] <= MOST:
+    numbers = isinstance(batch, list) and len(batch) in (2, 4) and all(type(n) is int for n in batch)
+    if not numbers or any(not 0 <= batch[k] < batch[k + 1] <= min(MOST, batch[1]) for k in range(0, len(batch), 2)):
         raise PictureError(f"{damaged}: {batch!r} is no place in a batch.")
     rows = settings.get("rows", [])
     if not isinstance(rows, list) or not all(map(is_layout, rows)):
@@ -74,7 +74,7 @@ def read_metadata(path: Path) -> Metadata:
         start=settings.get("start"),
         concepts=settings.get("concepts"),
         edited=bool(settings.get("edited", True)),
-        batch=(batch[0], batch[1]),
+        batch=tuple(batch),
         versions=short_texts(settings.get("versions")),
         runtime=short_texts(settings.get("runtime")),
         model_files=short_texts(settings).get("model_files"),

@@ -125,9 +125,10 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         )
     model = as_recorded(source.load(), metadata.runtime.get("engine", "eager"))
     (calls,) = condition_calls(model, [cell if metadata.edited else cell.baseline()])
-    position, size = metadata.batch
+    position, size, *own = metadata.batch
     placed = InPlace(size, metadata.rows, path) if metadata.rows else Apart(range(size))
-    again = sample_batch(model, [Request(calls, seed)] * size, shared=placed)[position]
+    company = sources_in(position, size, *own) if own else list(range(size))
+    again = sample_batch(model, [Request(calls, seed)] * size, shared=placed, sources=company)[position]
     (picture,) = images.to_pil(again.picture[None])
     then, now = metadata.runtime, short_texts(dict(again.runtime))
     changes = {name: (then[name], now[name]) for name in then if now.get(name, then[name]) != then[name]}
@@ -142,6 +143,17 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
         runtime_changes=changes if then else None,
         other_model=metadata.model_files not in (None, files_of(source)),
     )
+
+
+def sources_in(position: int, size: int, own: int, many: int) -> list[int]:
+    """A source for each picture of a batch, `many` in all, in which the one at a position has its own.
+
+    >>> sources_in(1, 4, 0, 2)
+    [1, 0, 0, 0]
+    """
+    others = [number for number in range(many) if number != own]
+    filled = [*others, *[own] * (size - 1 - len(others))]
+    return [*filled[:position], own, *filled[position:]]
 
 
 class Apart(Shared):
