@@ -30,7 +30,8 @@ from embedlab.pretrain import (
     vocabulary,
 )
 from embedlab.sweep.config import conf_dir
-from embedlab.tracker import Run
+from embedlab.tracker import About, Run
+from embedlab.tracker.protocol import run_of
 
 STAGES = ("drawings", "vae", "text", "judge", "latents", "decoder", "unet", "eye", "vision", "export", "quality")
 TRAINED: Mapping[str, Callable[..., nn.Module]] = {
@@ -89,7 +90,8 @@ def work(config: DictConfig) -> None:
             columns = [quality.column(str(target), folder, out=folder / "quality.json")]
             print(f"{quality.table(columns)}\n\n{quality.agreement_table(columns)}")
         else:
-            with tracker.run(f"pretrain {stage}", folder / stage, settings[stage], "pretrain") as run:
+            about = About("train", tags=(stage,))
+            with run_of(tracker, f"pretrain {stage}", folder / stage, settings[stage], "pretrain", about) as run:
                 TRAINED[stage](
                     folder, trainings[stage], partial(_log, run), partial(_show, run), device, config.workers
                 )

@@ -24,6 +24,7 @@ class Role:
     unnamed: tuple[str, ...] = ()
 
 
+TRACKER = ("tracker", *(f"tracker.{key}" for key in ("mode", "project", "entity", "tags", "trackers", "uri")))
 ROLES = {
     "prompt": Role("all", True),
     "prompt_2": Role("all", True),
@@ -36,7 +37,7 @@ ROLES = {
     "start": Role("all", True, part="one"),
     "attention": Role("all", True, part="one"),
     "metrics": Role("", True, part="one"),
-    "tracker": Role(resumes=True, part="one", unnamed=("tracker", "tracker.mode")),
+    "tracker": Role(resumes=True, part="one", unnamed=TRACKER),
     "seeds": Role("", True, unnamed=("seeds",)),  # each picture is of one seed
     "size": Role("all", True),
     "engine": Role(resumes=True, part="one", unnamed=("engine",)),

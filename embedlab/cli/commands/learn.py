@@ -120,17 +120,21 @@ def checked(asked: Asked, job: Job) -> Job:
     return replace(job, source=source)
 
 
-def run(asked: Asked, job: Job, config: DictConfig) -> DictConfig:
+def run(asked: Asked, job: Job, whole: DictConfig) -> DictConfig:
     """Learn the word, write what was learned into the job's folder, and give the config of a job that draws it."""
     from embedlab.files import write, write_json
     from embedlab.learning.learn import learn
     from embedlab.sweep.identity import versions
+    from embedlab.sweep.tracking import about_run
+    from embedlab.sweep.tracking_tables import run_config
     from embedlab.tracker.opening import opened
 
     folder = job.folder / "learning"
     told = {**asked.settings, "prompt": str(job.cell.prompt)}
     name = f"learn {asked.word}"
-    with opened(job.tracker, name, folder, {"learn": told, "model": job.config.get("model")}, job.group) as log:
+    kind = about_run("learn", job.study, job.source.name, None)
+    config = run_config({"learn": told, "model": job.config.get("model")}, {}, versions(), None)
+    with opened(job.tracker, name, folder, config, job.group, kind) as log:
         with watched(asked) as step:
 
             def on_step(number: int, loss: float) -> None:
@@ -146,7 +150,7 @@ def run(asked: Asked, job: Job, config: DictConfig) -> DictConfig:
         if learned.concept is not None:
             log.file(FILE, learned.save(job.folder / FILE))
     print(one_line(redact(said(learned, asked.settings["hard"]))))
-    return drawing(config, learned, job.folder)
+    return drawing(whole, learned, job.folder)
 
 
 def said(learned: Learned, hard: bool) -> str:
