@@ -5,24 +5,41 @@ import base64
 import dataclasses
 import io
 import json
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import find
+from gallery.test_gallery_screens import CONTRAST, GROUND
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from embedlab import operators
+from embedlab import Cell, Sampler, operators
+from embedlab.cell import fingerprint
 from embedlab.cli.commands import play
+from embedlab.cli.compose import job_of
+from embedlab.cli.main import opened as opened_words
+from embedlab.errors import ConfigError
+from embedlab.play import exports
+from embedlab.play.exports import Studied
 from embedlab.play.form import forms
+from embedlab.play.server import bound
+from embedlab.play.state import cell_of, read
+from embedlab.play.studio import Studio
+from embedlab.sweep.config import complete, conf_dir
 
 WORDS = ["sampler.steps=8", "tracker=silent", "metrics.words=[puppy,skunk]"]
+FORMS = forms(play.known())
 HOSTILE = "</textarea><img src=x onerror=\"document.title='pwned'\"> ${a} it's {{7*7}} \\"
 
 
@@ -181,8 +198,90 @@ def test_a_word_is_clicked_its_weight_dragged_and_what_is_exported_draws_the_sam
     assert equal(wholes, skunks)
 
 
+NEEDED = {"rows": "puppy", "by": "picture"}  # of selectors that an operator has to be told
+STATES = {
+    **{name: [(name, {})] for name in FORMS},
+    "again": [("scale", {"by": 2}), ("interpolate", {}), ("scale", {"rows": "picture", "by": 0.5})],
+    "first again": [("scale", {}), ("scale", {}), ("interpolate", {})],
+    "selectors": [("scale", {"rows": ["puppy", {"word": "a", "nth": 2}, 5], "stage": {"layer": 3}})],
+    "sum": [("replace", {"by": {"a red cat": 1.0, "a cat": -1.0, "puppy": 1}, "lengths": "resample"})],
+    "several": [
+        ("interpolate", {"toward": ["cat", 'it\'s a "dog", ${x}'], "weight": [0.25, 0.5], "lengths": "repeat"})
+    ],
+    "prompts": [("blend", {"prompts": ["A picture of a (cat), \\${a}", "null"], "weight": [0.25, 0.5], "own": 1})],
+    "blocks": [("scale", {"blocks": ["mid", "down.1"]}), ("drop", {"blocks": "up.0"})],
+}
+BASES = {
+    "plain": [],
+    "settings": [
+        "sampler=euler",
+        "sampler.steps=9",
+        "guidance.scale=4",
+        "guidance.negative='a (dog), 1'",
+        "size=[64,96]",
+    ],
+    "parts": [
+        "language=a1111",
+        "encoder.skip=1",
+        "sampler=euler",
+        "++sampler.options.s_churn=2",
+        "engine=openvino",
+        "start.variation.seed=3",
+    ],
+    "study": ["experiment=puppy_and_skunk"],
+}
+
+
+@pytest.fixture(scope="module")
+def studied():
+    """A page's beginning by the words of its command, without a model."""
+
+    def begun(words):
+        config = play.composed(words)
+        words = play.without_study(words, config)
+        job = job_of(config, folder=None)
+        return Studied(tuple(words), job.source, dataclasses.replace(job.cell, operators=()), job.engine, FORMS)
+
+    made = {}
+    return lambda name: made.setdefault(name, begun(BASES[name]))
+
+
+def state_said(edits, made, prompt="A picture of a puppy"):
+    """A state as a page sends it."""
+    told = []
+    for operator, settings in edits:
+        needed = {field.name: NEEDED[field.name] for field in made[operator].fields if field.default == "???"}
+        told.append({"operator": operator, "settings": {**needed, **settings}})
+    return {"prompt": prompt, "edits": told, "seeds": [3, 5]}
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [*((name, "plain") for name in STATES), *((n, b) for b in BASES for n in ("again", "several") if b != "plain")],
+)
+def test_a_command_a_file_and_python_say_the_very_cell(name, base, studied, tmp_path):
+    begun = studied(base)
+    prompt = "A picture of a puppy" if name != "prompts" else "A picture, it's ${a} \\${b} {x: 1}, a puppy #"
+    state = read(state_said(STATES[name], begun.forms, prompt), begun.forms)
+    cell = cell_of(state, begun.base, begun.forms)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "played.yaml").write_text(exports.experiment(state, begun))
+    words = shlex.split(exports.command(state, begun))[1:]
+    for said in (words, ["experiment=played"]):
+        with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
+            more = ["hydra.searchpath=[file://" + str(tmp_path) + "]"] if said is not words else []
+            config = compose("config", overrides=[*opened_words(said), *more])
+        job = job_of(complete(config), folder=None)
+        assert fingerprint(job.cell) == fingerprint(cell), said
+        assert (job.seeds, job.at_once, job.source, job.engine) == ((3, 5), 2, begun.source, begun.engine)
+    code = exports.python(state, begun, cell).partition("(edited,)")[0]
+    found = {}
+    exec(re.sub(r"^model = .*$", "", code, flags=re.M), found)
+    assert fingerprint(found["cell"]) == fingerprint(cell)
+
+
 def test_every_operator_has_a_form_of_its_own_fields():
-    made = forms()
+    made = FORMS
     kinds = {getattr(operators, name) for name in operators.__all__}
     assert {form.kind for form in made.values()} == {kind for kind in kinds if dataclasses.is_dataclass(kind)}
     for form in made.values():
@@ -224,6 +323,11 @@ def test_who_lacks_the_word_or_comes_by_another_name_is_refused(server):
         (["sampler.steps=0"], "sampler.steps is 0"),
         (["stepz=3"], "there is no setting 'stepz'"),
         (["export=true"], "'export=true' is of a run"),
+        (["--steps", "5"], "play has no flag --steps"),
+        (
+            ["operators=[scale]", "operators.scale.by={_target_:embedlab.Switch,values:[1,2],at:[0.5]}"],
+            "changes over time",
+        ),
     ],
 )
 def test_a_wrong_word_is_a_line_before_a_model_is_read(words, says, tmp_path):
@@ -271,3 +375,297 @@ def test_a_hostile_prompt_is_text_and_comes_out_of_the_exports_as_it_was(opened,
     assert json.loads((tmp_path / "run" / "result.json").read_text())["prompt"] == HOSTILE
     assert equal(files(tmp_path / "run"), pictures(page, "unedited"))
     ran(forks.python(found["python"], cwd=tmp_path))
+
+
+# ── the thread that draws ──
+
+
+@pytest.fixture
+def studio(emoji):
+    """Draws with the default model: eight steps, three at first."""
+    made = Studio(emoji, Cell("", sampler=Sampler(steps=8)), FORMS, preview=3)
+    yield made
+    made.close()
+    assert not made.thread.is_alive()
+
+
+class Heard:
+    """What one task was told, and what is done when it is told something for the first time."""
+
+    def __init__(self, then=None):
+        self.messages, self.over, self.then = [], threading.Event(), then
+
+    def __call__(self, message):
+        if message is None:
+            assert not self.over.is_set(), "the end is told once"
+            self.over.set()
+            return
+        assert not self.over.is_set(), "nothing comes after the end"
+        self.messages.append(message)
+        if self.then is not None and message["kind"] == "step" and message["stage"] == "all":
+            then, self.then = self.then, None
+            then()
+
+    @property
+    def stages(self):
+        return [(m["which"], m["stage"]) for m in self.messages if m["kind"] == "pictures"]
+
+
+WHOLE = [("edited", "few"), ("unedited", "few"), ("edited", "all"), ("unedited", "all")]
+
+
+def half_a_skunk(weight=0.5, prompt="A picture of a puppy"):
+    return state_said([("interpolate", {"weight": weight})], FORMS, prompt)
+
+
+def test_few_steps_come_first_and_what_was_drawn_is_not_drawn_again(studio):
+    first, again, more = Heard(), Heard(), Heard()
+    studio.ask("one", half_a_skunk(), first)
+    assert first.over.wait(120)
+    assert first.stages == WHOLE
+    assert studio.calls == 2 * (3 + 8)
+    studio.ask("one", half_a_skunk(), again)
+    assert again.over.wait(120)
+    assert again.stages == [("edited", "all"), ("unedited", "all")]
+    assert studio.calls == 2 * (3 + 8)
+    studio.ask("one", half_a_skunk(0.75), more)
+    assert more.over.wait(120)
+    assert more.stages == [("edited", "few"), ("edited", "all"), ("unedited", "all")]
+    assert studio.calls == 3 * (3 + 8)
+    assert [m["pictures"] for m in more.messages if m["kind"] == "pictures"][2] == [
+        m["pictures"] for m in first.messages if m["kind"] == "pictures"
+    ][3]
+
+
+def test_a_newer_state_ends_the_older_one_between_two_steps(studio):
+    newer = Heard()
+    older = Heard(lambda: studio.ask("one", half_a_skunk(0.9), newer))
+    studio.ask("one", half_a_skunk(), older)
+    assert newer.over.wait(120)
+    assert older.over.is_set()
+    assert older.stages == WHOLE[:2], "its first pictures, and one step of the others"
+    assert newer.stages[-2:] == WHOLE[2:]
+    assert studio.calls == 2 * 3 + 2 + 3 + 2 * 8
+
+
+def test_another_page_gets_its_first_pictures_before_the_rest_of_this_ones(studio):
+    order = []
+
+    def named(name, heard):
+        def tell(message):
+            if message is not None and message["kind"] == "pictures":
+                order.append((name, message["which"], message["stage"]))
+            heard(message)
+
+        return tell
+
+    other = Heard()
+    one = Heard(lambda: studio.ask("two", half_a_skunk(0.9), named("two", other)))
+    studio.ask("one", half_a_skunk(), named("one", one))
+    assert one.over.wait(120)
+    assert other.over.wait(120)
+    assert order.index(("two", "unedited", "few")) < order.index(("one", "unedited", "all"))
+    assert one.stages == other.stages == WHOLE
+
+
+def test_a_closed_page_ends_its_work_and_leaves_nothing(studio):
+    heard = Heard(lambda: studio.forget("one"))
+    studio.ask("one", half_a_skunk(), heard)
+    assert heard.over.wait(120)
+    assert heard.stages == WHOLE[:2]
+    assert not studio.pages
+    assert studio.calls == 2 * 3 + 2
+
+
+def test_a_quiet_page_is_forgotten(studio, monkeypatch):
+    heard = Heard()
+    studio.ask("one", half_a_skunk(), heard)
+    assert heard.over.wait(120)
+    monkeypatch.setattr("embedlab.play.studio.QUIET", 0.0)
+    later = Heard()
+    studio.ask("two", {"prompt": "a cat"}, later)
+    assert list(studio.pages) == ["two"]
+    assert later.over.wait(120)
+
+
+def test_what_fails_for_reasons_of_its_own_is_said_and_the_next_state_is_drawn(studio, monkeypatch, capsys):
+    monkeypatch.setattr("embedlab.play.studio.sample_batch", lambda *given: 1 / 0)
+    heard = Heard()
+    studio.ask("one", half_a_skunk(), heard)
+    assert heard.over.wait(120)
+    assert heard.messages[-1] == {"kind": "fault", "field": "", "text": "ZeroDivisionError: division by zero"}
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.undo()
+    heard = Heard()
+    studio.ask("one", half_a_skunk(), heard)
+    assert heard.over.wait(120)
+    assert heard.stages == WHOLE
+
+
+FAULTS = {
+    "a field": (half_a_skunk("much"), "edits.0.weight", "weight is 'much'"),
+    "a word": (half_a_skunk(prompt="a fox"), "edits.0.rows", "'puppy' is not in the prompt"),
+    "yaml": (state_said([("interpolate", {"toward": "[cat"})], FORMS), "edits.0.toward", "cannot be read as YAML"),
+    "a schedule": (
+        state_said([("scale", {"by": "{_target_: embedlab.Ramp, start: 0, stop: 1}"})], FORMS),
+        "edits.0.by",
+        "changes over time",
+    ),
+    "code": (
+        state_said([("replace", {"by": "{_target_: os.system, command: ls}"})], FORMS),
+        "edits.0.by",
+        "changes over time",
+    ),
+    "the second": (
+        state_said([("scale", {}), ("replace", {"by": "hot dog"})], FORMS),
+        "edits.1.by",
+        "'hot dog' has 2",
+    ),
+    "seeds": ({"prompt": "a cat", "seeds": [0, 0]}, "seeds", "seed 0 is there twice"),
+    "many seeds": ({"prompt": "a cat", "seeds": [*range(17)]}, "seeds", "16 pictures"),
+    "a prompt": ({"prompt": "very " * 16000}, "prompt", "15,000"),
+    "blocks": (state_said([("scale", {"blocks": "[nowhere]"})], FORMS), "edits.0.blocks", "nowhere"),
+    "no page": ({"edits": 5}, "", "a state has a prompt"),
+    "no operator": ({"prompt": "a cat", "edits": [{"operator": "os", "settings": {}}]}, "", "no operator 'os'"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_wrong_is_said_at_its_field(name, studio):
+    said, field, text = FAULTS[name]
+    heard = Heard()
+    studio.ask("one", said, heard)
+    assert heard.over.wait(120)
+    assert heard.messages[-1]["kind"] == "fault"
+    assert heard.messages[-1]["field"] == field
+    assert text in heard.messages[-1]["text"]
+    assert not heard.stages
+
+
+def test_models_of_all_kinds_are_drawn_with(model):
+    made = Studio(model, Cell("", sampler=Sampler(steps=2), size=64), FORMS)
+    try:
+        heard = Heard()
+        made.ask("one", half_a_skunk(), heard)
+        assert heard.over.wait(120)
+        assert heard.stages == WHOLE[2:], "two steps are few"
+        assert heard.messages[-1]["kind"] == "seen"
+    finally:
+        made.close()
+
+
+# ── as a process ──
+
+
+def test_it_says_where_it_is_in_one_line_and_ctrl_c_ends_it(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "play.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("embedlab play")]
+    assert len(commands) == 3
+    for command in commands:
+        play.composed(shlex.split(command)[2:])
+    words = [*shlex.split(commands[-1])[1:], "--port", "0", "--no-browser"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embedlab", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    try:
+        line = process.stdout.readline()
+        address = re.fullmatch(r"embedlab play is at (http://127\.0\.0\.1:\d+/[\w-]{32}/) \(Ctrl-C ends it\)\n", line)[
+            1
+        ]
+        with urllib.request.urlopen(f"{address}about", timeout=30) as answer:
+            begin = json.load(answer)["state"]
+        assert (begin["prompt"], begin["edits"][0]["settings"]["rows"]) == ("A red fox", "fox")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert (out, err) == ("", "")
+    finally:
+        process.kill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_that_is_taken_gives_way_to_the_next_and_a_named_one_is_refused():
+    with bound(0) as first:
+        first.listen()
+        port = first.getsockname()[1]
+        with bound(port) as second:
+            assert port < second.getsockname()[1] < port + 20
+        with pytest.raises(ConfigError, match=f"port {port} is taken"):
+            bound(port, exactly=True)
+
+
+# ── tabs, sizes, colours ──
+
+
+def test_two_tabs_see_nothing_of_each_other_and_a_closed_one_is_forgotten(opened, server):
+    one = opened()
+    before = set(server.studio.pages)
+    two = one.context.new_page()
+    two.goto(server.address)
+    whole(two, "unedited")
+    two.locator("#prompt").fill("A picture of a skunk")
+    two.locator("#prompt").blur()
+    two.locator('.shots[data-stage="all"]:not(.old) img[alt*="skunk"]').first.wait_for()
+    assert one.locator("#prompt").input_value() == "A picture of a puppy"
+    assert one.locator('.shots img[alt*="skunk"]').count() == 0
+    assert not equal(pictures(one, "unedited"), pictures(two, "unedited"))
+    assert len(server.studio.pages) == len(before) + 1
+    assert one.url == two.url == server.address, "nothing of a tab is in its address"
+    two.close()
+    began = time.monotonic()
+    while set(server.studio.pages) != before:
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+
+
+LOOKS = [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")]
+
+
+@pytest.mark.parametrize(("wide", "scheme"), LOOKS)
+def test_it_fits_and_can_be_read_on_a_screen_and_on_a_phone(wide, scheme, opened):
+    page = opened(
+        viewport={"width": wide, "height": 900 if wide > 500 else 844}, color_scheme=scheme, has_touch=wide < 500
+    )
+    page.locator(".chip", has_text="puppy").click()
+    whole(page, label="puppy → 0.5 skunk")
+    page.locator("#keep").click()
+    page.locator("#edit-0-weight").fill("much")
+    page.locator('[id="fault-edits.0.weight"]:visible').wait_for()
+    page.locator("details summary").click()
+    assert (page.evaluate(GROUND) < 150) == (scheme == "dark")
+    seen = page.evaluate(
+        CONTRAST, "h1, h2, h3, label, button, select, summary, .note, .about, .fault, .ids, .word, .seen, .label"
+    )
+    assert len(seen) > 30
+    assert min(seen)[0] >= 4.5, min(seen)
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    page.locator("#export").click()
+    expect(page.locator("#fault-export")).to_contain_text("weight is 'much'")
+    page.locator("#exports button", has_text="Close").click()
+    page.locator("#theme").click()
+    assert (page.evaluate(GROUND) < 150) == (scheme == "light")
+
+
+def test_two_edits_and_two_selections_by_clicks(opened):
+    page = opened()
+    page.locator(".chip", has_text="picture").click()
+    page.locator("#edit-0").select_option("swap")
+    page.locator(".chip", has_text="puppy").click()  # fills what is still missing
+    whole(page, label="picture ↔ puppy")
+    page.locator("#add").click()
+    page.locator("#edit-1").select_option("noise")
+    page.locator(".chip .word", has_text=re.compile("^A$")).click()
+    page.locator(".chip", has_text="puppy").click()
+    whole(page, label="picture ↔ puppy (position rows), 'A', nth 1 + puppy + 0.5 noise 0")
+    page.locator('[aria-label="Remove edit 1"]').click()
+    whole(page, label="'A', nth 1 + puppy + 0.5 noise 0")
+    page.keyboard.press("Control+z")
+    whole(page, label="picture ↔ puppy")
+    page.locator("#seeds").fill("7, 8")
+    page.locator("#seeds").blur()
+    page.locator('.shots[data-stage="all"]:not(.old) img[alt*="seed 8"]').first.wait_for()
+    assert len(pictures(page)) == 2

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import embedlab
 from embedlab.cell import Cell
@@ -19,11 +20,12 @@ from embedlab.play.form import Form
 from embedlab.play.state import State
 from embedlab.schedule import format_number
 from embedlab.sweep.config import escaped
-from embedlab.sweep.overrides import said
+from embedlab.sweep.overrides import said, unescaped
 
 OWN = ("prompt", "seeds", "at_once", "engine", "operators", "tracker")  # words that the page says itself
 GROUPS = ("model", "sampler", "encoder", "guidance", "start", "attention", "metrics", "tool")
-PLAIN = r"[A-Za-z][A-Za-z ]*[A-Za-z]|[A-Za-z]"
+PLAIN = r"[A-Za-z]([\w. ]*\w)?"
+WORDS = ("null", "true", "false", "nan", "inf")  # which Hydra takes for something else than a text
 SWEPT = 5  # values of a slider
 
 
@@ -62,13 +64,14 @@ def slots(state: State, forms: Mapping[str, Form]) -> tuple[list[str], list[tupl
             once.append(name)
         elif name == form.name:
             name = f"{form.name}_1"
-        every.append((name, "" if chosen else form.target, told(edit.settings, form) if chosen else edit.settings))
+        every.append((name, "" if chosen else form.target, told(edit.settings, form, chosen)))
     return once, every
 
 
-def told(settings: Mapping[str, Any], form: Form) -> dict[str, Any]:
-    """The settings that have to be said: those that the YAML file of the operator does not say."""
-    return {name: value for name, value in settings.items() if not same(value, form.field(name).default)}
+def told(settings: Mapping[str, Any], form: Form, chosen: bool = True) -> dict[str, Any]:
+    """The settings that have to be said: those that the YAML file of an operator does not say, or else its class."""
+    usual = form.defaults if chosen else {one.name: one.default for one in dataclasses.fields(form.kind)}
+    return {name: value for name, value in settings.items() if name not in usual or not same(value, usual[name])}
 
 
 def words_of(state: State, studied: Studied) -> list[str]:
@@ -77,8 +80,6 @@ def words_of(state: State, studied: Studied) -> list[str]:
     words = [word for word in studied.words if word.lstrip("+~").split("=")[0].split(".")[0] not in OWN]
     words += [word for word in studied.words if word.split("=")[0].startswith("engine") and not studied.chosen]
     words += [studied.chosen] if studied.chosen else []
-    if any(word.startswith("experiment=") for word in words):
-        words.append("hydra.mode=RUN")
     words += (
         [f"prompt={spelled(state.prompt)}", f"operators=[{','.join(once)}]"]
         if state.edits
@@ -86,8 +87,7 @@ def words_of(state: State, studied: Studied) -> list[str]:
     )
     for name, target, settings in every:
         if target:
-            whole = {"_target_": target, **settings}
-            words.append(f"+operators.{name}={said(whole, name)}")
+            words.append(f"+operators.{name}={spelled({'_target_': target, **settings})}")
         else:
             words += [f"operators.{name}.{key}={spelled(value)}" for key, value in settings.items()]
     words += [f"seeds=[{','.join(map(str, state.seeds))}]", f"at_once={len(state.seeds)}"]
@@ -103,7 +103,7 @@ def sweep(state: State, studied: Studied, edit: int, setting: str, values: Seque
     """The command that tries values of one setting of one edit."""
     _, every = slots(state, studied.forms)
     key = f"operators.{every[edit][0]}.{setting}"
-    words = [word for word in words_of(state, studied) if word.split("=")[0] != key and word != "hydra.mode=RUN"]
+    words = [word for word in words_of(state, studied) if word.split("=")[0] != key]
     return shlex.join(["embedlab", "-m", *words, f"{key}={','.join(map(format_number, values))}"])
 
 
@@ -126,8 +126,8 @@ def experiment(state: State, studied: Studied) -> str:
     groups = {key: value for key, _, value in (word.partition("=") for word in own) if key in (*GROUPS, "engine")}
     values: dict[str, Any] = {}
     for key, _, value in (word.lstrip("+").partition("=") for word in own):
-        if key not in groups and key != "experiment":
-            put(values, key.split("."), yaml.safe_load(value))
+        if key not in groups:
+            put(values, key.split("."), meant(value_of(value)))
     defaults: list[dict[str, Any]] = [{f"override /{group}": option} for group, option in groups.items()]
     if once:
         defaults.append({"override /operators": once})
@@ -139,6 +139,16 @@ def experiment(state: State, studied: Studied) -> str:
         }
     head = "# @package _global_\n# What does this edit do? (made with embedlab play)\n#   embedlab experiment=NAME\n"
     return head + str(yaml.safe_dump(body, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
+
+
+def value_of(text: str) -> Any:
+    """What a word of a command line sets.
+
+    >>> value_of("{s_churn:2}"), value_of("'a (dog), 1'")
+    ({'s_churn': 2}, 'a (dog), 1')
+    """
+    value = OverridesParser.create().parse_override(f"value={text}").value()
+    return unescaped(value) if isinstance(value, str) else value
 
 
 def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -158,17 +168,18 @@ def meant(value: Any) -> Any:
 
 
 def spelled(value: Any) -> str:
-    """A value in Hydra's syntax, without quotes where it needs none.
+    """A value in Hydra's syntax, with no more quotes than it needs.
 
-    >>> spelled("A picture of a puppy"), spelled("a (red) cat"), spelled(0.5), spelled("null")
-    ('A picture of a puppy', "'a (red) cat'", '0.5', "'null'")
+    >>> spelled("A picture of a puppy"), spelled("a (red) cat"), spelled(["null", {"word": "a", "nth": 2}])
+    ('A picture of a puppy', '"a (red) cat"', '["null",{word:a,nth:2}]')
     """
-    if (
-        isinstance(value, str)
-        and re.fullmatch(PLAIN, value)
-        and value.lower() not in ("null", "true", "false", "nan", "inf")
-    ):
-        return value
+    if isinstance(value, Mapping):
+        pairs = ",".join(f"{key}:{spelled(one)}" for key, one in value.items())
+        return f"{{{pairs}}}" if said(value, "a setting") else ""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(spelled, value))}]"
+    if isinstance(value, str) and not re.search(r"[\"\\$]", value):
+        return value if re.fullmatch(PLAIN, value) and value.lower() not in WORDS else f'"{value}"'
     return said(value, "a setting")
 
 
@@ -233,6 +244,8 @@ def code(value: Any) -> str:
         return f"{home}.{name}({said})"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{code(key)}: {code(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, tuple) and value and all(isinstance(one, tuple) and len(one) == 2 for one in value):
+        return code(dict(value))  # as settings that were a mapping are kept
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(code, value)) + "]"
     return repr(value)

@@ -77,6 +77,8 @@ def bound(port: int, exactly: bool = False) -> socket.socket:
             found.close()
         else:
             return found
+    if exactly:
+        raise ConfigError(f"port {port} is taken; name another: --port {port + 1}, or leave --port out.")
     raise ConfigError(f"the ports {port} to {port + PORTS - 1} are taken; name another: --port {port + PORTS}.")
 
 
@@ -212,6 +214,8 @@ class Server:
             return _json(redact(self._exported(said)))
         except EmbedlabError as error:
             return _json({"fault": {"field": getattr(error, "field", ""), "text": str(error)}})
+        except (IndexError, KeyError, OverflowError, StopIteration, TypeError, ValueError):  # what no page sends
+            return _json({"fault": {"field": "", "text": "a slider names an edit, a setting and two ends."}}, 400)
 
     def _exported(self, said: Mapping[str, Any]) -> Message:
         state = read(said.get("state"), self.studied.forms)

@@ -78,6 +78,10 @@ def cell_of(state: State, base: Cell, forms: Mapping[str, Form]) -> Cell:
 
     Raises FieldError for an operator that refuses its settings.
     """
+    try:
+        base.start.check_seeds(state.seeds)
+    except EmbedlabError as error:
+        raise FieldError("seeds", str(error)) from None
     made: list[Any] = []
     for n, edit in enumerate(state.edits):
         form = forms[edit.operator]

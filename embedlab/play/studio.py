@@ -41,7 +41,7 @@ class Superseded(Exception):  # noqa: N818  nothing went wrong
     """A newer state came, or whoever asked is gone."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Page:
     """What is held of an open page: its newest task, and the pictures that it was shown."""
 
@@ -57,7 +57,7 @@ class Page:
             self.shown.popitem(last=False)
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A state that a page wants to see, and whom to tell."""
 
@@ -213,11 +213,9 @@ class Studio:
         whole = key_of(cell, state.seeds) in held
         if few is not None and not whole:
             shown("edited" if cell.edits else "unedited", few, "few")
-            task.previewed = True
             yield
         if cell.edits and few_unedited is not None and key_of(unedited, state.seeds) not in held:
             shown("unedited", few_unedited, "few")
-            task.previewed = True
             yield
         task.previewed = True
         before = after = shown("unedited", unedited, "all") if not cell.edits else shown("edited", cell, "all")
@@ -271,8 +269,8 @@ class Studio:
             made += 1
             self.calls += 1
             task.check()
-            if stage == "all" and made < many:
-                task.tell({"kind": "step", "which": which, "step": made, "of": many})
+            if made < many:
+                task.tell({"kind": "step", "which": which, "stage": stage, "step": made, "of": many})
 
         samples = sample_batch(model, requests, on_step)
         if bad := [not_finite(one, request) for one, request in zip(samples, requests, strict=True) if not one.finite]:

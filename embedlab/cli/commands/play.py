@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from embedlab.cli.progress import aside
 from embedlab.cli.values import check_values
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import complete, conf_dir
-from embedlab.sweep.roles import SETTINGS
+from embedlab.sweep.roles import PARTS, SETTINGS
 
 PORT = 7860
 FEW = 6
+OWN = ("prompt", "operators", "seeds", "tracker", "store", "at_once", "explain")  # that the page says, or has none of
 OF_ONE_JOB = ("resume", "trust", "prompts", "objective", "export", "explain", "store", "group", "at_once")
 
 
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> None:
     if not 1 <= chosen.preview <= 100:
         raise ConfigError(f"--preview is {chosen.preview}; it has to be a number of steps from 1 to 100.")
     config = composed(words)
-    server = opened(config, words, chosen)
+    server = opened(config, without_study(words, config), chosen)
 
     def ready() -> None:
         print(f"embedlab play is at {server.address} (Ctrl-C ends it)", flush=True)
@@ -62,6 +64,8 @@ def composed(words: list[str]) -> DictConfig:
     for word in words:
         if word.partition("=")[0].split(".")[0] in OF_ONE_JOB:
             raise ConfigError(f"play draws on a page, and '{word}' is of a run; leave it out.")
+    if flags := [word for word in words if word.startswith("-")]:
+        raise ConfigError(f"play has no flag {flags[0]}; it has --port N, --preview STEPS and --no-browser.")
     check(words)
     with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
         config = compose("config", overrides=with_plus(words))
@@ -70,6 +74,42 @@ def composed(words: list[str]) -> DictConfig:
     config = complete(config, typed_command)
     check_values(config)
     return config
+
+
+def without_study(words: list[str], config: DictConfig) -> list[str]:
+    """A command line that says by itself what its experiment said: states are exported without that."""
+    from hydra import compose, initialize_config_dir
+
+    from embedlab.play.exports import spelled
+
+    if not any(word.lstrip("+").startswith("experiment=") for word in words):
+        return words
+    groups = {group: names[0] for group, names in settings.chosen(words).items() if group in PARTS and names}
+    groups = {group: name for group, name in groups.items() if group not in OWN}
+    chosen = [f"{group}={name}" for group, name in groups.items() if [name] != settings.chosen([])[group]]
+    with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
+        plain = compose("config", overrides=chosen)
+    found = list(chosen)
+    old: Any = OmegaConf.to_container(plain, resolve=True)
+    new: Any = OmegaConf.to_container(config, resolve=True)
+    for key in (key for key in SETTINGS if key not in OWN):
+        before = dict(leaves({key: old[key]}))
+        after = [(at, value) for at, value in leaves({key: new[key]}) if at not in before or before[at] != value]
+        found += [f"{'' if at in before else '++'}{at}={spelled(value)}" for at, value in after]
+    return found
+
+
+def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings inside of mappings, by their keys with dots.
+
+    >>> list(leaves({"sampler": {"steps": 6, "options": {}}}))
+    [('sampler.steps', 6), ('sampler.options', {})]
+    """
+    if isinstance(value, dict) and value:
+        for key, one in value.items():
+            yield from leaves(one, f"{at}.{key}" if at else str(key))
+    else:
+        yield at, value
 
 
 def opened(config: DictConfig, words: list[str], chosen: Any) -> Any:
@@ -86,13 +126,17 @@ def opened(config: DictConfig, words: list[str], chosen: Any) -> Any:
         from embedlab.play.form import forms
         from embedlab.play.opening import served
         from embedlab.sweep.job import check_engine, validate_job
-    known = {
-        name: {s.name: (s.default, s.comment) for s in settings.of_option("operators", name)}
-        for name in settings.options("operators")
-    }
     with silence_libraries():
         job = job_of(config, folder=Path("."), name="", number=0)
         validate_job(job)
         check_engine(job)
         slots = OmegaConf.to_container(config.operators, resolve=True) if config.operators else {}
-        return served(job, slots, tuple(words), forms(known), socket, chosen.preview, aside)
+        return served(job, slots, tuple(words), forms(known()), socket, chosen.preview, aside)
+
+
+def known() -> dict[str, dict[str, tuple[Any, str]]]:
+    """The defaults and comments of the YAML files of operators: name → setting → both."""
+    return {
+        name: {s.name: (s.default, s.comment) for s in settings.of_option("operators", name)}
+        for name in settings.options("operators")
+    }

@@ -63,7 +63,7 @@ const Main = (() => {
       status.textContent = message.stage === "few" ? `${message.seconds.toFixed(1)} s, few steps` : `${message.seconds.toFixed(1)} s`;
       buttons();
     }
-    if (message.kind === "step") status.textContent = `${message.which}: step ${message.step} of ${message.of}`;
+    if (message.kind === "step") status.textContent = `${message.which}, ${message.stage === "few" ? "first " : ""}step ${message.step} of ${message.of}`;
     if (message.kind === "seen") { byId("seen").textContent = seen = message.text; byId("seen").classList.remove("old"); }
     if (message.kind === "fault") fault(message);
     if (message.kind === "lost") fault({ field: "", text: "the server does not answer; start embedlab play again and open the address that it prints." });
@@ -92,7 +92,10 @@ const Main = (() => {
     Edits.onsweep((slider) => Exports.show(slider));
     Tokens.onclick((selector, on) => {
       if (!State.edits.length) State.add("interpolate", selector);
-      else if (State.field) State.edits[State.active].settings[State.field] = Tokens.toggled(selector, on);
+      else if (State.field) {
+        State.edits[State.active].settings[State.field] = Tokens.toggled(selector, on);
+        if (!on) State.focus(State.active, State.missing(State.active) ?? State.field); // the next click fills what is still missing
+      }
       moved();
       draw();
     });

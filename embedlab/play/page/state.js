@@ -18,6 +18,9 @@ const State = (() => {
   /** The first setting of an edit that a click on a token fills in. */
   const rowsOf = (n) => forms.get(state.edits[n]?.operator)?.fields.find((one) => one.kind === "rows")?.name ?? "";
 
+  /** The first selection of an edit that has to be made and is not. */
+  const missing = (n) => forms.get(state.edits[n].operator).fields.find((one) => one.kind === "rows" && one.needed && (state.edits[n].settings[one.name] ?? "") === "")?.name;
+
   /** What a new operator is set to: what its YAML file says. */
   const usual = (name) => Object.fromEntries(forms.get(name).fields.filter((one) => one.default !== null).map((one) => [one.name, one.default]));
 
@@ -67,7 +70,9 @@ const State = (() => {
       active = n;
       field = rowsOf(n);
       if (field && rows !== undefined) settings[field] = rows;
+      field = missing(n) ?? field;
     },
+    missing,
   };
 
   function step(from, to) {
