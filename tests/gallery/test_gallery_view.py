@@ -94,6 +94,9 @@ def test_the_unedited_pictures_stand_where_they_differ(opened, tmp_path):
     page.locator('[data-place="1,1"]').focus()
     page.keyboard.press("c")
     expect(page.locator("#compare figcaption").first).to_contain_text("unedited")
+    expect(page.locator("#compare tr", has_text="edit").first).to_have_text(
+        re.compile(r"edit\s*none\s*puppy → 0 skunk")
+    )
     assert "mark=2%2F0%2Funedited" in page.url
 
 

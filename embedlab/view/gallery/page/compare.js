@@ -46,7 +46,7 @@ const Compare = (() => {
       differences);
     if (!dialog.open) dialog.showModal();
     const details = await Promise.all([a, b].map((cell) => Model.details(cell).catch(() => ({ settings: {} }))));
-    const settings = details.map((job, n) => ({ ...overview([a, b][n]), ...job.settings }));
+    const settings = details.map((job, n) => ({ ...overview([a, b][n]), ...(a.plain || b.plain ? { edit: [a, b][n].plain ? "none" : [a, b][n].label } : {}), ...without([a, b][n], job.settings) }));
     const keys = [...new Set(settings.flatMap(Object.keys))].filter((key) => settings[0][key] !== settings[1][key]);
     const scores = Model.data.scores.map(({ key, name }) => [key, name, ...[a, b].map((cell) => Model.score(cell, key))]).filter(([, , p, q]) => p !== null || q !== null);
     differences.replaceChildren(
@@ -55,7 +55,10 @@ const Compare = (() => {
       scores.length ? el("section", {}, el("h3", {}, "Scores"), tableOf(["score", "first", "second", "change"], scores.map(([key, name, p, q]) => [name, Model.show(key, p), Model.show(key, q), p === null || q === null ? "–" : p === q ? "0" : `${q >= p ? "+" : "−"}${Model.show(key, Math.abs(q - p))}`]))) : "");
   }
 
-  const overview = (cell) => ({ prompt: cell.prompt, ...Object.fromEntries(Model.axes.map((axis, n) => [axis.key, axis.values[cell.at[n]]])), seed: String(cell.seed) });
+  /** Settings as they are; of an unedited picture without the edit's. */
+  const without = (cell, settings) => (cell.plain ? Object.fromEntries(Object.entries(settings).filter(([key]) => !key.startsWith("operators"))) : settings);
+
+  const overview = (cell) => without(cell, { prompt: cell.prompt, ...Object.fromEntries(Model.axes.map((axis, n) => [axis.key, axis.values[cell.at[n]]])), seed: String(cell.seed) });
 
   const picture = (cell, alt) => el("img", { src: Model.address(cell), alt });
 
