@@ -1,6 +1,12 @@
 """Sphinx's settings for the site; `docs/make.py` lays out the pages and calls it."""
 
 import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 import embedlab
 
@@ -45,3 +51,31 @@ html_theme_options = {
 }
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
+
+
+@cache
+def size_of(path: Path) -> tuple[float, float] | None:
+    """Width and height of a picture."""
+    if path.suffix == ".svg":
+        box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', path.read_text(encoding="utf-8")[:2000])
+        return (float(box[1]), float(box[2])) if box else None
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def sized(app: Any, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Tell the size of each picture, so that a page does not move while they load."""
+    files = {file: Path(app.srcdir, path) for path, (_, file) in app.env.images.items()}
+
+    def tell(found: re.Match[str]) -> str:
+        path = files.get(found[2].rpartition("/")[2])
+        size = size_of(path) if path and "width=" not in found[0] else None
+        return f'{found[1]}width="{size[0]:g}" height="{size[1]:g}" src="{found[2]}"' if size else found[0]
+
+    if "body" in context:
+        context["body"] = re.sub(r'(<img [^>]*?)src="([^"]*_images/[^"]+)"', tell, context["body"])
+
+
+def setup(app: Any) -> None:
+    """What Sphinx calls."""
+    app.connect("html-page-context", sized)

@@ -89,6 +89,7 @@ def home(there: list[str]) -> str:
     }
     named = {page for names in listed.values() for page in names}
     listed["More"] = [page for page in there if page.count("/") == 1 and page not in named]
+    listed["First steps"].insert(0, "Start here <self>")
     for caption, names in listed.items():
         if names:
             parts.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```")
@@ -127,6 +128,10 @@ def results(folder: Path) -> Path:
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(one, studies.STUDIES))
+    stamp = folder / "studies" / "rates.state"
+    if not (stamp.is_file() and stamp.read_text() == state.hexdigest()):
+        subprocess.run([sys.executable, str(ROOT / "docs" / "rates.py"), str(fresh / "rates.csv")], check=True)
+        stamp.write_text(state.hexdigest())
     return fresh
 
 

@@ -4,6 +4,7 @@ python docs/rates.py    # 656 pictures; writes docs/studies/rates.csv
 """
 
 import csv
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,4 +88,4 @@ def write(table: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(__file__).parent / "studies" / "rates.csv")
+    write(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent / "studies" / "rates.csv")

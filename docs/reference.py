@@ -349,7 +349,11 @@ def commands_page() -> str:
     ]
     for name, text in helps().items():
         says = usage.COMMANDS[name][1] if name else "draw, or with -m sweep"
-        parts += [f"## embedlab {name}".rstrip(), f"{says[0].upper()}{says[1:]}.", f"{FENCE}text\n{text}\n{FENCE}"]
+        parts += [
+            f"## embedlab {name}".rstrip(),
+            f"{says[0].upper()}{says[1:]}.",
+            f"{{.help}}\n{FENCE}text\n{text}\n{FENCE}",
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -111,6 +111,9 @@ def test_what_the_studies_say_is_borne_out_by_their_tables_and_a_number_that_is_
     assert claims.filled(name, text.replace("eight puppies", "three puppies"), pictures) == text
     with pytest.raises(ValueError, match="the text does not say"):
         claims.filled(name, "seen was nothing", pictures)
+    rate, low, high = pictures.rate("turned_over", "cat ↔ dog (position rows)", "below")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"turns over on {rate:.0f} % of 64 seeds (95 % interval {low:.0f} to {high:.0f})" in readme
     halves = claims.Pictures(tuple(p for p in pictures if p.axes["weight"] in ("0.5", "0.35", "0.65") and p.seed < 5))
     with pytest.raises(ValueError, match="does not hold any more: five puppies"):
         claims.filled(name, text, halves)
