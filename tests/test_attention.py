@@ -285,12 +285,16 @@ def test_the_map_of_a_noun_lies_on_its_object(emoji):
 
 def test_a_job_has_its_maps_as_arrays_and_pictures_and_says_what_is_off(embedlab, tmp_path):
     words = ["prompt=a puppy", "attention=maps", "attention.words=[puppy]", "operators=[replace]", "seeds=[0]"]
-    out = embedlab(*words, "operators.replace.rows=puppy", "sampler.steps=2", "hydra.run.dir=job")
+    words += ["operators.replace.rows=puppy", "sampler.steps=2", "hydra.run.dir=job", "tracker=disk"]
+    out = embedlab(*words)
     assert "attention is looked at: no fused attention in 4 of 4 cross-attention layers, no engine but" in out[1]
     folder = tmp_path / "job"
     result = json.loads((folder / "result.json").read_text())
     assert result["pictures"][0]["maps"] == ["maps/baseline-seed-0-puppy.png", "maps/seed-0-puppy.png"]
     assert all((folder / name).is_file() for name in result["pictures"][0]["maps"])
+    (told,) = tmp_path.rglob("pictures.jsonl")
+    keys = {json.loads(line)["key"] for line in told.read_text().splitlines()}
+    assert {"maps/puppy", "maps/unedited/puppy"} <= keys
     (sheet,) = write_sheets(folder.parent, [read_result(folder)], to=tmp_path / "maps.png", maps="puppy")
     assert sheet.is_file()
     with pytest.raises(ConfigError, match="no picture of this sweep has a map of 'cat'; they have maps of puppy"):

@@ -448,9 +448,14 @@ def test_other_single_files_are_named(folders, written, tmp_path):
     with pytest.raises(ModelError, match="noise of another form .EDM, by its key edm_mean"):
         validate(Cell("a puppy"), Source(edm, config=str(folders["sdxl"])))
     first = "model.diffusion_model.input_blocks.0.0.weight"
-    nine = written("sd1", lambda s: {**s, first: torch.cat([s[first], s[first], s[first][:, :1]], 1)})
-    with pytest.raises(ModelError, match="takes 9 channels where latents have 4: an inpainting model"):
-        validate(Cell("a puppy"), Source(nine, config=str(folders["sd1"])))
+    eight = written("sd1", lambda s: {**s, first: torch.cat([s[first], s[first]], 1)})
+    with pytest.raises(ModelError, match="takes 8 channels where latents have 4: a model that edits pictures by"):
+        validate(Cell("a puppy"), Source(eight, config=str(folders["sd1"])))
+    nine = checkpoint.Header({first: (320, 9, 3, 3)})
+    assert checkpoint.predictions(tmp_path / "x.safetensors", nine, "sd2") == {
+        "its UNet of 9 channels, trained on from 2.0-base": "epsilon"
+    }
+    assert checkpoint.predictions(tmp_path / "x.safetensors", nine, "sd1") == {}
 
 
 def test_the_averaged_copy_of_a_unet_is_taken_where_it_is_asked_for(written, folders):

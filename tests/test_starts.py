@@ -15,6 +15,7 @@ from diffusers import (
     StableDiffusionPipeline,
     VQModel,
 )
+from original_layout import original
 from parity import close
 from PIL import Image
 from safetensors.torch import save_file
@@ -350,6 +351,20 @@ def test_a_unet_of_inpainting_is_that_of_the_pipeline(folders, tmp_path):
     close(made, expected, rtol=1e-5)
     black = dataclasses.replace(cell, start=Start(picture(), mask=mask((0, 0, 0, 0))))
     assert not torch.equal(render(model, [black], [3])[0].latents, made), "the mask is seen"
+
+
+@pytest.mark.parametrize("channels", [9, 5])
+def test_a_single_file_of_such_a_unet_is_its_folder_to_the_bit(folders, tmp_path, channels):
+    folder, file = with_parts(folders, tmp_path, unet_channels=channels), tmp_path / "model.safetensors"
+    save_file({name: one.contiguous() for name, one in original(open_pipeline(folder), "sd1").items()}, file)
+    start = Start(picture(), mask=mask()) if channels == 9 else Start(depth=picture(seed=4))
+    cell = Cell("a puppy", sampler=Sampler("ddim", 2), start=start)
+    source = Source(str(file), config=str(folders["sd1"]), device="cpu")
+    assert source.beside == ("mask" if channels == 9 else "depth")
+    with pytest.raises(SamplerError, match="which takes a"):
+        validate(dataclasses.replace(cell, start=Start()), source)
+    (one,), (other,) = (render(model, [cell], [3]) for model in (source.load(), models.load(str(folder), device="cpu")))
+    assert torch.equal(one.latents, other.latents)
 
 
 def test_a_unet_of_inpainting_can_be_watched_and_guided(folders, tmp_path):

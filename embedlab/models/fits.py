@@ -89,8 +89,8 @@ def check_configs(source: Source) -> None:
             source.config_value(part, key)
     unet = defaults_of(UNet2DConditionModel) | unet
     if source.single_file:
-        _check_file(source, unet)
-    check_channels(unet, vae, name, single_file=source.single_file)
+        _check_file(source)
+    check_channels(unet, vae, name)
     check_unet(unet, vae, name)
     check_vae(vae, len(source.encoders), name)
     check_scheduler(source.part("scheduler"), name)
@@ -110,7 +110,7 @@ def check_configs(source: Source) -> None:
         )
 
 
-def _check_file(source: Source, unet: dict[str, Any]) -> None:
+def _check_file(source: Source) -> None:
     """Refuse a single file whose UNet is of another kind than its layout, or that lacks a part."""
     header, name = source.header, source.name
     if marks := [key for key in ("edm_mean", "edm_vpred.sigma_max") if key in header.shapes]:
@@ -118,9 +118,6 @@ def _check_file(source: Source, unet: dict[str, Any]) -> None:
             f"'{name}' was trained on noise of another form (EDM, by its key {marks[0]}), for which embedlab has "
             "no sampler; take a model that was trained with betas."
         )
-    first = header.shapes.get("model.diffusion_model.input_blocks.0.0.weight")
-    if first is not None and len(first) == 4:
-        unet["in_channels"] = first[1]
     holds = header.holds
     if source.ema and PREFIXES["model_ema."] not in holds:
         raise ModelError(f"model.ema is true, and '{name}' holds no averaged copy of its UNet (model_ema).")
@@ -249,26 +246,16 @@ def check_unet(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str) -> No
         )
 
 
-def check_channels(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str, single_file: bool = False) -> None:
-    """Refuse a UNet whose latents are not those of its VAE, alone or with what `beside_latents` names.
-
-    A single file of such a model is refused: the configs that come with embedlab are those of plain ones.
-    """
+def check_channels(unet: Mapping[str, Any], vae: Mapping[str, Any], name: str) -> None:
+    """Refuse a UNet whose latents are not those of its VAE, alone or with what `beside_latents` names."""
     channels, latent = unet["in_channels"], vae["latent_channels"]
     if (wide := vae.get("vq_embed_dim") or latent) != latent:
         raise ModelError(
             f"the VAE of '{name}' makes latents of {wide} channels (vq_embed_dim) and says {latent} (latent_channels); "
             "embedlab runs those where they are the same."
         )
-    beside = beside_latents(unet, vae)
-    if channels == latent or (beside and not single_file):
+    if channels == latent or beside_latents(unet, vae):
         return
-    if beside:
-        kind = "an inpainting model" if beside == "mask" else "a depth model"
-        raise ModelError(
-            f"the UNet of '{name}' takes {channels} channels where latents have {latent}: {kind}, which embedlab runs "
-            "from a folder or from the hub, and not from a single file."
-        )
     kinds = {8: "a model that edits pictures by instruction", 7: "an upscaler"}
     raise ModelError(
         f"the UNet of '{name}' takes {channels} channels where latents have {latent}: "

@@ -270,6 +270,8 @@ def predictions(path: Path, header: Header, layout: str | None) -> dict[str, str
         found[f"{path.with_suffix('.yaml').name} beside it"] = spelled
     if layout == "sd2" and header.step == 875_000:  # the only marker of 2.0-base, which diffusers reads, too
         found["its global_step 875000, that of 2.0-base"] = "epsilon"
+    if layout == "sd2" and (channels := channels_of(header)) in (5, 9):  # as their v2-midas and v2-inpainting .yaml say
+        found[f"its UNet of {channels} channels, trained on from 2.0-base"] = "epsilon"
     return found
 
 
@@ -281,6 +283,12 @@ def parameterization(path: Path) -> str | None:
     text = file.read_text(encoding="utf-8", errors="replace")
     found = re.search(r"^\s*parameterization:\s*['\"]?(\w+)", text, re.M)
     return SPELLINGS.get(found[1]) if found else None
+
+
+def channels_of(header: Header) -> int | None:
+    """How many channels the UNet of a file in the original layout takes."""
+    first = header.shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
+    return first[1] if len(first) == 4 else None
 
 
 def side_of(header: Header) -> int | None:

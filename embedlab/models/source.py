@@ -206,6 +206,8 @@ class Source(Shown):
                 f"the model '{self.name}' lacks its part '{name}': there is no {path} {where}{hint.get(name, '')}."
             )
         config: dict[str, Any] = checkpoint.read_json(found)
+        if name == "unet" and self.single_file and (channels := checkpoint.channels_of(self.header)) is not None:
+            config = {**config, "in_channels": channels}  # of inpainting and depth models 9 and 5, where a layout has 4
         return config
 
     @cached_property

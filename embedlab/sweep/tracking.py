@@ -90,6 +90,8 @@ def log(job: Job, result: Result, run: Run) -> None:
     if rows:
         run.pictures("pictures", [(p, caption(row, job.cell)) for p, row in zip(pictures, rows, strict=True)])
         run.pictures("sheet", [(_open(job.folder / "sheet.png"), job.cell.label)])
+        for word, heats in heat_maps(rows).items():
+            run.pictures(f"maps/{word}", [(_open(job.folder / file), f"seed {seed}") for seed, file in heats])
         mine = [replace(row, axes=axes_of(job)) for row in records([result], alone=True)]
         run.table("pictures_table", *picture_table(job.folder, mine, [result]))
     if (tokens := token_table(result)) is not None:
@@ -101,6 +103,16 @@ def log(job: Job, result: Result, run: Run) -> None:
             run.file(name, file)
     edited = job.cell.edits
     run.scores({k: v for k, v in result.scores.items() if v is not None and (edited or not k.startswith("change/"))})
+
+
+def heat_maps(rows: Sequence[Any]) -> dict[str, list[tuple[int, str]]]:
+    """Seeds and files of the heat maps of pictures, by word; those of unedited pictures have a name of their own."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        for file in row.maps or ():
+            before, _, word = Path(file).stem.partition(f"seed-{row.seed}-")
+            found.setdefault(f"unedited/{word}" if before else word, []).append((row.seed, file))
+    return found
 
 
 def _open(path: Path) -> Image.Image:
