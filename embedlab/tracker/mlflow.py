@@ -19,6 +19,7 @@ from urllib.request import url2pathname
 
 from PIL import Image
 
+from embedlab.clean import redact
 from embedlab.errors import ConfigError
 from embedlab.tracker.chart import chart
 from embedlab.tracker.protocol import JOB, About, Run, Summary, flat, need, own_id, safe
@@ -88,11 +89,12 @@ class MLflow:
         if self.uri is None:
             home.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{home / BASE}")
-        known = client.get_experiment_by_name(self.project)
+        project = redact(self.project)
+        known = client.get_experiment_by_name(project)
         if known is not None:
             return client, known.experiment_id
         place = None if self.uri else (home / "artifacts").as_uri()
-        return client, client.create_experiment(self.project, artifact_location=place)
+        return client, client.create_experiment(project, artifact_location=place)
 
 
 def _run_of(client: Any, experiment: str, owner: str, name: str, params: Mapping[str, str] | None = None) -> Any:

@@ -41,6 +41,7 @@ def own(folder: Path) -> None:
 
 CASES: list[tuple[str, Given, str | None]] = [
     *((f"prompt, {tracker}", (f"prompt={value}", f"tracker={tracker}"), None) for tracker in ("disk", "wandb", "silent") for value in (Q, O, '"${oc.env:HOSTILE_TOKEN}"')),
+    *((f"prompt, {tracker}", (f"prompt={Q}", f"tracker={tracker}"), None) for tracker in ("tensorboard", "mlflow")),
     *((f"prompt swept, {tracker}", ("-m", f"prompt={Q},{O},x", f"tracker={tracker}"), None) for tracker in ("disk", "wandb")),
     ("negative", (f"guidance.negative={Q}", "tracker=disk"), None),
     ("negative swept", ("-m", f"guidance.negative={Q},{O}", "tracker=disk"), None),

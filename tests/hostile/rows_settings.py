@@ -60,6 +60,8 @@ SETTINGS = [
     # metrics, trackers, stores, objectives
     *refused("metrics", "metrics", "metrics.words=1", "metrics.words=[1]", "metrics.words={a:1}", "metrics.words=[[a]]", "metrics.words=true", "metrics.nothing=1"),
     *refused("trackers", "tracker", "tracker._target_=builtins.dict", "tracker._target_=nothing.Nothing", "tracker=[]", "tracker._target_=embedlab.operators.Replace", "tracker=null", "tracker._target_=collections.OrderedDict"),
+    *refused("trackers", "tracker", *(("tracker=several", f"tracker.trackers={value}") for value in ("wandb", "[]", "[nothing]", "[5]", "null", "{}"))),
+    *refused("trackers", "tracker", *(("tracker=mlflow", f"tracker.{setting}") for setting in ("project=''", "project=5", "project=[a]", "uri=5", "uri=[a]"))),
     *refused("trackers", "tracker", *(("tracker=wandb", f"tracker.{setting}") for setting in ("mode=nope", "mode=null", "project=''", "project=a/b", "project=[a]", "tags=1", "tags=[1]", "tags=[\"\"]", "entity=[a]", "project=null"))),
     *refused("paths", "store", "store=''", "store=' '", "store=1", "store=[a]", "store=true", "store={a:1}"),
     *refused("paths", "cannot be written", "store=/dev/null", "store=/proc/nothing/x"),
