@@ -464,6 +464,15 @@ def test_wrong_settings_of_mlflow_are_one_clear_line(settings, message):
         MLflow(**settings)
 
 
+def test_mlflow_refuses_a_folder_that_is_no_part_of_an_address(tmp_path):
+    with (
+        pytest.raises(ConfigError, match=r"name the sweep's folder without #, \?"),
+        MLflow().run("a", tmp_path / "a?#", {}),
+    ):
+        pass
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_table_in_tensorboard_is_text_whatever_users_wrote():
     text = markdown(["a"], [["| <img src=x onerror=alert(1)> **bold** [x](javascript:y)"]])
     assert not {"<", "*", "["} & set(text.splitlines()[-1])

@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 from PIL import Image
 
 from embedlab.clean import redact
-from embedlab.errors import ConfigError
+from embedlab.errors import ConfigError, listed
 from embedlab.tracker.chart import chart
 from embedlab.tracker.protocol import JOB, About, Run, Summary, flat, need, own_id, safe
 
@@ -87,6 +87,11 @@ class MLflow:
         from mlflow.tracking import MlflowClient
 
         if self.uri is None:
+            if wrong := sorted({*str(home)} & {*"?#%"}):
+                raise ConfigError(
+                    f"tracker=mlflow keeps its base at an address, which '{home}' cannot be part of: name the sweep's "
+                    f"folder without {listed(wrong)}."
+                )
             home.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=self.uri or f"sqlite:///{home / BASE}")
         project = redact(self.project)
