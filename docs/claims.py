@@ -222,6 +222,10 @@ def many(word: str, count: int) -> Callable[[Picture], bool]:
     return lambda picture: len(picture.of(word)) == len(picture.things) == count
 
 
+EMPTIED = '{"prompt": "", "rows": {"role": "pad"}}'
+WORDS_END = '[{"role": "words"}, {"role": "eos"}]'
+WORDS_PAD = '[{"role": "words"}, {"role": "pad"}]'
+END_PAD = '[{"role": "eos"}, {"role": "pad"}]'
 APPLE = {"apple": "yellow", "heart": "green"}
 HEART, PAD = "a green heart → a green heart (hidden states)", "role pad → 'a yellow apple' (role pad) (hidden states)"
 UMBRELLA = "a green umbrella → a green umbrella (hidden states)"
@@ -703,6 +707,26 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "The two hidden states swapped change no pixel",
             lambda t: (min(t(stage="hidden").values("change/ssim")),),
             lambda least: least > 0.9999,
+        ),
+    ),
+    "what_carries": (
+        Claim(
+            "words, end of text or padding alone still draw a puppy on {} of six seeds",
+            lambda t: (min(t(by=EMPTIED, rows=rows).n("puppy") for rows in (WORDS_END, WORDS_PAD, END_PAD)),),
+            lambda puppies: puppies >= 5,
+        ),
+        Claim(
+            "the padding wins, alone against words and end, on {} of six seeds",
+            lambda t: (t(by="A picture of a cat", rows='{"role": "pad"}').n("cat"),),
+            lambda cats: cats >= 5,
+        ),
+        Claim(
+            "words and end together win against the padding on {} of six, though each of them alone does on {}",
+            lambda t: (
+                t(by="A picture of a cat", rows=WORDS_END).n("cat"),
+                *(t(by="A picture of a cat", rows=f'{{"role": "{role}"}}').n("cat") for role in ("words", "eos")),
+            ),
+            lambda together, words, end: together >= 4 and max(words, end) <= 2,
         ),
     ),
     "when_decided": (

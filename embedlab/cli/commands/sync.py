@@ -84,6 +84,7 @@ def reported(folder: Path) -> Any:
 def send(folder: Path, report: Any) -> None:
     """Save a report on the server, in the place of the one that this sweep had there."""
     import wandb
+
     from embedlab.view.wandb_report import write_report
 
     try:
