@@ -121,6 +121,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
     )
     from embedlab.selector import Rows as Rows
     from embedlab.starting import start_latents as start_latents
+    from embedlab.stepping import denoise as denoise
     from embedlab.structure.anatomy import Anatomy as Anatomy, anatomy as anatomy
     from embedlab.structure.tables import Comparison as Comparison
     from embedlab.sweep.job import Job as Job
@@ -206,6 +207,7 @@ _HOME = {
     "Variation": "sampler",
     "anatomy": "structure.anatomy",
     "decode": "images",
+    "denoise": "stepping",
     "detect": "detector.detect",
     "edit": "operators",
     "edit_encoded": "operators",

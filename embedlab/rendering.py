@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_
 from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.encoder import Conditioning
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
-from embedlab.guidance import Beside, Denoiser, Losses, Shared, Steering, Told, guided, in_turn, predictor
+from embedlab.guidance import Beside, Denoiser, Halves, Losses, Shared, Steering, Told, guided, in_turn, predictor
 from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Source
@@ -125,6 +125,80 @@ def in_company(seeds: Sequence[int], told: Sequence[Sequence[str]]) -> list[int]
     return sorted(range(len(seeds)), key=places.__getitem__)
 
 
+@dataclass
+class Batch:
+    """Pictures of one `batch_key`, ready for the loop: what it is called with, and what is written down meanwhile.
+
+    requests: the pictures that are asked for, and behind them those that attention is copied from, `beside` of them;
+    `which` of these each picture has.
+    """
+
+    model: Model
+    requests: Sequence[Request]
+    size: tuple[int, int]
+    timer: Timer
+    shared: Shared
+    watch: Watch | None
+    calls: Sequence[Sequence[CallConditioning]]
+    inverted: Inverted | None
+    which: tuple[int, ...] = ()
+    beside: int = 0
+    scheduler: Any = None
+    begun: Any = None
+    trace: Trace = field(default_factory=Trace)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        requests: Sequence[Request],
+        timer: Timer | None = None,
+        shared: Shared | None = None,
+        sources: Sequence[int] | None = None,
+    ) -> Batch:
+        """The batch of some pictures; one that is inverted is inverted here."""
+        timer, asked = timer or Timer(), requests
+        beside, which = sources_of(requests, sources)
+        requests = [*requests, *beside]
+        cell = requests[0].cell
+        size = picture_size(cell, model)
+        found: Inverted | None = None
+        if isinstance(cell.start, Inversion):
+            with timer.part("scheduler"), torch.inference_mode():
+                requests, found = invert(model, requests, timer)
+        watch = watch_of(model, requests, size, [len(asked) + number for number in which])
+        calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
+        if shared is None:
+            by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
+            shared = Shared([request.seed for request in requests], by_shape)
+        return cls(model, requests, size, timer, shared, watch, calls, found, tuple(which), len(beside))
+
+    def place_of(self, image: int) -> tuple[int, ...]:
+        """Where a picture stands: its number, of how many, and where several share a source, which one, of how many."""
+        place = image, len(self.requests) - self.beside
+        return place if self.beside == len(self.which) else (*place, self.which[image], self.beside)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Watch the UNet where that is asked for, and keep gradients possible where a picture has a loss."""
+        with self.watch.installed() if self.watch else nullcontext(), _gradients(self.calls):
+            yield
+
+    def begin(self, halves: bool = False) -> dict[str, Any]:
+        """What the loop is called with, but for where it starts; with `halves` the trace hears of both predictions."""
+        cell = self.requests[0].cell
+        seeds = [request.seed for request in self.requests]
+        self.scheduler = cell.sampler.make(self.model.scheduler)
+        inverted = self.inverted.latents if self.inverted else None
+        self.begun = begun = begin(self.model, cell, seeds, self.scheduler, inverted)
+        self.trace = trace = Trace(cell.sampler.watch, cell.sampler.kept)
+        beside, heard = begun.beside, trace.halves if halves or trace.active else None
+        denoisers = _denoisers(self.model, self.calls, self.size, self.timer, self.shared, self.watch, heard, beside)
+        evaluate = _losses(self.model, self.calls, self.size, self.scheduler, trace, self.timer, beside)
+        told = {"random": begun.random, "first": begun.first, "warmup": cell.start.warmup, "after": begun.after}
+        return {"denoise": in_turn(denoisers), "scheduler": self.scheduler, "evaluate": evaluate, **told}
+
+
 @torch.inference_mode()
 def sample_batch(
     model: Model,
@@ -143,63 +217,37 @@ def sample_batch(
     which source each picture has, by number; left out, those of one seed that copy from the same share it.
     """
     timer = timer or Timer()
-    asked = requests
-    beside, which = sources_of(requests, sources)
-    requests = [*asked, *beside]
-    cell = requests[0].cell
-    size = picture_size(cell, model)
-    found: Inverted | None = None
-    if isinstance(cell.start, Inversion):
-        with timer.part("scheduler"):
-            requests, found = invert(model, requests, timer)
-    watch = watch_of(model, requests, size, [len(asked) + number for number in which])
-    calls = watch.calls if watch else list(zip(*(request.conditioning for request in requests), strict=True))
-    if shared is None:
-        by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
-        shared = Shared([request.seed for request in requests], by_shape)
-    with timer.part("scheduler"), watch.installed() if watch else nullcontext(), _gradients(calls):
-        scheduler = cell.sampler.make(model.scheduler)
-        begun = begin(model, cell, [request.seed for request in requests], scheduler, found.latents if found else None)
-        trace = Trace(cell.sampler.watch, cell.sampler.kept)
-        out = sample(
-            in_turn(_denoisers(model, calls, size, timer, shared, watch, trace, begun.beside)),
-            begun.noise,
-            scheduler,
-            begun.random,
-            begun.picture,
-            begun.first,
-            cell.sampler.kept,
-            on_step,
-            cell.start.warmup,
-            after=begun.after,
-            observe=trace if trace.active else None,
-            evaluate=_losses(model, calls, size, scheduler, trace, timer, begun.beside),
-        )
+    batch, many = Batch.of(model, requests, timer, shared, sources), len(requests)
+    with timer.part("scheduler"), batch.inside():
+        told = batch.begin()
+        begun, trace, keep = batch.begun, batch.trace, requests[0].cell.sampler.kept
+        observe = trace if trace.active else None
+        out = sample(**told, noise=begun.noise, start=begun.picture, keep=keep, on_step=on_step, observe=observe)
         if out.latents.is_cuda:  # the loop has only asked for all of this: what it waits for is the UNet's
             with timer.part("UNet", calls=0):
                 torch.cuda.synchronize(out.latents.device)
-    out = of_first(out, len(asked))
-    with timer.part("decode", rows=len(asked) * (1 + 2 * len(out.kept))):
+    out = of_first(out, many)
+    with timer.part("decode", rows=many * (1 + 2 * len(out.kept))):
         pictures = images.decode(out.latents, model.vae)
         kept = [
             (k.step, images.decode(k.latents, model.vae), None if k.x0 is None else images.decode(k.x0, model.vae))
             for k in out.kept
         ]
-    latents, runtime, many = out.latents.float().cpu(), runtime_of(model), len(asked)
+    latents, runtime = out.latents.float().cpu(), runtime_of(model)
     broke = [-1] * many if out.broke is None else out.broke.tolist()
     return [
         Sample(
             pictures[n],
             latents[n],
             tuple((s, a[n], None if b is None else b[n]) for s, a, b in kept),
-            (n, many) if len(beside) == len(which) else (n, many, which[n], len(beside)),
+            batch.place_of(n),
             runtime,
-            watch.maps(n) if watch else None,
-            rows_by_call(shared.layouts, n),
+            batch.watch.maps(n) if batch.watch else None,
+            rows_by_call(batch.shared.layouts, n),
             None if broke[n] < 0 else broke[n],
             trace.curves(n),
             trace.kept(n),
-            found.figures if found else {},
+            batch.inverted.figures if batch.inverted else {},
         )
         for n in range(many)
     ]
@@ -212,7 +260,7 @@ def _denoisers(
     timer: Timer,
     shared: Shared,
     watch: Watch | None,
-    trace: Trace,
+    halves: Halves | None,
     beside: Tensor | None = None,
 ) -> Iterator[Denoiser]:
     """A denoiser for each call; neighbours of the same conditionings are one, and only one at a time is held."""
@@ -223,7 +271,6 @@ def _denoisers(
         steering = Steering(guidances, denoiser_calls(calls[0][0].cell, model.scheduler))
     unet = watch.watched if watch else model.unet
     unet = unet if beside is None else Beside(unet, beside)
-    halves = trace.halves if trace.active else None
     last: Sequence[CallConditioning] = ()
     for n, call in enumerate(calls):
         if not last or any(new is not old for new, old in zip(call, last, strict=True)):

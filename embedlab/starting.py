@@ -13,7 +13,7 @@ from torch import Tensor
 from embedlab import images
 from embedlab.cell import Cell, picture_size
 from embedlab.models import Model
-from embedlab.sampler import calls_of, generators, noise, picture_latents, varied
+from embedlab.sampler import begun, generators, noise, picture_latents, varied
 from embedlab.sampler.handed_in import as_mask
 from embedlab.sampler.inpainting import put_back
 from embedlab.sampler.loop import After
@@ -129,12 +129,5 @@ def start_latents(model: Model, cell: Cell, seeds: Sequence[int]) -> Float[Tenso
     torch.Size([2, 8, 16, 16])
     """
     scheduler = cell.sampler.make(model.scheduler)
-    begun = begin(model, cell, seeds, scheduler)
-    if begun.picture is None:
-        unit: Tensor = begun.noise * scheduler.init_noise_sigma
-        return unit
-    place = calls_of(scheduler, begun.first, cell.start.warmup)[0][1]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(begun.first * scheduler.order)
-    noised: Tensor = scheduler.add_noise(begun.picture, begun.noise, scheduler.timesteps[place].repeat(len(seeds)))
-    return noised
+    first = begin(model, cell, seeds, scheduler)
+    return begun(scheduler, first.noise, first.picture, first.first, cell.start.warmup)

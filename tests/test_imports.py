@@ -16,7 +16,18 @@ ARROW = (
     *("limits", "clip"),
     *("models", "engines", "structure", "detector", "embeddings", "operators", "encoder", "windows", "weighting"),
     *("schedule", "attention", "guidance", "sampler", "cell", "condition", "validate", "samples"),
-    *("starting", "inverting", "rendering", "runtime", "images", "metrics", "explanation", "export", "learning"),
+    *(
+        "starting",
+        "inverting",
+        "rendering",
+        "stepping",
+        "runtime",
+        "images",
+        "metrics",
+        "explanation",
+        "export",
+        "learning",
+    ),
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (

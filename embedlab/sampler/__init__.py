@@ -1,7 +1,7 @@
 """(Denoiser, noise, scheduler, steps) → latents; seeds → noise; picture → start latents."""
 
 from embedlab.sampler.inversion import Inversion
-from embedlab.sampler.loop import START, Kept, Sampled, Seen, predicted_x0, sample
+from embedlab.sampler.loop import START, Kept, Sampled, Seen, begun, calls, predicted_x0, sample
 from embedlab.sampler.rehearsal import rehearsed
 from embedlab.sampler.schedulers import as_trained, calls_of, is_pndm, moments, noise_of, per_call, reason, set_steps
 from embedlab.sampler.seeds import Variation, generators, noise, varied
@@ -22,6 +22,8 @@ __all__ = [
     "Trace",
     "Variation",
     "as_trained",
+    "begun",
+    "calls",
     "calls_of",
     "check_size",
     "generators",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -75,6 +75,77 @@ class Sampled(Shown):
     )
 
 
+def begun(
+    scheduler: Any,
+    noise: Float[Tensor, "image c h w"],
+    start: Float[Tensor, "image c h w"] | None = None,
+    first: int = 0,
+    warmup: str = "history",
+) -> Float[Tensor, "image c h w"]:
+    """The latents that the first call of the denoiser meets: noise as strong as the scheduler has it there, or `start`
+    latents noised to step `first`; the scheduler is told where it begins.
+
+    >>> from embedlab import Sampler, generators, models, noise
+    >>> scheduler = Sampler("euler", steps=4).make(models.Source("emoji").scheduler)
+    >>> begun(scheduler, noise((4, 8, 8), generators([0]))).std() > 10
+    tensor(True)
+    """
+    if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice
+        scheduler.set_begin_index(first * scheduler.order)
+    if start is None:
+        unit: Tensor = noise * scheduler.init_noise_sigma
+        return unit
+    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]]
+    noised: Tensor = scheduler.add_noise(start, noise, send(timesteps, noise.device)[:1].repeat(len(noise)))
+    return noised
+
+
+def calls(
+    denoise: Denoiser,
+    x: Float[Tensor, "image c h w"],
+    scheduler: Any,
+    random: Sequence[torch.Generator] | None = None,
+    first: int = 0,
+    warmup: str = "history",
+    evaluate: Evaluate | None = None,
+    after: After | None = None,
+) -> Generator[Seen, Tensor | None, None]:
+    """The loop itself, a call of the denoiser after the other, from latents that `begun` gives.
+
+    Whoever runs it is told of each call when it is over, and may `send` other latents for the next one.
+
+    >>> from embedlab import Sampler, generators, models, noise
+    >>> scheduler = Sampler("ddim", steps=4).make(models.Source("emoji").scheduler)
+    >>> x = begun(scheduler, noise((4, 8, 8), generators([0])))
+    >>> [call.moment.step for call in calls(lambda x, t: torch.zeros_like(x), x, scheduler)]
+    [0, 1, 2, 3]
+    """
+    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]]
+    there = send(timesteps, x.device)
+    if random and hasattr(scheduler, "noise_sampler_seed"):  # DPM++ SDE draws its noise from a tree for each image
+        scheduler.noise_sampler_seed = [generator.initial_seed() for generator in random]
+    accepted = inspect.signature(scheduler.step).parameters
+    advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
+    on_cpu = x.device.type == "cpu"
+    # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
+    for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
+
+        def predict(x: Tensor, t: Tensor = t, t_there: Tensor = t_there) -> Tensor:
+            return denoise(scheduler.scale_model_input(x, t), t_there).to(x.dtype)
+
+        x, seen = evaluate(moment, x, predict) if evaluate else (x, predict(x))
+        order = {"order": min(n + 1, accepted["order"].default)} if "order" in accepted and warmup == "history" else {}
+        before = x
+        with nullcontext() if on_cpu else NumbersOnCpu():
+            out = advance(seen, t, x, **order)
+        x = out.prev_sample
+        if after:
+            x = after(moment, there[n + 1] if n + 1 < len(there) else None, x)
+        own = getattr(out, "pred_original_sample", None)
+        other = yield Seen(moment, before, seen, x, scheduler.config.prediction_type, own)
+        x = x if other is None else other
+
+
 def sample(
     denoise: Denoiser,
     noise: Float[Tensor, "image c h w"],
@@ -104,45 +175,17 @@ def sample(
     >>> done.latents.shape, [kept.step for kept in done.kept]
     (torch.Size([1, 4, 8, 8]), [0, 3])
     """
-    timesteps = scheduler.timesteps[[place for _, place in calls_of(scheduler, first, warmup)]]
-    there = send(timesteps, noise.device)
-    if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, which may be there twice
-        scheduler.set_begin_index(first * scheduler.order)
-    if start is None:
-        x = noise * scheduler.init_noise_sigma
-    else:
-        x = scheduler.add_noise(start, noise, there[:1].repeat(len(noise)))
-    if random and hasattr(scheduler, "noise_sampler_seed"):  # DPM++ SDE draws its noise from a tree for each image
-        scheduler.noise_sampler_seed = [generator.initial_seed() for generator in random]
-    accepted = inspect.signature(scheduler.step).parameters
-    advance = partial(scheduler.step, **({"generator": list(random)} if random and "generator" in accepted else {}))
-    numbers = nullcontext() if noise.device.type == "cpu" else NumbersOnCpu()
+    x = begun(scheduler, noise, start, first, warmup)
     kept, broke = [], torch.full((len(x),), -1, device=x.device)
     if START in keep:
-        kept.append(Kept(START, float(timesteps[0]), x, None))
+        kept.append(Kept(START, moments(scheduler, first, warmup)[0].timestep, x, None))
     heard = None if on_step is None else as_heard(on_step)
-    # a scheduler looks its tables up by the timestep, which it would have to fetch from the device
-    for n, (moment, t, t_there) in enumerate(zip(moments(scheduler, first, warmup), timesteps, there, strict=True)):
-        step = moment.step
-
-        def predict(x: Tensor, t: Tensor = t, t_there: Tensor = t_there) -> Tensor:
-            return denoise(scheduler.scale_model_input(x, t), t_there).to(x.dtype)
-
-        x, seen = evaluate(moment, x, predict) if evaluate else (x, predict(x))
-        order = {"order": min(n + 1, accepted["order"].default)} if "order" in accepted and warmup == "history" else {}
-        before = x
-        with numbers:
-            out = advance(seen, t, x, **order)
-        x = out.prev_sample
-        if after:
-            x = after(moment, there[n + 1] if n + 1 < len(there) else None, x)
+    for call in calls(denoise, x, scheduler, random, first, warmup, evaluate, after):
+        x, step = call.after, call.moment.step
         whole = torch.isfinite(x).flatten(1).all(1)  # asked of the device, and not waited for
         broke = torch.where(whole | (broke >= 0), broke, step)
-        call = Seen(
-            moment, before, seen, x, scheduler.config.prediction_type, getattr(out, "pred_original_sample", None)
-        )
         if step in keep:
-            kept.append(Kept(step, float(t), x, call.x0))
+            kept.append(Kept(step, call.moment.timestep, x, call.x0))
         if observe:
             observe(call)
         if heard:
