@@ -1,5 +1,6 @@
 """A laboratory for CLIP text embeddings in text-to-image diffusion."""
 
+import inspect
 import sys
 import warnings
 from importlib import import_module
@@ -105,6 +106,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         Sampler as Sampler,
         Start as Start,
         Variation as Variation,
+        encode_picture as encode_picture,
         generators as generators,
         moments as moments,
         noise as noise,
@@ -215,6 +217,7 @@ _HOME = {
     "embed": "embeddings",
     "embed_all": "encoder",
     "encode": "encoder",
+    "encode_picture": "sampler",
     "equal_lengths": "encoder",
     "explain": "explanation",
     "generators": "sampler",
@@ -273,4 +276,8 @@ if not TYPE_CHECKING:  # so that a type checker, too, refuses names that are not
             with warnings.catch_warnings():  # tqdm warns as it is imported into a notebook without ipywidgets
                 warnings.filterwarnings("ignore", "IProgress not found")
                 import_module("tqdm.auto")
-        return getattr(import_module(f"embedlab.{_HOME[name]}"), name)
+        found = getattr(import_module(f"embedlab.{_HOME[name]}"), name)
+        if inspect.isfunction(found):  # what it was handed is held against what it says, where it fails
+            found = import_module("embedlab.arguments").explained(found)
+            found.__module__, globals()[name] = "embedlab", found
+        return found

@@ -65,9 +65,9 @@ class Cell(Shown):
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str | ParsedPrompt | Schedule):
-            raise PromptError(not_a_prompt("null" if self.prompt is None else str(self.prompt)))
+            raise PromptError(not_a_prompt("null" if self.prompt is None else str(self.prompt)[:80]))
         if not isinstance(self.prompt_2, str | ParsedPrompt | Schedule | None):
-            raise PromptError(f"prompt_2: {not_a_prompt(str(self.prompt_2))}")
+            raise PromptError(f"prompt_2: {not_a_prompt(str(self.prompt_2)[:80])}")
         if callable(self.operators) or isinstance(self.operators, str):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         if not isinstance(self.operators, list | tuple):

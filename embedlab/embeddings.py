@@ -14,11 +14,11 @@ from transformers import CLIPTokenizer
 
 from embedlab.checks import finite_number, is_whole
 from embedlab.clean import BLANK
-from embedlab.clip import Tower
 from embedlab.display import Html, Shown, block, short, strip, table
-from embedlab.errors import ModelError, OperatorError, PromptError, SamplerError, brief, listed
+from embedlab.errors import OperatorError, PromptError, SamplerError, listed
 from embedlab.limits import WINDOW
 from embedlab.memo import once_per_table
+from embedlab.models import TextEncoders, text_encoder_of
 from embedlab.parsed_prompt import ParsedPrompt
 from embedlab.prompt import Mixture, Tokens, shown_text, token_chips, tokenize
 from embedlab.select import Spans, select
@@ -269,20 +269,21 @@ def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim
     return rows.reshape(-1, width)
 
 
-def lookup_of(tower: Tower) -> Lookup:
-    """The vocabulary of an encoder, as it is now.
+def lookup_of(tower: TextEncoders) -> Lookup:
+    """The vocabulary of an encoder, as it is now; of a model or a pipeline that has one, of that.
 
     >>> from embedlab import models
     >>> lookup = lookup_of(models.load("emoji").towers[0])
     >>> lookup("cat").shape[0], lookup.nearest(lookup("cat"), most=1)[0][0].text
     (1, 'cat')
     """
+    tower = text_encoder_of(tower, "a list of lookup_of(tower)")
     return Lookup(tower.tokenizer, tower.token_table.detach())
 
 
 def embed(
     prompt: str | ParsedPrompt | Tokens,
-    tower: Tower,
+    tower: TextEncoders,
     truncate: bool = False,
     stretch: float | None = None,
     concepts: tuple[str, ...] | None = None,
@@ -290,16 +291,14 @@ def embed(
     """Look up the rows of a prompt of any length; the position rows start again in every window.
 
     `stretch` reads windows of more than 77 places, on a position table drawn out so many times (Long-CLIP: 4 for 248).
-    `concepts` are added names that are one word, by default this encoder's own (see `tokenize`).
+    `concepts` are added names that are one word, by default this encoder's own (see `tokenize`). A model or a pipeline
+    stands for its only text encoder; `embed_all` reads a prompt before several.
 
     >>> from embedlab import models
     >>> embed("a cat", models.load("emoji").towers[0]).token.shape[:2]
     torch.Size([1, 77])
     """
-    if not isinstance(tower, Tower):
-        raise ModelError(
-            f"tower is {brief(tower)}; it has to be a Tower, one of model.towers or of text_encoders_of(pipeline)."
-        )
+    tower = text_encoder_of(tower)
     if stretch is not None and not 1 <= finite_number(stretch, "stretch", SamplerError) <= 64:
         raise SamplerError(f"stretch is {stretch}; it goes from 1 to 64; 4 makes 248 positions.")
     position_table = tower.position_table.detach()

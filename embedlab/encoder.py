@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,12 +14,23 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from embedlab.checks import finite_number, is_whole, whole_number
-from embedlab.clip import States, Tower, check_towers, forward, mixed
+from embedlab.clip import States, Tower, forward, mixed
 from embedlab.composition import Layout, hidden_of, matched, pooled_of, rows_joined, sections, streams
 from embedlab.display import Shown, block, facts, short, strip
 from embedlab.embeddings import Embeddings, embed, row_names, stretched_length, vectors
-from embedlab.errors import ConfigError, NoRowsError, OperatorError, PromptError, SamplerError, brief, counted, listed
+from embedlab.errors import (
+    ConfigError,
+    NoRowsError,
+    OperatorError,
+    PromptError,
+    SamplerError,
+    brief,
+    check_kind,
+    counted,
+    listed,
+)
 from embedlab.limits import WINDOW, Join, Normaliser, Padding, Pooled, Split, check_join, check_part, mix_of
+from embedlab.models import TextEncoders, text_encoders_of
 from embedlab.parsed_prompt import ParsedPrompt, parsed
 from embedlab.prompt import Tokens, of_layout, shown_text, token_chips, tokenize
 from embedlab.schedule import Schedule, Setting, value_of, varies
@@ -308,11 +319,9 @@ class Encoder(Shown):
             raise PromptError(f"{brief(text)} changes over time; a Cell takes it, or resolve(parsed(…), moment).")
         return read
 
-    def embed(
-        self, text: str | ParsedPrompt, towers: Sequence[Tower], second: str | ParsedPrompt | None = None
-    ) -> Prompt:
+    def embed(self, text: str | ParsedPrompt, towers: TextEncoders, second: str | ParsedPrompt | None = None) -> Prompt:
         """The rows of a text before every text encoder, by these settings; `second` is what the second one reads."""
-        check_towers(towers)
+        towers = text_encoders_of(towers)
         texts = [text, *[text if second is None else second] * (len(towers) - 1)]
         places = [len(tower.position_table) for tower in towers]
         tokens = self.tokenize_all(texts, [tower.tokenizer for tower in towers], places)
@@ -320,7 +329,11 @@ class Encoder(Shown):
         return tuple(embed(one, tower, stretch=stretch) for one, tower in zip(tokens, towers, strict=True))
 
     def encode(
-        self, prompts: Sequence[Prompt], towers: Sequence[Tower], groups: Sequence[Any] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        towers: TextEncoders,
+        groups: Sequence[Any] | None = None,
+        at_once: int = 1,
     ) -> list[Conditioning]:
         """The conditionings of prompts, by these settings (`encode`)."""
         return encode(
@@ -333,14 +346,18 @@ class Encoder(Shown):
             pooled=value_of(self.pooled),
             balance=value_of(self.balance),
             groups=groups,
+            at_once=at_once,
         )
 
 
-def embed_all(prompt: str, towers: Sequence[Tower], truncate: bool = False, stretch: float | None = None) -> Prompt:
+def embed_all(
+    prompt: str | ParsedPrompt, towers: TextEncoders, truncate: bool = False, stretch: float | None = None
+) -> Prompt:
     """The rows of a prompt before every text encoder; all of them see the same words.
 
     An `Embeddings` for each, of token and position rows (window, position, dim). `truncate` reads only the first
-    window, `stretch` as `embed` does; `Encoder(...).embed` has all settings.
+    window, `stretch` as `embed` does; `Encoder(...).embed` has all settings. `towers` is a list of text encoders, a
+    model, or a diffusers pipeline.
 
     Raises ModelError for what are no text encoders, PromptError for what is no text.
 
@@ -372,10 +389,30 @@ def check_prompt(prompt: Any, towers: Sequence[Tower]) -> None:
         raise PromptError(f"this prompt has rows of width {listed(mine)}; these text encoders take {listed(theirs)}.")
 
 
-def encode(
-    prompts: Sequence[Prompt],
-    towers: Sequence[Tower],
-    join: Join = "windows",
+def as_prompt(given: Any, towers: Sequence[Tower], how: Encoder) -> Prompt:
+    """A prompt before some text encoders: itself, a text that is read, or the rows before the only one of them.
+
+    >>> from embedlab import load
+    >>> towers = load("emoji").towers
+    >>> torch.equal(as_prompt("a cat", towers, Encoder())[0].token, embed_all("a cat", towers)[0].token)
+    True
+    """
+    if isinstance(given, str | ParsedPrompt):
+        return how.embed(given, towers)
+    return (given,) if isinstance(given, Embeddings) else given
+
+
+def is_one_prompt(given: Any) -> bool:
+    """Whether it is one prompt, and no list of them: a text, rows, or a tuple of rows, one for each text encoder."""
+    rows = isinstance(given, tuple) and bool(given) and all(isinstance(part, Embeddings) for part in given)
+    return rows or isinstance(given, str | ParsedPrompt | Embeddings)
+
+
+@overload
+def encode(  # type: ignore[overload-overlap]
+    prompts: str | ParsedPrompt | Embeddings | tuple[Embeddings, ...],
+    towers: TextEncoders,
+    encoder: Encoder | Join = "windows",
     skip: Skip = 0,
     at_once: int = 1,
     weighting: str | Method = DEFAULT,
@@ -383,8 +420,43 @@ def encode(
     pooled: Pooled = "weighted",
     balance: Sequence[float] | None = None,
     groups: Sequence[Any] | None = None,
-) -> list[Conditioning]:
+    *,
+    join: Join | None = None,
+) -> Conditioning: ...
+@overload
+def encode(
+    prompts: Sequence[str | ParsedPrompt | Embeddings | Prompt],
+    towers: TextEncoders,
+    encoder: Encoder | Join = "windows",
+    skip: Skip = 0,
+    at_once: int = 1,
+    weighting: str | Method = DEFAULT,
+    normalise: Sequence[Normaliser] = (),
+    pooled: Pooled = "weighted",
+    balance: Sequence[float] | None = None,
+    groups: Sequence[Any] | None = None,
+    *,
+    join: Join | None = None,
+) -> list[Conditioning]: ...
+def encode(
+    prompts: Any,
+    towers: TextEncoders,
+    encoder: Encoder | Join = "windows",
+    skip: Skip = 0,
+    at_once: int = 1,
+    weighting: str | Method = DEFAULT,
+    normalise: Sequence[Normaliser] = (),
+    pooled: Pooled = "weighted",
+    balance: Sequence[float] | None = None,
+    groups: Sequence[Any] | None = None,
+    *,
+    join: Join | None = None,
+) -> Conditioning | list[Conditioning]:
     """Encode prompts, edited or not, of any lengths together; `at_once` windows a call at the most.
+
+    A prompt is a text, or what `embed_all` and `edit` give; of one alone its conditioning is the answer, of a list a
+    list. `towers` is a list of text encoders, a model, or a diffusers pipeline. How texts are read and rows encoded is
+    said by an `Encoder`, or by its settings one by one.
 
     With one a call, what is told of a prompt does not depend on its company by one bit; with more, the last digits of
     the pooled output do. The encoder of SD 1 takes 60 ms a window on a CPU either way. Equal windows go through once.
@@ -398,17 +470,33 @@ def encode(
     for what are no prompts of these encoders, SamplerError for settings that do not fit, and for windows of unequal
     lengths.
 
-    >>> from embedlab import models
-    >>> towers = models.load("emoji").towers
-    >>> (one,) = encode([embed_all("a cat", towers)], towers)
-    >>> one.hidden.shape, one.pooled.shape
+    >>> from embedlab import load
+    >>> cat = encode("a cat", load("emoji"))
+    >>> cat.hidden.shape, cat.pooled.shape
     (torch.Size([77, 96]), torch.Size([96]))
+    >>> [one.hidden.shape for one in encode(["a cat", "a dog, " * 40], load("emoji"), Encoder(skip=1))]
+    [torch.Size([77, 96]), torch.Size([154, 96])]
     """
-    check_join(join)
+    way: Join
+    if isinstance(encoder, Encoder):
+        given = (join, skip, weighting, normalise, pooled, balance)
+        if given != (None, 0, DEFAULT, (), "weighted", None):
+            raise ConfigError("an Encoder was given, and settings beside it; write all of them in Encoder(…).")
+        reading, skip = encoder, encoder.mix
+        way = value_of(encoder.join)
+        weighting, normalise = value_of(encoder.weighting), value_of(encoder.normalise)
+        pooled, balance = value_of(encoder.pooled), value_of(encoder.balance)
+    else:
+        way = encoder if join is None else join
+        check_join(way)
+        reading = Encoder(join="truncate" if way == "truncate" else "windows")
     whole_number(at_once, "at_once", SamplerError, least=1, of=" of windows")
-    check_towers(towers)
-    if not isinstance(prompts, list | tuple):
-        raise PromptError(f"prompts is {brief(prompts)}; it has to be a list of what embed_all gives.")
+    towers, alone = text_encoders_of(towers), is_one_prompt(prompts)
+    if not alone and not isinstance(prompts, list | tuple):
+        raise PromptError(
+            f"prompts is {brief(prompts)}; it has to be a text, what embed_all gives, or a list of those."
+        )
+    prompts = [as_prompt(one, towers, reading) for one in ([prompts] if alone else prompts)]
     for prompt in prompts:
         check_prompt(prompt, towers)
     if not prompts:
@@ -423,7 +511,9 @@ def encode(
         raise SamplerError("prompts with windows of different lengths cannot be encoded in one call.")
     at_once = min(at_once, sum(len(part.tokens.ids) for prompt in prompts for part in prompt))
     batches = list(range(len(prompts))) if groups is None else list(groups)
-    how = Weighing(weighting, tuple(normalise), pooled, join)
+    if len(batches) != len(prompts):
+        raise PromptError(f"groups names {len(batches)} of {counted(len(prompts), 'prompt')}; each has a group.")
+    how = Weighing(weighting, tuple(normalise), pooled, way)
     read = [
         read_by(tower, [prompt[t] for prompt in prompts], mix, at_once, how, batches) for t, tower in enumerate(towers)
     ]
@@ -436,15 +526,15 @@ def encode(
             factors = [1.0] * len(found) if balance is None else balance
             hidden = [h if factor == 1 else h * factor for (h, _), factor in zip(found, factors, strict=True)]
             layers = tuple(one[n].layers for one in read)
-            rows, widths = tuple(rows_joined(layout, join)), tuple(one.shape[1] for one in hidden)
-            reads = reads_of([part.tokens for part in prompt], k, join)
+            rows, widths = tuple(rows_joined(layout, way)), tuple(one.shape[1] for one in hidden)
+            reads = reads_of([part.tokens for part in prompt], k, way)
             whole = Conditioning(
                 torch.cat(hidden, dim=-1), found[-1][1], tokens, rows, layers, widths=widths, reads=reads
             )
             parts.append((weight, whole))
         (weight, first), *others = parts
         answers.append(replace(first, weight=weight, others=tuple(others)) if others or weight != 1 else first)
-    return answers
+    return answers[0] if alone else answers
 
 
 @dataclass(frozen=True)
@@ -728,14 +818,15 @@ def filled(
     return torch.cat([hidden, *[empty] * windows])
 
 
-def texts_of(towers: Sequence[Tower], encoder: Encoder | None = None) -> Texts:
+def texts_of(towers: TextEncoders, encoder: Encoder | None = None) -> Texts:
     """Texts as these encoders read them: what operators after the encoder take rows of other prompts from.
 
     >>> from embedlab import models
     >>> texts_of(models.load("emoji").towers)("a cat").spans("cat")
     [(2,)]
     """
-    how = encoder or Encoder()
+    how, towers = encoder or Encoder(), text_encoders_of(towers)
+    check_kind(how, Encoder, "encoder", "lab.Encoder(skip=1)")
 
     def one(text: str) -> Conditioning:
         return how.encode([how.embed(text, towers)], towers)[0]

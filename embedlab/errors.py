@@ -12,12 +12,15 @@ EmbedlabError
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from typing import Any
+
+LINES = re.compile(r"\s*\n\s*")  # a message is one line, whatever it quotes
 
 
 class EmbedlabError(ValueError):
@@ -28,6 +31,9 @@ class EmbedlabError(ValueError):
     Traceback (most recent call last):
     embedlab.errors.OperatorError: by is 'twice'; it has to be a finite number.
     """
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(LINES.sub(" ", one) if isinstance(one, str) else one for one in said))
 
 
 class PromptError(EmbedlabError):

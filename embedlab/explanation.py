@@ -12,14 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.cell import changes
+from embedlab.checks import whole_number
 from embedlab.clean import BLANK, redact
 from embedlab.clip import Tower
 from embedlab.condition import CallConditioning, condition
 from embedlab.display import Chip, Html, Shown, block, chips, join, short, tag
 from embedlab.embeddings import Embeddings, Lookup, lookup_of
 from embedlab.encoder import Conditioning, check_cell
-from embedlab.errors import OperatorError, counted, listed
+from embedlab.errors import ConfigError, OperatorError, counted, listed
 from embedlab.memo import once_per_table
+from embedlab.models import Model, TextEncoders, text_encoders_of
 from embedlab.parsed_prompt import text_of
 from embedlab.prompt import PromptPiece, shown_text
 from embedlab.schedule import value_of, within
@@ -195,17 +197,21 @@ class Explanation(Shown):
 
 
 @torch.inference_mode()
-def explain(cell: Any, towers: Sequence[Tower], known: Sequence[str] = (), most: int = 3) -> Explanation:
+def explain(cell: Any, towers: TextEncoders, known: Sequence[str] | None = None, most: int = 3) -> Explanation:
     """The table of a plain cell's tokens and what to mind about it; the UNet is not needed.
 
-    `known` are the words that a model was trained on, where those are few; `most` is how many neighbours are named.
+    `towers` is a list of text encoders, a model, or a diffusers pipeline. `known` are the words that a model was
+    trained on, where those are few (left out, what a model says of itself); `most` is how many neighbours are named.
 
-    >>> from embedlab import Cell, Interpolate, models
+    >>> from embedlab import Cell, Interpolate, load
     >>> half = Cell("a puppy", [Interpolate("puppy", "skunk", 0.5)])
-    >>> sorted(explain(half, models.load("emoji").towers, most=2).tokens[2].near_after)
+    >>> sorted(explain(half, load("emoji"), most=2).tokens[2].near_after)
     ['puppy', 'skunk']
     """
     check_cell(cell)
+    own = towers.words if isinstance(towers, Model) else ()
+    known, towers = own if known is None else known, text_encoders_of(towers)
+    whole_number(most, "most", ConfigError, least=1, of=" of neighbours")
     if changes(cell):
         raise OperatorError("this cell changes over time; explain one moment of it: resolve(cell, moment).")
     before, after = condition([cell.baseline(), cell], towers, allow_nan=True)

@@ -21,13 +21,14 @@ from embedlab.encoder import equal_lengths
 from embedlab.errors import ConfigError, PromptError, brief, public_name
 from embedlab.files import write
 from embedlab.limits import MOST_VECTORS
+from embedlab.models import TextEncoders, text_encoders_of
 from embedlab.models.concept_files import save_concept
 from embedlab.transfer import content_of
 
 KEY = "embedlab"  # the metadata entry of a safetensors file that holds the recipe
 
 
-def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
+def edited_rows(cell: Any, towers: TextEncoders) -> dict[str, Tensor]:
     """What meets each text encoder after the edit: `token` and `position` rows (window, place, width), and the `ids`.
 
     With two encoders those of the second are `token_2` and so on, as diffusers numbers its parts.
@@ -41,7 +42,7 @@ def edited_rows(cell: Any, towers: Sequence[Tower]) -> dict[str, Tensor]:
     >>> torch.equal(edited["token"], cat["token"]), torch.equal(edited["ids"], cat["ids"]), edited["token"].shape
     (True, False, torch.Size([1, 77, 96]))
     """
-    (one,) = condition([cell], towers)
+    (one,) = condition([cell], text_encoders_of(towers))
     rows: dict[str, Tensor] = {}
     for n, part in enumerate(one.edited, 1):
         end = f"_{n}" if n > 1 else ""
@@ -96,19 +97,20 @@ def save_edited_words(folder: Path, cell: Any, towers: Sequence[Tower], made_by:
     return files
 
 
-def prompt_embeds(cell: Any, towers: Sequence[Tower], zero_negative: bool | None = None) -> dict[str, Tensor]:
-    """A cell as keywords for a diffusers pipeline of the model: `pipe(**prompt_embeds(cell, text_encoders_of(pipe)))`.
+def prompt_embeds(cell: Any, towers: TextEncoders, zero_negative: bool | None = None) -> dict[str, Tensor]:
+    """A cell as keywords for a diffusers pipeline: `pipe(**prompt_embeds(cell, pipe))`.
 
     `prompt_embeds` and `negative_prompt_embeds` (1, row, width), with two encoders also `pooled_prompt_embeds` and
     `negative_pooled_prompt_embeds` (1, joint). Pipelines want both of one length: each is repeated as a whole until
     they are (`equal_lengths`), which changes nothing of what the UNet makes of them. `zero_negative` makes no negative
     prompt zeros, as SDXL's pipeline does (`force_zeros_for_empty_prompt`); left out, it does so with two encoders.
 
-    >>> from embedlab import Cell, models
-    >>> edited = prompt_embeds(Cell("a cat"), models.load("emoji").towers)
+    >>> from embedlab import Cell, load
+    >>> edited = prompt_embeds(Cell("a cat"), load("emoji"))
     >>> {name: tuple(tensor.shape) for name, tensor in edited.items()}
     {'prompt_embeds': (1, 77, 96), 'negative_prompt_embeds': (1, 77, 96)}
     """
+    towers = text_encoders_of(towers)
     zero = len(towers) > 1 if zero_negative is None else zero_negative
     (one,) = condition([cell], towers, zero)
     if one.cond.others or one.cond.weight != 1:

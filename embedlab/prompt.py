@@ -24,7 +24,7 @@ from embedlab.language import foreign
 from embedlab.language.tree import And, Blend, Break, Joined, Mix, Swap, Text, Weighted, product
 from embedlab.limits import WINDOW, Padding, Split
 from embedlab.parsed_prompt import ParsedPrompt, flat
-from embedlab.token_ids import check_tokenizer, concepts_of, ids_of, pieces_of, word_spans
+from embedlab.token_ids import concepts_of, ids_of, pieces_of, tokenizer_of, word_spans
 from embedlab.windows import BACKTRACK, BREAK, windows_of
 from embedlab.windows import Break as NewWindow
 
@@ -261,7 +261,7 @@ def notes_of(tokens: Tokens) -> Html:
 
 def tokenize(
     text: str | ParsedPrompt,
-    tokenizer: CLIPTokenizer,
+    tokenizer: CLIPTokenizer | Any,
     truncate: bool = False,
     window: int = WINDOW,
     concepts: tuple[str, ...] | None = None,
@@ -273,7 +273,8 @@ def tokenize(
 
     One window holds exactly what the tokenizer's own `padding="max_length"` gives. `truncate` keeps the first window.
     The empty prompt is fine: one window of start, end and padding. `text` may be a prompt that was parsed, in which
-    nothing changes over time any more; `split`, `padding` and `backtrack` are those of `windows_of`.
+    nothing changes over time any more; `split`, `padding` and `backtrack` are those of `windows_of`. In the place of a
+    tokenizer a model, a text encoder or a diffusers pipeline does: its first one is taken.
 
     Where a word begins and ends is read from the text, so that all encoders of a model see the same words: a tokenizer
     that pads with "!" gives a written "!" no word border, and neither has the name of a concept. `concepts` are names
@@ -288,8 +289,8 @@ def tokenize(
     """
     if not isinstance(text, str | ParsedPrompt):
         raise PromptError(f"a prompt is a text; {brief(text)} is none.")
-    check_tokenizer(tokenizer)
-    names = concepts_of([tokenizer]) if concepts is None else concepts
+    tokenizer = tokenizer_of(tokenizer)
+    names = concepts_of([tokenizer]) if concepts is None else tuple(concepts)
     parts, language, notes = ((Text(text),), "plain", ()) if isinstance(text, str) else _of(text)
     plans: list[_Plan] = []
 

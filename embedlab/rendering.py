@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -14,13 +14,14 @@ from torch import Tensor
 from embedlab import images
 from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
+from embedlab.checks import is_whole
 from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.encoder import Conditioning
-from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_kind, check_list, counted
+from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_list, counted
 from embedlab.guidance import Beside, Denoiser, Halves, Losses, Shared, Steering, Told, guided, in_turn, predictor
 from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
-from embedlab.models import Model, Source
+from embedlab.models import Model, Pipeline, Source, model_of
 from embedlab.runtime import runtime_of
 from embedlab.sampler import Inversion, Trace, predicted_x0, sample
 from embedlab.sampler.loop import OnStep, Sampled
@@ -30,15 +31,33 @@ from embedlab.starting import begin
 from embedlab.timing import Timer
 
 
-@torch.inference_mode()
+@overload
 def render(
-    model: Model,
-    cells: Sequence[Cell],
-    seeds: Sequence[int],
+    model: Model | Pipeline,
+    cells: Cell,
+    seeds: int | Sequence[int] = 0,
     at_once: int = 16,
     on_step: OnStep | None = None,
-) -> list[Rendered]:
+) -> Rendered: ...
+@overload
+def render(
+    model: Model | Pipeline,
+    cells: Sequence[Cell],
+    seeds: int | Sequence[int] = 0,
+    at_once: int = 16,
+    on_step: OnStep | None = None,
+) -> list[Rendered]: ...
+@torch.inference_mode()
+def render(
+    model: Model | Pipeline,
+    cells: Cell | Sequence[Cell],
+    seeds: int | Sequence[int] = 0,
+    at_once: int = 16,
+    on_step: OnStep | None = None,
+) -> Rendered | list[Rendered]:
     """Make the pictures of all cells, each with every seed; `at_once` pictures a UNet call at the most.
+
+    Of one cell its pictures are the answer, of a list of cells a list. The model may be a diffusers pipeline.
 
     Cells share calls wherever they agree in their `batch_key`; each text is encoded once. `on_step` is called with the
     number of every step of every batch, and if it takes three arguments, with the latents after the step and the x0
@@ -48,13 +67,14 @@ def render(
     latents become NaN.
 
     >>> from embedlab import Sampler, models
-    >>> (rendered,) = render(models.load("emoji"), [Cell("a cat", sampler=Sampler(steps=2))], seeds=[0, 1])
+    >>> rendered = render(models.load("emoji"), Cell("a cat", sampler=Sampler(steps=2)), seeds=[0, 1])
     >>> rendered.pictures.shape
     torch.Size([2, 3, 128, 128])
     """
-    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    model, alone = model_of(model), isinstance(cells, Cell)
+    cells = [cells] if isinstance(cells, Cell) else cells
     check_list(cells, Cell, "cells", "lab.render(model, [lab.Cell(PROMPT)], seeds)")
-    seeds = check_seeds(seeds)
+    seeds = check_seeds([seeds] if is_whole(seeds) else seeds)
     check_at_once(at_once)
     if on_step is not None and not callable(on_step):
         raise ConfigError(f"on_step is {brief(on_step)}; it has to be a callable that takes the number of a step.")
@@ -76,7 +96,7 @@ def render(
         raise SamplerError(bad[0] + (f" So do those of {counted(len(bad) - 1, 'picture')} more." if bad[1:] else ""))
     blocks = [[samples[i * len(seeds) + k] for k in range(len(seeds))] for i in range(len(cells))]
     made = [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
-    return with_those_before(made)
+    return made[0] if alone else with_those_before(made)
 
 
 def with_those_before(made: Sequence[Rendered]) -> list[Rendered]:

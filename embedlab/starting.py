@@ -12,7 +12,10 @@ from torch import Tensor
 
 from embedlab import images
 from embedlab.cell import Cell, picture_size
-from embedlab.models import Model
+from embedlab.checks import is_whole
+from embedlab.errors import check_kind
+from embedlab.limits import check_seeds
+from embedlab.models import Model, Pipeline, model_of
 from embedlab.sampler import begun, generators, noise, picture_latents, varied
 from embedlab.sampler.handed_in import as_mask
 from embedlab.sampler.inpainting import put_back
@@ -118,7 +121,7 @@ def of_seeds(rows: Float[Tensor, "row c h w"], seeds: Sequence[int]) -> Float[Te
 
 
 @torch.inference_mode()
-def start_latents(model: Model, cell: Cell, seeds: Sequence[int]) -> Float[Tensor, "image c h w"]:
+def start_latents(model: Model | Pipeline, cell: Cell, seeds: int | Sequence[int]) -> Float[Tensor, "image c h w"]:
     """The latents that the first step of a cell meets, for each seed: noise, or a picture noised to that step.
 
     They are scaled as the scheduler has them; `images.decode` shows them, and a file of them can be a start.
@@ -128,6 +131,9 @@ def start_latents(model: Model, cell: Cell, seeds: Sequence[int]) -> Float[Tenso
     >>> start_latents(models.load("emoji"), cell, [0, 1]).shape
     torch.Size([2, 8, 16, 16])
     """
+    model = model_of(model)
+    check_kind(cell, Cell, "cell", "lab.Cell(PROMPT)")
+    seeds = check_seeds([seeds] if is_whole(seeds) else seeds)
     scheduler = cell.sampler.make(model.scheduler)
     first = begin(model, cell, seeds, scheduler)
     return begun(scheduler, first.noise, first.picture, first.first, cell.start.warmup)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from embedlab import images
 from embedlab.cell import Cell
+from embedlab.checks import is_whole
 from embedlab.condition import condition_calls
 from embedlab.display import Shown, block, grid
 from embedlab.errors import SamplerError, brief, check_kind, counted
 from embedlab.limits import check_seeds
-from embedlab.models import Model
+from embedlab.models import Model, Pipeline, model_of
 from embedlab.rendering import Batch
 from embedlab.sampler import Seen, begun, calls
 from embedlab.samples import Request, pictured
@@ -156,7 +157,7 @@ def stacked(every: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(there) if len(there) == len(every) else None
 
 
-def denoise(model: Model, cell: Cell, seed: int | Sequence[int] = 0) -> Denoising:
+def denoise(model: Model | Pipeline, cell: Cell, seed: int | Sequence[int] = 0) -> Denoising:
     """The sampling of a cell's pictures as a loop that one can step through, and change on the way.
 
     `seed` is one seed, or several, whose pictures are made together. Gone through without a change it gives the
@@ -172,8 +173,8 @@ def denoise(model: Model, cell: Cell, seed: int | Sequence[int] = 0) -> Denoisin
     >>> torch.equal(loop.pictures(), render(model, [cell], [1])[0].pictures)
     True
     """
-    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    model = model_of(model)
     check_kind(cell, Cell, "cell", "lab.Cell(PROMPT)")
-    seeds = check_seeds([seed] if isinstance(seed, int) and not isinstance(seed, bool) else seed)
+    seeds = check_seeds([seed] if is_whole(seed) else seed)
     cell.start.check_seeds(seeds)
     return Denoising(model, cell, seeds)

@@ -40,8 +40,31 @@ class Piece:
 def check_tokenizer(tokenizer: Any) -> None:
     """Refuse what is no tokenizer."""
     check_kind(
-        tokenizer, PreTrainedTokenizerBase, "tokenizer", "one of source.tokenizers, or model.towers[0].tokenizer"
+        tokenizer,
+        PreTrainedTokenizerBase,
+        "tokenizer",
+        "that of a model, a text encoder or a diffusers pipeline will do",
     )
+
+
+def tokenizer_of(given: Any) -> CLIPTokenizer:
+    """A tokenizer: itself, or the first one of a model, a source, a text encoder or a diffusers pipeline.
+
+    Raises ConfigError for what has none.
+
+    >>> from embedlab import load
+    >>> model = load("emoji")
+    >>> tokenizer_of(model) is tokenizer_of(model.towers[0]) is tokenizer_of(model.towers[0].tokenizer)
+    True
+    """
+    found = given
+    for name in ("towers", "tokenizers", "tokenizer"):
+        several = getattr(found, name, None) if isinstance(getattr(found, name, None), list | tuple) else found
+        found = several[0] if isinstance(several, list | tuple) and several else several
+    found = found if isinstance(found, PreTrainedTokenizerBase) else getattr(found, "tokenizer", None)
+    if not isinstance(found, PreTrainedTokenizerBase):
+        check_tokenizer(given)
+    return found
 
 
 def pieces_of(text: str, tokenizer: CLIPTokenizer) -> tuple[Piece, ...]:

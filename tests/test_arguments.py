@@ -1,7 +1,12 @@
 """What functions of the library say when they are handed something else."""
 
+import inspect
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 import embedlab as lab
 from embedlab.errors import EmbedlabError
@@ -15,30 +20,44 @@ def rendered(sd1):
     return lab.render(sd1, [CELL], [0])[0]
 
 
+def told(model):
+    """A conditioning, as a list of one."""
+    return lab.encode(["a cat"], model)
+
+
 CALLS = {
     "model is 'emoji'; it has to be a Model": lambda m, p, r: lab.render("emoji", [CELL], [0]),
-    "cells is a Cell; it has to be a list of Cell": lambda m, p, r: lab.render(m, CELL, [0]),
     r"cells is \['a cat'\]; it has to be a list of Cell": lambda m, p, r: lab.render(m, ["a cat"], [0]),
-    "seeds is 0; it has to be a list": lambda m, p, r: lab.render(m, [CELL], 0),
+    "seeds is 'a'; it has to be a list": lambda m, p, r: lab.render(m, CELL, "a"),
     r"seeds is \[\]; it has to be a list": lambda m, p, r: lab.render(m, [CELL], []),
     "on_step is 3; it has to be a callable": lambda m, p, r: lab.render(m, [CELL], [0], on_step=3),
     "model is 'sd1'; it has to be a Model": lambda m, p, r: lab.score("sd1", r, r),
     "before is None; it has to be a Rendered": lambda m, p, r: lab.score(m, None, r),
     "after is .a Rendered.; it has to be a Rendered": lambda m, p, r: lab.score(m, r, [r]),
     "settings is 'cat'; it has to be a Metrics": lambda m, p, r: lab.score(m, r, r, "cat"),
-    "is no prompt before the encoders": lambda m, p, r: lab.encode(p, m.towers),
-    "'a cat' is no prompt before the encoders: embed_all": lambda m, p, r: lab.encode(["a cat"], m.towers),
-    "prompts is 'a cat'; it has to be a list": lambda m, p, r: lab.encode("a cat", m.towers),
-    "towers is a Model; it has to be a list of Tower": lambda m, p, r: lab.encode([p], m),
-    "towers is a Tower; it has to be a list of Tower": lambda m, p, r: lab.embed_all("a cat", m.towers[0]),
+    "3 is no prompt before the encoders": lambda m, p, r: lab.encode([3], m),
+    "prompts is 3; it has to be a text, what embed_all": lambda m, p, r: lab.encode(3, m),
+    "an Encoder was given, and settings beside it": lambda m, p, r: lab.encode(p, m, lab.Encoder(), skip=1),
+    "3 has no text encoders; a model .lab.load.": lambda m, p, r: lab.encode(p, 3),
     "a prompt is a text; b'a cat' is none": lambda m, p, r: lab.embed_all(b"a cat", m.towers),
-    "tower is a Model; it has to be a Tower": lambda m, p, r: lab.embed("a cat", m),
-    "prompt is 'a cat'; it has to be what embed_all": lambda m, p, r: lab.edit("a cat", [HALF], m.towers),
-    "prompt is a Embeddings; it has to be what": lambda m, p, r: lab.edit(p[0], [HALF], m.towers),
-    "operators is a Scale; it has to be a list": lambda m, p, r: lab.edit(p, HALF, m.towers),
+    "there are 2 text encoders; embed_all takes all": lambda m, p, r: lab.embed("a cat", (*m.towers, *m.towers)),
+    "prompt is 3; it has to be what embed_all": lambda m, p, r: lab.edit(3, [HALF], m.towers),
+    "operators is 'loud'; it has to be a list": lambda m, p, r: lab.edit(p, "loud", m.towers),
     "None is no operator": lambda m, p, r: lab.edit(p, [None], m.towers),
     "Scale is no operator": lambda m, p, r: lab.edit(p, [lab.Scale], m.towers),
-    "towers is None; it has to be": lambda m, p, r: lab.edit(p, [HALF], None),
+    "None has no text encoders": lambda m, p, r: lab.edit(p, [HALF], None),
+    "vae is 3; a model": lambda m, p, r: lab.decode(r.latents, 3),
+    r"latents is a tensor of shape \\(1, 2\\); this model's are": lambda m, p, r: lab.decode(torch.zeros(1, 2), m),
+    "unet is 'x'; a model": lambda m, p, r: lab.guided("x", None, None, 1.0),
+    "there are 2 cond for 3 pictures; one for each": lambda m, p, r: lab.guided(m, told(m) * 2, told(m) * 3, 1.0),
+    "cond holds 'a cat'; it has to be a Conditioning": lambda m, p, r: lab.guided(m, "a cat", told(m), 1.0),
+    "shape is 3; it has to be .channels": lambda m, p, r: lab.noise(3, [0]),
+    "picture is 3; it has to be a path": lambda m, p, r: lab.encode_picture(3, m),
+    "size is 7 × 7; both have to be multiples": lambda m, p, r: lab.encode_picture("puppy.png", m, size=7),
+    "a picture as an array has the shape": lambda m, p, r: lab.Start(np.zeros((3, 8, 8)), step=1),
+    "scheduler is None; it has to be a Timetable": lambda m, p, r: lab.moments(None),
+    "engine is 'fast'; it has to be an Engine": lambda m, p, r: lab.with_engine(m, "fast"),
+    "tokens is 3; it has to be a list of whole numbers": lambda m, p, r: lab.word_mass(torch.zeros(1, 2, 4, 5), 3),
     "a Conditioning and Texts were expected": lambda m, p, r: lab.edit_encoded("a", [HALF], lab.texts_of(m.towers)),
     "'a' is no Cell; write Cell": lambda m, p, r: lab.prompt_embeds("a", m.towers),
     "None is no Cell": lambda m, p, r: lab.edited_rows(None, m.towers),
@@ -70,3 +89,122 @@ def test_one_line_says_what_came_and_what_would_fit(said, sd1, rendered):
 
 def test_scores_need_no_settings(sd1, rendered):
     assert lab.score(sd1, rendered, rendered)[1]["change/pixels"] == 0
+
+
+# ── one shape of argument ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def pipeline(folders):
+    return StableDiffusionPipeline.from_pretrained(folders["sd1"], safety_checker=None)
+
+
+@pytest.mark.parametrize("given", ["model", "towers", "tower", "pipeline"])
+def test_whatever_has_text_encoders_does_where_these_are_asked_for(given, sd1, pipeline):
+    had = {"model": sd1, "towers": list(sd1.towers), "tower": sd1.towers[0], "pipeline": pipeline}[given]
+    own, (tower,) = lab.text_encoders_of(had), sd1.towers
+    assert torch.equal(own[0].token_table, tower.token_table)
+    (rows,), (plain,) = lab.embed_all("a puppy", had), lab.embed_all("a puppy", sd1.towers)
+    assert torch.equal(rows.token, plain.token)
+    assert torch.equal(lab.embed("a puppy", had).token, plain.token)
+    assert torch.equal(lab.tokenize("a puppy", had).ids, plain.tokens.ids)
+    assert torch.equal(lab.lookup_of(had)("puppy"), lab.lookup_of(tower)("puppy"))
+    (edited,) = lab.edit("a puppy", HALF, had)
+    assert torch.equal(edited.token, lab.edit([plain], [HALF], sd1.towers)[0].token)
+    one, (other,) = lab.encode("a puppy", had), lab.encode([(plain,)], sd1.towers)
+    assert torch.equal(one.hidden, other.hidden)
+    deep = lab.encode("a (puppy:1.5)", had, lab.Encoder(skip=1, language="a1111"))
+    rows = lab.Encoder(language="a1111").embed("a (puppy:1.5)", sd1.towers)
+    assert torch.equal(deep.hidden, lab.encode([rows], sd1.towers, skip=1)[0].hidden)
+    louder = lab.Scale("puppy", 2, stage="hidden")
+    by_texts = lab.edit_encoded(one, [louder], lab.texts_of(sd1.towers))
+    assert torch.equal(lab.edit_encoded(one, louder, had).hidden, by_texts.hidden)
+    assert lab.explain(CELL, had).as_dict() == lab.explain(CELL, sd1.towers).as_dict()
+    assert all(map(torch.equal, lab.prompt_embeds(CELL, had).values(), lab.prompt_embeds(CELL, sd1.towers).values()))
+
+
+def test_a_pipeline_is_a_model(sd1, pipeline):
+    own, theirs = lab.render(sd1, CELL, 3), lab.render(pipeline, CELL, 3)
+    assert torch.allclose(own.pictures, theirs.pictures, atol=1e-3)  # ours lies in memory by channels
+    assert lab.load(pipeline).unet is pipeline.unet
+    with pytest.raises(EmbedlabError, match="settings are for what is loaded"):
+        lab.load(pipeline, device="cpu")
+
+
+def test_one_cell_gives_one_answer_and_a_list_gives_a_list(sd1):
+    (listed,) = lab.render(sd1, [CELL], [0])
+    assert torch.equal(lab.render(sd1, CELL).pictures, listed.pictures)
+    assert lab.render(sd1, CELL, 5).seeds == (5,)
+
+
+def test_the_parts_of_a_loop_take_a_model(sd1):
+    told_that, nothing = lab.encode(["a puppy", ""], sd1)
+    x = lab.noise(sd1, [0, 1])
+    assert torch.equal(x, lab.noise((4, 8, 8), lab.generators([0, 1])))
+    with torch.inference_mode():
+        one = lab.guided(sd1, told_that, nothing, 4.0)(x, torch.tensor(500))
+        each = lab.guided(sd1.unet, [told_that] * 2, [nothing] * 2, [4.0, 4.0])(x, torch.tensor(500))
+        assert torch.equal(one, each)
+        assert torch.equal(lab.decode(x, sd1), lab.decode(x, sd1.vae))
+
+
+def test_pictures_of_any_kind_are_the_same_picture(sd1):
+    image = lab.Start("puppy.png", step=1).open().resize((16, 16))
+    array = np.asarray(image)
+    kinds = [image, array, array / 255, torch.from_numpy(array.copy()).permute(2, 0, 1)]
+    first, *others = [lab.encode_picture(one, sd1, seeds=[0]) for one in kinds]
+    assert first.shape == (1, 4, 8, 8)
+    assert all(torch.equal(first, other) for other in others)
+    assert len({lab.Start(one, step=1).content for one in kinds}) == 1
+    assert torch.equal(lab.to_tensor(array), lab.to_tensor(image))
+    grey = lab.encode_picture(np.zeros((16, 16)), sd1)
+    assert torch.equal(grey, lab.encode_picture(np.zeros((16, 16, 3), np.uint8), sd1))
+
+
+# ── whatever comes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Strange:
+    """Something of somebody's own."""
+
+
+WRONG = [None, True, 3, -1, float("nan"), "a puppy", "", b"a", [], [None], {}, {1}, ["a", "b"], 10**30]
+WRONG += [torch.zeros(2, 3), np.zeros(3), lab.Cell, Strange(), CELL, Path("nowhere")]
+COSTLY = {"anatomy", "learn", "load", "profile", "run_jobs"}  # they have tests of their own settings elsewhere
+
+
+@pytest.fixture(scope="module")
+def good(sd1, rendered, tmp_path_factory):
+    """An argument that fits, by its name."""
+    cat = lab.encode("a cat", sd1)
+    fit = dict.fromkeys(("tokenizer", "model", "tower", "towers", "vae", "unet", "texts", "shape", "pipeline"), sd1)
+    fit |= {"text": "a puppy", "prompt": "a puppy", "prompts": "a puppy", "word": "<w>", "picture": "puppy.png"}
+    fit |= {"cell": CELL, "cells": CELL, "value": CELL, "operators": HALF, "seeds": [0], "random": [0], "scales": 4.0}
+    fit |= {"conditioning": cat, "conditionings": [cat], "cond": cat, "uncond": cat, "before": rendered}
+    fit |= {"after": rendered, "latents": torch.zeros(1, 4, 8, 8), "pictures": torch.zeros(1, 3, 16, 16)}
+    fit |= {"moment": lab.Moment(0, 0, 4, 999.0, 1.0), "engine": lab.Eager(), "embeds": {"a": torch.ones(1)}}
+    fit |= {"scheduler": CELL.sampler.make(sd1.scheduler), "noise": torch.zeros(1, 4, 8, 8), "tokens": [1]}
+    fit |= {"denoise": lab.guided(sd1, cat, cat, 1.0), "probabilities": torch.full((1, 2, 4, 5), 0.2)}
+    return fit | {"rows": [torch.ones(1, 16)], "path": tmp_path_factory.mktemp("wrong") / "x.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in lab.__all__ if inspect.isfunction(getattr(lab, name)) and name not in COSTLY]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_function_is_handed_it_says_so_in_a_line(name, good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function = getattr(lab, name)
+    own = inspect.signature(function).parameters.values()
+    fit = {one.name: good[one.name] for one in own if one.default is one.empty and one.name in good}
+    for parameter in own:
+        for wrong in WRONG:
+            try:
+                function(**{**fit, parameter.name: wrong})
+            except EmbedlabError as error:
+                said = str(error)
+                assert "\n" not in said, (parameter.name, wrong)
+                assert len(said) < 400, (parameter.name, wrong)
+            except TypeError as error:
+                if "missing" not in str(error):  # another argument, which Python says in a line
+                    raise

@@ -31,7 +31,7 @@ ARROW = (
 )
 # a room imports from itself and from the rooms before it; those of one line know nothing of each other
 ROOMS = (
-    ("errors", "checks", "files", "clean", "readers", "memo", "timing", "transfer", "tables", "display"),
+    ("errors", "arguments", "checks", "files", "clean", "readers", "memo", "timing", "transfer", "tables", "display"),
     ARROW,
     ("tracker",),
     ("sweep",),

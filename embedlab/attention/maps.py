@@ -108,7 +108,9 @@ def summed(
 
 
 def word_mass(
-    probabilities: Probabilities, tokens: Sequence[int], places: Bool[Tensor, " query"] | None = None
+    probabilities: Float[Tensor, "row head query token"],
+    tokens: Sequence[int],
+    places: Bool[Tensor, " query"] | None = None,
 ) -> Float[Tensor, " row"]:
     """The share of a word's attention that falls on some places, for each row of the batch; it keeps gradients.
 

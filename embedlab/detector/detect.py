@@ -7,7 +7,7 @@ from torch import Tensor
 
 from embedlab.detector.detections import Detections, look
 from embedlab.detector.loading import read_detector
-from embedlab.errors import ModelError, PictureError
+from embedlab.errors import ModelError, PictureError, brief, check_kind
 from embedlab.models import Model
 
 
@@ -28,6 +28,9 @@ def detect(pictures: Float[Tensor, "image 3 height width"], model: Model) -> lis
     ...
     embedlab.errors.ModelError: the model 'emoji' has no detector: its folder has no 'eye'; load one that has.
     """
+    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    if not isinstance(pictures, Tensor):
+        raise PictureError(f"pictures is {brief(pictures)}; it has to be a tensor (image, 3, height, width) in [0, 1].")
     if pictures.ndim != 4 or pictures.shape[1] != 3:
         raise PictureError(f"pictures are {tuple(pictures.shape)}; they have to be (image, 3, height, width).")
     if model.eye_folder is None:

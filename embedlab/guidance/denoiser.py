@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from embedlab.checks import finite_number
 from embedlab.encoder import Conditioning
+from embedlab.errors import ModelError, SamplerError, brief, listed
 from embedlab.guidance.halves import Halves
 from embedlab.guidance.shared import Shared
 from embedlab.timing import Timer
@@ -111,15 +113,17 @@ def rows_of_call(given: Any, rows: Tensor, many: int) -> Any:
 
 def guided(
     unet: Any,
-    cond: Sequence[Conditioning],
-    uncond: Sequence[Conditioning],
-    scales: Sequence[float],
+    cond: Conditioning | Sequence[Conditioning],
+    uncond: Conditioning | Sequence[Conditioning],
+    scales: float | Sequence[float],
     size: tuple[int, int] | None = None,
     timer: Timer | None = None,
     shared: Shared | None = None,
     halves: Halves | None = None,
 ) -> Denoiser:
     """One row a picture, each with its own conditioning and scale; both halves in one call of the UNet.
+
+    The UNet may be given as a model or a diffusers pipeline; one conditioning, or one scale, is that of all pictures.
 
     When all rows are at scale 1, no unconditional half is computed. A UNet that was taught the scale itself
     (`time_cond_proj_dim`, as latent consistency models are) is given it as a number, without an unconditional half.
@@ -130,14 +134,19 @@ def guided(
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
-    >>> cond, uncond = encode([embed_all(text, model.towers) for text in ("a puppy", "")], model.towers)
+    >>> cond, uncond = encode(["a puppy", ""], model)
     >>> x, t = torch.zeros(2, 8, 16, 16), torch.tensor(500)
-    >>> denoise = guided(model.unet, [cond] * 2, [uncond] * 2, scales=[1.0, 4.0])
+    >>> denoise = guided(model, cond, uncond, scales=[1.0, 4.0])
     >>> with torch.inference_mode():
     ...     alone, guided_by_4 = denoise(x, t)
     >>> bool((alone != guided_by_4).any())
     True
     """
+    unet = unet_of(unet)
+    once = not any(isinstance(one, list | tuple) for one in (cond, uncond, scales))
+    cond, uncond, scales = as_many(cond, uncond, scales)
+    if once:
+        return for_all(lambda n: guided(unet, cond * n, uncond * n, scales * n, size, timer, shared, halves))
     taught = unet.config.get("time_cond_proj_dim")
     streams = [(n, weight, one) for n, mine in enumerate(cond) for weight, one in mine.streams]
     composed = any(weight != 1 for _, weight, _ in streams) or len(streams) > len(cond)
@@ -171,6 +180,52 @@ def guided(
             change = with_prompt - without
         answer: Tensor = without + scale * change
         return answer
+
+    return denoise
+
+
+def unet_of(given: Any) -> Any:
+    """A UNet: itself, or that of a model or a diffusers pipeline; ModelError for what has none."""
+    found = getattr(given, "unet", given)
+    if not callable(found) or not hasattr(found, "config") or not hasattr(found, "dtype") or isinstance(found, type):
+        raise ModelError(f"unet is {brief(given)}; a model (lab.load), model.unet or a diffusers pipeline will do.")
+    return found
+
+
+def as_many(cond: Any, uncond: Any, scales: Any) -> tuple[list[Conditioning], list[Conditioning], list[float]]:
+    """A conditioning, its counterpart and a scale for each picture; what came once is that of all of them.
+
+    Raises SamplerError for what is none of these, and for lists of unequal lengths.
+    """
+    given = {"cond": cond, "uncond": uncond, "scales": scales}
+    lists = {name: list(one) if isinstance(one, list | tuple) else [one] for name, one in given.items()}
+    for name in ("cond", "uncond"):
+        if wrong := [one for one in lists[name] if not isinstance(one, Conditioning)]:
+            raise SamplerError(
+                f"{name} holds {brief(wrong[0])}; it has to be a Conditioning, as encode gives it, or several."
+            )
+    for one in lists["scales"]:
+        finite_number(one, "scales", SamplerError)
+    lengths = {name: len(one) for name, one in lists.items()}
+    many = max(lengths.values())
+    if wrong_ones := [f"{count} {name}" for name, count in lengths.items() if count not in (1, many)]:
+        raise SamplerError(
+            f"there are {listed(wrong_ones)} for {many} pictures; one for each is needed, or one for all."
+        )
+    if not all(lengths.values()):
+        raise SamplerError("cond, uncond and scales have to name one picture at least.")
+    each = [one * many if len(one) == 1 else one for one in lists.values()]
+    return each[0], each[1], each[2]
+
+
+def for_all(make: Callable[[int], Denoiser]) -> Denoiser:
+    """A denoiser that is made for as many pictures as it meets."""
+    made: dict[int, Denoiser] = {}
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        if len(x) not in made:
+            made[len(x)] = make(len(x))
+        return made[len(x)](x, t)
 
     return denoise
 

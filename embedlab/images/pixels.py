@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from embedlab import readers
-from embedlab.errors import PictureError
+from embedlab.errors import PictureError, brief
 
 
 def to_pil(pictures: Float[Tensor, "image 3 height width"]) -> list[Image.Image]:
@@ -22,20 +23,36 @@ def to_pil(pictures: Float[Tensor, "image 3 height width"]) -> list[Image.Image]
     >>> to_pil(torch.ones(1, 3, 8, 16))[0].size
     (16, 8)
     """
-    arrays = pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    if not isinstance(pictures, Tensor) or pictures.ndim != 4 or pictures.shape[1] != 3:
+        raise PictureError(f"pictures is {shape_of(pictures)}; it has to be a tensor (image, 3, height, width).")
+    arrays = pictures.detach().float().cpu().mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(array) for array in arrays]
 
 
-def to_tensor(
-    picture: Image.Image, size: tuple[int, int] | None = None, cut: bool = True
-) -> Float[Tensor, "3 height width"]:
-    """A picture in [0, 1]; with `size` (height, width) it is cut to that shape about its middle and resized.
+def shape_of(given: Any) -> str:
+    """What came in the place of a tensor, for a message.
 
+    >>> shape_of(torch.zeros(2, 3)), shape_of("a")
+    ('a tensor of shape (2, 3)', "'a'")
+    """
+    return f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else brief(given)
+
+
+def to_tensor(
+    picture: Image.Image | Tensor | np.ndarray[Any, Any] | str | Path,
+    size: tuple[int, int] | None = None,
+    cut: bool = True,
+) -> Float[Tensor, "3 height width"]:
+    """A picture in [0, 1], of a PIL image, an array or a path.
+
+    With `size` (height, width) it is cut to that shape about its middle and resized.
     Where nothing is `cut`, the whole of it is resized, and a circle may become an ellipse.
 
     >>> to_tensor(Image.new("RGB", (16, 8), "white"), size=(4, 4)).unique().tolist()
     [1.0]
     """
+    if not isinstance(picture, Image.Image):
+        picture = open_picture(Path(picture)) if isinstance(picture, str | Path) else pixels_of(picture).picture
     picture = as_seen(picture)
     if size and picture.size != size[::-1] and not cut:
         picture = picture.resize(size[::-1], Image.Resampling.LANCZOS)
@@ -91,14 +108,17 @@ class Pixels:
         return Image.fromarray(self.rows.numpy())
 
 
-def pixels_of(given: Image.Image | Tensor, what: str = "a picture") -> Pixels:
-    """An image, or a tensor (3, height, width) of numbers in [0, 1] or of bytes, as 8-bit pixels.
+def pixels_of(given: Image.Image | Tensor | np.ndarray[Any, Any], what: str = "a picture") -> Pixels:
+    """An image, or numbers in [0, 1] or bytes, as 8-bit pixels: a tensor (3, height, width), or an array as numpy and
+    matplotlib have them, (height, width, 3) or (height, width).
 
     Raises PictureError for anything else; `what` is what it is called there.
 
     >>> pixels_of(torch.ones(3, 4, 5)).picture.size
     (5, 4)
     """
+    if isinstance(given, np.ndarray):
+        given = tensor_of(given)
     if isinstance(given, Tensor):
         if given.ndim != 3 or given.shape[0] != 3 or not given.numel():
             raise PictureError(f"a picture as a tensor has the shape (3, height, width), not {tuple(given.shape)}.")
@@ -110,6 +130,22 @@ def pixels_of(given: Image.Image | Tensor, what: str = "a picture") -> Pixels:
     if not isinstance(given, Image.Image):
         raise PictureError(f"{what} is {repr(given)[:80]}; it has to be a path, a PIL image or a tensor.")
     return Pixels(torch.from_numpy(np.array(as_seen(given))))
+
+
+def tensor_of(array: np.ndarray[Any, Any]) -> Tensor:
+    """An array of a picture as a tensor (3, height, width); PictureError for another shape.
+
+    >>> tensor_of(np.zeros((4, 5, 3))).shape, tensor_of(np.zeros((4, 5))).shape
+    (torch.Size([3, 4, 5]), torch.Size([3, 4, 5]))
+    """
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype.kind not in "uf":
+        raise PictureError(
+            f"a picture as an array has the shape (height, width, 3) of bytes, or of numbers from 0 to 1; this one is "
+            f"{tuple(array.shape)} of {array.dtype}."
+        )
+    return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1)
 
 
 def content_of(picture: Image.Image) -> str:

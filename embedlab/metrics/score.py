@@ -36,7 +36,7 @@ from embedlab.metrics.distance import (
 )
 from embedlab.metrics.eye import eye_names, eye_scores, outcome_names, outcome_of
 from embedlab.metrics.ssim import ssim
-from embedlab.models import Model, Source
+from embedlab.models import Model, Pipeline, Source, model_of
 from embedlab.operators.base import named
 from embedlab.samples import Rendered
 from embedlab.token_ids import ids_of
@@ -167,7 +167,7 @@ class FeatureCache:
 
 @torch.inference_mode()
 def score(
-    model: Model,
+    model: Model | Pipeline,
     before: Rendered,
     after: Rendered,
     settings: Metrics | None = None,
@@ -193,7 +193,7 @@ def score(
     (['change/cosine', 'change/latents', 'change/pixels', 'change/ssim'], 1.0)
     """
     settings = Metrics() if settings is None else settings
-    check_kind(model, Model, "model", "lab.load(NAME) gives one")
+    model = model_of(model)
     check_kind(before, Rendered, "before", "lab.render gives a list of them")
     check_kind(after, Rendered, "after", "lab.render gives a list of them")
     check_kind(settings, Metrics, "settings", "lab.Metrics(words=('cat',))")

@@ -243,7 +243,11 @@ def arranged(state: Mapping[str, Any], file: Path) -> Found:
 
 
 def save_concept(
-    path: Path | str, rows: Any, layout: Layout = "diffusers", name: str | None = None, metadata: Any = None
+    path: Path | str,
+    rows: Any,
+    layout: Layout = "diffusers",
+    name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write token rows as a concept that other tools load, whole or not at all.
 
@@ -295,7 +299,12 @@ def save_concept(
     if ending != ".safetensors":
         torch.save(state, data)
     try:
-        write(target, save(state, metadata=metadata) if ending == ".safetensors" else data.getvalue())
+        write(
+            target,
+            save(state, metadata=None if metadata is None else dict(metadata))
+            if ending == ".safetensors"
+            else data.getvalue(),
+        )
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"'{target}' cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     return target

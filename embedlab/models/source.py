@@ -29,6 +29,7 @@ from embedlab.models.concept_files import Concept, file_of
 from embedlab.models.concepts import content_of_entry, entries_of, identity_lines, parted, read_concepts, with_words
 from embedlab.models.device import pick_device, pick_dtype
 from embedlab.models.model import Model
+from embedlab.models.pipeline import Pipeline, model_of
 from embedlab.models.places import HUB_ID, first_of, identity_of, path_of, place_of, small_file
 from embedlab.models.silence import silence_libraries
 
@@ -486,8 +487,10 @@ def find(name: str = "emoji", **settings: Any) -> Source:
     return Source(name, **settings)
 
 
-def load(name: str = "emoji", **settings: Any) -> Model:
+def load(name: str | Source | Pipeline | Model = "emoji", **settings: Any) -> Model:
     """Load a model by name, hub id, folder or single file; see `Source` for the settings.
+
+    A diffusers pipeline that is there already is taken as it is (`text_encoders_of` reads concepts beside it).
 
     Raises ModelError when it is not there, lacks a part or cannot be read.
 
@@ -495,4 +498,11 @@ def load(name: str = "emoji", **settings: Any) -> Model:
     >>> len(model.towers), model.unet.config.sample_size, model.concepts[:2]
     (1, 16, ('puppy', 'cat'))
     """
-    return find(name, **settings).load()
+    if isinstance(name, Source) and not settings:
+        return name.load()
+    if isinstance(name, str | Path):
+        return find(str(name), **settings).load()
+    model = model_of(name, "name")  # type: ignore[arg-type]
+    if settings:
+        raise ModelError(f"{listed(settings)}: settings are for what is loaded, and a {type(name).__name__} is there.")
+    return model

@@ -19,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedlab.checks import finite_number, is_whole
-from embedlab.clip import Tower, check_towers
 from embedlab.display import Shown
 from embedlab.embeddings import Embeddings, Later, Lookup, drawn_out, lookup_of
-from embedlab.encoder import Conditioning, Encoder, Texts
-from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, contained, listed
+from embedlab.encoder import Conditioning, Encoder, Texts, as_prompt, texts_of
+from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, check_kind, contained, listed
 from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
+from embedlab.models import TextEncoders, text_encoders_of
+from embedlab.parsed_prompt import ParsedPrompt
 from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
 from embedlab.select import Spans
 from embedlab.selector import Role, Rows, Selector, format_selector, rows_of, words_of
@@ -113,25 +114,31 @@ class OnRows(Edit):
 
 
 def edit(
-    prompt: Sequence[Embeddings],
-    operators: Iterable[Operator | Schedule[Any]],
-    towers: Sequence[Tower],
+    prompt: str | ParsedPrompt | Embeddings | Sequence[Embeddings],
+    operators: Operator | Schedule[Any] | Iterable[Operator | Schedule[Any]],
+    towers: TextEncoders,
     how: Encoder | None = None,
 ) -> tuple[Embeddings, ...]:
     """Apply the operators of the stages before the encoder, in order, to the prompt before each text encoder.
+
+    The prompt is a text, or what `embed_all` gives; the rows before each text encoder are the answer. `towers` is a
+    list of text encoders, a model, or a diffusers pipeline; of one operator no list has to be made.
 
     Those of a stage `{layer: n}` are written down in it, and applied when it is encoded; the texts that they name are
     read by `how`.
 
     Raises PromptError, OperatorError or ModelError for what is no prompt, no operators or no text encoders.
 
-    >>> from embedlab import Replace, embed_all, models
-    >>> towers = models.load("emoji").towers
-    >>> (edited,) = edit(embed_all("a puppy", towers), [Replace("puppy", "cat")], towers)
-    >>> bool((edited.token == embed_all("a cat", towers)[0].token).all())
+    >>> from embedlab import Replace, embed_all, load
+    >>> model = load("emoji")
+    >>> (edited,) = edit("a puppy", Replace("puppy", "cat"), model)
+    >>> bool((edited.token == embed_all("a cat", model)[0].token).all())
     True
     """
-    check_towers(towers)
+    towers = text_encoders_of(towers)
+    how = how or Encoder()
+    check_kind(how, Encoder, "how", "lab.Encoder(skip=1)")
+    prompt, operators = as_prompt(prompt, towers, how), check_operators(operators)
     if not isinstance(prompt, list | tuple) or not all(isinstance(part, Embeddings) for part in prompt):
         raise PromptError(f"prompt is {brief(prompt)}; it has to be what embed_all(text, towers) gives.")
     if len(prompt) != len(towers):
@@ -168,9 +175,11 @@ def check_encoder_of(operator: Any, count: int) -> None:
 
 
 def edit_encoded(
-    conditioning: Conditioning, operators: Iterable[Operator | Schedule[Any]], texts: Texts
+    conditioning: Conditioning, operators: Operator | Schedule[Any] | Iterable[Operator | Schedule[Any]], texts: Any
 ) -> Conditioning:
     """Apply the operators of the stages after the encoder, in order, to a conditioning.
+
+    `texts` are those of `texts_of`, or what these are made of: text encoders, a model, a diffusers pipeline.
 
     Raises OperatorError for what is no conditioning, no operators or no Texts.
 
@@ -181,6 +190,8 @@ def edit_encoded(
     >>> torch.equal(louder.hidden[2], 2 * puppy.hidden[2]), torch.equal(louder.hidden[:2], puppy.hidden[:2])
     (True, True)
     """
+    if isinstance(conditioning, Conditioning) and not isinstance(texts, Texts):
+        texts = texts_of(texts)
     if not isinstance(conditioning, Conditioning) or not isinstance(texts, Texts):
         raise OperatorError(
             f"a Conditioning and Texts were expected; {brief(conditioning)} and {brief(texts)} came. "
@@ -253,7 +264,9 @@ def edit_streams(
 
 
 def check_operators(operators: Any) -> list[Operator]:
-    """Operators as a list; OperatorError for what is none, such as one alone."""
+    """Operators as a list, also of one alone; OperatorError for what is none."""
+    if (callable(operators) or isinstance(operators, Schedule)) and not isinstance(operators, type):
+        operators = [operators]
     if not isinstance(operators, list | tuple):
         raise OperatorError(f"operators is {brief(operators)}; it has to be a list of operators.")
     if wrong := [o for o in operators if not callable(o) or isinstance(o, type)]:

@@ -7,7 +7,7 @@ from embedlab.sampler.schedulers import as_trained, calls_of, is_pndm, moments, 
 from embedlab.sampler.seeds import Variation, generators, noise, varied
 from embedlab.sampler.settings import Sampler
 from embedlab.sampler.size import check_size
-from embedlab.sampler.start import Start, picture_latents
+from embedlab.sampler.start import Start, encode_picture, picture_latents
 from embedlab.sampler.trace import STEP, Trace, step_name
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "calls",
     "calls_of",
     "check_size",
+    "encode_picture",
     "generators",
     "is_pndm",
     "moments",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embedlab.display import Shown
 from embedlab.guidance import Denoiser
-from embedlab.sampler.schedulers import calls_of, moments
+from embedlab.sampler.schedulers import Timetable, calls_of, moments
 from embedlab.schedule import Moment
 from embedlab.transfer import NumbersOnCpu, send
 
@@ -149,7 +149,7 @@ def calls(
 def sample(
     denoise: Denoiser,
     noise: Float[Tensor, "image c h w"],
-    scheduler: Any,
+    scheduler: Timetable,
     random: Sequence[torch.Generator] | None = None,
     start: Float[Tensor, "image c h w"] | None = None,
     first: int = 0,

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,18 @@ from embedlab.sampler.spaced import SpacedDDIM
 from embedlab.sampler.start import Start
 from embedlab.schedule import Moment
 from embedlab.scheduler_options import FIELDS, NEEDS, names_with
+
+
+class Timetable(Protocol):
+    """A scheduler of diffusers whose timesteps are set, as far as the loop has to know it; `Sampler.make` gives one."""
+
+    config: Any
+    order: Any
+    timesteps: Any
+    init_noise_sigma: Any
+    scale_model_input: Any
+    step: Any
+
 
 EQUAL = "two of them have the same noise level, by whose distance this scheduler divides"
 TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "clip_sample")
@@ -199,7 +211,7 @@ def calls_of(scheduler: Any, first: int = 0, warmup: str = "history") -> list[tu
     return [(step, step + (step > 0)) for step in (*steps[:2], *steps[1:])]
 
 
-def moments(scheduler: Any, first: int = 0, warmup: str = "history") -> list[Moment]:
+def moments(scheduler: Timetable, first: int = 0, warmup: str = "history") -> list[Moment]:
     """Every call of the denoiser that `sample` will make, with its step and noise level.
 
     At zero terminal SNR the noise level is 4096, as in diffusers' own schedulers, and not infinite.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.checks import is_whole
 from embedlab.display import Shown
-from embedlab.limits import check_part
+from embedlab.errors import SamplerError, brief
+from embedlab.limits import check_part, check_seeds
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,34 @@ class Variation(Shown):
         return self.seed is not None and self.strength > 0
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+def generators(seeds: int | Sequence[int]) -> list[torch.Generator]:
     """One generator a picture, on the CPU, so that a seed means the same on every machine and in every batch.
 
     >>> [generator.initial_seed() for generator in generators([3, 7])]
     [3, 7]
     """
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [torch.Generator().manual_seed(seed) for seed in check_seeds([seeds] if is_whole(seeds) else seeds)]
 
 
-def noise(shape: tuple[int, int, int], random: Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
+def noise(shape: Any, random: int | Sequence[int] | Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
     """Standard normal noise, each row from its own generator: the noise of diffusers' pipelines for the same seeds.
+
+    shape: (channels, height, width) in latents, or a model or diffusers pipeline: its usual size. random: seeds, or
+    generators, which go on where they are. Raises SamplerError for what is neither.
 
     >>> both, alone = noise((4, 8, 8), generators([0, 1])), noise((4, 8, 8), generators([1]))
     >>> both.shape, torch.equal(both[1], alone[0])
     (torch.Size([2, 4, 8, 8]), True)
     """
-    return torch.stack([torch.randn(shape, generator=generator) for generator in random])
+    if hasattr(shape, "unet"):
+        side = shape.unet.config.sample_size
+        sides = tuple(side) if isinstance(side, list | tuple) else (side, side)
+        shape = (shape.vae.config.latent_channels, *sides)
+    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(is_whole(n) and n > 0 for n in shape):
+        raise SamplerError(f"shape is {brief(shape)}; it has to be (channels, height, width), or a model.")
+    drawn = isinstance(random, list | tuple) and random and all(isinstance(one, torch.Generator) for one in random)
+    every: Any = random if drawn else generators(random)  # type: ignore[arg-type]
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in every])
 
 
 def varied(own: Float[Tensor, "image c h w"], variation: Variation) -> Float[Tensor, "image c h w"]:

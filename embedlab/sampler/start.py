@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images
+from embedlab.checks import is_whole
 from embedlab.display import Picture, Shown, block, facts, gallery, settings_of
-from embedlab.errors import PictureError, SamplerError
-from embedlab.limits import SHIPPED, check_part, found, found_file
+from embedlab.errors import PictureError, SamplerError, brief
+from embedlab.limits import SHIPPED, check_part, check_seeds, found, found_file
 from embedlab.sampler.handed_in import HandedIn, handed_in, latents_of
-from embedlab.sampler.seeds import Variation
+from embedlab.sampler.seeds import Variation, generators
 
 HANDED_IN = ("picture", "latents", "mask", "depth")  # settings that are files or values in memory
 
@@ -173,18 +174,57 @@ class Start(Shown):
         return self.step
 
 
+def encode_picture(
+    picture: Any, model: Any, seeds: int | Sequence[int] | None = None, size: int | tuple[int, int] | None = None
+) -> Float[Tensor, "image c h w"]:
+    """A picture → scaled latents, as the UNet works on them: `decode(encode_picture(p, model), model)` is nearly p.
+
+    picture: a path, the name of one that ships (`puppy.png`), a PIL image, an array or a tensor. model: a model, a
+    diffusers pipeline or a VAE. seeds: the autoencoder answers with a distribution; each seed draws from it, and left
+    out it is its mean, as one row. size: one side or (height, width) in pixels, to which the picture is cut; left out,
+    its own, cut to whole latents.
+
+    Raises PictureError for what is no picture, ModelError for what has no VAE, SamplerError for a size.
+
+    >>> from embedlab import load
+    >>> encode_picture("puppy.png", load("emoji"), size=128).shape
+    torch.Size([1, 8, 16, 16])
+    """
+    vae = images.vae_of(model)
+    if isinstance(picture, str | Path):
+        picture = images.open_picture(found(str(picture), "picture"))
+    elif not isinstance(picture, Image.Image):
+        picture = images.pixels_of(picture, "picture").picture
+    factor = 1 << (len(vae.config.block_out_channels) - 1)
+    sides = (picture.height // factor * factor, picture.width // factor * factor) if size is None else size
+    sides = (sides, sides) if is_whole(sides) else sides
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(is_whole(s) and 0 < s <= 8192 for s in sides):
+        raise SamplerError(f"size is {brief(size)}; it has to be one side or (height, width) in pixels.")
+    if any(side % factor for side in sides):
+        raise SamplerError(f"size is {sides[0]} × {sides[1]}; both have to be multiples of {factor}, a latent's side.")
+    scaled = images.to_tensor(picture, (sides[0], sides[1])).mul(2).sub(1)
+    random = None if seeds is None else generators(check_seeds([seeds] if is_whole(seeds) else seeds))
+    with torch.inference_mode():
+        latents = picture_latents(vae, scaled, random)
+    return latents.clone()  # a plain tensor, that may be written into
+
+
 @torch.inference_mode()
 def picture_latents(
     vae: Any, picture: Tensor, random: Sequence[torch.Generator] | None = None
 ) -> Float[Tensor, "image c h w"]:
     """Scaled latents of one picture (3, h, w) in [-1, 1], sampled anew for each generator as diffusers does.
 
-    Without generators they are the mean, as one row.
+    Without generators they are the mean, as one row. `encode_picture` takes pictures of any kind.
 
     >>> from embedlab import generators, models
     >>> picture_latents(models.load("emoji").vae, torch.zeros(3, 64, 64), generators([0, 1])).shape
     torch.Size([2, 8, 8, 8])
     """
+    vae = images.vae_of(vae)
+    if not isinstance(picture, Tensor) or picture.ndim != 3 or picture.shape[0] != 3:
+        came = f"a tensor of shape {tuple(picture.shape)}" if isinstance(picture, Tensor) else brief(picture)
+        raise PictureError(f"picture is {came}; it has to be a tensor (3, height, width) in [-1, 1] (encode_picture).")
     encoded = vae.encode(picture[None].to(vae.device, vae.dtype))
     if not hasattr(encoded, "latent_dist"):  # a tiny autoencoder has one answer
         return images.to_unet(encoded.latents.repeat(1 if random is None else len(random), 1, 1, 1), vae)

@@ -233,7 +233,7 @@ def sides_of(source: Source, size: Any) -> tuple[int, int]:
         return check_size(size, source.size, source.factor, source.levels)
     except SamplerError as error:
         sides = [size, size] if isinstance(size, int) else size
-        if not re.search("no multiple|nothing to halve", str(error)):
+        if not re.search("no multiple|nothing to halve", str(error)) or min(sides) < source.factor:
             raise
         found = broken(source, sides[0], sides[1])
         if found is None:
