@@ -72,6 +72,9 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time, `__getatt
         save_concept as save_concept,
         text_encoders_of as text_encoders_of,
     )
+    from embedlab.notebook.running import grid as grid, run as run
+    from embedlab.notebook.showing import Grid as Grid, show as show
+    from embedlab.notebook.sweeps import Sweep as Sweep
     from embedlab.operators import (
         Add as Add,
         Average as Average,
@@ -162,6 +165,7 @@ _HOME = {
     "Encoder": "encoder",
     "Engine": "engines",
     "Freeze": "operators",
+    "Grid": "notebook.showing",
     "Guidance": "guidance",
     "Interpolate": "operators",
     "Inversion": "sampler",
@@ -200,6 +204,7 @@ _HOME = {
     "Stretch": "operators",
     "Subtract": "operators",
     "Swap": "operators",
+    "Sweep": "notebook.sweeps",
     "Switch": "schedule",
     "TensorRT": "engines",
     "Texts": "encoder",
@@ -222,6 +227,7 @@ _HOME = {
     "explain": "explanation",
     "generators": "sampler",
     "guided": "guidance",
+    "grid": "notebook.running",
     "learn": "learning.learn",
     "load": "models",
     "load_concepts": "models",
@@ -235,11 +241,13 @@ _HOME = {
     "prompt_embeds": "export",
     "render": "rendering",
     "resolve": "schedule",
+    "run": "notebook.running",
     "run_jobs": "sweep.run",
     "sample": "sampler",
     "save_concept": "models",
     "save_embeds": "export",
     "score": "metrics.score",
+    "show": "notebook.showing",
     "start_latents": "starting",
     "text_encoders_of": "models",
     "texts_of": "encoder",

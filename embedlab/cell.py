@@ -36,7 +36,7 @@ class Cell(Shown):
     """Everything that a picture depends on, but for the model and the seed.
 
     prompt: a text of any length, in the language of `encoder`; prompt_2: another for the second text encoder (SDXL).
-    operators: the edits, applied in order; none are a picture without an edit.
+    operators: the edits, applied in order, or one alone; none are a picture without an edit.
     encoder, guidance, sampler, start, attention: their settings (`Encoder`, `Guidance`, `Sampler`, `Start`,
     `Attention`).
     size: one side or (height, width) in pixels, multiples of the model's VAE factor; left out, that of latents that it
@@ -68,8 +68,9 @@ class Cell(Shown):
             raise PromptError(not_a_prompt("null" if self.prompt is None else str(self.prompt)[:80]))
         if not isinstance(self.prompt_2, str | ParsedPrompt | Schedule | None):
             raise PromptError(f"prompt_2: {not_a_prompt(str(self.prompt_2)[:80])}")
-        if callable(self.operators) or isinstance(self.operators, str):
-            raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
+        alone = callable(self.operators) or isinstance(self.operators, Schedule)
+        if alone and not isinstance(self.operators, type | partial):
+            object.__setattr__(self, "operators", (self.operators,))
         if not isinstance(self.operators, list | tuple):
             raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
         object.__setattr__(self, "operators", tuple(self.operators))

@@ -47,7 +47,7 @@ CALLS = {
     "Scale is no operator": lambda m, p, r: lab.edit(p, [lab.Scale], m.towers),
     "None has no text encoders": lambda m, p, r: lab.edit(p, [HALF], None),
     "vae is 3; a model": lambda m, p, r: lab.decode(r.latents, 3),
-    r"latents is a tensor of shape \\(1, 2\\); this model's are": lambda m, p, r: lab.decode(torch.zeros(1, 2), m),
+    r"latents is a tensor of shape \(1, 2\); this model's are": lambda m, p, r: lab.decode(torch.zeros(1, 2), m),
     "unet is 'x'; a model": lambda m, p, r: lab.guided("x", None, None, 1.0),
     "there are 2 cond for 3 pictures; one for each": lambda m, p, r: lab.guided(m, told(m) * 2, told(m) * 3, 1.0),
     "cond holds 'a cat'; it has to be a Conditioning": lambda m, p, r: lab.guided(m, "a cat", told(m), 1.0),
@@ -170,7 +170,16 @@ class Strange:
 
 WRONG = [None, True, 3, -1, float("nan"), "a puppy", "", b"a", [], [None], {}, {1}, ["a", "b"], 10**30]
 WRONG += [torch.zeros(2, 3), np.zeros(3), lab.Cell, Strange(), CELL, Path("nowhere")]
-COSTLY = {"anatomy", "learn", "load", "profile", "run_jobs"}  # they have tests of their own settings elsewhere
+COSTLY = {
+    "anatomy",
+    "grid",
+    "learn",
+    "load",
+    "profile",
+    "run",
+    "run_jobs",
+    "show",
+}  # they have tests of their own settings elsewhere
 
 
 @pytest.fixture(scope="module")

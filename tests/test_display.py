@@ -27,7 +27,7 @@ OPERATORS = [
 HALF = lab.Interpolate("puppy", "skunk", 0.5)
 # protocols, and what is raised; values of every other public class are looked at
 TEXTS_ALONE = {"Auto", "CUDAGraph", "Compile", "Eager", "ONNXRuntime", "OpenVINO", "Rows", "Store", "TensorRT", "Texts"}
-NO_VALUES = {"Operator", "Engine", "EmbedlabError"}
+NO_VALUES = {"Operator", "Engine", "EmbedlabError", "Sweep"}  # a sweep: tests/test_notebook.py
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def made(emoji, tmp_path_factory):
         "During": lab.During(lab.Replace(HOSTILE, torch.ones(96)), 0.5),
         "Embeddings": lab.edit(rows, [HALF], towers)[0],
         "Encoder": lab.Encoder(skip=1),
+        "Grid": lab.show({HOSTILE: rendered.pictures}, columns=["<b>", "b"], title=HOSTILE),
         "Guidance": lab.Guidance(7.5, negative=HOSTILE),
         "Interpolate": lab.Interpolate("puppy", HOSTILE, lab.Ramp([0, 1])),
         "Inversion": lab.Inversion("puppy.png", prompt=HOSTILE),

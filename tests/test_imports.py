@@ -37,6 +37,7 @@ ROOMS = (
     ("sweep",),
     ("workers", "view", "play"),
     ("cli",),
+    ("notebook",),
     ("pretrain", "__main__"),
 )
 LEVEL = {room: n for n, rooms in enumerate(ROOMS) for room in rooms}

@@ -55,9 +55,10 @@ def main() -> None:
             sys.exit(1)
 
 
-def run(words: list[str]) -> None:
-    """The same, of these words."""
-    with Session() as session, as_user_error(session.hint), one_line_warnings():
+def run(words: list[str], session: Session | None = None) -> None:
+    """The same, of these words; what a command holds may be handed in."""
+    session = session or Session()
+    with session, as_user_error(session.hint), one_line_warnings():
         if words[:1] == ["help"] or words[:1] == ["--help"]:
             words = [*words[1:], "--help"]
         if words and (module := COMMANDS.get(words[0], ("",))[0]):

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 from markupsafe import Markup
 
 from embedlab.clean import redact
-from embedlab.tables import Table, fragment
 
 Html: TypeAlias = Markup  # text that is HTML already; `+`, `join` and `tag` escape any other text
 
@@ -25,7 +24,7 @@ STYLE = Markup(
     ".embedlab .c.m{background:#e8a33d44;border-color:#e8a33d}"
     ".embedlab .w{display:block;border-left:3px solid #8886;padding-left:6px;margin:3px 0}"
     ".embedlab table{font:inherit;color:inherit;border-collapse:collapse;margin:.3em 0;display:block;overflow-x:auto}"
-    ".embedlab td,.embedlab th{padding:2px 8px;text-align:left;border-bottom:1px solid #8883}"
+    ".embedlab td,.embedlab th{padding:2px 8px;text-align:left;border-bottom:1px solid #8883;white-space:nowrap}"
     ".embedlab caption{text-align:left;opacity:.7;font-size:12px}.embedlab .r{text-align:right}"
     ".embedlab .g{display:grid;gap:6px;width:max-content;max-width:100%;overflow-x:auto}"
     ".embedlab .g img{display:block;border-radius:3px}.embedlab figure{margin:0}"
@@ -114,15 +113,20 @@ def chips(lines: Sequence[Sequence[Chip]]) -> Html:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], right: Iterable[str] = (), title: str = "") -> Html:
-    """A table of texts, escaped; of very many rows the first. Columns in `right` stand to the right.
+    """A table of texts, or of HTML; of very many rows the first. Columns in `right` stand to the right.
 
-    >>> "<b>" in table(["x"], [["<b>"]])
-    False
+    >>> table(["x"], [["<b>"]])
+    Markup('<table><tr><th>x</th></tr><tr><td>&lt;b&gt;</td></tr></table>')
     """
-    more = f" (the first {MOST} of {len(rows)} rows)" if len(rows) > MOST else ""
-    texts = tuple(tuple(str(value) for value in row) for row in rows[:MOST])
-    html = fragment([Table(f"{title}{more}", tuple(heads), texts, frozenset(right))])
-    return Markup(html.replace("<caption></caption>", ""))
+    more = f"{title} (the first {MOST} of {len(rows)} rows)".strip() if len(rows) > MOST else title
+    sides = [Markup(' class="r"') if head in set(right) else "" for head in heads]
+
+    def line(kind: str, values: Sequence[Any]) -> Html:
+        cells = (tag(f"<{kind}{{}}>{{}}</{kind}>", side, value) for side, value in zip(sides, values, strict=True))
+        return tag("<tr>{}</tr>", join(cells))
+
+    caption = tag("<caption>{}</caption>", more) if more else ""
+    return tag("<table>{}{}{}</table>", caption, line("th", heads), join(line("td", row) for row in rows[:MOST]))
 
 
 def facts(pairs: Mapping[str, Any]) -> Html:

@@ -186,8 +186,8 @@ def guided(
 
 def unet_of(given: Any) -> Any:
     """A UNet: itself, or that of a model or a diffusers pipeline; ModelError for what has none."""
-    found = getattr(given, "unet", given)
-    if not callable(found) or not hasattr(found, "config") or not hasattr(found, "dtype") or isinstance(found, type):
+    found = given.unet if hasattr(given, "unet") and hasattr(given, "vae") else given  # what watches a UNet is one
+    if not hasattr(found, "config") or not hasattr(found, "dtype") or isinstance(found, type):
         raise ModelError(f"unet is {brief(given)}; a model (lab.load), model.unet or a diffusers pipeline will do.")
     return found
 

@@ -62,6 +62,7 @@ def read_model(source: Source) -> Model:
         concepts=source.names("concepts"),
         words=source.names("words"),
         eye_folder=source.eye_folder,
+        source=source,
     )
 
 
@@ -80,7 +81,9 @@ def with_concepts(source: Source, concepts: tuple[Concept, ...]) -> Model:
     scorer = model.scorer
     if scorer is not None and scorer.text is model.towers[0]:
         scorer = replace(scorer, text=towers[0])
-    made = _with_concepts[source, concepts] = replace(model, towers=towers, scorer=scorer)
+    made = _with_concepts[source, concepts] = replace(
+        model, towers=towers, scorer=scorer, source=replace(source, concepts=tuple(str(one.path) for one in concepts))
+    )
     return made
 
 

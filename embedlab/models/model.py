@@ -50,6 +50,7 @@ class Model(Shown):
     words: tuple[str, ...] = ()  # all the words that it was trained on
     engine: str = "eager"  # what runs its UNet: `embedlab.engines`
     eye_folder: Path | None = None  # its detector of objects, which is read when it is asked for
+    source: Any = field(default=None, repr=False, compare=False)  # the Source that it was read from
 
     def __repr__(self) -> str:
         encoders = counted(len(self.towers), "text encoder")

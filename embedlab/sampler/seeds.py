@@ -13,7 +13,7 @@ from torch import Tensor
 from embedlab.checks import is_whole
 from embedlab.display import Shown
 from embedlab.errors import SamplerError, brief
-from embedlab.limits import check_part, check_seeds
+from embedlab.limits import check_part
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,14 @@ def generators(seeds: int | Sequence[int]) -> list[torch.Generator]:
     >>> [generator.initial_seed() for generator in generators([3, 7])]
     [3, 7]
     """
-    return [torch.Generator().manual_seed(seed) for seed in check_seeds([seeds] if is_whole(seeds) else seeds)]
+    every: Any = [seeds] if is_whole(seeds) else seeds
+    if (
+        not isinstance(every, Sequence)
+        or isinstance(every, str)
+        or not all(is_whole(s) and 0 <= s < 2**63 for s in every)
+    ):
+        raise SamplerError(f"seeds is {brief(seeds)}; it has to be whole numbers from 0 to 2^63 - 1, one a picture.")
+    return [torch.Generator().manual_seed(seed) for seed in every]
 
 
 def noise(shape: Any, random: int | Sequence[int] | Sequence[torch.Generator]) -> Float[Tensor, "image c h w"]:
@@ -66,6 +73,8 @@ def noise(shape: Any, random: int | Sequence[int] | Sequence[torch.Generator]) -
         raise SamplerError(f"shape is {brief(shape)}; it has to be (channels, height, width), or a model.")
     drawn = isinstance(random, list | tuple) and random and all(isinstance(one, torch.Generator) for one in random)
     every: Any = random if drawn else generators(random)  # type: ignore[arg-type]
+    if not every:
+        raise SamplerError("random is empty; it has to be seeds, or generators, one a picture.")
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in every])
 
 
