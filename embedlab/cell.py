@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType, FunctionType
@@ -271,9 +271,10 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
         raise SamplerError(f"guidance.interval: {past}.")
     if not varies(cell):
         return [cell] * len(calls)
-    for curve in curves(cell):
-        if past := curve.out_of_range(calls[0]):
-            raise SamplerError(f"{past}.")
+    for place, setting in places_of(cell):
+        for curve in curves(setting):
+            if past := curve.out_of_range(calls[0]):
+                raise SamplerError(f"{place}: {past}.")
     changing = {f.name: part for f in dataclasses.fields(cell) if varies(part := getattr(cell, f.name))}
     known: dict[str, Cell] = {}
     found = []
@@ -289,6 +290,18 @@ def written(code: CodeType) -> list[str]:
     inner = [one for one in code.co_consts if isinstance(one, CodeType)]
     plain = [repr(one) for one in code.co_consts if not isinstance(one, CodeType)]
     return [code.co_code.hex(), *code.co_names, *plain, *(text for one in inner for text in written(one))]
+
+
+def places_of(cell: Cell) -> Iterator[tuple[str, Any]]:
+    """The settings of a cell by the keys that the command line has for them."""
+    for field_ in dataclasses.fields(cell):
+        value = getattr(cell, field_.name)
+        if isinstance(value, Guidance | Encoder | Attention):
+            yield from (
+                (f"{field_.name}.{inner.name}", getattr(value, inner.name)) for inner in dataclasses.fields(value)
+            )
+        else:
+            yield field_.name, value
 
 
 def fingerprint(value: Any) -> str:

@@ -47,6 +47,7 @@ GRAMMAR = grammar(
 WORD = ("TEXT", "ESCAPED", "SLASHED")
 SYNTAX = ("ROUND", "ROUND_END", "QUOTE", "COMMA", "DOT", "EQUALS", "SIGNS")
 WEIGHT = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)|-?[0-9]+")
+SWAP_OPTIONS = ("s_start", "s_end", "t_start", "t_end", "shape_freedom")
 ARGUMENTS = re.compile(r"\s*\.(attend|swap|blend|and|add)\s*\(", re.ASCII)
 LORA = re.compile(r"(?:useLora|withLora)\s*\(\s*[\w-]+\s*(?:,\s*[+-]?[0-9]*\.?[0-9]+\s*)?\)", re.ASCII)
 OPTION = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?:=\s*([A-Za-z0-9_.+-]+)\s*)?")
@@ -265,12 +266,23 @@ class _Reader:
                 written = option[2] or ""
                 value = number(written, self.text, self.here(at)) if WEIGHT.fullmatch(written) else written
                 options.append((option[1], value))
+                self.note_option(option[1], value)
             at = close
         if self.kind(at, end) != "ROUND_END":
             return None
         bar = self.here(n)
         row = [Sign("SWAP", "", begin, begin), *found, Sign("SWAP_BAR", "", bar, bar), *edited]
         return at + 1, [*row, Sign("SWAP_END", tuple(options), self.signs[at].begin, self.signs[at].end)]
+
+    def note_option(self, name: str, value: float | str) -> None:
+        """Say what an option of a swap does not do; compel takes whatever is written there."""
+        if name not in SWAP_OPTIONS:
+            note = f".swap() has no option {name[:40]}, which does nothing; it has {', '.join(SWAP_OPTIONS)}"
+        elif isinstance(value, str) or not 0 <= value <= 1:
+            note = f".swap({name}={value}): {name} is a share, from 0 to 1"
+        else:
+            return
+        self.notes += [] if note in self.notes else [note]
 
     def lora(self, n: int, end: int) -> int | None:
         if self.kind(n, end) != "TEXT" or not self.signs[n].value.endswith("Lora"):

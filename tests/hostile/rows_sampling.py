@@ -69,6 +69,10 @@ SAMPLING = [
     *refused("attention", "has no attention maps", ("attention=maps", "engine=openvino")),
     *refused("attention", "operators.replace.blocks", ("operators=[replace]", "operators.replace.by=cat", "operators.replace.blocks=[foo]")),
     *works("attention", ("attention=p2p", "attention.edits={}")),
+    *works("attention", ("language=compel", "prompt=\"a cat.swap(dog, foo=1)\""), shows=("notice: .swap() has no option foo",)),
+    *works("attention", ("language=compel", "prompt=\"a cat.swap(dog, s_start=2)\""), shows=("s_start is a share, from 0 to 1",)),
+    *refused("attention", "attention.edits: fraction 2 is past the end", ("attention=p2p", "attention.edits.cross.end=2")),
+    *refused("schedules", "guidance.scale: step 99 is past the end", f"guidance.scale={SCHEDULE}Ramp,values:[1,4],at:[0,99],clock:step}}"),
     # layers of text encoders
     *refused("layers", "operators.scale.stage is {layer: ", *(("operators=[scale]", f"operators.scale.stage={{layer:{n}}}") for n in ("-1", "1.5", "a"))),
     *refused("layers", "operators.scale.stage is {", ("operators=[scale]", "operators.scale.stage={layers:1}"), ("operators=[scale]", "operators.scale.stage={}")),
