@@ -199,7 +199,7 @@ WRONG = {
     "broken.yaml": (b"a: [\n", "line 2, column 1 of 'broken.yaml' is no YAML: "),
     "map.yaml": (
         b"prompt: a\n",
-        "'map.yaml' is a dict; it has to be a list: of prompts, or of settings by their keys.",
+        "'map.yaml' is {prompt: 'a'}; it has to be a list: of prompts, or of settings by their keys.",
     ),
     "self.yaml": (b"- &a {prompt: a, guidance: *a}\n", "'self.yaml' is nested without end, or has more than 1048576 "),
     "laughs.yaml": (LAUGHS.encode(), "'laughs.yaml' is nested without end, or has more than 1048576 values."),
