@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from embedlab import Cell, Sampler, operators
+from embedlab import Auto, Cell, OpenVINO, Sampler, operators
 from embedlab.cell import fingerprint
 from embedlab.cli.commands import play
 from embedlab.cli.compose import job_of
@@ -33,12 +33,13 @@ from embedlab.errors import ConfigError
 from embedlab.play import exports
 from embedlab.play.exports import Studied
 from embedlab.play.form import forms
+from embedlab.play.opening import served
 from embedlab.play.server import bound
 from embedlab.play.state import cell_of, read
 from embedlab.play.studio import Studio
 from embedlab.sweep.config import complete, conf_dir
 
-WORDS = ["sampler.steps=8", "tracker=silent", "metrics.words=[puppy,skunk]"]
+WORDS = ["sampler.steps=6", "seeds=[0,1]", "tracker=silent", "metrics.words=[puppy,skunk]"]
 FORMS = forms(play.known())
 HOSTILE = "</textarea><img src=x onerror=\"document.title='pwned'\"> ${a} it's {{7*7}} \\"
 
@@ -166,7 +167,7 @@ def test_a_word_is_clicked_its_weight_dragged_and_what_is_exported_draws_the_sam
     whole(page, label="puppy → 1 skunk")
     skunks = pictures(page)
     assert not equal(half, skunks)
-    expect(page.locator("#seen")).to_contain_text("of 4: skunk")
+    expect(page.locator("#seen")).to_contain_text("2 of 2: skunk")
     expect(page.locator("#seen")).to_contain_text("CLIP of the prompt")
 
     page.locator("#keep").click()
@@ -552,6 +553,28 @@ def test_models_of_all_kinds_are_drawn_with(model):
         assert heard.messages[-1]["kind"] == "seen"
     finally:
         made.close()
+
+
+def test_auto_is_exported_as_what_it_chose_and_what_needs_eager_says_so(server, monkeypatch):
+    words = (*WORDS, "engine=auto")
+    job = job_of(play.composed(list(words)), folder=None)
+    monkeypatch.setattr(Auto, "choose", lambda self, model, work, say: OpenVINO())
+    with bound(0) as place:
+        made = served(job, {}, words, FORMS, place)
+        try:
+            assert made.studio.model.engine == "openvino"
+            said = {"state": half_a_skunk(), "slider": {"edit": 0, "name": "weight", "from": -1, "to": 3}}
+            found = made._exported(said)
+            assert " engine=openvino " in found["command"]
+            assert "engine=auto" not in found["command"]
+            assert "override /engine: openvino" in found["yaml"]
+            assert "lab.with_engine(model, lab.OpenVINO())" in found["python"]
+            assert found["sweep"].endswith("operators.interpolate.weight=-1,0,1,2,3")
+            blocks = made._exported({"state": state_said([("scale", {"blocks": ["mid"]})], FORMS)})
+            assert " engine=eager " in blocks["command"]
+            assert "with_engine" not in blocks["python"]
+        finally:
+            made.studio.close()
 
 
 # ── as a process ──
