@@ -217,11 +217,17 @@ def as_asked(picture: Picture) -> bool:
     return bool(picture.of(word)) and picture.ground == ground
 
 
+def shows(*words: str) -> Callable[[Picture], bool]:
+    """Whether all of these are there."""
+    return lambda picture: all(picture.of(word) for word in words)
+
+
 def many(word: str, count: int) -> Callable[[Picture], bool]:
     """Whether so many of a word are there, and nothing else."""
     return lambda picture: len(picture.of(word)) == len(picture.things) == count
 
 
+HALF, MORE = "A picture of a fox and a (star:0.5)", "A picture of a fox and a (star:1.5)"
 EMPTIED = '{"prompt": "", "rows": {"role": "pad"}}'
 WORDS_END = '[{"role": "words"}, {"role": "eos"}]'
 WORDS_PAD = '[{"role": "words"}, {"role": "pad"}]'
@@ -707,6 +713,36 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "The two hidden states swapped change no pixel",
             lambda t: (min(t(stage="hidden").values("change/ssim")),),
             lambda least: least > 0.9999,
+        ),
+    ),
+    "weightings": (
+        Claim(
+            "At a half, comfy++, down_weight and compel leave no star on {} of six seeds",
+            lambda t: (6 - max(t(prompt=HALF, weighting=w).n("star") for w in ("comfy++", "down_weight", "compel")),),
+            lambda without: without >= 5,
+        ),
+        Claim(
+            "keeps it on {}, A1111 on {}",
+            lambda t: [t(prompt=HALF, weighting=weighting).n("star") for weighting in ("comfyui", "a1111")],
+            lambda comfyui, a1111: min(comfyui, a1111) >= 3,
+        ),
+        Claim(
+            "At one and a half comfy++ keeps both on {}, down_weight on {}",
+            lambda t: [t(prompt=MORE, weighting=way).n(shows("fox", "star")) for way in ("comfy++", "down_weight")],
+            lambda comfy, down: comfy >= 5 and down >= 4,
+        ),
+        Claim(
+            "ComfyUI and compel leave no fox and draw two stars",
+            lambda t: [
+                *(t(prompt=MORE, weighting=weighting).n("fox") for weighting in ("comfyui", "compel")),
+                *(t(prompt=MORE, weighting=weighting).n(many("star", 2)) for weighting in ("comfyui", "compel")),
+            ],
+            lambda a, b, c, d: a == b == 0 and min(c, d) >= 4,
+        ),
+        Claim(
+            "A1111 draws nothing that was asked for",
+            lambda t: [t(prompt=MORE, weighting="a1111").n(word) for word in ("fox", "star")],
+            lambda foxes, stars: not foxes and not stars,
         ),
     ),
     "what_carries": (

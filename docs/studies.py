@@ -158,12 +158,13 @@ def tabulate(folder: Path, table: Path) -> None:
                 known.add(mark)
             figures = {key: result[key] if edited == "yes" else "" for key in scores}
             rows.append(({**settings, "seed": result["seed"], "edited": edited}, path, figures))
+    seen = list(sights([path for _, path, _ in rows]))
     with table.open("w", encoding="utf-8", newline="") as file:
         fields = [*axes.values(), "seed", "edited", "seen", "ground", *scores]
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
-        for (settings, _, figures), seen in zip(rows, sights([path for _, path, _ in rows]), strict=True):
-            writer.writerow({**settings, **seen, **figures})
+        for (settings, _, figures), what in zip(rows, seen, strict=True):
+            writer.writerow({**settings, **what, **figures})
 
 
 def sights(files: list[Path]) -> Iterator[dict[str, str]]:
