@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from PIL import Image
+from sphinx import addnodes
 
 import embedlab
 
@@ -76,6 +78,20 @@ def sized(app: Any, name: str, template: str, context: dict[str, Any], tree: Any
         context["body"] = re.sub(r'(<img [^>]*?)src="([^"]*_images/[^"]+)"', tell, context["body"])
 
 
+def linked(app: Any, tree: Any) -> None:
+    """A public name in the text of a page leads to its place in the reference."""
+    for code in list(tree.findall(nodes.literal)):
+        name = re.fullmatch(r"(?:lab\.)(\w+)(?:\(.*\))?|([A-Z]\w+)", code.astext())
+        target = name and (name[1] or name[2])
+        inside = isinstance(code.parent, nodes.reference | nodes.title | addnodes.pending_xref)
+        if target in embedlab.__all__ and not inside and not app.env.docname.startswith("docs/reference/"):
+            told = {"refdomain": "py", "reftype": "obj", "reftarget": f"embedlab.{target}", "refexplicit": True}
+            link = addnodes.pending_xref("", refdoc=app.env.docname, refwarn=False, **told)
+            code.replace_self(link)
+            link += code
+
+
 def setup(app: Any) -> None:
     """What Sphinx calls."""
+    app.connect("doctree-read", linked)
     app.connect("html-page-context", sized)
