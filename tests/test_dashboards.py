@@ -71,15 +71,16 @@ def run(folder, *words):
 @pytest.fixture(scope="module")
 def server(told, tmp_path_factory):
     """A server that got the sweep from another machine: a copy of its folder, another home, and nothing else."""
-    away, home = tmp_path_factory.mktemp("away") / "copy", tmp_path_factory.mktemp("home")
+    away, home, here = tmp_path_factory.mktemp("away") / "copy", *map(tmp_path_factory.mktemp, ("home", "here"))
     shutil.copytree(told.folder, away, symlinks=True)
     gone = told.folder.rename(told.folder.with_name("gone"))
     try:
         with serving() as (backend, url):
             words = [sys.executable, "-m", "embedlab", "sync", str(away), "--report"]
-            done = subprocess.run(words, capture_output=True, text=True, env=environment(home, url))
+            how = {"cwd": here, "capture_output": True, "text": True, "env": environment(home, url)}
+            done = subprocess.run(words, **how)
             known = json.loads((away / "report.json").read_text())
-            again = subprocess.run(words, capture_output=True, text=True, env=environment(home, url))
+            again = subprocess.run(words, **how)
     finally:
         gone.rename(told.folder)
     assert done.returncode == again.returncode == 0, done.stderr + again.stderr
@@ -88,6 +89,7 @@ def server(told, tmp_path_factory):
     assert runs == "On the server: 5 runs."
     assert report == f"The report: {known['url']}"
     assert not list(home.rglob("*staging*")), "nothing came from a home, and nothing is left in one"
+    assert not list(here.iterdir()), "nor where the command was typed"
     return backend
 
 
@@ -275,7 +277,7 @@ def test_what_a_server_refuses_is_said_and_stays(told, tmp_path):
     with serving() as (backend, url):
         backend.refuses = True
         words = [sys.executable, "-m", "embedlab", "sync", str(copy)]
-        done = subprocess.run(words, capture_output=True, text=True, env=environment(tmp_path, url))
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment(tmp_path, url))
     assert done.returncode == 2
     assert "1 run of 1 not sent" in done.stderr.splitlines()[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,18 +47,19 @@ def main(argv: list[str]) -> None:
 
     Wandb(mode="online").ready()
     if runs:  # those of tracker.mode=online are there
-        sync(runs)
+        sync(runs, words.folder)
     if report is not None:
         send(words.folder, report)
 
 
-def sync(runs: Sequence[Path]) -> None:
-    """Send offline runs with one command of wandb's own, from wherever their folders are now."""
+def sync(runs: Sequence[Path], folder: Path) -> None:
+    """Send offline runs with one command of wandb's own, from wherever they are now; its own logs go to the folder."""
     from embedlab.tracker.wandb_files import bring_home
 
     for run in runs:
         bring_home(run)
-    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, runs)], check=False)
+    command = [sys.executable, "-m", "wandb", "sync", *(str(run.absolute()) for run in runs)]
+    done = subprocess.run(command, check=False, env={**os.environ, "WANDB_DIR": str(folder.absolute())})
     left = [run for run in runs if not any(run.glob("*.synced"))]  # wandb says 0 also where the server took nothing
     if done.returncode or left:
         raise ConfigError(
