@@ -335,6 +335,27 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             lambda none, half, whole: half - none >= (whole - none) / 2 > 0,
         ),
     ),
+    "concept": (
+        Claim(
+            "a puppy on {} of six seeds by the eye",
+            lambda t: (t(prompt="A picture of a <mine>").n("puppy"), t(prompt="A picture of a dog").n("dog")),
+            lambda puppies, dogs: puppies >= 5 and dogs >= 5,
+        ),
+        Claim(
+            "Half a fox in the row changes nothing but a snout",
+            lambda t: (t(prompt="A picture of a {<mine>|fox}").n("puppy"),),
+            lambda puppies: puppies >= 5,
+        ),
+        Claim(
+            "above a boat it is never drawn, two boats are, and two of it are one",
+            lambda t: (
+                t(prompt="A picture of a <mine> above a boat").n("puppy"),
+                t(prompt="A picture of a <mine> above a boat").n(many("boat", 2)),
+                t(prompt="A picture of two <mine> on blue").n(many("puppy", 1)),
+            ),
+            lambda puppies, boats, single: not puppies and boats >= 4 and single >= 5,
+        ),
+    ),
     "counting": (
         Claim(
             'two are drawn on {:.0f} % (95 % interval {:.0f} to {:.0f}), with "three" three on {:.0f} % ({:.0f} '
