@@ -217,6 +217,12 @@ def as_asked(picture: Picture) -> bool:
     return bool(picture.of(word)) and picture.ground == ground
 
 
+def nearest(pictures: Pictures, weight: float) -> Pictures:
+    """The pictures of the weight that a search tried nearest to one."""
+    tried = {float(p.axes["weight"]) for p in pictures()}
+    return pictures(weight=min(tried, key=lambda one: abs(one - weight)))
+
+
 def shows(*words: str) -> Callable[[Picture], bool]:
     """Whether all of these are there."""
     return lambda picture: all(picture.of(word) for word in words)
@@ -679,6 +685,18 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "the eye finds a cat on {} of six seeds for each",
             lambda t: (min(t(sampler=sampler).n("cat") for sampler in ("ddim", "pndm", "lms")),),
             lambda cats: cats >= 5,
+        ),
+    ),
+    "search": (
+        Claim(
+            "{} of eight seeds are puppies, {} skunks, and {} is neither. At 0.52 it is {} and {}, at 0.59 {} and {}",
+            lambda t: (
+                nearest(t, 0.54).n("puppy"),
+                nearest(t, 0.54).n("skunk"),
+                nearest(t, 0.54).n(lambda p: not p.of("puppy") and not p.of("skunk")),
+                *(nearest(t, weight).n(word) for weight in (0.52, 0.59) for word in ("puppy", "skunk")),
+            ),
+            lambda puppies, skunks, neither, p52, s52, p59, s59: p52 > puppies >= p59 and s52 < skunks <= s59,
         ),
     ),
     "stretched": (
