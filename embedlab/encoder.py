@@ -288,7 +288,7 @@ class Encoder(Shown):
     def tokenize(
         self,
         text: str | ParsedPrompt,
-        tokenizer: CLIPTokenizer,
+        tokenizer: CLIPTokenizer | Any,
         concepts: tuple[str, ...] | None = None,
         places: int = WINDOW,
     ) -> Tokens:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
 from embedlab.checks import is_whole
 from embedlab.condition import CallConditioning, condition_calls, told_by_call
+from embedlab.display.progress import bar, in_notebook
 from embedlab.encoder import Conditioning
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_list, counted
 from embedlab.guidance import Beside, Denoiser, Halves, Losses, Shared, Steering, Told, guided, in_turn, predictor
@@ -86,12 +87,18 @@ def render(
     for n, request in enumerate(requests):
         groups.setdefault(batch_key(request.cell, model, request.conditioning), []).append(n)
     samples: dict[int, Sample] = {}
+    steps = max((one[0].cell.sampler.steps for one in conditioning), default=1)
     told = [each for each in map(told_by_call, conditioning) for _ in seeds]
-    for found in groups.values():
-        order = in_company([requests[n].seed for n in found], [told[n] for n in found])
-        group = [found[k] for k in order]
-        for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
-            samples |= zip(part, sample_batch(model, [requests[n] for n in part], on_step), strict=True)
+    with bar(len(requests), counted(len(requests), "picture")) as reach:
+        for found in groups.values():
+            order = in_company([requests[n].seed for n in found], [told[n] for n in found])
+            group = [found[k] for k in order]
+            for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
+                heard = on_step
+                if heard is None and in_notebook():
+                    heard = partial(_reached, reach, len(samples), len(part) / steps)
+                samples |= zip(part, sample_batch(model, [requests[n] for n in part], heard), strict=True)
+                reach(len(samples))
     if bad := [not_finite(samples[n], requests[n]) for n in sorted(samples) if not samples[n].finite]:
         raise SamplerError(bad[0] + (f" So do those of {counted(len(bad) - 1, 'picture')} more." if bad[1:] else ""))
     blocks = [[samples[i * len(seeds) + k] for k in range(len(seeds))] for i in range(len(cells))]
@@ -104,6 +111,11 @@ def with_those_before(made: Sequence[Rendered]) -> list[Rendered]:
     plain = {fingerprint(one.cell): one for one in made if not one.cell.edits}
     before = [plain.get(fingerprint(one.cell.baseline())) if one.cell.edits else None for one in made]
     return [one if other is None else replace(one, before=other) for one, other in zip(made, before, strict=True)]
+
+
+def _reached(reach: Callable[[float], None], done: int, share: float, step: int) -> None:
+    """Move a bar: so many pictures are done, and of those at work a share each step."""
+    reach(done + share * (step + 1))
 
 
 def batch_key(cell: Cell, model: Model | Source, calls: Sequence[CallConditioning] = ()) -> tuple[Any, ...]:

@@ -1,12 +1,16 @@
-"""A bar while something takes its time, in a notebook or where somebody watches; elsewhere nothing."""
+"""A bar in a notebook while something takes its time; it leaves nothing behind. Elsewhere nothing is shown."""
 
 from __future__ import annotations
 
 import sys
-import warnings
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from embedlab.display.html import tag
+
+EVERY = 0.2  # seconds between two drawings
 
 
 def in_notebook() -> bool:
@@ -20,6 +24,40 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
+class Bar:
+    """A bar that goes to `total`, drawn in the output of the cell that runs."""
+
+    def __init__(self, total: float, what: str):
+        self.total, self.what, self.reached = total, what, 0.0
+        self._began, self._drawn = time.monotonic(), 0.0
+        from IPython.display import display  # noqa: PLC0415 - it is there where a notebook is
+
+        self._handle: Any = display(self._shown(), raw=True, display_id=True)
+
+    def _shown(self) -> dict[str, str]:
+        spent = time.monotonic() - self._began
+        left = f", about {spent * (self.total / self.reached - 1):.0f} s left" if self.reached and spent > 1 else ""
+        told = tag(
+            '<div style="font:12px system-ui,sans-serif"><progress value="{:.2f}" max="{}"></progress> {}{}</div>',
+            self.reached,
+            self.total,
+            self.what,
+            left,
+        )
+        return {"text/html": str(told), "text/plain": f"{self.what}{left}"}
+
+    def __call__(self, reached: float) -> None:
+        """Move it to so many of the total; it is drawn now and then."""
+        self.reached = max(self.reached, min(reached, self.total))
+        if time.monotonic() - self._drawn > EVERY:
+            self._drawn = time.monotonic()
+            self._handle.update(self._shown(), raw=True)
+
+    def close(self) -> None:
+        """Take it away."""
+        self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
+
+
 @contextmanager
 def bar(total: float, what: str) -> Iterator[Callable[[float], None]]:
     """A bar in a notebook; the block is given what moves it to so many of the total. Elsewhere nothing is shown.
@@ -30,19 +68,8 @@ def bar(total: float, what: str) -> Iterator[Callable[[float], None]]:
     if not in_notebook():
         yield lambda reached: None
         return
-    with made(total, what) as shown:
-
-        def reach(reached: float) -> None:
-            shown.update(max(0.0, min(round(reached, 2), total) - shown.n))
-
-        yield reach
-
-
-def made(total: float, what: str, file: Any = None) -> Any:
-    """A bar of tqdm, which goes away when it is done: a widget where there are widgets, else a line of text."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "IProgress not found")
-        from tqdm.auto import tqdm
-
-        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}]"
-        return tqdm(total=total, desc=what, leave=False, bar_format=form, file=file)
+    shown = Bar(total, what)
+    try:
+        yield shown
+    finally:
+        shown.close()

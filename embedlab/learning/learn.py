@@ -18,6 +18,7 @@ from transformers import CLIPTokenizer
 from embedlab import images
 from embedlab.clip import Tower
 from embedlab.display import Shown, block, curves, short, table
+from embedlab.display.progress import bar
 from embedlab.embeddings import Neighbour, lookup_of
 from embedlab.encoder import Encoder, Prompt
 from embedlab.errors import ConfigError, ModelError, PictureError, brief, check_kind
@@ -129,7 +130,14 @@ def learn(
         embedded = tuple(how.embed(prompt, knows.towers) for prompt in prompts)
         free = Free(word, table, embedded, tuple(first or first_positions(embedded[0], word, begin)))
         loss = loss_of(knows, pictures, text, by, batch, how)
-        rows, curve, before, after = descended(free, loss, entries, hard, steps, rate, seed, on_step)
+        with bar(steps, f"{steps} steps for {word}") as reach:
+
+            def heard(step: int, now: float) -> None:
+                reach(step + 1)
+                if on_step is not None:
+                    on_step(step, now)
+
+            rows, curve, before, after = descended(free, loss, entries, hard, steps, rate, seed, heard)
     kept = tuple(row.float().cpu() for row in rows)
     concept = None
     if table == "token":

@@ -69,8 +69,9 @@ def read_model(source: Source) -> Model:
 _with_concepts: WeakValueDictionary[Any, Model] = WeakValueDictionary()  # as long as somebody has them
 
 
-def with_concepts(source: Source, concepts: tuple[Concept, ...]) -> Model:
+def with_concepts(asked: Source, concepts: tuple[Concept, ...]) -> Model:
     """A model whose text encoders know concepts; its weights are those of the model without."""
+    source = replace(asked, concepts=())
     if (known := _with_concepts.get((source, concepts))) is not None:
         return known
     model = read_model(source)
@@ -81,9 +82,7 @@ def with_concepts(source: Source, concepts: tuple[Concept, ...]) -> Model:
     scorer = model.scorer
     if scorer is not None and scorer.text is model.towers[0]:
         scorer = replace(scorer, text=towers[0])
-    made = _with_concepts[source, concepts] = replace(
-        model, towers=towers, scorer=scorer, source=replace(source, concepts=tuple(str(one.path) for one in concepts))
-    )
+    made = _with_concepts[source, concepts] = replace(model, towers=towers, scorer=scorer, source=asked)
     return made
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -464,7 +464,7 @@ class Source(Shown):
         with silence_libraries():
             if not self.concepts:
                 return loading.read_model(self)
-            return loading.with_concepts(replace(self, concepts=()), self.loaded_concepts)
+            return loading.with_concepts(self, self.loaded_concepts)
 
     def towers(self) -> tuple[Tower, ...]:
         """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""

@@ -24,7 +24,7 @@ from embedlab.cli.launch import Plan, joined, store_of
 from embedlab.cli.main import run as run_command
 from embedlab.cli.progress import Display, peak_memory
 from embedlab.cli.session import Session
-from embedlab.display.progress import in_notebook, made
+from embedlab.display.progress import Bar, in_notebook
 from embedlab.engines import Auto, Eager, Engine
 from embedlab.errors import ConfigError, brief, check_kind, counted, listed
 from embedlab.export import recipe
@@ -134,7 +134,7 @@ class Watched(Session):
     def __init__(self) -> None:
         super().__init__()
         self.place: Path | None = None
-        self.__dict__["display"] = Bar()
+        self.__dict__["display"] = Quiet()
 
     def lock(self, folder: Path) -> None:
         """The first folder that is worked in is the command's."""
@@ -168,13 +168,13 @@ def as_command(words: Sequence[str]) -> Iterator[list[str]]:
         sys.argv[:] = before
 
 
-class Bar(Display):
+class Quiet(Display):
     """What is seen of a sweep in a notebook: a bar of its pictures; elsewhere nothing."""
 
     def __init__(self) -> None:
-        super().__init__(Console(file=io.StringIO()), every=1e9)
-        self._bar: Any = None
-        self._out = sys.stderr
+        console = Console(file=io.StringIO(), force_jupyter=False, force_terminal=False, width=200)
+        super().__init__(console, every=1e9)
+        self._bar: Bar | None = None
 
     @contextmanager
     def shown(self) -> Iterator[Display]:
@@ -190,21 +190,19 @@ class Bar(Display):
         """What is to be done."""
         super().on_plan(jobs, pictures, left)
         if left and in_notebook():
-            self._bar = made(self.left, f"{counted(left, 'picture')} for {counted(jobs, 'job')}", self._out)
+            self._bar = Bar(self.left, f"{counted(left, 'picture')} for {counted(jobs, 'job')}")
 
     def on_step(self, pictures: int, step: int, of: int) -> None:
         """Part of a batch."""
         super().on_step(pictures, step, of)
-        self._reach(self.drawn + pictures * step / of)
+        if self._bar is not None:
+            self._bar(self.drawn + pictures * step / of)
 
     def on_batch(self, pictures: int, rows: int, seconds: float) -> None:
         """A batch."""
         super().on_batch(pictures, rows, seconds)
-        self._reach(self.drawn)
-
-    def _reach(self, reached: float) -> None:
         if self._bar is not None:
-            self._bar.update(max(0.0, min(round(reached, 2), self._bar.total) - self._bar.n))
+            self._bar(self.drawn)
 
 
 # ── a grid ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,9 +233,9 @@ def grid(
 
     Raises ConfigError for axes that the cell does not have, and what a job raises, before weights are read.
 
-    >>> grid(Cell("a puppy"), colour=["red"])
+    >>> grid(Cell("a puppy"), colour=["red"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    embedlab.errors.ConfigError: nothing of this cell is called 'colour'; axes may be prompt, size, seed, skip, ...
+    embedlab.errors.ConfigError: nothing of this cell is called 'colour'; axes may be prompt, ...
     """
     check_kind(cell, Cell, "cell", "lab.Cell(PROMPT)")
     source = source_of(model)

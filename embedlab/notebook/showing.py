@@ -90,7 +90,7 @@ def show(
     >>> import torch
     >>> both = show({"black": torch.zeros(2, 3, 8, 8), "white": torch.ones(2, 3, 8, 8)}, columns=["a", "b"])
     >>> [name for name, _ in both.rows], both.columns, both.image.size
-    (['black', 'white'], ('a', 'b'), (321, 294))
+    (['black', 'white'], ('a', 'b'), (305, 275))
     """
     given: Any = pictures[0] if len(pictures) == 1 else list(pictures)
     if not pictures:

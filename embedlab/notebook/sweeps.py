@@ -15,7 +15,7 @@ from PIL import Image
 
 from embedlab import images, readers
 from embedlab.checks import is_number
-from embedlab.display import Html, Picture, Shown, block, curves, data_uri, picture, table, tag
+from embedlab.display import Html, Picture, Shown, block, curves, data_uri, join, picture, table, tag
 from embedlab.errors import ConfigError, PictureError, brief, counted, listed
 from embedlab.metrics.titles import name_of
 from embedlab.sweep.axes import axes, format_value
@@ -116,13 +116,15 @@ class Sweep(Shown):
             (first, *_) = write_sheets(self.folder, self.done, to=Path(folder) / "sheet.png")
             return readers.open_picture(first).convert("RGB").copy()
 
-    def gallery(self, height: int = 640) -> Any:
+    def gallery(self, height: int = 640, live: bool = True) -> Any:
         """Everything to look through: axes across and down, scores as colours, tokens of each picture.
 
         A widget that Jupyter, Colab, VS Code and marimo show, whose `picked` and `marked` say what is looked at; where
-        anywidget is not installed, the same page in a frame.
+        anywidget is not installed, or it shall not be `live`, the same page in a frame.
         """
         folder = self.folder.parent if self.alone else self.folder
+        if not live:
+            return Framed(page_of(folder), height)
         try:
             return widget(folder, height=height)
         except ConfigError as error:
@@ -160,6 +162,8 @@ class Sweep(Shown):
             uri, wide = data_uri(sheet, 900), min(sheet.width, 900)
             parts.append(tag('<img src="{}" alt="contact sheet" style="width:{}px;max-width:100%">', uri, wide))
         parts.append(means_table(done))
+        notes = list(dict.fromkeys(note for job in done for note in job.notes or ()))
+        parts.append(join(tag('<div class="n">{}.</div>', str(note).rstrip(".")) for note in notes[:6]))
         parts.append(table(("job", "name", "why it failed"), failed) if failed else "")
         parts.append(tag('<span class="n">{}</span>', self.folder))
         return block(self.folder.name, *parts, note=note)
