@@ -33,8 +33,9 @@ class Without:
     def __init__(self, finder):
         self.finder = finder
 
-    def __getattr__(self, name):  # importlib.metadata asks finders for more
-        return getattr(self.finder, name)
+    def find_distributions(self, *context):
+        found = getattr(self.finder, "find_distributions", lambda *_: ())(*context)
+        return (one for one in found if one.metadata["Name"] != hidden)
 
     def find_spec(self, name, *more):
         return None if name.split(".")[0] == hidden else self.finder.find_spec(name, *more)
