@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,12 +78,25 @@ def pages(fresh: Path | None) -> dict[str, str | Path]:
     text = listed.read_text(encoding="utf-8") if isinstance(listed, Path) else listed
     below = [f"mistakes/{mistake.name}" for mistake in mistakes.MISTAKES]
     found["docs/mistakes.md"] = f"{text}\n{reference.toctree(below)}\n"
+    for name, content in found.items():
+        if isinstance(content, Path) and content.suffix == ".md":
+            found[name] = through_folders(content.read_text(encoding="utf-8"), content.parent)
     return {**found, "index.md": home([name.rpartition(".")[0] for name in found if name.endswith((".md", ".ipynb"))])}
+
+
+def through_folders(text: str, folder: Path) -> str:
+    """A page whose links to a folder, which a code host lists, lead to the first page in it."""
+
+    def first(link: re.Match[str]) -> str:
+        inside = sorted((folder / link[1]).glob("*.md")) if (folder / link[1]).is_dir() else []
+        return f"]({link[1].rstrip('/')}/{inside[0].name})" if inside else link[0]
+
+    return re.sub(r"\]\(([\w./-]+)\)", first, text)
 
 
 def home(there: list[str]) -> str:
     """README, with the navigation under it; a page of docs/ that no part of the navigation names comes last."""
-    parts = [(ROOT / "README.md").read_text(encoding="utf-8").rstrip()]
+    parts = [through_folders((ROOT / "README.md").read_text(encoding="utf-8").rstrip(), ROOT)]
     listed = {
         caption: [page for name in names for page in fnmatch.filter(there, name)]
         for caption, names in NAVIGATION.items()
