@@ -79,7 +79,7 @@ def test_there_is_nothing_in_them_that_this_file_does_not_run():
 
 def test_python_blocks_run(forks, session):
     ended_well(forks.python(SESSION, *(block for _, block in PYTHON), cwd=session))
-    assert {"half-a-skunk.png", "louder.png", "cat-1.png", "from-puppy-to-cat.png"} <= {
+    assert {"between.png", "from-puppy-to-cat.png", "my-rocket.safetensors", "parts.json"} <= {
         path.name for path in session.iterdir()
     }
 
