@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import absl.logging
 import hypothesis
 import pytest
 import torch
@@ -40,6 +41,8 @@ collect_ignore += [] if os.environ.get("EMBEDLAB_GPU") else ["gpu"]  # needs a G
 torch.set_grad_enabled(True)
 # thousands of lines for each graph of torch.export, which pytest would format: two fifths of the time of an export
 logging.getLogger("torch.__trace").propagate = False
+# TensorBoard's logging closes the stream that it was imported under, pytest's own, when Hydra sets up another one
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # a busy machine is slow, not wrong; the same examples each time, so that red means a change; test-hostile has new ones
 hypothesis.settings.register_profile("embedlab", deadline=None, derandomize=os.environ["EMBEDLAB_TURN"] != "all")
 hypothesis.settings.load_profile("embedlab")
@@ -50,7 +53,24 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to wh
 
 LONGEST_FILES = (
     *("test_app", "test_sweep", "test_workers", "test_ray", "test_readme", "test_crash", "test_hostile"),
-    *("test_engines", "test_anatomy", "test_model_files", "test_sampler", "test_pretrain"),
+    *(
+        "test_engines",
+        "test_anatomy",
+        "test_model_files",
+        "test_sampler",
+        "test_pretrain",
+        "test_play",
+        "test_notebooks",
+    ),
+    *(
+        "test_gallery_screens",
+        "test_gallery_view",
+        "test_gallery_several",
+        "test_docs",
+        "test_dashboards",
+        "test_schedulers",
+        "test_learning",
+    ),
 )
 
 

@@ -480,8 +480,8 @@ def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys, unread
 
 SAID = {
     "prompt=A red fox": "'red' is no setting; a text of several words is quoted: 'prompt=A red fox'",
-    "size=64 a red fox": "there is no command 'a'; there are explain, gallery, sheet, film, replay, anatomy, profile, "
-    "learn, sync, and settings: KEY=VALUE (a text of several words is quoted: 'prompt=a puppy').",
+    "size=64 a red fox": "there is no command 'a'; there are explain, gallery, play, sheet, film, replay, anatomy, "
+    "profile, learn, sync, and settings: KEY=VALUE (a text of several words is quoted: 'prompt=a puppy').",
     "operators=scale,shift": "operators takes a list: 'operators=[scale,shift]' applies them in this order; for a "
     "sweep over its parts add -m.",
     "-m steps=5,10": "there is no setting 'steps'; try: embedlab -m sampler.steps=5,10",

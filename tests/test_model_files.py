@@ -758,13 +758,13 @@ def test_encoders_that_are_not_clips_are_refused_at_once(folders):
         ({"tokenizer": short}, "knows 49409 tokens, and the encoder has rows for 49408"),
         ({"transformer": None}, "has a transformer, which is conditioned in another way than a UNet"),
         ({"text_encoder_3": None}, "has a text_encoder_3"),
-        ({"text_encoder": None}, "has no text_encoder with a tokenizer"),
+        ({"text_encoder": None}, "has no text encoders"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
             models.text_encoders_of(types.SimpleNamespace(**parts | change))
         assert "\n" not in str(caught.value)
     for nothing in (None, "emoji", 5):
-        with pytest.raises(ModelError, match="has no text_encoder with a tokenizer"):
+        with pytest.raises(ModelError, match="has no text encoders"):
             models.text_encoders_of(nothing)
 
 

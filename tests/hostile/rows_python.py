@@ -71,7 +71,7 @@ CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("edit one", None, lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [lab.Scale("puppy", 2)], model(lab).towers)),
     ("score nothing", "Rendered", lambda lab: lab.score(model(lab), None, None, lab.Metrics())),
     ("towers of a number", "text_encoder", lambda lab: lab.text_encoders_of(3)),
-    ("towers of a text", "text_encoder", lambda lab: lab.text_encoders_of("emoji")),
+    ("towers of a text", "text encoders", lambda lab: lab.text_encoders_of("emoji")),
     ("prompt_embeds of text", "Cell", lambda lab: lab.prompt_embeds("a cat", model(lab).towers)),
     ("operator nameless", "Nameless", lambda lab: lab.render(model(lab), [cell(lab, Nameless())], [0])),
     ("operator round", None, lambda lab: lab.render(model(lab), [cell(lab, Round())], [0])),
