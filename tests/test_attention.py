@@ -90,7 +90,7 @@ def test_layers_are_chosen_by_block_module_or_layer_and_by_diffusers_names():
     [
         (
             Attention(maps=True, layers=["down.7"]),
-            r"attention.layers names 'down.7'.*its blocks are down.1, down.2, mid",
+            r"attention.layers names 'down.7'.*its blocks with some are down.1, down.2, mid",
         ),
         (Attention(maps=True, words=["dog"]), "attention.words: 'dog' is not in the prompt"),
     ],

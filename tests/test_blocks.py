@@ -122,7 +122,7 @@ def test_maps_see_what_a_block_reads(sd1):
     [
         (
             Replace("puppy", "cat", blocks=["up.7"]),
-            "blocks of 'puppy → cat in up.7' names 'up.7'.*its blocks are down.1",
+            "blocks of 'puppy → cat in up.7' names 'up.7'.*its blocks with some are down.1",
         ),
         (Scale({"role": "all"}, 2, stage="pooled", blocks="mid"), "edits the pooled output, which no block reads"),
     ],

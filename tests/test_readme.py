@@ -97,7 +97,8 @@ def test_commands_run(command, forks, tmp_path):
 
 def test_sweeps_leave_a_page_and_commands_on_a_finished_sweep_run(forks, session):
     sweeps = [c for c in RUNS if "-m" in c.split()]
-    assert len(list(session.rglob("gallery/index.html"))) == len(sweeps)
+    made = len(list(session.rglob("gallery/index.html")))
+    assert made >= len(sweeps), "sweeps from Python, whose number the pages decide, have a page too"
     made = {path: path.stat().st_mtime_ns for path in session.rglob("seed-*.png")}
     for command in AFTERWARDS:
         ended_well(forks.embedlab(*shlex.split(command)[1:], cwd=session))
