@@ -224,8 +224,8 @@ def grid(
     """The pictures of a cell with every combination of some settings and seeds, as a sweep of its own; read it back.
 
     axes: settings of the cell by their names, each with a list of values: `weight=[0, 0.5, 1]` of an operator that has
-    a weight, `prompt=[…]`, `scale=[2, 4]` of the guidance. Where several parts have a setting of that name, the part
-    is named first: `interpolate__weight`, `guidance__scale`. `seed` is one, or a list. What is no list is set for all.
+    a weight, `prompt=[…]`, `scale=[2, 4]` of the guidance. A name that an operator and another part have is
+    the operator's; else, where several have it, the part is named first: `interpolate__weight`, `guidance__scale`. `seed` is one, or a list. What is no list is set for all.
 
     It is planned, stored, scored and written as a sweep of the command line is, into `folder`, by default
     `multirun/DATE/TIME`; the same folder again makes what is missing and nothing else. `store`: a folder of finished
@@ -318,11 +318,7 @@ def fresh_folder() -> Path:
 
 def config_of(cell: Cell, source: Source, seeds: Sequence[int], metrics: Metrics) -> dict[str, Any]:
     """What is written down of a job's settings, under the names of the command line."""
-    slots: dict[str, Any] = {}
-    for operator in cell.operators:
-        name = slot_of(operator)
-        taken = sum(one == name or one.startswith(f"{name}_") for one in slots)
-        slots[f"{name}_{taken + 1}" if taken else name] = recipe(operator)
+    slots = {slot: recipe(operator) for slot, operator in zip(slots_of(cell), cell.operators, strict=True)}
     parts = {name: recipe(getattr(cell, name)) for name in ("prompt", "prompt_2", "size", *PARTS)}
     return {**parts, "operators": slots, "model": recipe(source), "seeds": list(seeds), "metrics": recipe(metrics)}
 
@@ -330,19 +326,24 @@ def config_of(cell: Cell, source: Source, seeds: Sequence[int], metrics: Metrics
 # ── axes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def slot_of(operator: Any) -> str:
-    """What an operator is called among the settings of a cell: its class in small letters."""
-    inner = getattr(operator, "operator", operator)  # of a During
-    return str(getattr(type(inner), "__name__", "operator")).lower()
+def slots_of(cell: Cell) -> list[str]:
+    """What each operator is called among the settings of a cell: its class in small letters, numbered where it is not
+    the only one of its class.
+
+    >>> from embedlab import Scale, Swap
+    >>> slots_of(Cell("a puppy", [Scale("puppy", 2), Swap("puppy", "a"), Scale("a", 2)]))
+    ['scale_1', 'swap', 'scale_2']
+    """
+    inner = [getattr(operator, "operator", operator) for operator in cell.operators]  # of a During
+    names = [str(getattr(type(one), "__name__", "operator")).lower() for one in inner]
+    return [name if names.count(name) == 1 else f"{name}_{names[: n + 1].count(name)}" for n, name in enumerate(names)]
 
 
 def settings_in(cell: Cell) -> list[tuple[str | int, ...]]:
     """Where every setting of a cell is: its name, or the part and the name, or `operators`, the slot and the name."""
     found: list[tuple[str | int, ...]] = [("prompt",), ("prompt_2",), ("size",)]
     found += [(part, one.name) for part in PARTS for one in fields(getattr(cell, part))]
-    names = [slot_of(one) for one in cell.operators]
-    for n, operator in enumerate(cell.operators):
-        slot = names[n] if names.count(names[n]) == 1 else f"{names[n]}_{names[: n + 1].count(names[n])}"
+    for slot, operator in zip(slots_of(cell), cell.operators, strict=True):
         if is_dataclass(operator):
             found += [("operators", slot, one.name) for one in fields(operator)]
     return found
@@ -378,9 +379,7 @@ def with_setting(cell: Cell, place: Sequence[str | int], value: Any) -> Cell:
     if place[0] != "operators":
         part = replace(getattr(cell, str(place[0])), **{str(place[1]): value})
         return replace(cell, **{str(place[0]): part})
-    slots = list(dict.fromkeys(one[1] for one in settings_in(cell) if one[0] == "operators"))
-    kept = [n for n, one in enumerate(cell.operators) if is_dataclass(one)]
-    number = kept[slots.index(place[1])]
+    number = slots_of(cell).index(str(place[1]))
     operators: list[Any] = list(cell.operators)
     operators[number] = replace(operators[number], **{str(place[2]): value})
     return replace(cell, operators=tuple(operators))

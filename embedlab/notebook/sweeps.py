@@ -109,9 +109,8 @@ class Sweep(Shown):
     @property
     def sheet(self) -> Image.Image:
         """The contact sheet: pictures by seed and job, unedited ones beside."""
-        name = next((one for one in ("sheet.png",) if (self.folder / one).is_file()), None)
-        if name is not None:
-            return readers.open_picture(self.folder / name).convert("RGB")
+        if (made := self.folder / "sheet.png").is_file():
+            return readers.open_picture(made).convert("RGB")
         with TemporaryDirectory() as folder:
             (first, *_) = write_sheets(self.folder, self.done, to=Path(folder) / "sheet.png")
             return readers.open_picture(first).convert("RGB").copy()
