@@ -224,8 +224,9 @@ def grid(
     """The pictures of a cell with every combination of some settings and seeds, as a sweep of its own; read it back.
 
     axes: settings of the cell by their names, each with a list of values: `weight=[0, 0.5, 1]` of an operator that has
-    a weight, `prompt=[…]`, `scale=[2, 4]` of the guidance. A name that an operator and another part have is
-    the operator's; else, where several have it, the part is named first: `interpolate__weight`, `guidance__scale`. `seed` is one, or a list. What is no list is set for all.
+    a weight, `prompt=[…]`, `scale=[2, 4]` of the guidance. A name that an operator and another part have is the
+    operator's; where several have it otherwise, the part is named first: `interpolate__weight`, `guidance__scale`.
+    `seed` is one, or a list. What is no list is set for all.
 
     It is planned, stored, scored and written as a sweep of the command line is, into `folder`, by default
     `multirun/DATE/TIME`; the same folder again makes what is missing and nothing else. `store`: a folder of finished
