@@ -281,14 +281,20 @@ def cells_per_call(cell: Cell, calls: Sequence[Moment]) -> list[Cell]:
     for moment in calls:
         plain = resolve(changing, moment)
         key = fingerprint(plain)
-        found.append(known[key] if key in known else known.setdefault(key, replace(cell, **plain)))
+        if key not in known:
+            known[key] = replace(cell, **plain)
+        found.append(known[key])
     return found
 
 
 def written(code: CodeType) -> list[str]:
     """What a function does, as texts that are the same in every process."""
     inner = [one for one in code.co_consts if isinstance(one, CodeType)]
-    plain = [repr(one) for one in code.co_consts if not isinstance(one, CodeType)]
+    plain = [
+        repr(sorted(map(repr, one))) if isinstance(one, frozenset) else repr(one)  # a set has another order each time
+        for one in code.co_consts
+        if not isinstance(one, CodeType)
+    ]
     return [code.co_code.hex(), *code.co_names, *plain, *(text for one in inner for text in written(one))]
 
 

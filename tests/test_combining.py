@@ -241,7 +241,7 @@ REFUSED = {
     "both": (TWO, {"combine": ["mean", "sum"]}, "holds mean and sum"),
     "too many": (TWO, {"combine": ["perp", "perp"]}, "has 2 ways, and 1 prompt follows an AND"),
     "regions": (TWO, {"regions": "left"}, "guidance.regions is .*; it has to be a list, for each prompt a box"),
-    "regions of one": (TWO, {"regions": [LEFT]}, "has 1 entry and the prompt 2 parts"),
+    "regions of one": (TWO, {"regions": [LEFT]}, "has 1 region and the prompt 2 parts"),
     "inside out": (TWO, {"regions": [[0.5, 0, 0.2, 1], None]}, "a box is .* in shares of the picture"),
     "pixels": (TWO, {"regions": [[0, 0, 64, 128], None]}, "a box is .* in shares of the picture"),
     "too small": (TWO, {"regions": [[0, 0, 0.01, 1], None]}, "holds no place of 16 × 16 latents; make it larger"),

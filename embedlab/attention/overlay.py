@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import save
 
-from embedlab.attention.maps import Maps, upsampled
+from embedlab.attention.maps import Maps, heat_image, upsampled
 from embedlab.clean import redact
 from embedlab.files import write
 
@@ -26,14 +26,11 @@ def overlaid(picture: Image.Image, heat: Float[torch.Tensor, "y x"], share: floa
     >>> overlaid(Image.new("RGB", (8, 8)), torch.ones(2, 2)).size
     (8, 8)
     """
-    from matplotlib import colormaps
-
     size = (picture.height, picture.width)
     whole = upsampled(heat.flatten(), (heat.shape[0], heat.shape[1]), size)
     level = (whole / whole.max().clamp(min=1e-12)).cpu()
-    hot = Image.fromarray((colormaps["inferno"](level.numpy())[..., :3] * 255).astype("uint8"))
     cover = Image.fromarray((255 * (0.25 + (share - 0.25) * level)).byte().numpy())
-    return Image.composite(hot, picture.convert("L").convert("RGB"), cover)
+    return Image.composite(heat_image(whole), picture.convert("L").convert("RGB"), cover)
 
 
 def file_names(words: tuple[str, ...]) -> list[str]:

@@ -285,7 +285,8 @@ def _of_group(group: str, value: str, words: Sequence[str]) -> Setting | str | N
     if isinstance(given, str | list):  # one option or several, each the one that is near
         near = {name: nearest(OTHERS.get(name.lower(), name), list(options(group)), 0.7) for name in _options_in(value)}
         if near and all(near.values()):
-            return f"{group}={re.sub(r'[^][,]+', lambda found: near[re.sub(chr(92) + 's', '', found[0])] or '', value)}"
+            mended_value = re.sub(r"[^][,]+", lambda found: near["".join(found[0].split())] or "", value)
+            return f"{group}={mended_value}"
     picked = [option for option in chosen(words).get(group, []) if option in options(group)]
     picked = picked or chosen([]).get(group, [])
     usual = sorted(options(group), key=lambda option: (option not in PLAINEST, -_often().get(option, 0)))

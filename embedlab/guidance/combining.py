@@ -114,7 +114,7 @@ def masks_of(regions: Any, count: int, size: tuple[int, int]) -> tuple[Mask | No
         return (None,) * count
     if len(regions) != count:
         raise SamplerError(
-            f"guidance.regions has {counted(len(regions), 'entry').replace('entrys', 'entries')} and the prompt "
+            f"guidance.regions has {counted(len(regions), 'region')} and the prompt "
             f"{counted(count, 'part')}; give one for each (null is "
             "all of the picture), and set language=a1111 for prompts with AND."
         )

@@ -56,6 +56,7 @@ def composed(words: list[str]) -> DictConfig:
     """The config of a command line, checked before anything heavy is imported."""
     from hydra import compose, initialize_config_dir
 
+    from embedlab.cli.compose import whole_mappings
     from embedlab.cli.main import opened as with_plus
     from embedlab.cli.usage import check
 
@@ -67,7 +68,7 @@ def composed(words: list[str]) -> DictConfig:
     if flags := [word for word in words if word.startswith("-")]:
         raise ConfigError(f"play has no flag {flags[0]}; it has --port N, --preview STEPS and --no-browser.")
     check(words)
-    with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
+    with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"), whole_mappings():
         config = compose("config", overrides=with_plus(words))
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out.")
