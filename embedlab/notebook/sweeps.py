@@ -118,7 +118,7 @@ class Sweep(Shown):
     def gallery(self, height: int = 640, live: bool = True) -> Any:
         """Everything to look through: axes across and down, scores as colours, tokens of each picture.
 
-        A widget that Jupyter, Colab, VS Code and marimo show, whose `picked` and `marked` say what is looked at; where
+        An anywidget, for notebooks that show those, whose `picked` and `marked` say what is looked at; where
         anywidget is not installed, or it shall not be `live`, the same page in a frame.
         """
         folder = self.folder.parent if self.alone else self.folder

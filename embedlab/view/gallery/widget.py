@@ -1,4 +1,4 @@
-"""A gallery as a widget: the same page in Jupyter, Colab, VS Code and marimo, with what is looked at as traits."""
+"""A gallery as an anywidget: the same page in a notebook, with what is looked at as traits."""
 
 from __future__ import annotations
 
