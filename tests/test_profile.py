@@ -14,6 +14,7 @@ import torch
 from embedlab import Cell, CUDAGraph, Guidance, Job, ONNXRuntime, Replace, Sampler, Source, anatomy, profile
 from embedlab.errors import ConfigError, EngineError, PromptError, SamplerError
 from embedlab.structure.rate import peak_bytes
+from embedlab.tables import fragment
 from embedlab.tracker import Disk
 
 FAST = Sampler("ddim", 3)
@@ -99,7 +100,8 @@ def test_it_is_written_as_the_name_says(found, tmp_path):
     assert len(value["operations"]) == 10
     assert value["matrix_rate"] == one.rate
     page = one.save(tmp_path / "profile.html").read_text()
-    assert one._repr_html_() in page
+    assert fragment(one.tables()) in page
+    assert fragment(one.tables()) in one._repr_html_()
     assert "puppy → cat" in page
     with pytest.raises(ConfigError, match=r"out is '.*x.txt'; it has to end in .csv, .json, .html"):
         one.save(tmp_path / "x.txt")

@@ -75,6 +75,10 @@ def test_that_package_uses_most_public_names_and_runs(sd1, folders, tmp_path):
     assert [concept.name for concept in study.a_word_of_ones_own(sd1, tmp_path)] == ["<mine>"]
     unconditional = lab.encode([lab.embed_all("", sd1.towers)], sd1.towers)[0]
     assert study.by_hand(sd1, conditional, unconditional).shape == (2, 4, 8, 8)
+    assert study.stepped_through(sd1, seed=0).shape[:2] == (1, 3)
+    assert study.counted("sd1") > 10**12
+    puppy = lab.Cell("a puppy", [lab.Interpolate("puppy", "cat", 0.5)], sampler=lab.Sampler(steps=1))
+    assert len(study.read_back(puppy, tmp_path)) > 2
     assert study.sweep(lab.Source(str(folders["sd1"]), device="cpu"), tmp_path / "sweep") == 2
 
 

@@ -33,7 +33,7 @@ SHOWN = 24  # rows of a table with pictures
 PICTURES = ("picture", "baseline")  # columns of files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Sweep(Shown):
     """A sweep that was run, by its folder (`multirun/DATE/TIME`); or one job, by its own (`outputs/DATE/TIME`).
 
@@ -48,15 +48,16 @@ class Sweep(Shown):
     """
 
     folder: Path
-    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: dict[str, Any] = field(repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.folder, str | Path):
-            raise ConfigError(f"folder is {brief(self.folder)}; it has to be the path of a sweep, multirun/DATE/TIME.")
-        folder = readers.path_of(self.folder, "folder")
+    def __init__(self, folder: Path | str) -> None:
+        if not isinstance(folder, str | Path):
+            raise ConfigError(f"folder is {brief(folder)}; it has to be the path of a sweep, multirun/DATE/TIME.")
+        folder = readers.path_of(folder, "folder")
         if not folder.is_dir():
             read(folder)  # says why not, in the words that it was called
         object.__setattr__(self, "folder", folder.absolute())
+        object.__setattr__(self, "_kept", {})
         self.jobs  # noqa: B018  (what is no sweep is refused here)
 
     def __repr__(self) -> str:

@@ -68,6 +68,11 @@ GUIDED = (
     lab.Guidance(4, loss=lab.Loss(lab.Mass("puppy", box=[0, 0, 0.5, 1]), scale=lab.Ramp([100, 0]), form="unet")),
     lab.Guidance(4, loss=lab.Loss(lab.Colour(blue=0.9), every=2)),
     lab.Guidance(4, loss=lab.Loss(lab.Likeness("a cat"))),
+    lab.Guidance(4, loss=lab.Loss(lab.Distance("puppy.png"))),
+)
+STARTS = (
+    *(lab.Start(), lab.Start(variation=lab.Variation(seed=7, strength=0.2)), lab.Start("puppy.png", strength=0.5)),
+    lab.Inversion("puppy.png", prompt="a puppy", unconditional="prompt"),
 )
 
 
@@ -178,6 +183,36 @@ def by_hand(model: lab.Model, conditional: lab.Conditioning, unconditional: lab.
     moment: lab.Moment = lab.moments(scheduler)[0]
     assert lab.resolve(lab.Ramp([0.0, 1.0], at=[0.0, 1.0]), moment) == 0.0
     return again
+
+
+def stepped_through(model: lab.Model, seed: int) -> torch.Tensor:
+    """The loop from outside: what a step saw, and latents that are changed on the way."""
+    cell = lab.Cell("a cat", sampler=lab.Sampler("ddim", steps=2), start=STARTS[1], size=32)
+    loop = lab.denoise(model, cell, seed)
+    for step in loop:
+        if step.cond is not None and step.uncond is not None and step.index == 0:
+            step.latents = step.latents + 0.1 * (step.cond - step.uncond)
+    first: torch.Tensor = lab.start_latents(model, cell, [seed])
+    assert first.shape == loop.latents.shape == lab.encode_picture("puppy.png", model, size=32).shape
+    shown: lab.Grid = lab.show({"by hand": loop.pictures(), "by render": lab.render(model, [cell], [seed])[0]})
+    assert shown.image.width > 2 * 32
+    return loop.pictures()
+
+
+def counted(name: str) -> int:
+    """What a model is made of, without its weights; two lengths of a prompt beside each other."""
+    short, long = (lab.anatomy(name, tokens=tokens) for tokens in (77, 227))
+    both: lab.Comparison = lab.Comparison(("77", "227"), (short, long))
+    inside: lab.Anatomy = both.anatomies[0]
+    return int(inside.flops)
+
+
+def read_back(cell: lab.Cell, folder: Path) -> tuple[str, ...]:
+    """A sweep and a study from Python, read as a table."""
+    made: lab.Sweep = lab.grid(cell, weight=[0, 1], seed=range(2), folder=folder / "grid")
+    assert len(lab.Sweep(str(folder / "grid")).results) == len(made.results) == 4
+    ran: lab.Sweep = lab.run("puppy_to_cat", sampler__steps=1, seeds=[0], tracker="silent", folder=folder / "run")
+    return tuple(one.name for one in (*made.jobs, *ran.jobs))
 
 
 def cost(source: lab.Source, folder: Path) -> float:
