@@ -1,6 +1,8 @@
 import json
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -182,6 +184,22 @@ def test_a_hub_model_that_is_not_cached_says_so_offline():
 
 def test_the_same_source_is_loaded_once(folders):
     assert load(str(folders["sd1"]), device="cpu") is load(str(folders["sd1"]), device="cpu")
+
+
+def test_threads_that_ask_at_once_have_one_model_and_others_their_own(folders, tmp_path):
+    fresh = [shutil.copytree(folders["sd1"], tmp_path / name) for name in ("a", "b")]
+    asked = [fresh[n % 2] for n in range(6)]
+    together = Barrier(len(asked))
+
+    def load(folder):
+        together.wait()
+        return models.load(str(folder), device="cpu")
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        loaded = list(pool.map(load, asked))
+    assert len({id(model) for model in loaded}) == 2
+    assert all(model is loaded[n % 2] for n, model in enumerate(loaded))
+    assert not any(weight.is_meta for model in loaded for weight in model.unet.parameters())
 
 
 def test_towers_of_a_pipeline(pipeline, model):

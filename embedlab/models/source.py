@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ LAYOUTS = HERE / "weights" / "layouts"  # configs of the models that single file
 NAMES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
 PARTS = ("unet", "vae", "scheduler", "image_encoder", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+_one_at_a_time = RLock()  # transformers reads weights by settings of the whole process
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -459,16 +461,17 @@ class Source(Shown):
     def load(self) -> Model:
         """Read the weights, and print nothing. The same source gives the same model again within a process.
 
-        Concepts cost no weights: with others it is the same model with other words.
+        Concepts cost no weights: with others it is the same model with other words. Threads that ask at once wait for
+        each other, and have one model.
         """
-        with silence_libraries():
+        with _one_at_a_time, silence_libraries():
             if not self.concepts:
                 return loading.read_model(self)
             return loading.with_concepts(self, self.loaded_concepts)
 
     def towers(self) -> tuple[Tower, ...]:
         """The text encoders alone, where the model's parts can be read apart; as `load` gives them."""
-        with silence_libraries():
+        with _one_at_a_time, silence_libraries():
             return loading.read_towers(self)
 
     def names(self, what: str) -> tuple[str, ...]:
