@@ -177,6 +177,11 @@ def test_pictures_of_all_kinds_stand_in_a_grid(grid, tmp_path):
     assert lab.show({"x": image, "y": image}).columns == ("x", "y")
 
 
+def test_what_a_notebook_keeps_of_a_large_sheet_is_small(grid, monkeypatch):
+    monkeypatch.setattr(lab.Sweep, "sheet", Image.new("RGB", (3000, 600)))
+    assert Image.open(io.BytesIO(grid._repr_png_())).size == (900, 180)
+
+
 def test_rendered_pictures_stand_in_a_grid_with_their_seeds_and_edits(sd1):
     before, after = lab.render(sd1, [CELL.baseline(), CELL], [3, 4])
     assert lab.show(after).rows[0][0] == "as written"
