@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pandas
 import pytest
@@ -146,6 +147,35 @@ def test_what_does_not_fit_is_a_line(call, said, tmp_path, monkeypatch):
         call()
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.rglob("result.json"))
+
+
+@dataclass(frozen=True)
+class Breaks:
+    """An operator of somebody's own that works now and then."""
+
+    at: int = 0
+
+    def __call__(self, prompt, lookup):
+        if self.at:
+            raise RuntimeError("made and failed")  # words that a report has, too
+        return prompt
+
+
+def test_jobs_that_fail_leave_those_that_work(folders, tmp_path):
+    own = {"+operators.own": {"_target_": f"{Breaks.__module__}.Breaks", "at": 0}}
+    small = {"model": "custom", "model__name": str(folders["sd1"]), "sampler__steps": 1, "tracker": "silent"}
+    found = lab.run(sweep={"operators.own.at": [0, 1]}, seeds=[0], folder=tmp_path / "both", **small, **own)
+    assert [(job.status, job.error) for job in found.jobs] == [
+        ("done", None),
+        ("failed", "RuntimeError: made and failed"),
+    ]
+    own["+operators.own"]["at"] = 1
+    with pytest.raises(ConfigError, match=r"^nothing was generated: RuntimeError: made and failed\.$"):
+        lab.run(seeds=[0], folder=tmp_path / "none", **small, **own)
+    with pytest.raises(
+        ConfigError, match=r"operators holds .*Breaks.*; run takes their names, grid a cell with such as"
+    ):
+        lab.run(operators=[Breaks()])
 
 
 def test_words_of_python_are_words_of_the_command_line():
