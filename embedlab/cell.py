@@ -18,12 +18,23 @@ from embedlab.attention.settings import Attention
 from embedlab.attention.swaps import with_attention
 from embedlab.display import Shown, block, facts, settings_of, short
 from embedlab.encoder import Encoder
-from embedlab.errors import ConfigError, OperatorError, PromptError, SamplerError, contained, not_a_prompt, public_name
+from embedlab.errors import (
+    ConfigError,
+    OperatorError,
+    PromptError,
+    SamplerError,
+    brief,
+    contained,
+    is_plain,
+    not_a_prompt,
+    public_name,
+)
 from embedlab.guidance import Guidance
 from embedlab.language.tree import And
+from embedlab.limits import check_part
 from embedlab.memo import Memo
 from embedlab.models import Model, Source
-from embedlab.operators.base import Operator, named
+from embedlab.operators.base import Operator, is_operator, named
 from embedlab.parsed_prompt import ParsedPrompt, parsed_setting, text_of, ways_in, wording
 from embedlab.prompt import shown_text
 from embedlab.sampler import Inversion, Sampler, Start, check_size, rehearsed
@@ -65,19 +76,19 @@ class Cell(Shown):
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str | ParsedPrompt | Schedule):
-            raise PromptError(not_a_prompt("null" if self.prompt is None else str(self.prompt)[:80]))
+            raise PromptError(no_prompt(self.prompt))
         if not isinstance(self.prompt_2, str | ParsedPrompt | Schedule | None):
-            raise PromptError(f"prompt_2: {not_a_prompt(str(self.prompt_2)[:80])}")
+            raise PromptError(f"prompt_2: {no_prompt(self.prompt_2)}")
         alone = callable(self.operators) or isinstance(self.operators, Schedule)
         if alone and not isinstance(self.operators, type | partial):
             object.__setattr__(self, "operators", (self.operators,))
         if not isinstance(self.operators, list | tuple):
-            raise OperatorError(f"operators is {self.operators!r}; it has to be a list of operators.")
+            raise OperatorError(f"operators is {brief(self.operators)}; it has to be a list of operators.")
         object.__setattr__(self, "operators", tuple(self.operators))
         for operator in self.operators:
-            if not callable(operator) or isinstance(operator, type | partial):
+            if not is_operator(operator) or isinstance(operator, partial):
                 raise OperatorError(
-                    f"{operator!r} is no operator; one is a callable (embeddings, lookup) → embeddings."
+                    f"{brief(operator)} is no operator; one is a callable (embeddings, lookup) → embeddings."
                 )
         for part in within(self.operators):
             if isinstance(stage := getattr(part, "__dict__", {}).get("stage"), Schedule):
@@ -89,7 +100,8 @@ class Cell(Shown):
         kinds = {"encoder": Encoder, "guidance": Guidance, "sampler": Sampler, "start": Start, "attention": Attention}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it has to be a {kind.__name__}(...).")
+                raise ConfigError(f"{name} is {brief(getattr(self, name))}; it has to be a {kind.__name__}(...).")
+        check_part(self)
         self.parsed()
 
     def _repr_html_(self) -> str:
@@ -180,6 +192,13 @@ class Cell(Shown):
     def source(self) -> Cell:
         """The cell that attention is copied from: the unedited one, without maps."""
         return replace(self.baseline(), attention=Attention())
+
+
+def no_prompt(value: Any) -> str:
+    """What to say of what is no prompt."""
+    if not is_plain(value) or isinstance(value, bytes):
+        return f"a prompt is a text; {brief(value)} is none."
+    return not_a_prompt("null" if value is None else str(value)[:80])
 
 
 def changes(cell: Cell) -> bool:

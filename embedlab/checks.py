@@ -6,11 +6,11 @@ No import of torch or numpy here: the command line refuses what is wrong before 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
-from embedlab.errors import EmbedlabError, listed
+from embedlab.errors import EmbedlabError, brief, listed
 
 LARGEST = 3.4e38  # float32's
 EXACT = 2**53  # the largest whole number up to which floats have all; torch's own whole numbers end at 2^63
@@ -48,7 +48,16 @@ def whole_number(
     if is_whole(value) and least <= value and (most is None or value <= most):
         return value
     bounds = f", {least} or more" if most is None else f" from {least} to {most if most < EXACT else '2^63 - 1'}"
-    raise error(f"{name} is {repr(value)[:80]}; it has to be a whole number{of}{bounds}.")
+    raise error(f"{name} is {brief(value)}; it has to be a whole number{of}{bounds}.")
+
+
+def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether a setting is a list of some kind; a text is none, nor are bytes.
+
+    >>> is_list([1]), is_list(range(2)), is_list("ab"), is_list(b"ab")
+    (True, True, False, False)
+    """
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 def number_within(
@@ -64,7 +73,7 @@ def number_within(
     """
     if not (is_number(value) and least <= value and (most is None or value <= most)):
         bounds = f", {least:g} or more" if most is None else f" from {least:g} to {most:g}"
-        raise error(f"{name} is {repr(value)[:80]}; it has to be a number{bounds}.")
+        raise error(f"{name} is {brief(value)}; it has to be a number{bounds}.")
 
 
 def true_or_false(value: Any, name: str, error: type[EmbedlabError]) -> None:
@@ -77,7 +86,7 @@ def true_or_false(value: Any, name: str, error: type[EmbedlabError]) -> None:
     embedlab.errors.ConfigError: guided is 1; it has to be true or false.
     """
     if not isinstance(value, bool):
-        raise error(f"{name} is {repr(value)[:80]}; it has to be true or false.")
+        raise error(f"{name} is {brief(value)}; it has to be true or false.")
 
 
 def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
@@ -94,6 +103,7 @@ def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
     of_numpy = isinstance(value, Real) and hasattr(value, "dtype")
     if hasattr(value, "detach"):  # a tensor
         number = value.numel() == 1 and value.ndim < 2 and not value.is_complex() and str(value.dtype) != "torch.bool"
+        number = number and not value.is_meta  # that has a shape, and no number
         size = abs(value.detach()) if number else math.inf
     elif of_numpy:
         number = value.dtype.itemsize <= 8
@@ -102,9 +112,9 @@ def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         size = abs(value) if number else math.inf  # an int may be beyond all floats
     if number and LARGEST < size < math.inf:
-        raise error(f"{name} is {repr(value)[:80]}; it has to be a finite number of float32, up to {LARGEST:g}.")
+        raise error(f"{name} is {brief(value)}; it has to be a finite number of float32, up to {LARGEST:g}.")
     if not number or not size <= LARGEST:
-        raise error(f"{name} is {repr(value)[:80]}; it has to be a finite number.")
+        raise error(f"{name} is {brief(value)}; it has to be a finite number.")
     if isinstance(value, Integral) and size > EXACT:
         raise error(f"{name} is a whole number beyond 2^53; write it with a point, such as {float(value):g}.")
     return value.item() if of_numpy else value
@@ -129,4 +139,5 @@ def in_choices(value: Any, name: str, choices: Iterable[str], error: type[Embedl
     embedlab.errors.OperatorError: path is 'bezier'; choose one of lerp, slerp.
     """
     if not isinstance(value, str) or value not in tuple(choices):
-        raise error(f"{name} is '{str(value)[:80]}'; choose one of {listed(choices)}.")
+        came = f"'{value[:80]}'" if isinstance(value, str) else brief(value)
+        raise error(f"{name} is {came}; choose one of {listed(choices)}.")

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from embedlab.arguments import check_fields
 from embedlab.display import Shown
 from embedlab.errors import ModelError, SamplerError, brief
 from embedlab.limits import WINDOW
@@ -45,6 +46,12 @@ class Tower(Shown):
     states: Callable[[Tensor], tuple[Tensor, ...] | None] | None = field(default=None, repr=False, compare=False)
     added: Float[Tensor, "vector dim"] | None = field(default=None, repr=False, compare=False)
     _tables: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        width = self.core.embeddings.token_embedding.weight.shape[1]
+        if self.added is not None and self.added.shape[1] != width:
+            raise ModelError(f"added is {brief(self.added)}; this text encoder's rows are of width {width}.")
 
     def __repr__(self) -> str:
         vocabulary, width = self.token_table.shape

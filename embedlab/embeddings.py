@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from embedlab.checks import finite_number, is_whole
+from embedlab.checks import finite_number, in_choices, is_whole
 from embedlab.clean import BLANK
 from embedlab.display import Html, Shown, block, short, strip, table
-from embedlab.errors import OperatorError, PromptError, SamplerError, listed
-from embedlab.limits import WINDOW
+from embedlab.errors import OperatorError, PromptError, SamplerError, brief, listed
+from embedlab.limits import TABLES, WINDOW
 from embedlab.memo import once_per_table
 from embedlab.models import TextEncoders, text_encoder_of
 from embedlab.parsed_prompt import ParsedPrompt
@@ -102,15 +102,15 @@ class Embeddings(Shown):
 
     def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
         """The vectors of `rows` in a table; all spans are of one length."""
-        vectors: Tensor = getattr(self, table)
-        return vectors.flatten(0, 1)[torch.tensor(rows)]
+        in_choices(table, "table", TABLES, OperatorError)
+        return at(rows, getattr(self, table).flatten(0, 1))
 
     def put(self, table: str, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Embeddings:
         """The prompt with other vectors at `rows` of a table; `values` broadcast over the spans."""
+        in_choices(table, "table", TABLES, OperatorError)
         old = getattr(self, table)
-        new = old.flatten(0, 1).clone()
-        new[torch.tensor(rows)] = values.to(new)
-        return replace(self, **{table: new.view_as(old)})
+        changed: dict[str, Any] = {table: placed(rows, old.flatten(0, 1), values).view_as(old)}
+        return replace(self, **changed)
 
     @property
     def places(self) -> Tensor:
@@ -208,10 +208,9 @@ class Lookup(Shown):
         >>> [[n.text for n in row] for row in lookup.nearest(lookup("cat"), most=1)]
         [['cat']]
         """
-        if by not in ("cosine", "distance"):
-            raise OperatorError(f"nearest by '{by}'; choose one of cosine, distance.")
+        in_choices(by, "by", ("cosine", "distance"), OperatorError)
         if not is_whole(most) or not 1 <= most <= len(self.token_table):
-            raise OperatorError(f"most is {most!r}; it has to be a number of neighbours, 1 or more.")
+            raise OperatorError(f"most is {brief(most)}; it has to be a number of neighbours, 1 or more.")
         rows, table = vectors(rows, self.token_table).float(), self.token_table.float()
         found: list[list[Neighbour]] = []
         for part in rows.split(256):  # a window against 49,408 entries is 15 MB
@@ -246,6 +245,40 @@ class Lookup(Shown):
         return vectors(what, positions)
 
 
+def at(rows: Sequence[Sequence[int]], table: Float[Tensor, "row dim"]) -> Float[Tensor, "span row dim"]:
+    """The rows of a table at some places; OperatorError for what are none.
+
+    >>> at([(0,), (2,)], torch.eye(3)).shape
+    torch.Size([2, 1, 3])
+    """
+    try:
+        return table[torch.tensor(rows)]
+    except (IndexError, TypeError, ValueError, RuntimeError):
+        raise OperatorError(
+            f"rows is {brief(rows)}; it has to be spans of one length of the rows 0 to {len(table) - 1}, such as "
+            "[(2,), (5,)]."
+        ) from None
+
+
+def placed(
+    rows: Sequence[Sequence[int]], table: Float[Tensor, "row dim"], values: Float[Tensor, "*span row dim"]
+) -> Float[Tensor, "row dim"]:
+    """A table with other vectors at some places; OperatorError for what are none, and for vectors that do not fit.
+
+    >>> placed([(1,)], torch.zeros(2, 1), torch.ones(1, 1, 1)).flatten().tolist()
+    [0.0, 1.0]
+    """
+    there, new = at(rows, table).shape, table.clone()
+    try:
+        new[torch.tensor(rows)] = values.to(new)
+    except (AttributeError, TypeError, RuntimeError):
+        raise OperatorError(
+            f"values is {brief(values)}; it has to be a tensor that fits {there[0]} × {there[1]} rows of width "
+            f"{there[-1]}."
+        ) from None
+    return new
+
+
 def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim"]:
     """A vector, or several, as rows beside a table. Of several, those of its width are taken (one an encoder)."""
     width = like.shape[1]
@@ -261,7 +294,7 @@ def vectors(what: Any, like: Float[Tensor, "any dim"]) -> Float[Tensor, "row dim
             raise TypeError
         rows = rows.to_dense().to(like)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise OperatorError(f"{repr(what)[:80]} is no word, no id and no vector of {width} numbers.") from None
+        raise OperatorError(f"{brief(what)} is no word, no id and no vector of {width} numbers.") from None
     if rows.ndim not in (1, 2) or rows.shape[-1] != width or not len(rows):
         raise OperatorError(f"a vector of shape {tuple(rows.shape)} does not fit rows of width {width}.")
     if not torch.isfinite(rows).all():

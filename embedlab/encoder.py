@@ -13,11 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from embedlab.checks import finite_number, is_whole, whole_number
+from embedlab.arguments import explained
+from embedlab.checks import finite_number, in_choices, is_whole, whole_number
 from embedlab.clip import States, Tower, forward, mixed
 from embedlab.composition import Layout, hidden_of, matched, pooled_of, rows_joined, sections, streams
 from embedlab.display import Shown, block, facts, short, strip
-from embedlab.embeddings import Embeddings, embed, row_names, stretched_length, vectors
+from embedlab.embeddings import Embeddings, at, embed, placed, row_names, stretched_length, vectors
 from embedlab.errors import (
     ConfigError,
     NoRowsError,
@@ -155,15 +156,15 @@ class Conditioning(Shown):
 
     def take(self, table: str, rows: Sequence[Sequence[int]]) -> Float[Tensor, "span row dim"]:
         """The vectors at `rows`; all spans are of one length."""
-        return self.pooled[None, None] if table == "pooled" else self.hidden[torch.tensor(rows)]
+        in_choices(table, "table", ("hidden", "pooled"), OperatorError)
+        return self.pooled[None, None] if table == "pooled" else at(rows, self.hidden)
 
     def put(self, table: str, rows: Sequence[Sequence[int]], values: Float[Tensor, "*span row dim"]) -> Conditioning:
         """The conditioning with other vectors at `rows`; `values` broadcast over the spans."""
+        in_choices(table, "table", ("hidden", "pooled"), OperatorError)
         if table == "pooled":
-            return replace(self, pooled=values.reshape(-1).to(self.pooled))
-        hidden = self.hidden.clone()
-        hidden[torch.tensor(rows)] = values.to(hidden)
-        return replace(self, hidden=hidden)
+            return replace(self, pooled=placed([(0,)], self.pooled[None], values).reshape(-1))
+        return replace(self, hidden=placed(rows, self.hidden, values))
 
 
 class Texts:
@@ -176,6 +177,8 @@ class Texts:
     """
 
     def __init__(self, encode: Callable[[str], Conditioning]):
+        if not callable(encode):
+            raise ConfigError(f"encode is {brief(encode)}; it has to be a function from a text to a Conditioning.")
         self._encode = encode
         self._known: dict[str, Conditioning] = {}
 
@@ -185,11 +188,12 @@ class Texts:
     def __call__(self, text: str) -> Conditioning:
         """The conditioning of a text."""
         if not isinstance(text, str):
-            raise OperatorError(f"{text!r:.80} is no text; after the encoder, rows come from a prompt or a vector.")
+            raise OperatorError(f"{brief(text)} is no text; after the encoder, rows come from a prompt or a vector.")
         if text not in self._known:
             self._known[text] = self._encode(text)
         return self._known[text]
 
+    @explained
     def rows(self, what: Any, table: str, prompt: Conditioning, like: Any = None) -> Float[Tensor, "row dim"]:
         """Rows of another prompt: those that `like` selects there, or as `{prompt: …, rows: …}` says; or vectors."""
         own = prompt.pooled[None] if table == "pooled" else prompt.hidden
@@ -208,6 +212,7 @@ class Texts:
             raise PromptError(f"{error} Say which rows of it: {{prompt: {what}, rows: …}}.") from None
         return other.take(table, spans).flatten(0, 1)
 
+    @explained
     def mean_length(self, table: str, prompt: Conditioning) -> Tensor:
         """The mean norm of the prompt's own hidden states, or the norm of its pooled output."""
         norms: Tensor = (prompt.pooled[None] if table == "pooled" else prompt.hidden).float().norm(dim=-1)

@@ -18,6 +18,7 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 LINES = re.compile(r"\s*\n\s*")  # a message is one line, whatever it quotes
@@ -131,18 +132,43 @@ def brief(value: Any) -> str:
     """A value in a message: numbers and texts as they are, cut when long; what is large by its kind.
 
     >>> brief(3), brief("x" * 90)[-4:], brief(EmbedlabError()), brief({"layer": 99}), brief([0, 0, 2, 1])
-    ('3', "xx…'", 'a EmbedlabError', '{layer: 99}', '[0, 0, 2, 1]')
+    ('3', "xx…'", 'an EmbedlabError', '{layer: 99}', '[0, 0, 2, 1]')
+    >>> import torch
+    >>> brief(torch.zeros(2, 3)), brief(torch.tensor(0.5)), brief(int)
+    ('a Tensor of shape (2, 3)', 'tensor(0.5000)', 'the class int')
     """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return f"the function {value.__name__}"
     if value is None or isinstance(value, PLAIN):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:78]}…{text[0]}"
-    plain = isinstance(value, Mapping) and all(one is None or isinstance(one, PLAIN) for one in value.values())
-    if plain and len(value) <= 3:
+    if isinstance(value, Mapping) and len(value) <= 3 and all(map(is_plain, value.values())):
         return "{" + ", ".join(f"{str(key)[:40]}: {brief(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, list | tuple) and len(value) <= 4:
+    if isinstance(value, list | tuple) and (len(value) <= 4 or all(map(is_plain, value))):
         left, right = "[]" if isinstance(value, list) else "()"
-        return left + ", ".join(brief(part) for part in value) + right
-    return value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
+        text = ", ".join(brief(part) for part in value[:40])
+        return left + (text if len(text) <= 80 or len(value) <= 4 else f"{text[:78]}…") + right
+    if (shape := getattr(value, "shape", None)) is not None and hasattr(value, "item"):
+        if not len(shape) and not getattr(value, "is_meta", False):
+            return repr(value)[:80]
+        return f"{article(type(value).__name__)} of shape {tuple(shape)}"
+    return article(type(value).__name__)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, true, false or nothing."""
+    return value is None or isinstance(value, PLAIN)
+
+
+def article(noun: str) -> str:
+    """A noun with its article.
+
+    >>> article("Cell"), article("Encoder")
+    ('a Cell', 'an Encoder')
+    """
+    return f"{'an' if noun[:1] in 'AEIOaeio' else 'a'} {noun}"
 
 
 def check_kind(value: Any, kind: type | tuple[type, ...], name: str, hint: str) -> None:
@@ -150,11 +176,11 @@ def check_kind(value: Any, kind: type | tuple[type, ...], name: str, hint: str) 
 
     >>> check_kind("emoji", int, "model", "lab.load(NAME) gives one")
     Traceback (most recent call last):
-    embedlab.errors.ConfigError: model is 'emoji'; it has to be a int: lab.load(NAME) gives one.
+    embedlab.errors.ConfigError: model is 'emoji'; it has to be an int: lab.load(NAME) gives one.
     """
     if not isinstance(value, kind):
-        wanted = " or a ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ConfigError(f"{name} is {brief(value)}; it has to be a {wanted}: {hint}.")
+        wanted = " or ".join(article(k.__name__) for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ConfigError(f"{name} is {brief(value)}; it has to be {wanted}: {hint}.")
 
 
 def check_list(value: Any, kind: type, name: str, hint: str) -> None:

@@ -7,14 +7,16 @@ them. No import of torch or numpy here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from embedlab.arguments import check_fields, takes
 from embedlab.checks import (
     finite_number,
     float_of,
     in_choices,
+    is_list,
     is_number,
     is_whole,
     number_within,
@@ -118,9 +120,13 @@ def check_settings(part: str, settings: Mapping[str, Any]) -> None:
 
 
 def check_part(part: Any) -> None:
-    """Refuse the settings of a part, by the checks of its class, or of the first that it derives from that has some."""
+    """Refuse the settings of a part, by the checks of its class, or of the first that it derives from that has some.
+
+    Those that have no check have to be of the kind that they are annotated with.
+    """
     name = next((name for kind in type(part).__mro__ if (name := public_name(kind)) in CHECKS), "")
     check_settings(name, vars(part))
+    check_fields(part, [one for names in CHECKS.get(name, {}) for one in names.split()])
 
 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +147,7 @@ def steps_kept(keep: Any, steps: int) -> tuple[int, ...]:
     ((0, 4, 8, 9), (-1, 0, 2, 5))
     """
     found: set[int] = set()
-    if not isinstance(keep, Sequence):
+    if not isinstance(keep, str) and not is_list(keep):
         raise SamplerError(f"sampler.keep is {brief(keep)}; it has to be a list of steps: sampler.keep=[0,5].")
     for one in [keep] if isinstance(keep, str) else keep:
         words = one.split() if isinstance(one, str) else []
@@ -154,9 +160,7 @@ def steps_kept(keep: Any, steps: int) -> tuple[int, ...]:
                 f"sampler.keep is {brief(one)}; it takes steps, such as [0,5], and start, all, and every N: every 5."
             )
         elif not is_whole(one) or not -1 <= one < steps:
-            raise SamplerError(
-                f"sampler.keep names step {repr(one)[:80]}; there are steps 0 to {steps - 1}, and start."
-            )
+            raise SamplerError(f"sampler.keep names step {brief(one)}; there are steps 0 to {steps - 1}, and start.")
         else:
             found.add(int(one))
     return tuple(sorted(found))
@@ -169,7 +173,7 @@ def check_keep(keep: Any, steps: Any) -> None:
 
 def check_watch(watch: Any, keep: Any) -> None:
     """What is written down beside pictures; tensors are those of kept steps."""
-    if isinstance(watch, str) or not isinstance(watch, Sequence):
+    if not is_list(watch):
         raise SamplerError(
             f"sampler.watch is {brief(watch)}; it has to be a list of {listed(WATCHED)}: sampler.watch=[curves]."
         )
@@ -189,11 +193,11 @@ def check_warmup(warmup: Any) -> None:
 def check_step_and_strength(step: Any, strength: Any) -> None:
     """One of the two, or neither, each in its bounds."""
     if step is not None and strength is not None:
-        raise SamplerError(f"start.step ({step}) and start.strength ({strength}) say the same; give one.")
+        raise SamplerError(f"start.step ({brief(step)}) and start.strength ({brief(strength)}) say the same; give one.")
     if step is not None:
         whole_number(step, "start.step", SamplerError)
     if strength is not None and not (is_number(strength) and 0 < strength <= 1):
-        raise SamplerError(f"start.strength is {repr(strength)[:80]}; it has to be above 0 and at most 1.")
+        raise SamplerError(f"start.strength is {brief(strength)}; it has to be above 0 and at most 1.")
 
 
 def check_picture_start(picture: Any, step: Any, strength: Any, mask: Any) -> None:
@@ -242,7 +246,7 @@ def check_variation(variation: Any) -> None:
 def check_varied(seed: Any, strength: Any) -> None:
     """Another seed, and how far toward it."""
     if not is_number(strength) or not 0 <= strength <= 1:
-        raise SamplerError(f"start.variation.strength is {repr(strength)[:80]}; it has to be from 0 to 1.")
+        raise SamplerError(f"start.variation.strength is {brief(strength)}; it has to be from 0 to 1.")
     if seed is not None:
         whole_number(seed, "start.variation.seed", SamplerError, most=2**63 - 1)
     elif strength:
@@ -256,6 +260,7 @@ def check_inverted(picture: Any, latents: Any, mask: Any, depth: Any, variation:
     """A picture and nothing beside."""
     if picture is None:
         raise SamplerError("start=inversion finds the noise of a picture: set start.picture.")
+    check_variation(variation)
     given: list[str] = [
         name for name, value in (("latents", latents), ("mask", mask), ("depth", depth)) if value is not None
     ]
@@ -268,7 +273,7 @@ def check_inverted(picture: Any, latents: Any, mask: Any, depth: Any, variation:
 
 def check_shown(prompt: Any) -> None:
     """What a picture shows, or none."""
-    if prompt is not None and not isinstance(prompt, str) and not hasattr(prompt, "parts"):
+    if prompt is not None and not is_prompt(prompt):
         raise SamplerError(f"start.prompt is {brief(prompt)}; it has to be a text that says what the picture shows.")
 
 
@@ -287,7 +292,7 @@ def check_latents(latents: Any) -> None:
 def found_file(name: Any, setting: str) -> Path:
     """The absolute path of a file that a setting names."""
     if not isinstance(name, str):
-        raise SamplerError(f"{setting} is {repr(name)[:80]}; it has to be a path, or a tensor.")
+        raise SamplerError(f"{setting} is {brief(name)}; it has to be a path, or a tensor.")
     if name == "???":
         raise SamplerError(f"{setting} is still to be given: the path of a .safetensors, .npy or .pt file.")
     try:
@@ -308,7 +313,7 @@ def check_picture(picture: Any, setting: str = "start.picture") -> None:
 def found(picture: Any, setting: str = "start.picture") -> Path:
     """The absolute path of a picture that is named by a path, or by the name of one that embedlab ships."""
     if not isinstance(picture, str):
-        raise PictureError(f"{setting} is {repr(picture)[:80]}; it has to be a path, a PIL image or a tensor.")
+        raise PictureError(f"{setting} is {brief(picture)}; it has to be a path, a PIL image or a tensor.")
     if picture == "???":
         raise PictureError(f"{setting} is still to be given: the path of a picture, or one that ships, as puppy.png.")
     try:
@@ -324,10 +329,12 @@ def found(picture: Any, setting: str = "start.picture") -> Path:
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Refuse seeds that are no whole numbers in reach of torch's generator."""
-    if isinstance(seeds, str) or not isinstance(seeds, Sequence) or not seeds:
-        raise SamplerError(f"seeds is {seeds!r}; it has to be a list of whole numbers, one a picture: seeds=[0,1].")
+    if not is_list(seeds) or not seeds:
+        raise SamplerError(
+            f"seeds is {brief(seeds)}; it has to be a list of whole numbers, one a picture: seeds=[0,1]."
+        )
     if wrong := [s for s in seeds if not is_whole(s) or not 0 <= s < 2**63]:
-        raise SamplerError(f"seed {repr(wrong[0])[:80]} is no whole number from 0 to 2^63 - 1.")
+        raise SamplerError(f"seed {brief(wrong[0])} is no whole number from 0 to 2^63 - 1.")
     if twice := [s for n, s in enumerate(seeds) if s in seeds[:n]]:
         raise SamplerError(f"seed {twice[0]} is there twice; it would give the same picture twice.")
     return tuple(seeds)
@@ -579,7 +586,7 @@ def check_loss_setting(loss: Any) -> None:
 def check_score(score: Any) -> None:
     """A callable, or what makes one."""
     made = isinstance(score, Mapping) and "_target_" in score
-    if isinstance(score, type) or not (callable(score) or hasattr(score, "prepare") or made):
+    if isinstance(score, type) or not (takes(score, 1) or hasattr(score, "prepare") or made):
         raise SamplerError(
             f"the score of guidance.loss is {brief(score)}; it has to be a callable of a picture, such as "
             "{_target_: embedlab.guidance.Colour, blue: 0.9}."
@@ -664,7 +671,7 @@ def check_regions(regions: Any) -> None:
         if one is None or (isinstance(one, str) and Path(one).is_file()):
             continue
         if isinstance(one, str):
-            raise PictureError(f"guidance.regions names the mask {one[:200]!r}, and there is no such file.")
+            raise PictureError(f"guidance.regions names the mask {brief(one)}, and there is no such file.")
         box = one if isinstance(one, list | tuple) else ()
         if len(box) != 4 or not all(is_number(n) and 0 <= n <= 1 for n in box) or box[0] >= box[2] or box[1] >= box[3]:
             raise SamplerError(
@@ -673,20 +680,24 @@ def check_regions(regions: Any) -> None:
             )
 
 
+def is_prompt(value: Any) -> bool:
+    """Whether a setting is a text, or a prompt that was parsed: it has parts in a language."""
+    return isinstance(value, str) or (hasattr(value, "parts") and hasattr(value, "language"))
+
+
 def check_negative(name: str) -> Check:
     """The check that a negative prompt is a text, or none."""
 
     def check(negative: Any) -> None:
-        if negative is not None and not isinstance(negative, str) and not hasattr(negative, "parts"):
-            raise SamplerError(f"guidance.{name} is {negative!r}; it has to be a text.")
+        if negative is not None and not is_prompt(negative):
+            raise SamplerError(f"guidance.{name} is {brief(negative)}; it has to be a text.")
 
     return check
 
 
 def check_join(join: Any) -> None:
     """Refuse an unknown way of joining windows."""
-    if join not in JOINS:
-        raise PromptError(f"windows cannot be joined by '{join}'; choose one of {listed(JOINS)}.")
+    in_choices(join, "encoder.join", JOINS, PromptError)
 
 
 def of(name: str, choices: Sequence[str]) -> Check:
@@ -701,7 +712,7 @@ def check_backtrack(backtrack: Any) -> None:
 
 def check_normalise(normalise: Any) -> None:
     """One way after the other, or none."""
-    if isinstance(normalise, str) or not isinstance(normalise, Sequence):
+    if not is_list(normalise):
         raise PromptError(f"encoder.normalise is {brief(normalise)}; it has to be a list: encoder.normalise=[mean].")
     for one in normalise:
         in_choices(one, "encoder.normalise", NORMALISERS, PromptError)
@@ -711,7 +722,7 @@ def check_balance(balance: Any) -> None:
     """A factor for each text encoder, or none."""
     if balance is None:
         return
-    if isinstance(balance, str) or not isinstance(balance, Sequence) or not balance:
+    if not is_list(balance) or not balance:
         raise SamplerError(
             f"encoder.balance is {brief(balance)}; it has to be a number for each encoder: encoder.balance=[1,0.5]."
         )
@@ -734,7 +745,7 @@ def mix_of(skip: Any) -> tuple[tuple[int, float], ...]:
     halves = not pairs or any(len(pair) != 2 for pair in pairs)
     layers = [] if halves else [pair[0] for pair in pairs if is_whole(pair[0])]
     if halves or len(set(layers)) < len(layers):
-        raise SamplerError(f"encoder.skip is {skip!r}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
+        raise SamplerError(f"encoder.skip is {brief(skip)}; a mix of layers is written {{0: 0.5, 2: 0.5}}.")
     mix = tuple((k, float(finite_number(w, f"weight of layer {k}", SamplerError))) for k, w in pairs)
     if abs(sum(w for _, w in mix) - 1) > 1e-6:
         raise SamplerError(f"the weights of encoder.skip, {listed(w for _, w in mix)}, do not sum to 1.")
@@ -752,23 +763,23 @@ def check_stretch(stretch: Any) -> None:
 def check_template(template: Any) -> None:
     """A text with one place for a word."""
     if not isinstance(template, str) or template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
-        raise ConfigError(f"metrics.template is {template!r}; it needs one {{}}, where the word goes.")
+        raise ConfigError(f"metrics.template is {brief(template)}; it needs one {{}}, where the word goes.")
 
 
 def check_words(words: Any) -> None:
     """Words or phrases, or none."""
     if words is None:
         return
-    if isinstance(words, str) or not isinstance(words, Sequence):
-        raise ConfigError(f"metrics.words is {words!r}; it has to be a list: metrics.words=[cat,dog].")
+    if not is_list(words):
+        raise ConfigError(f"metrics.words is {brief(words)}; it has to be a list: metrics.words=[cat,dog].")
     if wrong := [word for word in words if not isinstance(word, str) or not word.strip()]:
-        raise ConfigError(f"metrics.words holds {wrong[0]!r}; each has to be a word or phrase.")
+        raise ConfigError(f"metrics.words holds {brief(wrong[0])}; each has to be a word or phrase.")
 
 
 def check_eye(eye: Any) -> None:
     """Whether a detector looks at pictures."""
     if not isinstance(eye, bool):
-        raise ConfigError(f"metrics.eye is {eye!r}; it has to be true or false.")
+        raise ConfigError(f"metrics.eye is {brief(eye)}; it has to be true or false.")
 
 
 def model_text(setting: str, needed: bool = False) -> Check:
@@ -776,7 +787,7 @@ def model_text(setting: str, needed: bool = False) -> Check:
 
     def check(value: Any) -> None:
         if not isinstance(value, str) and (value is not None or needed):
-            raise ModelError(f"model.{setting} is {value!r}; it has to be a text.")
+            raise ModelError(f"model.{setting} is {brief(value)}; it has to be a text.")
 
     return check
 
@@ -795,11 +806,11 @@ def check_pickle(allow_pickle: Any) -> None:
 
 def check_concepts(concepts: Any) -> None:
     """Paths of files, each with a name or without, or none."""
-    values = concepts.values() if isinstance(concepts, Mapping) else concepts
+    values = [*concepts.values()] if isinstance(concepts, Mapping) else concepts
     given = () if values is None else [values] if isinstance(values, str | Path) else values
-    if not isinstance(given, Iterable) or any(not isinstance(one, str | Path) or not str(one) for one in given):
+    if not is_list(given) or any(not isinstance(one, str | Path) or not str(one) for one in given):
         raise ModelError(
-            f"model.concepts is {repr(concepts)[:80]}; it has to be a list of files of textual inversion, "
+            f"model.concepts is {brief(concepts)}; it has to be a list of files of textual inversion, "
             "[my-cat.pt,'<fog>=fog.safetensors'], or names with files, {my-cat: cat.pt}."
         )
 
@@ -814,21 +825,21 @@ def check_prediction(prediction_type: Any) -> None:
 
 def check_zero_snr(zero_snr: Any) -> None:
     """Whether a model was trained down to no signal, or none."""
-    if zero_snr not in (None, True, False) or type(zero_snr) is int:
-        raise ModelError(f"model.zero_snr is {zero_snr!r}; it has to be true or false.")
+    if zero_snr is not None:
+        true_or_false(zero_snr, "model.zero_snr", ModelError)
 
 
 def check_variant(variant: Any) -> None:
     """A part of files' names, or none."""
     model_text("variant")(variant)
     if variant is not None and not re.fullmatch(r"[\w-]{1,40}", variant):
-        raise ModelError(f"model.variant is {variant[:80]!r}; it is a word in the names of files, such as fp16.")
+        raise ModelError(f"model.variant is {brief(variant)}; it is a word in the names of files, such as fp16.")
 
 
 def check_device(device: Any) -> None:
     """A device by its name, or none; whether it is there is not asked."""
     if device is not None and not (isinstance(device, str) and re.fullmatch(r"cpu|mps|cuda(:\d+)?", device)):
-        raise ModelError(f"{device!r} is no device that embedlab runs on; try cpu, cuda, cuda:0 or mps.")
+        raise ModelError(f"{brief(device)} is no device that embedlab runs on; try cpu, cuda, cuda:0 or mps.")
 
 
 # ── attention ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -937,7 +948,7 @@ def check_export(export: Any) -> None:
 def check_group(group: Any) -> None:
     """A name of its runs in the tracker, or none."""
     if group is not None and not isinstance(group, str):
-        raise ConfigError(f"group is {group!r}; it has to be a text.")
+        raise ConfigError(f"group is {brief(group)}; it has to be a text.")
 
 
 # ── learning ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -947,16 +958,16 @@ def check_learned_word(word: Any) -> None:
     """What can be the name of a concept, or a word of a prompt."""
     fits = isinstance(word, str) and 0 < len(word) <= 100 and word == word.strip() and word.isprintable()
     if not fits or "=" in word or "<|" in word:
-        raise ConfigError(f"word is {repr(word)[:80]}; it has to be the name of a concept, such as '<my-cat>'.")
+        raise ConfigError(f"word is {brief(word)}; it has to be the name of a concept, such as '<my-cat>'.")
 
 
 def check_aim(like: Any, text: Any) -> None:
     """Images or a text, and not both."""
     one = isinstance(like, str | Path) or hasattr(like, "size")
     if not one and not isinstance(like, list | tuple):
-        raise ConfigError(f"like is {repr(like)[:80]}; it has to be a list of images: like=[cat.png,cat-2.png].")
+        raise ConfigError(f"like is {brief(like)}; it has to be a list of images: like=[cat.png,cat-2.png].")
     if text is not None and (not isinstance(text, str) or not text.strip()):
-        raise ConfigError(f"text is {repr(text)[:80]}; it has to be a text.")
+        raise ConfigError(f"text is {brief(text)}; it has to be a text.")
     none = not one and not like
     if none == (text is None):
         what = "there is nothing to learn from" if none else "both like and text came"
@@ -994,19 +1005,19 @@ def check_learning_prompt(prompt: Any) -> None:
     if prompt is not None and not (
         isinstance(texts, list | tuple) and texts and all(isinstance(t, str) for t in texts)
     ):
-        raise PromptError(f"prompt is {repr(prompt)[:80]}; it has to be a text, or a list of texts.")
+        raise PromptError(f"prompt is {brief(prompt)}; it has to be a text, or a list of texts.")
 
 
 def check_begin(begin: Any) -> None:
     """A word, or none."""
     if begin is not None and (not isinstance(begin, str) or not begin.strip()):
-        raise ConfigError(f"begin is {repr(begin)[:80]}; it has to be a word or a phrase.")
+        raise ConfigError(f"begin is {brief(begin)}; it has to be a word or a phrase.")
 
 
 def check_rate(rate: Any) -> None:
     """How far a step goes."""
     if not is_number(rate) or not 0 < rate <= 100:
-        raise ConfigError(f"rate is {repr(rate)[:80]}; it has to be a number above 0, and at most 100.")
+        raise ConfigError(f"rate is {brief(rate)}; it has to be a number above 0, and at most 100.")
 
 
 # ── anatomy ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1028,7 +1039,19 @@ def check_sides(size: Any) -> None:
     """One side or two, or none; whether a model can have them is asked of the model."""
     sides = size if isinstance(size, list | tuple) and len(size) == 2 else [size]
     if size is not None and not all(is_whole(side) and side > 0 for side in sides):
-        raise SamplerError(f"size is {repr(size)[:80]}; it has to be one side or [height, width] in pixels.")
+        raise SamplerError(f"size is {brief(size)}; it has to be one side or [height, width] in pixels.")
+
+
+def check_size_of_cell(size: Any) -> None:
+    """The same of a cell, which may also have the size of its picture; how large it may be is asked of the model."""
+    sides = size if is_list(size) and len(size) == 2 else [size]
+    if (
+        size is not None
+        and not (isinstance(size, str) and size == "picture")
+        and not all(is_whole(side) for side in sides)
+    ):
+        came = brief(list(size) if isinstance(size, tuple) else size)
+        raise SamplerError(f"size is {came}; it has to be one side or [height, width] in pixels, or the word picture.")
 
 
 def check_ending(path: Path, several: bool = False) -> str:
@@ -1084,7 +1107,7 @@ def check_seed(seed: Any) -> None:
 def check_place(at: Any) -> None:
     """Refuse what is no place."""
     if not is_whole(at) or not 0 <= at < 10_000:
-        raise OperatorError(f"at is {at!r}; it has to be a position, a whole number from 0.")
+        raise OperatorError(f"at is {brief(at)}; it has to be a position, a whole number from 0.")
 
 
 def check_target(to: Any) -> None:
@@ -1108,7 +1131,7 @@ def order_of(order: Any) -> tuple[int, ...]:
     """An order of rows; OperatorError for what is none."""
     numbers = tuple(order) if isinstance(order, list | tuple) else ()
     if not numbers or not all(is_whole(i) for i in numbers) or sorted(numbers) != list(range(len(numbers))):
-        raise OperatorError(f"order is {order!r}; it has to hold each number from 0 up once, such as [1,0].")
+        raise OperatorError(f"order is {brief(order)}; it has to hold each number from 0 up once, such as [1,0].")
     return numbers
 
 
@@ -1130,11 +1153,52 @@ def ends_of(toward: Any, weight: Any) -> list[tuple[Any, Any]]:
     return list(zip(toward, weight, strict=True))
 
 
+def source_of(name: str) -> Check:
+    """The check that a setting of this name can say which rows are meant: a word, a number, vectors, a sum of those."""
+
+    def check(value: Any) -> None:
+        vectors = hasattr(value, "shape") and len(value.shape) in (1, 2) and not isinstance(value, type)
+        if isinstance(value, str) or vectors or (is_whole(value) and value >= 0):
+            return
+        if isinstance(value, Mapping) and value:
+            prompt = isinstance(value.get("prompt"), str)
+            if prompt or ("rows" in value and not (is_number(value["rows"]) or hasattr(value["rows"], "numel"))):
+                check_other_prompt(value)
+                return
+            for one, weight in value.items():
+                check(one)
+                finite_number(weight, f"weight of {one if isinstance(one, str) else brief(one)}", OperatorError)
+        elif not isinstance(value, list | tuple) or not value or not all(is_row(row) for row in value):
+            raise OperatorError(
+                f"{name} is {brief(value)}; it has to be a word, a token id or a place, vectors, or a sum of those, "
+                "such as {king: 1, man: -1, woman: 1}."
+            )
+
+    return check
+
+
+def is_row(row: Any) -> bool:
+    """Whether it is a vector, or a number of one."""
+    numbers = row if isinstance(row, list | tuple) and row else [row]
+    return hasattr(row, "shape") or all(map(is_number, numbers))
+
+
+def check_other_prompt(value: Mapping[str, Any]) -> None:
+    """Rows of another prompt."""
+    if unknown := [key for key in value if key not in ("prompt", "rows")]:
+        raise OperatorError(f"rows of another prompt are {{prompt: …, rows: …}}; {brief(unknown[0])} is neither.")
+    if not isinstance(value.get("prompt"), str):
+        raise OperatorError("rows of another prompt are {prompt: …, rows: …}; `prompt` is missing.")
+    if value.get("rows") is not None:
+        words_of(value["rows"])
+
+
 def check_ends(toward: Any, weight: Any, stage: Any) -> None:
     """The ends of an interpolation."""
     ends = ends_of(toward, weight)
-    for _, one in ends:
+    for end, one in ends:
         finite_number(one, "weight", OperatorError)
+        source_of("toward")(end)
     if stage == "both" and not all(isinstance(end, str) for end, _ in ends):
         raise OperatorError("stage is 'both', so `toward` has to be words of the prompt: an id has no position.")
     if len(ends) > 1 and (min(w for _, w in ends) < 0 or sum(w for _, w in ends) > 1 + 1e-9):
@@ -1156,7 +1220,7 @@ def check_prompts(prompts: Any, weight: Any) -> None:
     """Refuse what is no text, and weights that are not one each."""
     texts, weights = many(prompts), many(weight)
     if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise OperatorError(f"{wrong[0]!r} is no prompt; it has to be a text.")
+        raise OperatorError(f"{brief(wrong[0])} is no prompt; it has to be a text.")
     if not texts:
         raise OperatorError("there is no other prompt; name one or several.")
     if len(weights) != len(texts):
@@ -1193,7 +1257,7 @@ def check_shares(weight: Any, own: Any) -> None:
 def check_count(to: Any) -> None:
     """How many rows are left."""
     if not is_whole(to) or to == 0:
-        raise OperatorError(f"to is {to!r}; it has to be a number of rows, such as 16.")
+        raise OperatorError(f"to is {brief(to)}; it has to be a number of rows, such as 16.")
 
 
 def check_encoder(encoder: Any) -> None:
@@ -1205,6 +1269,7 @@ def check_encoder(encoder: Any) -> None:
 BLOCKS: dict[str, Check] = {"blocks": check_layers("blocks")}
 ROWS: dict[str, Check] = {"rows": check_rows, "stage": check_stage, "encoder": check_encoder, **BLOCKS}
 WEIGHT = {"weight": number("weight")}
+DIRECTION = {"direction": source_of("direction")}
 CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.anatomy": {
         "pictures": whole("pictures", 4096),
@@ -1226,6 +1291,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "variant": check_variant,
         "device": check_device,
     },
+    "embedlab.Cell": {"size": check_size_of_cell},
     "embedlab.Encoder": {
         "language": of("language", LANGUAGES),
         "weighting": of("weighting", WEIGHTINGS),
@@ -1290,6 +1356,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "variation": check_variation,
     },
     "embedlab.Inversion": {
+        "warmup": check_warmup,
         "picture latents mask depth variation": check_inverted,
         "step strength": check_step_and_strength,
         "picture": check_picture,
@@ -1339,7 +1406,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "seed": lambda seed: whole_number(seed, "seed", ConfigError, most=2**63 - 1),
     },
     "embedlab.OnRows": ROWS,  # somebody's own
-    "embedlab.Add": ROWS | WEIGHT,
+    "embedlab.Add": ROWS | DIRECTION | WEIGHT,
     "embedlab.Average": ROWS | WEIGHT,
     "embedlab.Blend": BLOCKS
     | {"prompts weight": check_prompts, "lengths": check_empty_or_own, "weight own": check_shares},
@@ -1351,15 +1418,15 @@ CHECKS: dict[str, dict[str, Check]] = {
     "embedlab.Normalise": ROWS | WEIGHT | {"to": check_target},
     "embedlab.Permute": ROWS | {"order": order_of},
     "embedlab.Place": ROWS | {"at": check_place},
-    "embedlab.ProjectOut": ROWS | WEIGHT,
-    "embedlab.Replace": {"lengths": check_lengths} | ROWS | {"by stage": check_word_for_both},
+    "embedlab.ProjectOut": ROWS | DIRECTION | WEIGHT,
+    "embedlab.Replace": {"lengths": check_lengths} | ROWS | {"by stage": check_word_for_both, "by": source_of("by")},
     "embedlab.Reverse": ROWS,
     "embedlab.Rotate": ROWS | {"angle": number("angle"), "seed": check_seed},
     "embedlab.Scale": ROWS | {"by": number("by")},
     "embedlab.Shift": ROWS | {"by": number("by")},
     "embedlab.Shuffle": ROWS | {"seed": check_seed},
     "embedlab.Stretch": ROWS | {"keep": check_kept_places, "factor": check_factor},
-    "embedlab.Subtract": ROWS | WEIGHT,
+    "embedlab.Subtract": ROWS | DIRECTION | WEIGHT,
     "embedlab.Truncate": BLOCKS | {"to": check_count},
     "embedlab.Swap": ROWS | {"by": words_of, "lengths": check_lengths},
 }

@@ -141,7 +141,7 @@ class Tokens(Shown):
         Raises PromptError when there is none.
         """
         if not isinstance(phrase, str):
-            raise PromptError(f"a word of the prompt is a text; {phrase!r} is a {type(phrase).__name__}.")
+            raise PromptError(f"a word of the prompt is a text; {brief(phrase)} is none.")
         wanted = tuple(ids_of(phrase, self.tokenizer))
         flat = self.ids.flatten().tolist()
         found, i = [], 0

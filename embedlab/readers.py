@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from embedlab.errors import ConfigError, EmbedlabError, PictureError
+from embedlab.errors import ConfigError, EmbedlabError, PictureError, brief
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,6 +34,8 @@ def path_of(text: str | Path, what: str = "the path") -> Path:
     ...
     embedlab.errors.ConfigError: the path is ''; it has to be the name of a file or a folder.
     """
+    if not isinstance(text, str | Path):
+        raise ConfigError(f"{what} is {brief(text)}; it has to be the name of a file or a folder.")
     name = str(text)
     try:
         name.encode()

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
-from embedlab.checks import in_choices, is_number, whole_number
+from embedlab.checks import in_choices, is_list, is_number, whole_number
 from embedlab.display import Html, Lane, Shown, block, timeline
 from embedlab.display import curves as drawn
-from embedlab.errors import ConfigError, check_kind, listed
+from embedlab.errors import ConfigError, brief, check_kind, listed
 
 Clock = Literal["step", "fraction", "timestep", "sigma", "a1111"]
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
@@ -126,7 +126,7 @@ class Switch(Schedule[T_co]):
     @property
     def times(self) -> Sequence[float]:
         """What the clock shows where a value gives way to the next."""
-        return self.at if isinstance(self.at, Sequence) else (self.at,)
+        return self.at if isinstance(self.at, tuple) else (self.at,)
 
     def __str__(self) -> str:
         parts = [f"{format_number(v)} until {t:g}" for v, t in zip(self.values[:-1], self.times, strict=True)]
@@ -173,7 +173,7 @@ class Ramp(Schedule[float]):
                 f"a ramp needs a time for each value, two or more: {len(self.values)} values, at {listed(self.at)}."
             )
         if wrong := [v for v in self.values if not is_number(v)]:
-            raise ConfigError(f"a ramp runs between numbers; {wrong[0]!r} is none (use a Switch).")
+            raise ConfigError(f"a ramp runs between numbers; {brief(wrong[0])} is none (use a Switch).")
         if self.clock == "a1111":
             raise ConfigError("A1111 has no ramps; choose the clock step, fraction, timestep or sigma.")
         in_choices(self.shape, "shape", SHAPES, ConfigError)
@@ -222,12 +222,11 @@ class Alternate(Schedule[T_co]):
     clock: Literal["step", "a1111"] = "step"
 
     def __post_init__(self) -> None:
-        if isinstance(self.values, str) or not isinstance(self.values, Sequence) or len(self.values) < 2:
-            raise ConfigError(f"values is {self.values!r}; to alternate, it has to be a list of two or more.")
+        if not is_list(self.values) or len(self.values) < 2:
+            raise ConfigError(f"values is {brief(self.values)}; to alternate, it has to be a list of two or more.")
         object.__setattr__(self, "values", tuple(self.values))
         whole_number(self.every, "every", ConfigError, least=1, of=" of steps")
-        if self.clock not in ("step", "a1111"):
-            raise ConfigError(f"to alternate, the clock is step or a1111, not '{self.clock}'.")
+        in_choices(self.clock, "to alternate, the clock", ("step", "a1111"), ConfigError)
 
     def __str__(self) -> str:
         turns = " | ".join(format_number(v) for v in self.values)
@@ -265,7 +264,7 @@ class During(Schedule[Any]):
 
     def __post_init__(self) -> None:
         if not callable(self.operator) or isinstance(self.operator, type):
-            raise ConfigError(f"operator is {self.operator!r}; it has to be an operator.")
+            raise ConfigError(f"operator is {brief(self.operator)}; it has to be an operator.")
         times = [t for t in (self.begin, self.end) if t is not None]
         if not times:
             raise ConfigError("begin or end has to be given; an operator that always works needs no During.")
@@ -329,9 +328,9 @@ def boxes(names: Sequence[str], times: Sequence[float], clock: Clock) -> Html:
 
 def settle(curve: Switch[Any] | Ramp) -> None:
     """Lists become tuples, one time a tuple of one; what is no list of values and no rising times is refused."""
-    if isinstance(curve.values, str) or not isinstance(curve.values, Sequence) or len(curve.values) < 2:
-        raise ConfigError(f"values is {curve.values!r}; it has to be a list of two or more.")
-    times = tuple(curve.at) if isinstance(curve.at, Sequence) and not isinstance(curve.at, str) else (curve.at,)
+    if not is_list(curve.values) or len(curve.values) < 2:
+        raise ConfigError(f"values is {brief(curve.values)}; it has to be a list of two or more.")
+    times = tuple(curve.at) if is_list(curve.at) else (curve.at,)
     check_times(times, curve.clock)
     object.__setattr__(curve, "values", tuple(curve.values))
     object.__setattr__(curve, "at", times)
@@ -339,10 +338,9 @@ def settle(curve: Switch[Any] | Ramp) -> None:
 
 def check_times(times: Sequence[Any], clock: str) -> None:
     """Refuse an unknown clock, and times that are no numbers, below 0 or out of order."""
-    if clock not in CLOCKS:
-        raise ConfigError(f"there is no clock '{clock}'; choose one of {listed(CLOCKS)}.")
+    in_choices(clock, "clock", CLOCKS, ConfigError)
     if wrong := [t for t in times if not is_number(t) or t < 0]:
-        raise ConfigError(f"{wrong[0]!r} is no time; on the clock {clock} it has to be a number, 0 or more.")
+        raise ConfigError(f"{brief(wrong[0])} is no time; on the clock {clock} it has to be a number, 0 or more.")
     order = sorted(set(times), reverse=clock in FALLING)
     if list(times) != order:
         way = "fall" if clock in FALLING else "rise"
@@ -374,7 +372,8 @@ def format_number(value: Any) -> str:
     try:
         return f"{float(getattr(value, 'detach', lambda: value)()):g}"
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        return str(value)
+        kind: Any = type(value)
+        return brief(value) if (kind.__str__, kind.__repr__) == (object.__str__, object.__repr__) else str(value)
 
 
 def varies(value: Any) -> bool:

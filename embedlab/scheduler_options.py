@@ -13,7 +13,16 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
-from embedlab.checks import finite_number, in_choices, is_number, is_whole, number_within, true_or_false, whole_number
+from embedlab.checks import (
+    finite_number,
+    in_choices,
+    is_list,
+    is_number,
+    is_whole,
+    number_within,
+    true_or_false,
+    whole_number,
+)
 from embedlab.errors import SamplerError, brief, listed, perhaps
 
 OWN = "own"  # the class that the model's scheduler config names, with its settings
@@ -171,12 +180,9 @@ UNFIT: dict[str, str] = {  # every other scheduler of diffusers: why it does not
 
 def check_scheduler(scheduler: Any) -> None:
     """A name of `SCHEDULERS`, or `own`."""
+    in_choices(scheduler, "sampler.scheduler", [*SCHEDULERS, OWN], SamplerError)
     if scheduler == OWN:
         return
-    if not isinstance(scheduler, str) or scheduler not in SCHEDULERS:
-        raise SamplerError(
-            f"there is no scheduler '{str(scheduler)[:80]}'; choose one of {listed([*SCHEDULERS, OWN])}."
-        )
     check_installed(scheduler, SCHEDULERS[scheduler][0])
 
 
@@ -258,7 +264,7 @@ def check_spacing(scheduler: Any, spacing: Any, steps: Any, sigmas: Any) -> None
         in_choices(spacing, f"sampler.spacing of {scheduler}", (*words, *COMPVIS), SamplerError)
         if spacing in SPACINGS:
             return
-    elif not isinstance(spacing, Sequence) or not all(is_whole(t) and t >= 0 for t in spacing):
+    elif not is_list(spacing) or not all(is_whole(t) and t >= 0 for t in spacing):
         raise SamplerError(
             f"sampler.spacing is {brief(spacing)}; it has to be one of {listed((*SPACINGS, *COMPVIS))}, or the list of "
             "timesteps itself, from 999 down: sampler.spacing=[999,666,333]."

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from embedlab.errors import OperatorError, listed
+from embedlab.errors import OperatorError, counted, listed
 from embedlab.prompt import Tokens
 from embedlab.schedule import value_of
 from embedlab.selector import ROLES, Rows, rows_of
@@ -93,7 +93,7 @@ def _occurrences(rows: Rows, tokens: Tokens) -> Spans:
     if nth is None:
         return spans
     if abs(nth) > len(spans):
-        raise OperatorError(f"'{word}' stands {len(spans)} times; there is no occurrence {nth}.")
+        raise OperatorError(f"'{word}' stands {counted(len(spans), 'time')}; there is no occurrence {nth}.")
     return [spans[nth - (nth > 0)]]
 
 

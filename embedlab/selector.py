@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from embedlab.checks import is_whole
-from embedlab.errors import OperatorError, listed
+from embedlab.checks import in_choices, is_whole
+from embedlab.errors import OperatorError, brief, listed
 from embedlab.schedule import Schedule, Setting, varies
 
 Role = Literal["words", "bos", "eos", "pad", "all"]
@@ -45,18 +45,22 @@ class Rows:
         if varies(self):
             return  # checked as it is at each moment
         if self.word is not None and (not isinstance(self.word, str) or not self.word.strip()):
-            raise OperatorError(f"word is {self.word!r:.80}; it has to be a word or phrase of the prompt.")
-        if self.role is not None and self.role not in ROLES:
-            raise OperatorError(f"there is no role '{self.role}'; choose one of {listed(ROLES)}.")
+            raise OperatorError(f"word is {brief(self.word)}; it has to be a word or phrase of the prompt.")
+        if self.role is not None:
+            in_choices(self.role, "role", ROLES, OperatorError)
         if self.nth is not None and (self.word is None or not is_whole(self.nth) or self.nth == 0):
-            raise OperatorError(f"nth is {self.nth!r}; it counts the occurrences of a `word` from 1, -1 is the last.")
+            raise OperatorError(
+                f"nth is {brief(self.nth)}; it counts the occurrences of a `word` from 1, -1 is the last."
+            )
         if self.window is not None and not is_whole(self.window):
-            raise OperatorError(f"window is {self.window!r}; it has to be a whole number, 0 is the first.")
+            raise OperatorError(f"window is {brief(self.window)}; it has to be a whole number, 0 is the first.")
         if self.tokens is not None:
             many = tuple(self.tokens) if isinstance(self.tokens, list | tuple) else (self.tokens,)
             if not many or not all(is_whole(r) for r in many) or len(set(many)) < len(many):
-                raise OperatorError(f"tokens is {self.tokens!r}; it has to be row numbers, each once.")
+                raise OperatorError(f"tokens is {brief(self.tokens)}; it has to be row numbers, each once.")
             object.__setattr__(self, "tokens", many)
+        if self.but is not None:
+            rows_of(self.but)
         if all(getattr(self, f.name) is None for f in fields(self)):
             raise OperatorError(f"a selector has to say something: {listed(f.name for f in fields(self))}.")
 
@@ -87,9 +91,9 @@ def rows_of(what: Any) -> tuple[Rows, ...]:
         return (Rows(**what),)
     if isinstance(what, list | tuple) and what:
         if inner := [part for part in what if isinstance(part, list | tuple)]:
-            raise OperatorError(f"rows holds the list {inner[0]!r:.80}; its selectors stand in one list.")
+            raise OperatorError(f"rows holds the list {brief(inner[0])}; its selectors stand in one list.")
         return tuple(part for w in what for part in rows_of(w))
-    raise OperatorError(f"rows is {what!r}; it has to be a word, a row number, a selector or a list of those.")
+    raise OperatorError(f"rows is {brief(what)}; it has to be a word, a row number, a selector or a list of those.")
 
 
 def words_of(what: Any) -> tuple[str, ...]:

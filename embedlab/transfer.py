@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from embedlab.errors import ConfigError
+
 CPU = torch.device("cpu")
 
 
@@ -55,5 +57,7 @@ def on_cpu(setting: Any) -> Any:
 
 def content_of(array: Any) -> str:
     """The SHA-256 of an array's bytes, whatever its shape."""
+    if getattr(array, "is_meta", False):
+        raise ConfigError("a tensor on the device meta has a shape and no numbers; give one that has.")
     data = torch.as_tensor(array).detach().cpu().to_dense().contiguous().reshape(-1)
     return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -251,7 +251,7 @@ def test_sums_of_words_are_embedding_merges(sd1):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Scale({"role": "word"}, 2), "there is no role 'word'; choose one of words, bos, eos, pad, all"),
+        (lambda: Scale({"role": "word"}, 2), "role is 'word'; choose one of words, bos, eos, pad, all"),
         (lambda: Scale({"wrd": "cat"}, 2), "a selector has no 'wrd'; it has word, nth, tokens, role, window, but"),
         (lambda: Scale("", 2), "word is ''; it has to be a word or phrase of the prompt"),
         (lambda: Scale(["puppy", [1]], 2), "rows holds the list [1]; its selectors stand in one list"),
@@ -270,7 +270,7 @@ def test_sums_of_words_are_embedding_merges(sd1):
         (lambda: Scale("cat", 2, stage="hidden"), "an operator of stage 'hidden' met rows; apply it with edit_encoded"),
         (lambda: Add("cat", {"dog": 1, "fox": float("nan")}), "weight of fox is nan"),
         (lambda: Add("cat", {"dog": 1, 1929: -1}), "has no length"),
-        (lambda: Add("cat", {}), "an empty sum is no direction"),
+        (lambda: Add("cat", {}), "direction is {}; it has to be a word, a token id or a place, vectors, or a sum"),
         (lambda: Rotate("cat", "right"), "angle is 'right'; it has to be a finite number"),
         (lambda: Noise("cat", 0.5, seed=-1), "seed is -1; it has to be a whole number from 0"),
         (lambda: Shift("cat", 75), "asks for position 77; the table has positions 0 to 76"),
@@ -326,5 +326,5 @@ def test_nearest_finds_the_words_that_a_row_lies_between(emoji, sd1):
         assert near[0].id == 2368
         assert abs(near[0].cosine - 1) < 1e-5
         assert near[0].distance < near[1].distance or by == "cosine"
-    with pytest.raises(EmbedlabError, match="nearest by 'angle'; choose one of cosine, distance"):
+    with pytest.raises(EmbedlabError, match="by is 'angle'; choose one of cosine, distance"):
         lookup.nearest(lookup("cat"), by="angle")

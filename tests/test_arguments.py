@@ -1,6 +1,9 @@
-"""What functions of the library say when they are handed something else."""
+"""What functions, classes and methods of the library say when they are handed something else."""
 
+import dataclasses
 import inspect
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,11 @@ from diffusers import StableDiffusionPipeline
 
 import embedlab as lab
 from embedlab.errors import EmbedlabError
+from embedlab.timing import Spent, Times
 
 CELL = lab.Cell("a puppy", sampler=lab.Sampler("ddim", steps=1))
 HALF = lab.Scale("puppy", 0.5)
+OLD = Path(__file__).parent / "fixtures" / "v0.1" / "sweep"
 
 
 @pytest.fixture(scope="module")
@@ -168,24 +173,35 @@ class Strange:
     """Something of somebody's own."""
 
 
-WRONG = [None, True, 3, -1, float("nan"), "a puppy", "", b"a", [], [None], {}, {1}, ["a", "b"], 10**30]
-WRONG += [torch.zeros(2, 3), np.zeros(3), lab.Cell, Strange(), CELL, Path("nowhere")]
-COSTLY = {
-    "anatomy",
-    "grid",
-    "learn",
-    "load",
-    "profile",
-    "run",
-    "run_jobs",
-    "show",
-}  # they have tests of their own settings elsewhere
+WRONG = [None, True, 3, -1, float("nan"), "a puppy", "", b"a", [], [None], {}, {1}, ["a", "b"], 10**30, 1j]
+WRONG += [torch.zeros(2, 3), np.zeros(3), np.float64("nan"), np.int64(2)]
+WRONG += [lab.Cell, Strange(), CELL, Path("nowhere"), lab.Switch(["a", Strange()], at=0.5)]
+NO_NUMBER = torch.zeros((), device="meta")
+COSTLY = ("anatomy", "grid", "learn", "load", "profile", "run", "run_jobs", "show")  # they have tests of their own
+CLASSES = [name for name in lab.__all__ if inspect.isclass(getattr(lab, name))]
+NOT_MADE = ("EmbedlabError", "Engine", "Operator")  # an error, and two protocols
+OF_SAMPLING = ("check", "choose", "compile", "depends_on", "load")  # what no user calls: methods of engines
+
+
+def in_a_line(call, *where):
+    """What a call answers with; None where it says in a line that something does not fit."""
+    try:
+        return call()
+    except EmbedlabError as error:
+        said = str(error)
+        assert "\n" not in said, (*where, said)
+        assert len(said) < 400, (*where, said)
+        assert not re.search(r"object at 0x|tensor\(\[|\[\[", said), (*where, said)
+    except TypeError as error:
+        if "missing" not in str(error):  # another argument, which Python says in a line
+            raise
+    return None
 
 
 @pytest.fixture(scope="module")
 def good(sd1, rendered, tmp_path_factory):
     """An argument that fits, by its name."""
-    cat = lab.encode("a cat", sd1)
+    cat = lab.encode("a puppy and a cat", sd1)
     fit = dict.fromkeys(("tokenizer", "model", "tower", "towers", "vae", "unet", "texts", "shape", "pipeline"), sd1)
     fit |= {"text": "a puppy", "prompt": "a puppy", "prompts": "a puppy", "word": "<w>", "picture": "puppy.png"}
     fit |= {"cell": CELL, "cells": CELL, "value": CELL, "operators": HALF, "seeds": [0], "random": [0], "scales": 4.0}
@@ -208,12 +224,84 @@ def test_whatever_a_function_is_handed_it_says_so_in_a_line(name, good, tmp_path
     fit = {one.name: good[one.name] for one in own if one.default is one.empty and one.name in good}
     for parameter in own:
         for wrong in WRONG:
-            try:
-                function(**{**fit, parameter.name: wrong})
-            except EmbedlabError as error:
-                said = str(error)
-                assert "\n" not in said, (parameter.name, wrong)
-                assert len(said) < 400, (parameter.name, wrong)
-            except TypeError as error:
-                if "missing" not in str(error):  # another argument, which Python says in a line
-                    raise
+            in_a_line(partial(function, **{**fit, parameter.name: wrong}), parameter.name, wrong)
+
+
+@pytest.fixture(scope="module")
+def values(sd1, good):
+    """One of each class that takes more than its defaults: what it is made of, by name, or itself."""
+    tokens, anatomy, ones = lab.tokenize("a puppy and a cat", sd1), lab.anatomy("emoji"), (torch.ones(1, 16),)
+    rows = {"rows": "puppy"}
+    toward = {name: {**rows, "direction": "cat"} for name in ("Add", "ProjectOut", "Subtract")}
+    toward |= {"Interpolate": {**rows, "toward": "cat"}} | {name: {**rows, "by": "cat"} for name in ("Replace", "Swap")}
+    toward |= {"Permute": {"rows": "a", "order": [0]}, "Place": {**rows, "at": 3}, "Truncate": {"to": 8}}
+    toward |= {name: {"prompts": "a cat"} for name in ("Blend", "Concatenate")}
+    toward |= {"During": {"operator": HALF, "begin": 1}}
+    scored = {"Colour": {"red": 0.5}, "Distance": {"picture": "puppy.png"}, "Likeness": {"text": "a cat"}}
+    scored |= {"Loss": {"score": lab.Colour(red=0.5)}, "Mass": {"word": "puppy"}, "Rows": {"word": "puppy"}}
+    changing = {
+        "Alternate": {"values": ["a", "b"]},
+        "Switch": {"values": [0, 1], "at": 0.5},
+        "Ramp": {"values": [0, 1]},
+    }
+    started = {"Start": {"picture": "puppy.png", "step": 1}, "Inversion": {"picture": "puppy.png"}}
+    kept = {"Job": {"source": lab.Source(), "cell": CELL, "seeds": (0,), "folder": Path()}, "Store": {"folder": Path()}}
+    kept |= {
+        "Grid": {"title": "", "columns": ("a",), "rows": (("", (None,)),)},
+        "Sweep": {"folder": OLD},
+        "Cell": {"prompt": "a puppy"},
+    }
+    concept, detection = lab.Concept("<w>", ones), lab.Detection("cat", 0.5, 0.5, 0.5, 0.5)
+    made = [concept, detection, lab.Detections((detection,)), lab.Maps(("cat",), torch.ones(1, 4, 4)), good["moment"]]
+    made += [tokens, lab.embed("a puppy and a cat", sd1), good["cond"], lab.lookup_of(sd1), lab.texts_of(sd1)]
+    made += [sd1, sd1.towers[0], anatomy, lab.Comparison(("a",), (anatomy,))]
+    made += [lab.Learned("<w>", "token", ones, (1.0,), 1.0, 0.5, (), concept)]
+    spent = Times({"UNet": Spent(1.0, 1, 1)})
+    made += [lab.Profile("t", "m", "e", "cpu", "float32", 1, 1, (16, 16), 2, None, 0.1, spent, {"UNet": 1}, 1e9, ())]
+    return toward | scored | changing | started | kept | {type(one).__name__: one for one in made}
+
+
+def one_of(name, values):
+    """A value of a public class, and what it is made of."""
+    kind, given = getattr(lab, name), values.get(name, {})
+    if isinstance(given, dict):
+        needed = [one.name for one in inspect.signature(kind).parameters.values() if one.default is one.empty]
+        given = {**{key: "puppy" for key in needed if key == "rows"}, **({"by": 1} if "by" in needed else {}), **given}
+        return kind(**given), given
+    fields = dataclasses.fields(given) if dataclasses.is_dataclass(given) else ()
+    return given, {field.name: getattr(given, field.name) for field in fields if field.init}
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in NOT_MADE])
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_class_is_made_of_it_says_so_in_a_line(name, values):
+    kind, (_, fit) = getattr(lab, name), one_of(name, values)
+    for parameter in inspect.signature(kind).parameters:
+        for wrong in (*WRONG, NO_NUMBER):
+            made = in_a_line(partial(kind, **{**fit, parameter: wrong}), parameter, wrong)
+            assert repr(made), "what is taken shows itself"
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in NOT_MADE])
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_method_is_handed_it_says_so_in_a_line(name, values, good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    value, _ = one_of(name, values)
+    late = "texts" if isinstance(value, lab.Blend | lab.Concatenate | lab.Truncate) else "lookup"
+    prompt = good["cond"] if late == "texts" or isinstance(value, lab.Texts) else values["Embeddings"]
+    fit = good | {"prompt": prompt, "lookup": values["Texts" if late == "texts" else "Lookup"], "what": "cat"}
+    fit |= {"phrase": "cat", "word": "cat", "rows": [(2,)], "values": torch.zeros(1, 1, 16), "clock": "step"}
+    fit |= {"table": "hidden" if prompt is good["cond"] else "token", "name": "unet", "key": "0" * 64, "steps": 4}
+    for called in dir(value):
+        method = inspect.getattr_static(value, called)
+        if (called.startswith("_") and called != "__call__") or not inspect.isfunction(method) or called in OF_SAMPLING:
+            continue
+        own = [one for one in inspect.signature(method).parameters.values() if one.name != "self"]
+        needed = {one.name: fit[one.name] for one in own if one.default is one.empty and one.name in fit}
+        for parameter in own:
+            for wrong in (*WRONG, NO_NUMBER):
+                given = {**needed, parameter.name: wrong}
+                in_order = [
+                    given.pop(one.name) for one in own if one.kind is not one.KEYWORD_ONLY and one.name in given
+                ]
+                in_a_line(partial(getattr(value, called), *in_order, **given), called, parameter.name, wrong)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -277,7 +278,7 @@ def test_the_map_of_a_noun_lies_on_its_object(emoji):
     (made,) = render(emoji, [one], [0, 1])
     rows, whole = score(emoji, made, made)
     assert whole["attention/iou/puppy"] > 0.3
-    assert set(score_names(one, Job(Source("emoji"), one, (0,), None).metrics, Source("emoji"))) >= {
+    assert set(score_names(one, Job(Source("emoji"), one, (0,), Path()).metrics, Source("emoji"))) >= {
         k for k in whole if k.startswith("attention/")
     }
     assert all(0 <= row["attention/inside/puppy"] <= 1 for row in rows)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -208,10 +209,10 @@ def test_a_mask_from_a_file_is_the_box_that_it_draws(sd1, tmp_path):
     drawn = latents(sd1, "a puppy AND a fox", regions=regions)
     assert torch.equal(drawn, latents(sd1, "a puppy AND a fox", regions=[LEFT, RIGHT]))
     cell = cell_of("a puppy AND a fox", Guidance(4.0, regions=regions))
-    before = Job(Source("emoji"), cell, (0,), None).pictures
+    before = Job(Source("emoji"), cell, (0,), Path()).pictures
     mask.paste(255, (0, 0, 16, 16))
     mask.save(file)
-    assert Job(Source("emoji"), cell, (0,), None).pictures != before, "another mask of the same name"
+    assert Job(Source("emoji"), cell, (0,), Path()).pictures != before, "another mask of the same name"
     assert float(masks_of([str(file)], 1, (8, 8))[0].min()) == 1
 
 

@@ -225,7 +225,7 @@ CHANGED = {
 @pytest.mark.parametrize("name", ["model", *CHANGED])
 def test_the_table_of_roles_is_what_the_keys_of_a_job_depend_on(name, folders):
     source, cell = Source(str(folders["sd1"])), Cell("a puppy", [Replace("puppy", "cat")])
-    job = Job(source, cell, (0, 1), None)
+    job = Job(source, cell, (0, 1), Path())
     if name == "model":
         other = dataclasses.replace(job, source=dataclasses.replace(source, dtype="bfloat16"))
     elif name in {field.name for field in dataclasses.fields(Cell)}:

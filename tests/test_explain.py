@@ -1,6 +1,7 @@
 """What is told before anything is drawn."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_a_very_long_prompt_is_explained_without_a_table_of_everything(emoji):
 def test_nothing_but_the_text_encoder_is_read(emoji, unread):
     source = Source("emoji")
     timed = Cell(PROMPT, [Interpolate("puppy", "skunk", Ramp([0, 1]))])
-    report = explained(Job(source, timed, (0,), folder=None))
+    report = explained(Job(source, timed, (0,), folder=Path()))
     assert report.startswith("── call 0, step 0 ──\n")
     assert "── call 24, step 24 ──" in report
     assert "0.96 skunk" in report

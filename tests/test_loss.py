@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,10 +180,10 @@ def test_scores_lead_where_they_say(emoji, tmp_path):
 def test_another_picture_of_the_same_name_is_another_key(tmp_path):
     file = tmp_path / "target.png"
     Image.new("RGB", (8, 8)).save(file)
-    job = Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), None)
+    job = Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), Path())
     before = job.pictures
     Image.new("RGB", (8, 8), "red").save(file)
-    assert Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), None).pictures != before
+    assert Job(Source("emoji"), cell_of(Loss(Distance(str(file)))), (0,), Path()).pictures != before
 
 
 def test_another_function_of_the_same_name_is_another_key():
@@ -321,7 +322,7 @@ def test_a_mass_that_does_not_fit_is_refused_before_weights(case, unread):
 def test_an_engine_that_shows_no_attention_and_a_box_between_places_are_refused(sd1):
     cell = cell_of(Loss(Mass("puppy"), form="unet"))
     with pytest.raises(EngineError, match="has no attention maps .* engine=eager"):
-        Job(Source("emoji"), cell, (0,), None, engine=OpenVINO())
+        Job(Source("emoji"), cell, (0,), Path(), engine=OpenVINO())
     with pytest.raises(EngineError, match="engine=openvino .* shows no attention, which this cell's loss reads"):
         render(dataclasses.replace(sd1, engine="openvino"), [cell], (0,))
     with pytest.raises(SamplerError, match="no place of these layers has its middle there; take a larger"):

@@ -215,7 +215,11 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
             r"a vector of shape \(2,\) does not fit rows of width 16",
         ),
         (lambda: Replace("puppy", torch.full((16,), float("nan"))), OperatorError, "holds NaN"),
-        (lambda: Replace("puppy", ["x"]), OperatorError, "is no word, no id and no vector of 16 numbers"),
+        (
+            lambda: Replace("puppy", ["x"]),
+            OperatorError,
+            r"by is \['x'\]; it has to be a word, a token id or a place, vectors",
+        ),
         (
             lambda: Replace("puppy", "cat", stage="rows"),
             OperatorError,
@@ -238,8 +242,8 @@ def test_gradients_pass_from_the_conditioning_to_a_vector(sd1):
         (lambda: Interpolate("puppy", ["cat"], [0.5, 0.5]), OperatorError, "there are 2 weights for 1 ends"),
         (lambda: Interpolate("puppy", ["cat", "fox"], 0.5), OperatorError, "give a list of as many weights"),
         (lambda: Interpolate("puppy", [], []), OperatorError, "names no end"),
-        (lambda: Replace("puppy", [True] * 16), OperatorError, "is no word, no id and no vector of 16 numbers"),
-        (lambda: Replace("puppy", 1.5), OperatorError, "1.5 is no word, no id and no vector"),
+        (lambda: Replace("puppy", [True] * 16), OperatorError, "it has to be a word, a token id or a place, vectors"),
+        (lambda: Replace("puppy", 1.5), OperatorError, "by is 1.5; it has to be a word"),
         (lambda: Interpolate("puppy", ["cat", "fox"], [0.8, 0.4]), OperatorError, "sum to 1 at the most"),
     ],
 )

@@ -240,7 +240,7 @@ def studied():
     def begun(words):
         config = play.composed(words)
         words = play.without_study(words, config)
-        job = job_of(config, folder=None)
+        job = job_of(config, folder=Path())
         return Studied(tuple(words), job.source, dataclasses.replace(job.cell, operators=()), job.engine, FORMS)
 
     made = {}
@@ -272,7 +272,7 @@ def test_a_command_a_file_and_python_say_the_very_cell(name, base, studied, tmp_
         with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"):
             more = ["hydra.searchpath=[file://" + str(tmp_path) + "]"] if said is not words else []
             config = compose("config", overrides=[*opened_words(said), *more])
-        job = job_of(complete(config), folder=None)
+        job = job_of(complete(config), folder=Path())
         assert fingerprint(job.cell) == fingerprint(cell), said
         assert (job.seeds, job.at_once, job.source, job.engine) == ((3, 5), 2, begun.source, begun.engine)
     code = exports.python(state, begun, cell).partition("(edited,)")[0]
@@ -557,7 +557,7 @@ def test_models_of_all_kinds_are_drawn_with(model):
 
 def test_auto_is_exported_as_what_it_chose_and_what_needs_eager_says_so(server, monkeypatch):
     words = (*WORDS, "engine=auto")
-    job = job_of(play.composed(list(words)), folder=None)
+    job = job_of(play.composed(list(words)), folder=Path())
     monkeypatch.setattr(Auto, "choose", lambda self, model, work, say: OpenVINO())
     with bound(0) as place:
         made = served(job, {}, words, FORMS, place)

@@ -544,18 +544,24 @@ ODDITIES = [
     (odd(words=(None,)), "the words of the operator 'Odd' are (None,), not a list of texts"),
     (odd(words=property(raises(SystemExit(7)))), "cannot be read: RuntimeError: it raised SystemExit(7)"),
     (odd(stage=property(raises(RuntimeError("none")))), "the stage of the operator 'Odd' cannot be read: none"),
-    (odd(stage=None), "stage is 'None'; choose one of token"),
+    (odd(stage=None), "stage is None; choose one of token"),
     (
         Odd(lambda prompt, _: None),
         "'Odd' returned a NoneType; an operator of its stage returns an Embeddings",
     ),
     (Odd(lambda prompt, _: (prompt,)), "'Odd' returned a tuple"),
-    (Odd(lambda prompt, _: replace(prompt, token=[[1]])), "'Odd' made token rows that are a list; they were torch.str"),
+    (
+        Odd(lambda prompt, _: replace(prompt, token=[[1]])),
+        "'Odd': token is [[1]]; it has to be a tensor (window, position, dim)",
+    ),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to("meta"))), "are torch.strided on meta; they were"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token.to_sparse())), "are torch.sparse_coo on cpu; they were"),
     (Odd(lambda prompt, _: replace(prompt, token=prompt.token[:, :5])), "made token rows of shape (1, 5, 96)"),
-    (Odd(lambda prompt, _: replace(prompt, position_table=None)), "made position_table rows that are a NoneType"),
-    (Odd(lambda prompt, _: replace(prompt, tokens=None)), "returned other tokens"),
+    (
+        Odd(lambda prompt, _: replace(prompt, position_table=None)),
+        "'Odd': position_table is None; it has to be a tensor",
+    ),
+    (Odd(lambda prompt, _: replace(prompt, tokens=None)), "'Odd': tokens is None; it has to be a Tokens"),
     (Odd(lambda prompt, _: prompt.tokens.ids.zero_() is None or prompt), "returned other tokens"),
     (Odd(lambda prompt, lookup: lookup.token_table.mul_(2) is None or prompt), "'Odd' wrote into the vocabulary"),
     (

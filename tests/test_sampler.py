@@ -391,7 +391,7 @@ def test_a_late_start_of_pndm_repeats_its_own_second_step():
     [
         (lambda: Start("puppy.png", step=1, warmup="none"), "start.warmup is 'none'; choose one of history, diffusers"),
         (lambda: Start(warmup="diffusers"), "start.warmup need a picture"),
-        (lambda: Sampler("dimm"), r"there is no scheduler 'dimm'; choose one of ddim, .*lms"),
+        (lambda: Sampler("dimm"), r"sampler.scheduler is 'dimm'; choose one of ddim, .*lms"),
         (lambda: Sampler(steps=0), r"sampler.steps is 0; it has to be a whole number from 1"),
         (lambda: Sampler(steps=-3), "steps is -3"),
         (lambda: Sampler(steps=2.5), "steps is 2.5"),

@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from embedlab.checks import in_choices
 from embedlab.display import Picture, Shown, block, grid, short
+from embedlab.errors import ConfigError
 
 Probabilities: TypeAlias = Float[Tensor, "*heads query token"]
 
@@ -51,7 +53,8 @@ class Maps(Shown):
         return block("where each word was looked at", grid(cells, (), self.words, 96), note=short(self)[:200])
 
     def of(self, word: str) -> Float[Tensor, "*axes y x"]:
-        """The map of a word."""
+        """The map of a word; ConfigError for one that there is none of."""
+        in_choices(word, "word", self.words, ConfigError)
         return self.heat[..., self.words.index(word), :, :]
 
 

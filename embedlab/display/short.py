@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
+from embedlab.arguments import check_fields, explained
 from embedlab.clean import one_line, redact
 from embedlab.display.html import block, facts
 
@@ -16,6 +18,9 @@ FEW = 4  # members of a list in it
 
 class Shown:
     """A dataclass whose repr is short: settings that differ from their defaults, tensors by their shapes.
+
+    Fields have to be of the kinds that they are annotated with; a class with a `__post_init__` of its own sees to that
+    itself. Its methods are `explained`, where it is one of ours.
 
     In a notebook it is a table of the same settings; values that have more to show have a `_repr_html_` of their own.
 
@@ -33,6 +38,12 @@ class Shown:
         super().__init_subclass__(**settings)
         if "__repr__" not in cls.__dict__:  # before @dataclass looks for one
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
+        for name, method in [*vars(cls).items()] if cls.__module__.startswith("embedlab.") else ():
+            if isinstance(method, FunctionType) and (name == "__call__" or not name.startswith("_")):
+                setattr(cls, name, explained(method))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         return short(self)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from embedlab.arguments import check_fields
 from embedlab.engines.cache import Entry
 from embedlab.engines.compiled import Say, eager_part, ready
 from embedlab.engines.eager import Eager
@@ -58,6 +59,9 @@ class Auto:
 
     name: ClassVar[str] = "auto"
     exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """It runs everywhere."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from embedlab.arguments import check_fields
 from embedlab.checks import true_or_false
 from embedlab.engines.graphs import Graph
 from embedlab.errors import EngineError, first_line
@@ -66,6 +67,7 @@ class Common:
 
     def __post_init__(self) -> None:
         true_or_false(self.text_encoder, "engine.text_encoder", EngineError)
+        check_fields(self)
         if self.text_encoder and not getattr(self, "exact", True):
             raise EngineError(f"engine.text_encoder=true goes with exact settings, and {self} is lossy.")
 

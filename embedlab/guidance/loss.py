@@ -85,7 +85,7 @@ def valued(loss: Loss, score: Callable[[Any], Any], seen: Tensor | Attended) -> 
     """
     value = score(seen)
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
-        what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)[:80]
+        what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else brief(value)
         raise SamplerError(
             f"the loss {loss.name} returns {what}; it has to return one number for a picture, such as "
             "(picture[:, 2] - 0.9).abs().mean()."

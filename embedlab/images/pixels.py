@@ -128,7 +128,7 @@ def pixels_of(given: Image.Image | Tensor | np.ndarray[Any, Any], what: str = "a
             given = given.detach().float().mul(255).round().byte()
         return Pixels(given.detach().cpu().permute(1, 2, 0).contiguous())
     if not isinstance(given, Image.Image):
-        raise PictureError(f"{what} is {repr(given)[:80]}; it has to be a path, a PIL image or a tensor.")
+        raise PictureError(f"{what} is {brief(given)}; it has to be a path, a PIL image or a tensor.")
     return Pixels(torch.from_numpy(np.array(as_seen(given))))
 
 

@@ -199,7 +199,7 @@ def check_words(
         if begin is not None and table == "position":
             tokens.rows(begin)
     if begin is not None and not ids_of(begin, known):
-        raise ConfigError(f"begin is {begin!r}; it has to be a word or a phrase.")
+        raise ConfigError(f"begin is {brief(begin)}; it has to be a word or a phrase.")
 
 
 def check_by(model: Model | Source, by: By, toward_images: bool) -> None:

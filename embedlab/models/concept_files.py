@@ -119,6 +119,8 @@ def load_concepts(path: Path | str, name: str | None = None) -> tuple[Concept, .
 
 def file_of(path: Path | str) -> Path:
     """The file that is meant; ModelError where there is none."""
+    if not isinstance(path, str | Path):
+        raise ModelError(f"a concept is {brief(path)}; it has to be the path of a file.")
     file = path_of(str(path))
     if file is not None and file.is_dir():
         inside = next((file / name for name in FOLDER if (file / name).is_file()), None)

@@ -10,9 +10,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
+from embedlab.arguments import check_fields
 from embedlab.clip import Tower
 from embedlab.display import Shown, block, facts, short, table
-from embedlab.errors import counted, listed
+from embedlab.errors import ModelError, brief, counted, listed
 from embedlab.models.fits import beside_latents
 
 
@@ -51,6 +52,12 @@ class Model(Shown):
     engine: str = "eager"  # what runs its UNet: `embedlab.engines`
     eye_folder: Path | None = None  # its detector of objects, which is read when it is asked for
     source: Any = field(default=None, repr=False, compare=False)  # the Source that it was read from
+
+    def __post_init__(self) -> None:
+        check_fields(self, but=("unet", "vae"))
+        for name in ("unet", "vae"):  # another may stand in for each: one that an engine runs, or somebody's own
+            if not hasattr(part := getattr(self, name), "config") or isinstance(part, type):
+                raise ModelError(f"{name} is {brief(part)}; it has to be that of diffusers, or what does the same.")
 
     def __repr__(self) -> str:
         encoders = counted(len(self.towers), "text encoder")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from embedlab import images
-from embedlab.display import Picture, block, grid
+from embedlab.display import Picture, Shown, block, grid
 from embedlab.errors import ConfigError, PictureError, brief, counted
 from embedlab.samples import Rendered
 
@@ -22,7 +22,7 @@ Rows = list[tuple[str, list[Picture | None]]]
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Shown):
     """Pictures by row and column with their labels: a notebook shows it, `save` writes it, `image` is it.
 
     >>> Grid("two", ("a", "b"), (("", (Picture(None), None)),))

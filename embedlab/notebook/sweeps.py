@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from embedlab import images, readers
-from embedlab.checks import is_number
-from embedlab.display import Html, Picture, Shown, at_most, block, curves, data_uri, join, picture, table, tag
+from embedlab.checks import is_number, whole_number
+from embedlab.display import Html, Picture, Shown, block, curves, data_uri, join, picture, table, tag
 from embedlab.errors import ConfigError, PictureError, brief, counted, listed
 from embedlab.metrics.titles import name_of
 from embedlab.sweep.axes import axes, format_value
@@ -29,7 +29,6 @@ from embedlab.view.gallery.content import read
 from embedlab.view.gallery.single import page_of
 from embedlab.view.gallery.widget import widget
 
-SHEET = 900, 3600  # pixels of a sheet in a notebook, across and down
 SHOWN = 24  # rows of a table with pictures
 PICTURES = ("picture", "baseline")  # columns of files
 
@@ -123,6 +122,7 @@ class Sweep(Shown):
         An anywidget, for notebooks that show those, whose `picked` and `marked` say what is looked at; where
         anywidget is not installed, or it shall not be `live`, the same page in a frame.
         """
+        whole_number(height, "height", ConfigError, least=120, of=" of pixels")
         folder = self.folder.parent if self.alone else self.folder
         if not live:
             return Framed(page_of(folder), height)
@@ -144,7 +144,7 @@ class Sweep(Shown):
             pairs = {name: zip(at, line, strict=True) for name, line in lines.items()}
             points = {name: [(x, y) for x, y in pair if y is not None] for name, pair in pairs.items()}
             short = axis.rsplit(".", 1)[-1]
-            found[f"{name_of(score)} over {short}"] = curves(points, short)
+            found[f"{name_of(score)} over {short}"] = curves(points, short, name_of(score))
         if missing := [one for one in scores if one not in there]:
             raise ConfigError(f"there is no curve of {brief(missing[0])}; there are {listed(sorted(there), 12)}.")
         return Curves(found)
@@ -159,22 +159,18 @@ class Sweep(Shown):
         note = f"{counted(len(self.jobs), 'job')}, {counted(sum(len(job.pictures) for job in done), 'picture')}"
         parts: list[Any] = []
         if any(job.has_pictures for job in done):
-            sheet = at_most(self.sheet, *SHEET)
-            style = f"width:{sheet.width}px;max-width:100%;height:auto"
-            parts.append(tag('<img src="{}" alt="contact sheet" style="{}">', data_uri(sheet, max(SHEET)), style))
+            sheet = self.sheet
+            uri, wide = data_uri(sheet, 900), min(sheet.width, 900)
+            parts.append(tag('<img src="{}" alt="contact sheet" style="width:{}px;max-width:100%">', uri, wide))
         parts.append(means_table(done))
-        notes: dict[str, list[str]] = {}
-        for job, name in zip(done, labels(done), strict=True):
-            for said in job.notes or ():
-                notes.setdefault(str(said).rstrip("."), []).append(name)
-        of = {said: "" if len(names) == len(done) else f"{listed(names, 4)}: " for said, names in notes.items()}
-        parts.append(join(tag('<div class="n">{}{}.</div>', of[said], said) for said in list(notes)[:6]))
+        notes = list(dict.fromkeys(note for job in done for note in job.notes or ()))
+        parts.append(join(tag('<div class="n">{}.</div>', str(note).rstrip(".")) for note in notes[:6]))
         parts.append(table(("job", "name", "why it failed"), failed) if failed else "")
         parts.append(tag('<span class="n">{}</span>', self.folder))
         return block(self.folder.name, *parts, note=note)
 
     def _repr_png_(self) -> bytes | None:
-        return images.encoded(at_most(self.sheet, *SHEET)) if any(job.has_pictures for job in self.done) else None
+        return images.encoded(self.sheet) if any(job.has_pictures for job in self.done) else None
 
 
 @dataclass(frozen=True)
@@ -187,8 +183,7 @@ class Curves:
         return f"Curves({listed(self.drawn, 6)})"
 
     def _repr_html_(self) -> str:
-        drawn = (tag("<div>{}<br>{}</div>", name, one) for name, one in self.drawn.items())
-        return block("", tag('<div class="k">{}</div>', join(drawn)))
+        return block("", *(tag("<div>{}<br>{}</div>", name, one) for name, one in self.drawn.items()))
 
 
 @dataclass(frozen=True)
@@ -258,8 +253,7 @@ def cell(column: str, value: Any) -> Any:
     """A value of a table as it is shown."""
     if column in PICTURES and isinstance(value, str | Path):
         try:
-            shown = Picture(readers.open_picture(Path(value)).convert("RGB"), title=Path(value).name)
-            return picture(shown, 72, "webp")
+            return picture(Picture(readers.open_picture(Path(value)).convert("RGB"), title=Path(value).name), 72)
         except PictureError:
             return f"{Path(value).name} is gone"
     if is_number(value) and not isinstance(value, int):

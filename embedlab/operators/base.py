@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.arguments import takes
 from embedlab.checks import finite_number, is_whole
 from embedlab.display import Shown
 from embedlab.embeddings import Embeddings, Later, Lookup, drawn_out, lookup_of
 from embedlab.encoder import Conditioning, Encoder, Texts, as_prompt, texts_of
-from embedlab.errors import NoRowsError, OperatorError, PromptError, brief, check_kind, contained, listed
+from embedlab.errors import ConfigError, NoRowsError, OperatorError, PromptError, brief, check_kind, contained, listed
 from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
 from embedlab.models import TextEncoders, text_encoders_of
 from embedlab.parsed_prompt import ParsedPrompt
@@ -269,9 +270,14 @@ def check_operators(operators: Any) -> list[Operator]:
         operators = [operators]
     if not isinstance(operators, list | tuple):
         raise OperatorError(f"operators is {brief(operators)}; it has to be a list of operators.")
-    if wrong := [o for o in operators if not callable(o) or isinstance(o, type)]:
+    if wrong := [o for o in operators if not is_operator(o)]:
         raise OperatorError(f"{brief(wrong[0])} is no operator; one is a callable (embeddings, lookup) → embeddings.")
     return list(operators)
+
+
+def is_operator(value: Any) -> bool:
+    """Whether something can be called with embeddings and a lookup, or is a schedule of what can."""
+    return not isinstance(value, type) and takes(value, 1 if isinstance(value, Schedule) else 2)
 
 
 def is_post_encoder(operator: Any) -> bool:
@@ -334,8 +340,11 @@ def theirs(operator: Any, value: Any, lookup: Any) -> Any:
     call = operator
     with suppress(TypeError, AttributeError):  # what cannot be copied is called as it is
         call = copy.copy(operator)
-    with contained(f"'{named(operator)}'"):
-        edited = call(given, tables)
+    try:
+        with contained(f"'{named(operator)}'"):
+            edited = call(given, tables)
+    except ConfigError as error:  # it made an Embeddings of rows that are no tensor, or without tokens
+        raise OperatorError(f"'{named(operator)}': {error}") from error
     if isinstance(tables, Lookup) and tables is not lookup and tables.token_table._version != version:
         spare.forget()
         raise OperatorError(f"'{named(operator)}' wrote into the vocabulary; an operator returns new rows.")

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from embedlab import images, readers
-from embedlab.errors import ConfigError, ModelError, PictureError, SamplerError, listed
+from embedlab.errors import ConfigError, ModelError, PictureError, SamplerError, brief, listed
 from embedlab.models.single_file import unpickled
 
 
@@ -40,7 +40,7 @@ def latents_of(given: Any, what: str = "start.latents") -> Latents:
     torch.Size([1, 4, 8, 8])
     """
     if not isinstance(given, Tensor | np.ndarray):
-        raise SamplerError(f"{what} is {repr(given)[:80]}; it has to be a path, a tensor or an array.")
+        raise SamplerError(f"{what} is {brief(given)}; it has to be a path, a tensor or an array.")
     rows = torch.as_tensor(given)
     if rows.ndim not in (3, 4) or not rows.numel():
         raise SamplerError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embedlab.checks import whole_number
 from embedlab.display import Html, Shown, block
 from embedlab.errors import ConfigError, SamplerError, brief, check_kind, listed
 from embedlab.errors import counted as number_of
@@ -107,6 +108,8 @@ class Anatomy(Shown):
         """Write it down, as the ending of the name says: layers to a depth (all of them) as .csv, all there is as
         .json or .html, the UNet drawn as .svg or .png. ConfigError for another ending.
         """
+        if depth is not None:
+            whole_number(depth, "depth", ConfigError)
         return save(self, path_of(path), depth)
 
     def __str__(self) -> str:
@@ -118,9 +121,7 @@ class Anatomy(Shown):
         return f"Anatomy('{self.name}', {wide} × {high}, {parts} in {number_of(self.steps, 'step')})"
 
     def _repr_html_(self) -> str:
-        first, *others = tables_of(self)
-        shown = fragment([replace(first, title=""), *others])  # which is the heading
-        return block(heading(self), Html(shown), *(f"{line}." for line in self.notices))
+        return block(heading(self), Html(fragment(tables_of(self))), *(f"{line}." for line in self.notices))
 
 
 def anatomy(

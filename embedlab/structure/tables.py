@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from embedlab.arguments import check_fields
+from embedlab.checks import is_list
 from embedlab.clean import redact
 from embedlab.display import Html, Shown, block
 from embedlab.errors import ConfigError, brief
@@ -266,8 +268,13 @@ class Comparison(Shown):
     anatomies: tuple[Anatomy, ...]
 
     def __post_init__(self) -> None:
-        if not self.anatomies or not all(hasattr(one, "parts") for one in self.anatomies):
+        if (
+            not is_list(self.anatomies)
+            or not self.anatomies
+            or not all(hasattr(one, "parts") for one in self.anatomies)
+        ):
             raise ConfigError(f"anatomies is {brief(self.anatomies)}; it has to be a list of what lab.anatomy gives.")
+        check_fields(self)
         if len(self.labels) != len(self.anatomies):
             raise ConfigError(f"there are {len(self.labels)} labels for {len(self.anatomies)} anatomies; one each.")
 

@@ -27,9 +27,10 @@ def plan(jobs: Sequence[Job]) -> dict[str, Picture]:
     Of a job the unedited ones come first: with `at_once` as many as it has seeds, these and the edited ones are batches
     of their own, as they are in Python and on the page of `embedlab play`.
 
+    >>> from pathlib import Path
     >>> from embedlab import Cell, Job, Replace, Source
     >>> cat, owl = (Cell("a puppy", [Replace("puppy", by)]) for by in ("cat", "owl"))
-    >>> jobs = [Job(Source("emoji"), cell, (0, 1), folder=None) for cell in (cat, owl, cat)]
+    >>> jobs = [Job(Source("emoji"), cell, (0, 1), Path("cells")) for cell in (cat, owl, cat)]
     >>> len(plan(jobs)), [picture.jobs for picture in plan(jobs).values()]
     (6, [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2], [1], [1]])
     """

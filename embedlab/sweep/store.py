@@ -21,10 +21,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from embedlab import images, readers
+from embedlab.arguments import explained
 from embedlab.attention.overlay import about_maps, maps_of
 from embedlab.cell import fingerprint
-from embedlab.errors import counted
+from embedlab.checks import whole_number
+from embedlab.errors import ConfigError, counted
 from embedlab.files import remove_temporaries, write
+from embedlab.readers import path_of
 from embedlab.samples import Sample
 
 WATCHED = "watched "  # what the names of tensors begin with that `Sampler.watch` asked for
@@ -39,7 +42,8 @@ class Store:
     """A folder of finished pictures with their latents, one file each, written whole or not at all."""
 
     def __init__(self, folder: Path, remember: int = 64):
-        self.folder = Path(folder)
+        whole_number(remember, "remember", ConfigError, of=" of pictures")
+        self.folder = path_of(folder, "folder")
         self.remember = remember
         self._recent: OrderedDict[str, Sample] = OrderedDict()
         self._held: dict[str, Sample] = {}
@@ -48,6 +52,7 @@ class Store:
     def __repr__(self) -> str:
         return f"Store('{self.folder}', {counted(sum(1 for _ in self.folder.glob('??/*.safetensors')), 'picture')})"
 
+    @explained
     def path(self, key: str) -> Path:
         """Where a picture is, once it is finished."""
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -55,6 +60,7 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
 
+    @explained
     def get(self, key: str) -> Sample | None:
         """A finished picture as it was kept; None where there is none, or only a file that cannot be read."""
         with self._lock:
@@ -67,17 +73,20 @@ class Store:
         with self._lock:
             return self._keep(key, sample)
 
+    @explained
     def hold(self, key: str, sample: Sample) -> Sample:
         """Keep a picture in memory until `put` or `release`, whoever calls that; answers with it as it will be kept."""
         with self._lock:
             self._held[key] = as_kept(sample)
             return self._held[key]
 
+    @explained
     def release(self, key: str) -> None:
         """Hold a picture no longer."""
         with self._lock:
             self._held.pop(key, None)
 
+    @explained
     def put(self, key: str, sample: Sample) -> Sample:
         """Keep a picture; answers with it as it was kept."""
         write(self.path(key), packed(sample, key))

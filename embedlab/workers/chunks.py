@@ -30,7 +30,7 @@ def chunk_jobs(jobs: Sequence[Job], store: Path, pictures: int, workers: int = 1
 
     >>> from embedlab import Cell, Job, Sampler, Source
     >>> cells = [Cell("a puppy", sampler=Sampler(name)) for name in ("ddim", "lms") * 3]
-    >>> jobs = [Job(Source("emoji"), cell, (0, 1), None, number=n) for n, cell in enumerate(cells)]
+    >>> jobs = [Job(Source("emoji"), cell, (0, 1), Path(), number=n) for n, cell in enumerate(cells)]
     >>> [[job.number for job in chunk.jobs] for chunk in chunk_jobs(jobs, Path("cells"), pictures=2)]
     [[0, 2, 4], [1, 3, 5]]
     """
