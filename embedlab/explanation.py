@@ -32,6 +32,7 @@ from embedlab.token_ids import concepts_of
 
 UNCHANGED = "the edit changes nothing that reaches the UNet"  # a note
 SHOWN = 100  # of them in a notebook
+ENDS = {"bos": "start", "eos": "end", "pad": "padding"}  # as the chips of tokens have them
 LONGEST = 1000  # rows of an encoder that are told apart; a longer prompt is described by its beginning
 
 
@@ -147,12 +148,12 @@ class Explanation(Shown):
             said = f"row {one.row}, id {one.id}, near {', '.join(one.near)}{now}"
             kind: Literal["word", "end", "marked"] = "marked" if changed else "word" if one.role == "words" else "end"
             lines.setdefault((one.encoder, one.window), []).append(
-                Chip(one.piece, f"{figure(one.kept)} kept" if changed else str(one.id), said, kind)
+                Chip(ENDS.get(one.role, one.piece), f"{figure(one.kept)} kept" if changed else str(one.id), said, kind)
             )
         figures = [f"{name} {share:.1%}" for name, share in self.shifts.items() if share]
         moved = f"hidden states moved, in shares of their length: {', '.join(figures)}" if figures else ""
         notes = join(tag('<div class="n">{}.</div>', note) for note in (*([moved] if moved else ()), *self.notes))
-        shown = Html(fragment(tables).replace("<caption></caption>", ""))
+        shown = Html(fragment(tables))
         return block(shown_text(self.prompt), chips(list(lines.values())), shown, notes, note=self.edit)
 
     def as_dict(self) -> dict[str, Any]:

@@ -87,5 +87,6 @@ def fragment(tables: Sequence[Table]) -> str:
         starts = ['<tr class="all">' if table.total and n == last else "<tr>" for n in range(last + 1)]
         rows = "".join(f"{start}{line('td', row)}</tr>" for start, row in zip(starts, table.rows, strict=True))
         head = f"<tr>{line('th', table.columns)}</tr>"
-        made.append(f"<table><caption>{escape(redact(table.title))}</caption>{head}{rows}</table>")
+        caption = f"<caption>{escape(redact(table.title))}</caption>" if table.title else ""
+        made.append(f"<table>{caption}{head}{rows}</table>")
     return "\n".join(made)

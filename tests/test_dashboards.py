@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from embedlab.sweep.results import collect
 from embedlab.tracker import MLflow, Several, TensorBoard, Trackio, wandb_files
 from embedlab.tracker.protocol import safe
 from embedlab.tracker.tensorboard import markdown
+from embedlab.tracker.wandb_files import bring_home
 
 STUDY = ["experiment=puppy_and_skunk", "sampler.steps=1", "seeds=[0,1]", "model.device=cpu"]
 AXES = ["operators.interpolate.toward=skunk,cat", "operators.interpolate.weight=1,0.5"]
@@ -258,18 +260,29 @@ def test_a_report_needs_a_sweep_and_offline_needs_a_report(told, monkeypatch):
         sync.main([str(told.folder), "--report", "--offline"])
 
 
-def test_a_file_that_is_not_with_its_run_is_said_before_anything_is_sent(told, tmp_path, monkeypatch):
+def test_a_file_that_is_not_with_its_run_is_said_before_anything_is_sent(told, tmp_path):
     (run,) = (told.folder / "0" / "wandb").glob("offline-run-*")
     copy = shutil.copytree(run, tmp_path / "sweep" / "wandb" / run.name)
-    staged = sorted((copy / "artifacts" / "staging").iterdir())
-    staged[0].unlink()
+    shutil.rmtree(copy / "artifacts" / "staging")
     (told.folder / "0").rename(told.folder / "moved")
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     try:
-        with pytest.raises(ConfigError, match=r"needs 1 file that are not in its folder.*sync it on the machine"):
-            sync.main([str(tmp_path / "sweep")])
+        with pytest.raises(ConfigError, match=r"lacks \d+ files? of its own, first '.*; sync it on the machine"):
+            bring_home(copy)
     finally:
         (told.folder / "moved").rename(told.folder / "0")
+
+
+def test_a_server_that_does_not_answer_is_said_at_once(told, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        words = [sys.executable, "-m", "embedlab", "sync", str(told.folder)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment(tmp_path, url))
+    assert done.returncode == 2
+    said = (
+        f"embedlab: wandb: {url} does not answer (ConnectionError); with tracker.mode=offline runs are written as files"
+    )
+    assert said in done.stderr
 
 
 def test_what_a_server_refuses_is_said_and_stays(told, tmp_path):

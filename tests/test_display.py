@@ -120,7 +120,9 @@ class Page(HTMLParser):
         assert tag not in ("script", "iframe", "object", "embed", "link"), tag
         for name, value in attrs:
             assert not name.startswith("on"), name
-            assert name not in ("src", "href") or value.startswith("data:image/png;base64,"), value[:40]
+            assert name not in ("src", "href") or value.startswith(
+                ("data:image/png;base64,", "data:image/webp;base64,")
+            ), value
         if tag not in VOID:
             self.open.append(tag)
 

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pandas
 import pytest
@@ -148,6 +149,35 @@ def test_what_does_not_fit_is_a_line(call, said, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("result.json"))
 
 
+@dataclass(frozen=True)
+class Breaks:
+    """An operator of somebody's own that works now and then."""
+
+    at: int = 0
+
+    def __call__(self, prompt, lookup):
+        if self.at:
+            raise RuntimeError("made and failed")  # words that a report has, too
+        return prompt
+
+
+def test_jobs_that_fail_leave_those_that_work(folders, tmp_path):
+    own = {"+operators.own": {"_target_": f"{Breaks.__module__}.Breaks", "at": 0}}
+    small = {"model": "custom", "model__name": str(folders["sd1"]), "sampler__steps": 1, "tracker": "silent"}
+    found = lab.run(sweep={"operators.own.at": [0, 1]}, seeds=[0], folder=tmp_path / "both", **small, **own)
+    assert [(job.status, job.error) for job in found.jobs] == [
+        ("done", None),
+        ("failed", "RuntimeError: made and failed"),
+    ]
+    own["+operators.own"]["at"] = 1
+    with pytest.raises(ConfigError, match=r"^nothing was generated: RuntimeError: made and failed\.$"):
+        lab.run(seeds=[0], folder=tmp_path / "none", **small, **own)
+    with pytest.raises(
+        ConfigError, match=r"operators holds .*Breaks.*; run takes their names, grid a cell with such as"
+    ):
+        lab.run(operators=[Breaks()])
+
+
 def test_words_of_python_are_words_of_the_command_line():
     values = {"a": "cat", "b": "a, b's ${x}", "c": None, "d": True, "e": [1, 2.5], "f": range(3), "g": {"x": 1}}
     said = [as_word(name, value) for name, value in values.items()]
@@ -175,6 +205,11 @@ def test_pictures_of_all_kinds_stand_in_a_grid(grid, tmp_path):
     assert Image.open(io.BytesIO(shown._repr_png_())).size == shown.image.size
     assert Image.open(shown.save(tmp_path / "grid.png")).size == shown.image.size
     assert lab.show({"x": image, "y": image}).columns == ("x", "y")
+
+
+def test_what_a_notebook_keeps_of_a_large_sheet_is_small(grid, monkeypatch):
+    monkeypatch.setattr(lab.Sweep, "sheet", Image.new("RGB", (3000, 600)))
+    assert Image.open(io.BytesIO(grid._repr_png_())).size == (900, 180)
 
 
 def test_rendered_pictures_stand_in_a_grid_with_their_seeds_and_edits(sd1):

@@ -4,7 +4,7 @@ Knows none of embedlab's values: those bring their own texts, numbers and pictur
 """
 
 from embedlab.display.html import Chip, Html, block, chips, facts, join, table, tag
-from embedlab.display.pictures import Picture, data_uri, gallery, grid, picture
+from embedlab.display.pictures import Picture, at_most, data_uri, gallery, grid, picture
 from embedlab.display.short import Shown, settings_of, short
 from embedlab.display.svg import Lane, curves, strip, timeline
 
@@ -14,6 +14,7 @@ __all__ = [
     "Lane",
     "Picture",
     "Shown",
+    "at_most",
     "block",
     "chips",
     "curves",

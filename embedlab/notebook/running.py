@@ -77,13 +77,14 @@ def run(
     """
     words = words_of(experiment, sweep or {}, folder, overrides)
     session = Watched()
-    with as_command(words) as told:
+    with as_command(words, session) as told:
         run_command(list(words), session)
     if session.place is None:
         raise ConfigError(f"this command makes no pictures: {' '.join(told) or 'nothing was said'}.")
     found = Sweep(session.place)
     if not any(job.has_pictures for job in found.jobs):
-        raise ConfigError(f"nothing was generated: {'; '.join(told[-2:])}")
+        reasons = list(dict.fromkeys(reason for *_, reason in session.failed)) or told
+        raise ConfigError(f"nothing was generated: {'; '.join(reasons[-2:])}.")
     return found
 
 
@@ -122,7 +123,11 @@ def as_word(key: str, value: Any) -> str:
         value = list(value)
     if isinstance(value, Path):
         value = str(value)
-    if key.partition(".")[0] == "operators" and isinstance(value, list | tuple) and "." not in key:
+    if key == "operators" and isinstance(value, list | tuple):
+        if wrong := [one for one in value if not isinstance(one, str)]:
+            raise ConfigError(
+                f"operators holds {brief(wrong[0])}; run takes their names, grid a cell with such as these."
+            )
         return f"[{','.join(map(str, value))}]"
     plain = isinstance(value, str) and value.replace("_", "").replace("-", "").isalnum() and value[0].isalpha()
     return str(value) if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else said(value, key)
@@ -143,10 +148,10 @@ class Watched(Session):
 
 
 @contextmanager
-def as_command(words: Sequence[str]) -> Iterator[list[str]]:
+def as_command(words: Sequence[str], session: Session) -> Iterator[list[str]]:
     """Run a command here as on a terminal of its own: its words, nothing printed, an end of its own as an error.
 
-    The block is given the lines that were said on standard error.
+    Jobs that failed are none: the others are there to look at. The block is given the lines that were said.
     """
     before, told = sys.argv[:], list[str]()
     out, err = io.StringIO(), io.StringIO()
@@ -159,9 +164,7 @@ def as_command(words: Sequence[str]) -> Iterator[list[str]]:
         told += lines
         if ended.code in (130, 143):
             raise KeyboardInterrupt from None
-        if ended.code == 2 or (
-            ended.code and not any("made" in line or "failed" in line for line in [*lines, out.getvalue()])
-        ):
+        if ended.code == 2 or (ended.code and not session.failed):
             raise ConfigError(" ".join(lines[-3:]) or f"the command ended with {ended.code}.") from None
         told += [line.strip() for line in out.getvalue().splitlines() if line.strip()]
     finally:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from embedlab import images, readers
 from embedlab.checks import is_number, whole_number
-from embedlab.display import Html, Picture, Shown, block, curves, data_uri, join, picture, table, tag
+from embedlab.display import Html, Picture, Shown, at_most, block, curves, data_uri, join, picture, table, tag
 from embedlab.errors import ConfigError, PictureError, brief, counted, listed
 from embedlab.metrics.titles import name_of
 from embedlab.sweep.axes import axes, format_value
@@ -29,6 +29,7 @@ from embedlab.view.gallery.content import read
 from embedlab.view.gallery.single import page_of
 from embedlab.view.gallery.widget import widget
 
+SHEET = 900, 3600  # pixels of a sheet in a notebook, across and down
 SHOWN = 24  # rows of a table with pictures
 PICTURES = ("picture", "baseline")  # columns of files
 
@@ -144,7 +145,7 @@ class Sweep(Shown):
             pairs = {name: zip(at, line, strict=True) for name, line in lines.items()}
             points = {name: [(x, y) for x, y in pair if y is not None] for name, pair in pairs.items()}
             short = axis.rsplit(".", 1)[-1]
-            found[f"{name_of(score)} over {short}"] = curves(points, short, name_of(score))
+            found[f"{name_of(score)} over {short}"] = curves(points, short)
         if missing := [one for one in scores if one not in there]:
             raise ConfigError(f"there is no curve of {brief(missing[0])}; there are {listed(sorted(there), 12)}.")
         return Curves(found)
@@ -159,18 +160,22 @@ class Sweep(Shown):
         note = f"{counted(len(self.jobs), 'job')}, {counted(sum(len(job.pictures) for job in done), 'picture')}"
         parts: list[Any] = []
         if any(job.has_pictures for job in done):
-            sheet = self.sheet
-            uri, wide = data_uri(sheet, 900), min(sheet.width, 900)
-            parts.append(tag('<img src="{}" alt="contact sheet" style="width:{}px;max-width:100%">', uri, wide))
+            sheet = at_most(self.sheet, *SHEET)
+            style = f"width:{sheet.width}px;max-width:100%;height:auto"
+            parts.append(tag('<img src="{}" alt="contact sheet" style="{}">', data_uri(sheet, max(SHEET)), style))
         parts.append(means_table(done))
-        notes = list(dict.fromkeys(note for job in done for note in job.notes or ()))
-        parts.append(join(tag('<div class="n">{}.</div>', str(note).rstrip(".")) for note in notes[:6]))
+        notes: dict[str, list[str]] = {}
+        for job, name in zip(done, labels(done), strict=True):
+            for said in job.notes or ():
+                notes.setdefault(str(said).rstrip("."), []).append(name)
+        of = {said: "" if len(names) == len(done) else f"{listed(names, 4)}: " for said, names in notes.items()}
+        parts.append(join(tag('<div class="n">{}{}.</div>', of[said], said) for said in list(notes)[:6]))
         parts.append(table(("job", "name", "why it failed"), failed) if failed else "")
         parts.append(tag('<span class="n">{}</span>', self.folder))
         return block(self.folder.name, *parts, note=note)
 
     def _repr_png_(self) -> bytes | None:
-        return images.encoded(self.sheet) if any(job.has_pictures for job in self.done) else None
+        return images.encoded(at_most(self.sheet, *SHEET)) if any(job.has_pictures for job in self.done) else None
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,8 @@ class Curves:
         return f"Curves({listed(self.drawn, 6)})"
 
     def _repr_html_(self) -> str:
-        return block("", *(tag("<div>{}<br>{}</div>", name, one) for name, one in self.drawn.items()))
+        drawn = (tag("<div>{}<br>{}</div>", name, one) for name, one in self.drawn.items())
+        return block("", tag('<div class="k">{}</div>', join(drawn)))
 
 
 @dataclass(frozen=True)
@@ -253,7 +259,8 @@ def cell(column: str, value: Any) -> Any:
     """A value of a table as it is shown."""
     if column in PICTURES and isinstance(value, str | Path):
         try:
-            return picture(Picture(readers.open_picture(Path(value)).convert("RGB"), title=Path(value).name), 72)
+            shown = Picture(readers.open_picture(Path(value)).convert("RGB"), title=Path(value).name)
+            return picture(shown, 72, "webp")
         except PictureError:
             return f"{Path(value).name} is gone"
     if is_number(value) and not isinstance(value, int):

@@ -121,7 +121,9 @@ class Anatomy(Shown):
         return f"Anatomy('{self.name}', {wide} × {high}, {parts} in {number_of(self.steps, 'step')})"
 
     def _repr_html_(self) -> str:
-        return block(heading(self), Html(fragment(tables_of(self))), *(f"{line}." for line in self.notices))
+        first, *others = tables_of(self)
+        shown = fragment([replace(first, title=""), *others])  # which is the heading
+        return block(heading(self), Html(shown), *(f"{line}." for line in self.notices))
 
 
 def anatomy(

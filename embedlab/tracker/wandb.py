@@ -48,23 +48,35 @@ class Wandb:
             raise ConfigError(f"tracker.tags holds {wrong[0]!r}; wandb takes texts of 1 to 64 letters.")
 
     def ready(self) -> None:
-        """Wandb's own variables have to be right; online, there has to be a key, because wandb would ask for one."""
+        """Wandb's own variables have to be right; online, there has to be a key, because wandb would ask for one.
+
+        And the server has to answer, because wandb would try for a quarter of an hour and longer.
+        """
+        import requests  # noqa: PLC0415
         import wandb
 
         try:
             with clean_words():
-                wandb.setup(settings=wandb.Settings(silent=True, mode=self.mode))
+                own = wandb.setup(settings=wandb.Settings(silent=True, mode=self.mode))
         except (wandb.errors.Error, ValueError) as error:
             raise self._refused(error) from None
         if self.mode != "online":
             return
-        host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+        server = own.settings.base_url
+        host = urlsplit(server).hostname or ""
         named = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"))
         if not named and not key_in_netrc(host):
             raise ConfigError(
                 f"wandb: there is no key for {host}: run `wandb login`, set WANDB_API_KEY, or use tracker.mode=offline "
                 "(`embedlab sync` uploads its runs later)."
             )
+        try:  # any answer will do
+            requests.head(server, timeout=15)
+        except requests.RequestException as error:
+            raise ConfigError(
+                f"wandb: {server} does not answer ({type(error).__name__}); with tracker.mode=offline runs are written "
+                "as files, which `embedlab sync` sends when it does."
+            ) from None
 
     @contextmanager
     def run(

@@ -126,8 +126,8 @@ def bring_home(run: Path) -> int:
             records[n] = record.SerializeToString()
     if missing:
         raise ConfigError(
-            f"the run in '{run}' needs {counted(len(missing), 'file')} that are not in its folder, first "
-            f"'{missing[0]}'; sync it on the machine where it was made."
+            f"the run in '{run}' lacks {counted(len(missing), 'file')} of its own, first '{missing[0]}'; "
+            "sync it on the machine where it was made."
         )
     if changed:
         write(file, log_of(records))

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import synthetic
+from PIL import Image
 from playwright.sync_api import expect
 
+from embedlab.display import Picture, block, picture, table
 from embedlab.errors import ConfigError
 from embedlab.view.gallery import page_of, widget
 from embedlab.view.gallery.widget import kind
@@ -154,3 +156,33 @@ def test_a_widget_that_is_read_again_keeps_its_view(host, tmp_path):
     assert host.evaluate("host.held.picked") == "1/1"
     host.evaluate("end()")
     expect(host.locator("iframe")).to_have_count(0)
+
+
+def test_a_widget_is_as_dark_as_its_notebook_and_lays_itself_out_when_it_is_seen(host, sweep):
+    own = widget(sweep)
+    traits = {name: getattr(own, name) for name in ("content", "height", "view", "picked", "marked")}
+    host.set_content(HOST.replace("margin:0", "display:none; color:oklch(0.93 0 0)"))
+    host.evaluate(RENDER, [own._esm, traits, base64.b64encode(own.pictures).decode()])
+    frame = host.frames[1]
+    frame.wait_for_function("document.querySelector('.cell')", polling=50)
+    host.evaluate("document.body.style.display = 'block'")
+    expect(frame.locator(".across")).to_have_count(1 + 2 + 2 * 5)  # both targets side by side, as where it is seen
+    shade = "getComputedStyle(document.documentElement).colorScheme"
+    assert frame.evaluate(shade) == "dark"
+    host.evaluate("document.body.style.color = 'rgba(0, 0, 0, 0.87)'")
+    frame.wait_for_function(f"{shade} === 'light'")
+
+
+JUPYTERLAB = """<!doctype html><style>
+.x:not(.y) { td, th, tr { text-align: right; white-space: normal; padding: .5em; border: none } }
+.x { table { table-layout: fixed; border: none } img { max-width: 100%; height: auto } }
+</style><div class="x" style="width: 300px">"""  # what it says of tables in outputs
+
+
+def test_tables_look_the_same_where_a_notebook_has_styles_of_its_own(host):
+    shown = Picture(Image.new("RGB", (128, 128)))
+    rows = [[picture(shown, 72), "a word or two", "1"], [picture(shown, 72), "words " * 9, "2"]]
+    host.set_content(JUPYTERLAB + block("", table(("", "words", "figure"), rows, ["figure"])))
+    of = "(of) => [...document.querySelectorAll('tr:last-child td')].map((td) => getComputedStyle(td)[of])"
+    assert host.evaluate(of, "textAlign") == ["left", "left", "right"]
+    assert host.locator("img").first.bounding_box() | {"x": 0, "y": 0} == {"x": 0, "y": 0, "width": 72, "height": 72}

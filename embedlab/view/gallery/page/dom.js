@@ -1,6 +1,8 @@
 "use strict";
 // Elements from values. Texts become text nodes, never markup.
 
+const FRAMED = location.protocol === "about:"; // in a host page: no address of its own, and what is kept would be the host's
+
 const byId = (id) => document.getElementById(id);
 
 /** An element with properties (`class`, `on…`, `data-…`, `aria-…` and others) and children. */

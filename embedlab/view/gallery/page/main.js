@@ -173,6 +173,7 @@ const Main = (() => {
   function theme() {
     const dark = getComputedStyle(document.body).colorScheme.trim() === "dark" || (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
     document.documentElement.dataset.theme = dark ? "light" : "dark";
+    if (FRAMED) return; // what would be kept is the host's
     try { localStorage.setItem("embedlab-theme", dark ? "light" : "dark"); } catch { /* a browser may keep nothing for files */ }
   }
 
@@ -187,7 +188,7 @@ const Main = (() => {
   }
 
   function start() {
-    try { document.documentElement.dataset.theme = localStorage.getItem("embedlab-theme") ?? ""; } catch { /* as above */ }
+    try { document.documentElement.dataset.theme = (!FRAMED && localStorage.getItem("embedlab-theme")) || ""; } catch { /* as above */ }
     if (!document.documentElement.dataset.theme) delete document.documentElement.dataset.theme;
     const set = (id, event, change) => byId(id).addEventListener(event, (given) => { change(given.target); if (Model.data) draw(); });
     set("layout", "change", ({ value }) => { State.layout = value; State.chosenLayout = true; });
@@ -202,7 +203,7 @@ const Main = (() => {
     byId("theme").addEventListener("click", theme);
     byId("help-button").addEventListener("click", About.panel);
     byId("save").addEventListener("click", ({ currentTarget }) => Drawing.save(currentTarget));
-    byId("link").hidden = location.protocol === "about:"; // a frame has no address of its own
+    byId("link").hidden = FRAMED;
     byId("link").addEventListener("click", async ({ currentTarget: button }) => {
       const good = await copied(`${location.href.split("#")[0]}#${State.address(true)}`);
       button.textContent = good ? "Copied" : "Copy the address";
@@ -237,11 +238,16 @@ const Main = (() => {
     let width = 0;
     new ResizeObserver(() => {
       if (!Model.data) return;
+      if (State.unseen && innerWidth > State.UNSEEN) { // drawn where nobody saw it, as notebooks do
+        State.settle();
+        draw();
+      }
       Grid.fit();
       byId("side").value = byId("grid").dataset.side;
       if (innerWidth !== width) { width = innerWidth; Curves.draw(); }
     }).observe(byId("scroller"));
     addEventListener("hashchange", () => { if (Model.data) arrive(); });
+    window.gallery.theme = (name) => { document.documentElement.dataset.theme = name; };
     window.gallery.show = (view) => {
       State.show(view);
       if (Model.data) arrive();

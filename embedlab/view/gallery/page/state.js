@@ -4,6 +4,7 @@
 const State = (() => {
   const DENSE = 0.5; // an evenly filled grid is shown as one; a scattered sweep as a list
   const FULL = 600; // pictures up to which all of them are laid out at first
+  const UNSEEN = 50; // pixels: a frame that is no wider is not looked at yet
   const ROLES = ["rows", "columns", "page", "slider"];
   const state = {
     layout: "grid", sort: "job", roles: {}, order: [], hidden: {}, chosen: null, at: {}, score: "", side: 0, curves: null, spread: "std",
@@ -56,6 +57,7 @@ const State = (() => {
   /** Choices that the data cannot keep become the usual ones. */
   function settle() {
     const { axes, scores, cells } = Model.data;
+    state.unseen = innerWidth <= UNSEEN;
     const places = axes.reduce((product, axis) => product * axis.values.length, 1);
     const scattered = cells.job.length < DENSE * places; // its lines would have a point each
     usual = {
@@ -192,7 +194,7 @@ const State = (() => {
   function write() {
     const hash = address();
     window.gallery.told?.({ view: hash, open: state.open, marks: [...state.marks] });
-    if (location.protocol === "about:") view = hash; // a frame has no address of its own
+    if (FRAMED) view = hash;
     else if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
   }
 
@@ -219,7 +221,7 @@ const State = (() => {
 
   Object.defineProperty(state, "instead", { get: () => (state.unedited === "instead") !== state.holding });
   return Object.assign(state, {
-    settle, numeric, axesOf, place, held, isHidden, shown, visible, goTo, move, choose, nest, hide, most, address, write, readAddress,
+    UNSEEN, settle, numeric, axesOf, place, held, isHidden, shown, visible, goTo, move, choose, nest, hide, most, address, write, readAddress,
     show(given) { view = given; },
     curvesShown: () => state.curves ?? usual.curves ?? false,
   });

@@ -33,11 +33,26 @@ function render({ model, el }) {
     model.save_changes();
   }
 
+  /** As dark as the notebook: where its text is light. Any colour becomes red, green and blue on a canvas. */
+  function ground() {
+    const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    brush.fillStyle = getComputedStyle(el).color;
+    brush.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = brush.getImageData(0, 0, 1, 1).data;
+    const name = 0.3 * red + 0.6 * green + 0.1 * blue > 127 ? "dark" : "light";
+    if (name === ground.told) return; // its own button may have said otherwise
+    inside()?.theme(name);
+    if (inside()) ground.told = name;
+  }
+  const themes = new MutationObserver(() => { ground(); setTimeout(ground, 500); }); // a style may come after its name
+
   const size = () => { frame.style.height = `${model.get("height")}px`; };
   const move = () => { if (model.get("view") !== told) inside()?.show(model.get("view")); };
   frame.addEventListener("load", () => {
     if (!inside()) return;
     const view = model.get("view");
+    ground.told = "";
+    ground();
     give();
     if (view) inside().show(view);
     inside().told = tell;
@@ -48,7 +63,9 @@ function render({ model, el }) {
   size();
   frame.srcdoc = PAGE;
   el.append(frame);
+  for (const whole of [document.documentElement, document.body]) themes.observe(whole, { attributes: true });
   return () => {
+    themes.disconnect();
     model.off("change:content", give);
     model.off("change:height", size);
     model.off("change:view", move);
