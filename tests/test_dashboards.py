@@ -143,7 +143,7 @@ def test_every_summary_of_wandb_is_a_number_of_one_meaning(told, server):
     whole = server.summary(run_called(server, "sweep out"))
     assert [whole[f"sweep/{key}"] for key in ("jobs", "pictures", "failed")] == [4, 8, 0]
     assert whole["seconds/all"] > whole["seconds/UNet"] > 0
-    assert whole["pictures_per_second"] == pytest.approx(10 / whole["seconds/all"], rel=1e-3), "two are unedited"
+    assert whole["sweep/pictures_per_second"] == pytest.approx(10 / whole["seconds/all"], rel=1e-3), "two are unedited"
     assert whole["memory/peak_bytes"] > 100_000_000
     assert whole["unet/rows_asked"] >= whole["unet/rows"] > 0
 
@@ -435,7 +435,7 @@ def test_each_tracker_of_several_says_how_to_open_it(told):
     assert [line.split(":")[0] for line in told.printed.splitlines()[-4:]] == [
         "Its runs go to wandb with",
         "Its TensorBoard",
-        "Its MLflow",
+        "Its MLflow, at Model training",
         "Its dashboard",
     ]
 

@@ -180,7 +180,7 @@ def test_the_table_of_times_has_a_row_a_part_and_stays_where_nothing_was_rendere
         ("decode", "sampling", "0.25"),
         ("files", "beside", "0.25"),
     ]
-    costs = {"seconds/UNet": 3, "seconds/decode": 1, "seconds/all": 4, "pictures_per_second": 0.25}
+    costs = {"seconds/UNet": 3, "seconds/decode": 1, "seconds/all": 4, "sweep/pictures_per_second": 0.25}
     assert read_costs(tmp_path) == {**costs, "unet/rows_asked": 60, "unet/rows": 50}
     for other in ("", "part,thread\na,sampling\n", "part,thread,share\na,sampling,x\n", "\0"):
         (tmp_path / "times.csv").write_text(other)

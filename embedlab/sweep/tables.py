@@ -159,7 +159,7 @@ def read_costs(folder: Path) -> dict[str, float]:
             return {}
         found: dict[str, float] = {f"seconds/{name}": spent for name, spent in {**seconds, "all": whole}.items()}
         if "decode" in mine:
-            found["pictures_per_second"] = int(mine["decode"]["rows"]) / whole
+            found["sweep/pictures_per_second"] = int(mine["decode"]["rows"]) / whole
         if "UNet" in mine:
             found |= {f"unet/{name}": int(mine["UNet"][name]) for name in ("rows_asked", "rows")}
         if held := [int(row["peak_bytes"]) for row in rows if row["thread"] == "process"]:

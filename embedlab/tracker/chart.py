@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,7 @@ def chart(title: str, axis: str, at: Sequence[float], lines: Mapping[str, Sequen
     >>> chart("change/ssim over weight", "weight", [0, 0.5, 1], {"mean": [1, None, 0.5]}).size
     (640, 400)
     """
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it tells that it has looked for fonts
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

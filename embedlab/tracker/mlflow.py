@@ -34,7 +34,7 @@ class MLflow:
     """MLflow; left to itself a base of SQLite in the folder `mlflow` of the sweep, else the server that `uri` names.
 
     `mlflow ui --backend-store-uri sqlite:///SWEEP/mlflow/mlflow.db` shows the former; the page is of the whole MLflow,
-    which the extra does not bring.
+    which the extra does not bring. It opens with what is for language models; the runs are at "Model training".
     """
 
     project: str = "embedlab"
@@ -80,7 +80,7 @@ class MLflow:
     def look(self, folder: Path) -> str:
         """How to open its page."""
         store = self.uri or f"sqlite:///{folder.absolute() / FOLDER / BASE}"
-        return f"Its MLflow: mlflow ui --backend-store-uri {shlex.quote(store)}"
+        return f"Its MLflow, at Model training: mlflow ui --backend-store-uri {shlex.quote(store)}"
 
     def _opened(self, home: Path) -> tuple[Any, str]:
         """A client, and the id of the experiment of our project, made where it is not there."""
