@@ -11,6 +11,8 @@ import embedlab
 
 HOUSE = Path(embedlab.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+IMPORTS = (ast.Import, ast.ImportFrom)
+HOLDS = (ast.stmt, ast.excepthandler, ast.match_case)  # what an import may stand in
 ARROW = (
     *("language", "token_ids", "parsed_prompt", "composition", "prompt", "select", "selector", "scheduler_options"),
     *("limits", "clip"),
@@ -106,7 +108,7 @@ def imports_of(path: Path, house: Path = HOUSE) -> set[str]:
         node = nodes.pop()
         if is_for_types(node):
             continue
-        nodes += ast.iter_child_nodes(node)
+        nodes += [inner for inner in ast.iter_child_nodes(node) if isinstance(inner, HOLDS)]
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -155,8 +157,8 @@ def late(house: Path = HOUSE) -> list[str]:
         functions = [
             node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, FUNCTIONS)
         ]
-        inside = {ast.unparse(node): node for function in functions for node in ast.walk(function)}
-        for line, node in inside.items():
+        inside = [node for function in functions for node in ast.walk(function)]
+        for line, node in {ast.unparse(node): node for node in inside if isinstance(node, IMPORTS)}.items():
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             found += [f"{name}: {line}" for module in modules if module.split(".")[0] == "embedlab"]

@@ -199,20 +199,23 @@ def stepped_through(model: lab.Model, seed: int) -> torch.Tensor:
     return loop.pictures()
 
 
-def counted(name: str) -> int:
-    """What a model is made of, without its weights; two lengths of a prompt beside each other."""
-    short, long = (lab.anatomy(name, tokens=tokens) for tokens in (77, 227))
-    both: lab.Comparison = lab.Comparison(("77", "227"), (short, long))
-    inside: lab.Anatomy = both.anatomies[0]
-    return int(inside.flops)
+def counted(source: lab.Source) -> int:
+    """What a model is made of, without its weights."""
+    inside: lab.Anatomy = lab.anatomy(source)
+    beside: lab.Comparison = lab.Comparison(("one", "the same"), (inside, inside))
+    return int(beside.anatomies[0].flops)
 
 
-def read_back(cell: lab.Cell, folder: Path) -> tuple[str, ...]:
-    """A sweep and a study from Python, read as a table."""
-    made: lab.Sweep = lab.grid(cell, weight=[0, 1], seed=range(2), folder=folder / "grid")
-    assert len(lab.Sweep(str(folder / "grid")).results) == len(made.results) == 4
-    ran: lab.Sweep = lab.run("puppy_to_cat", sampler__steps=1, seeds=[0], tracker="silent", folder=folder / "run")
-    return tuple(one.name for one in (*made.jobs, *ran.jobs))
+def read_back(source: lab.Source, cell: lab.Cell, folder: Path) -> tuple[str, ...]:
+    """A sweep from Python, read as a table."""
+    made: lab.Sweep = lab.grid(cell, model=source, weight=[0, 1], seed=range(2), folder=folder)
+    assert len(lab.Sweep(str(folder)).results) == len(made.results) == 4
+    return tuple(one.name for one in made.jobs)
+
+
+def a_study(name: str, folder: Path) -> lab.Sweep:
+    """One that ships, in fewer steps."""
+    return lab.run(name, sweep={"seeds": [[0], [1]]}, folder=folder, sampler__steps=1, tracker="silent")
 
 
 def cost(source: lab.Source, folder: Path) -> float:
