@@ -1,6 +1,7 @@
 # make demo   set up and see the first experiment
 # make test   set up, lint, format check, types, all tests; a Chromium is fetched for the gallery's where there is none
-# make test-hostile   all hostile trials; make test runs a third of them, by the day
+# make test-all   the same with all of what takes long: make test runs a third of it, by the day
+# make test-hostile   all hostile trials
 # make test-gpu   what needs a GPU, where there is one
 # make test-slurm   the launcher for Slurm against a real one, which it installs (as root), starts and stops
 # make docs   the site of the documentation in build/docs/html: studies checked, notebooks executed, both kept
@@ -15,7 +16,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # seconds for all tests, some times what they take; what hangs is given up before whoever runs them does
 LIMIT ?= 3000
 
-.PHONY: demo test test-hostile test-gpu test-slurm docs docs-fast lint clean
+.PHONY: demo test test-all test-hostile test-gpu test-slurm docs docs-fast lint clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -30,6 +31,9 @@ demo: $(STAMP)
 test: lint
 	@$(BIN)/python tests/browser.py
 	EMBEDLAB_LIMIT=$(LIMIT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-all:
+	$(MAKE) test EMBEDLAB_TURN=all LIMIT=7200
 
 test-hostile: $(STAMP)
 	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile

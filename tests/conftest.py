@@ -6,7 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_SILENT"] = "true"
-# a third of the hostile trials is run, by the day; this process hands the choice to its workers
+# of what takes long (the mark `turns`) a third is run, by the day; this process hands the choice to its workers
 os.environ.setdefault("EMBEDLAB_TURN", str(datetime.date.today().toordinal() % 3))
 
 import atexit
@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import absl.logging
@@ -33,8 +34,9 @@ from embedlab import models
 from embedlab.cli import main as app
 from embedlab.models import loading
 
-os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()  # hashes of large files; not the user's
-atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all workers, and not the user's: hashes, graphs of engines
+    os.environ["EMBEDLAB_CACHE"] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ["EMBEDLAB_CACHE"], ignore_errors=True)
 pytest.register_assert_rewrite("cluster_laws")
 collect_ignore = [] if os.environ.get("EMBEDLAB_SLURM") else ["slurm"]  # needs the cluster of tests/slurm/run.py
 collect_ignore += [] if os.environ.get("EMBEDLAB_GPU") else ["gpu"]  # needs a GPU: tests/gpu/run.py
@@ -80,12 +82,25 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest is begun first, so that no worker is left with it at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest is begun first, so that no worker is left with it at the end; some of it has its turn.
+
+    Whoever chooses nothing but tests whose turn it is not gets them all the same.
+    """
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
+    turn, place, later = os.environ["EMBEDLAB_TURN"], Counter(), set()
+    for item in items:
+        if item.get_closest_marker("turns"):
+            place[item.path] += 1
+            if turn != "all" and place[item.path] % 3 != int(turn):
+                later.add(item)
+    if later and len(later) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item in later])
+        items[:] = [item for item in items if item not in later]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "turns: takes long; a third of those in its file is run, by the day")
     config.addinivalue_line("markers", "parity(tool, what, setting, source, differs): a row of docs/parity.md")
 
 
@@ -96,8 +111,8 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_report_header() -> str:
-    """Which of the hostile trials are run."""
-    return f"hostile trials: turn {os.environ['EMBEDLAB_TURN']} of 0, 1, 2 (by the day; EMBEDLAB_TURN=all runs all)"
+    """Which of the longest tests are run."""
+    return f"what takes long: turn {os.environ['EMBEDLAB_TURN']} of 0, 1, 2 (by the day; EMBEDLAB_TURN=all runs all)"
 
 
 @pytest.fixture(autouse=True)

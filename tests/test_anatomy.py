@@ -361,6 +361,7 @@ def test_the_drawings_of_the_manual_are_what_the_command_draws(inside, name, tmp
     assert drawn == kept.read_text(), f"embedlab anatomy model={name} out=docs/unet-{name}.svg"
 
 
+@pytest.mark.turns
 def test_the_tables_of_the_manual_are_what_the_command_says(inside):
     written = re.findall(r"^\| (?:\S.*) \|$", MANUAL.partition("## SD 1 beside")[2], re.MULTILINE)
     studies = [
@@ -403,6 +404,7 @@ def test_the_command_prints_and_writes(embedlab, tmp_path, unread):
     assert "tokens 227, guided False" in out
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("words", [words for words in COMMANDS if "onnx=" not in words])
 def test_a_command_of_the_manual_runs(words, inside, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -474,6 +476,7 @@ def check_files(files, width):
     assert [dim.dim_value for dim in text[0].type.tensor_type.shape.dim] == [2, 77, width], "summed rows"
 
 
+@pytest.mark.turns
 def test_parts_as_onnx_do_what_they_do_in_torch(exported_emoji, inside):
     assert [path.stem.replace("vae_", "vae.") for path in exported_emoji] == [
         part.name for part in inside["emoji"].parts
@@ -481,6 +484,7 @@ def test_parts_as_onnx_do_what_they_do_in_torch(exported_emoji, inside):
     check_files(exported_emoji, 96)
 
 
+@pytest.mark.turns
 def test_two_text_encoders_and_their_unet_as_onnx_do_what_they_do_in_torch(folders, tmp_path):
     source = lab.Source(str(folders["sdxl"]))
     files = list(islice(export(source, lab.anatomy(source), tmp_path), 3))  # its VAE is as any other

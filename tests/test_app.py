@@ -462,6 +462,7 @@ hydra/job_logging=nope
 """.strip().splitlines()
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("words", ODD)
 def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys, unread):
     monkeypatch.delenv("COMP_LINE", raising=False)

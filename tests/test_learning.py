@@ -54,6 +54,7 @@ def small(folders):
 # ── laws ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("way", WAYS)
 def test_the_loss_falls_and_the_same_seed_learns_the_same(emoji, way):
     first, again = learned(emoji, way), learned(emoji, way)
@@ -145,6 +146,7 @@ def test_position_rows_are_learned_in_the_place_of_the_prompts_own(emoji):
         one.save("nowhere.safetensors")
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 @pytest.mark.parametrize("way", ["denoising", "text"])
 def test_every_kind_of_model_learns_for_all_its_encoders_and_keeps_it_in_a_file(small, folders, kind, way, tmp_path):

@@ -256,6 +256,7 @@ def state_said(edits, made, prompt="A picture of a puppy"):
     return {"prompt": prompt, "edits": told, "seeds": [3, 5]}
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("name", "base"),
     [*((name, "plain") for name in STATES), *((n, b) for b in BASES for n in ("again", "several") if b != "plain")],

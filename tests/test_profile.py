@@ -163,9 +163,9 @@ def test_a_model_that_cannot_be_read_is_a_line(job, unreadable):
     assert "\n" not in str(caught.value)
 
 
-def test_an_engine_runs_it_and_is_named(job, tmp_path, monkeypatch):
-    monkeypatch.setenv("EMBEDLAB_CACHE", str(tmp_path))
-    one = profile(replace(job, engine=ONNXRuntime(), seeds=(0,)))
+def test_an_engine_runs_it_and_is_named(job, folders):
+    tiny = Source(str(folders["sd1"]), device="cpu")
+    one = profile(replace(job, source=tiny, engine=ONNXRuntime(), seeds=(0,)))
     assert one.engine == "onnxruntime"
     assert " by onnxruntime, float32 on cpu" in str(one)
     assert one.times.spent("UNet").rows == 2 * 2 * 3 - 1, "in the first step the unconditional row is one"

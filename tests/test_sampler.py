@@ -187,6 +187,7 @@ def config_of(**more):
     return {"_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "prediction_type": "epsilon", **NOISE, **more}
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("scheduler", installed())
 def test_a_step_is_a_noise_level_whatever_the_spacing_rounds_timesteps_to(scheduler, levels):
@@ -225,6 +226,7 @@ def refusal(make):
     return ""
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("levels", ["leading", "linspace", "trailing"])
 @pytest.mark.parametrize("scheduler", installed())
 def test_very_many_steps_are_made_or_refused_with_a_number_that_is_not(scheduler, levels):
@@ -239,6 +241,7 @@ def test_very_many_steps_are_made_or_refused_with_a_number_that_is_not(scheduler
         assert all(0 <= call.timestep <= 999 for call in calls)
 
 
+@pytest.mark.turns
 def test_every_number_of_steps_of_the_shipped_model_is_so_many(emoji):
     for steps in range(1, 1001):
         scheduler = Sampler("ddim", steps).make(emoji.scheduler)

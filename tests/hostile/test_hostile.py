@@ -1,6 +1,5 @@
 """Every trial of the table, a third of them by turn; `make test-hostile` runs all."""
 
-import os
 import re
 
 import pytest
@@ -9,9 +8,6 @@ from trials import broken
 
 from embedlab.errors import ConfigError
 from embedlab.sweep.recorded_command import check_command
-
-TURN = os.environ["EMBEDLAB_TURN"]
-MINE = [n for n in range(len(TABLE)) if TURN == "all" or n % 3 == int(TURN)]
 
 
 def test_the_table_is_large_and_no_trial_stands_in_it_twice():
@@ -28,7 +24,10 @@ def test_a_command_that_is_read_back_may_name_what_is_ours_or_trusted():
     check_command(own, "sweep.json", ["trials"])
 
 
-@pytest.mark.parametrize("number", MINE, ids=lambda n: re.sub(r"[^\w.=,:+-]+", "_", f"{n}-{TABLE[n].name}"))
+@pytest.mark.turns
+@pytest.mark.parametrize(
+    "number", range(len(TABLE)), ids=lambda n: re.sub(r"[^\w.=,:+-]+", "_", f"{n}-{TABLE[n].name}")
+)
 def test_a_trial_gives_what_it_must(forks, tmp_path, number):
     folder = tmp_path / "run"
     outcome = forks(folder, number=number)
