@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
@@ -45,6 +46,7 @@ def test_it_is_the_library_s_own_pipeline_and_the_same_picture(emoji):
     torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.turns
 def test_replacing_puppy_by_cat_turns_puppies_into_cats(emoji):
     cell = Cell("A picture of a puppy", (Replace("puppy", by="cat"),))
     before, after = seen(emoji, [cell.baseline(), cell])
@@ -53,6 +55,7 @@ def test_replacing_puppy_by_cat_turns_puppies_into_cats(emoji):
     assert not any(picture.of("puppy") for picture in after)
 
 
+@pytest.mark.turns
 def test_swapping_two_position_rows_turns_a_picture_over(emoji):
     prompt = "a cat above a dog"
     before, after = seen(emoji, [Cell(prompt), Cell(prompt, (Swap("cat", "dog", stage="position"),))])
@@ -62,6 +65,7 @@ def test_swapping_two_position_rows_turns_a_picture_over(emoji):
     assert least(stands(p.of("dog")[0], "above", p.of("cat")[0]) for p in both[1]) > 0.6
 
 
+@pytest.mark.turns
 def test_grounds_colours_and_counts_are_what_the_prompt_says(emoji):
     (stars,) = seen(emoji, [Cell("a picture of a red star on blue")], SEEDS[:8])
     assert least(picture.ground == "blue" for picture in stars) > 0.5

@@ -70,7 +70,11 @@ def sdxl(folders):
     return models.load(str(folders["sdxl"]), device="cpu")
 
 
-@pytest.fixture(scope="module", params=["sd1-openvino", "sdxl-onnxruntime"])
+PAIRS = ["sd1-openvino", "sdxl-onnxruntime", "sdxl-openvino"]  # a graph takes half a minute to make: one a day
+TURN = os.environ["EMBEDLAB_TURN"]
+
+
+@pytest.fixture(scope="module", params=PAIRS if TURN == "all" else [PAIRS[int(TURN)]])
 def pair(request, cache):
     """A model, the same run by an engine, what it said."""
     name, engine = request.param.split("-")
@@ -330,6 +334,7 @@ class Halves(nn.Module):
         return torch.tanh(self.conv(latents))
 
 
+@pytest.mark.turns
 def test_torchs_compiler_makes_a_library_of_a_unet_that_serves_any_batch_size_and_length(tmp_path):
     unet = UNet2DConditionModel(  # small enough for a C++ compiler to be done soon
         block_out_channels=(4,),
@@ -415,6 +420,7 @@ def test_an_operator_that_a_converter_lacks_is_named(engine, tmp_path):
         engine.compile(graph, tmp_path)
 
 
+@pytest.mark.turns
 def test_8_bit_weights_are_smaller_lossy_and_say_so(tmp_path, monkeypatch):
     graph = Graph("halves", nn.Sequential(Halves(), nn.Conv2d(3, 64, 9)).eval(), {"latents": torch.randn(2, 4, 9, 9)})
     sizes, outs = [], []
@@ -520,6 +526,7 @@ def test_the_study_of_lossy_engines_compares_pictures(cache, tmp_path, capsys):
     assert (tmp_path / "lossy.png").is_file()
 
 
+@pytest.mark.turns
 def test_the_benchmark_measures_engines_beside_each_other(folders, tmp_path, cache, capsys, monkeypatch):
     benchmark = file_of("benchmarks", "engines")
     monkeypatch.setattr(benchmark, "KNOWN", {"eager": Eager(), "same": Same(wait=0.3), "cuda_graph": CUDAGraph()})

@@ -226,6 +226,7 @@ def drawn(model, prompt, seeds, steps=8):
     return lab.render(model, [lab.Cell(prompt, sampler=lab.Sampler(steps=steps))], seeds)[0].pictures
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("way", ["denoising", "clip", "text"])
 def test_a_learned_word_is_drawn_whatever_the_seed(emoji, way, tmp_path):
     """CLIPScore rises and the detector finds what was meant, with every seed of learning and of drawing."""

@@ -23,6 +23,7 @@ def outputs_of(notebook: NotebookNode) -> list[NotebookNode]:
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_opens_with_what_is_seen_and_runs(path, tmp_path):
     notebook = shortened(jupytext.read(path))

@@ -264,6 +264,7 @@ def test_every_setting_is_that_of_diffusers_own_loop_and_changes_something(name)
         assert changed or beside is None, f"{label} changes nothing"
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", installed())
 def test_the_most_steps_are_those_of_diffusers_or_refused(name):
     for steps, spacing in ((999, None), (1000, "trailing"), (1000, None)):
