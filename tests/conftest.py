@@ -1,13 +1,10 @@
 """Tiny real models: classes and layout of Stable Diffusion 1, 2 and XL with random weights, saved as folders."""
 
-import datetime
 import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_SILENT"] = "true"
-# of what takes long (the mark `turns`) a third is run, by the day; this process hands the choice to its workers
-os.environ.setdefault("EMBEDLAB_TURN", str(datetime.date.today().toordinal() % 3))
 
 import atexit
 import gc
@@ -29,6 +26,7 @@ import parity
 from limit import pytest_sessionstart  # noqa: F401  a hook
 from tiny import save
 from trials import Forks
+from turns import TURN, TURNS, mine
 
 from embedlab import models
 from embedlab.cli import main as app
@@ -46,7 +44,7 @@ logging.getLogger("torch.__trace").propagate = False
 # TensorBoard's logging closes the stream that it was imported under, pytest's own, when Hydra sets up another one
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # a busy machine is slow, not wrong; the same examples each time, so that red means a change; test-hostile has new ones
-hypothesis.settings.register_profile("embedlab", deadline=None, derandomize=os.environ["EMBEDLAB_TURN"] != "all")
+hypothesis.settings.register_profile("embedlab", deadline=None, derandomize=TURN != "all")
 hypothesis.settings.load_profile("embedlab")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to what it starts in the background
@@ -88,11 +86,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Whoever chooses nothing but tests whose turn it is not gets them all the same.
     """
     items.sort(key=lambda item: item.path.stem not in LONGEST_FILES)
-    turn, place, later = os.environ["EMBEDLAB_TURN"], Counter(), set()
+    place, later = Counter(), set()
     for item in items:
         if item.get_closest_marker("turns"):
             place[item.path] += 1
-            if turn != "all" and place[item.path] % 3 != int(turn):
+            if not mine(place[item.path]):
                 later.add(item)
     if later and len(later) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item in later])
@@ -100,7 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "turns: takes long; a third of those in its file is run, by the day")
+    config.addinivalue_line("markers", "turns: takes long; a fifth of those in its file is run, by the day")
     config.addinivalue_line("markers", "parity(tool, what, setting, source, differs): a row of docs/parity.md")
 
 
@@ -112,7 +110,7 @@ def pytest_sessionfinish() -> None:
 
 def pytest_report_header() -> str:
     """Which of the longest tests are run."""
-    return f"what takes long: turn {os.environ['EMBEDLAB_TURN']} of 0, 1, 2 (by the day; EMBEDLAB_TURN=all runs all)"
+    return f"what takes long: turn {TURN} of 0 to {TURNS - 1}, by the day; EMBEDLAB_TURN=all runs all"
 
 
 @pytest.fixture(autouse=True)

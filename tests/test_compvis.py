@@ -30,6 +30,7 @@ def test_every_flag_and_argument_has_a_row():
     assert set(FLAGS) <= named
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_row_names_a_key_that_is_there_or_says_why_there_is_none(row):
     key = re.fullmatch(r"`(.+)`", row[1])

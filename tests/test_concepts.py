@@ -61,6 +61,7 @@ def theirs(pipeline, prompt):
 # ── what a prompt becomes ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.turns
 @pytest.mark.parity(
     "diffusers", "textual inversion, one and three vectors, anywhere in a prompt", "model.concepts=", "live"
 )
@@ -268,6 +269,7 @@ def test_both_encoders_several_names_and_folders_of_training(tmp_path, folders):
 # ── written ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.turns
 @pytest.mark.parity("diffusers", "files of concepts that we write", "save_concept", "live")
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(("layout", "ending"), [(a, e) for a in LAYOUTS for e in (".safetensors", ".pt")])

@@ -37,6 +37,7 @@ def composed(*overrides: str):
 GROUPS = ["attention", "encoder", "guidance", "metrics", "sampler", "tracker"]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS for option in options(group)])
 def test_every_choice_can_be_made(choice):
     config = composed(choice)
@@ -95,6 +96,7 @@ def first_of(axis):
     return axis.value().start if axis.is_interval_sweep() else next(axis.sweep_string_iterator())
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_study_is_a_cell_that_fits_the_default_model(experiment):
     config = composed(f"experiment={experiment}")
@@ -156,6 +158,7 @@ MEANT = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("words", MEANT)
 def test_a_setting_that_is_not_there_stands_for_the_one_that_is_near(words):
     better = settings.mended(words.split())
@@ -174,6 +177,7 @@ def test_what_is_there_or_near_nothing_is_left_alone():
         assert settings.mended([*(word.replace("'", "") for word in chosen), f"{setting.key}=1"]) is None, setting
 
 
+@pytest.mark.turns
 def test_the_tree_of_settings_is_what_hydra_composes():
     for group in PARTS:
         for option in settings.options(group):

@@ -121,6 +121,7 @@ def test_every_operator_edits_there_as_on_the_cpu(load, device, kind):
             assert torch.equal(a.cond.pooled.cpu(), b.cond.pooled)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scheduler", installed())
 def test_no_scheduler_waits_and_all_end_as_on_the_cpu(load, device, scheduler):
     """From noise, and from a picture; stochastic ones, too: their noise comes from generators on the CPU."""

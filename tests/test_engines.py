@@ -15,6 +15,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
+from turns import one_of
 
 from embedlab import (
     Auto,
@@ -71,10 +72,9 @@ def sdxl(folders):
 
 
 PAIRS = ["sd1-openvino", "sdxl-onnxruntime", "sdxl-openvino"]  # a graph takes half a minute to make: one a day
-TURN = os.environ["EMBEDLAB_TURN"]
 
 
-@pytest.fixture(scope="module", params=PAIRS if TURN == "all" else [PAIRS[int(TURN)]])
+@pytest.fixture(scope="module", params=one_of(PAIRS))
 def pair(request, cache):
     """A model, the same run by an engine, what it said."""
     name, engine = request.param.split("-")

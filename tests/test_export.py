@@ -47,6 +47,7 @@ EDIT = (Interpolate("puppy", "skunk", 0.5), Scale({"role": "pad"}, 0.5, "hidden"
 LONG = "a red star, " * 40
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("prompt", "negative"), [(PROMPT, None), (PROMPT, "blurry"), (LONG + PROMPT, "blurry"), (PROMPT, LONG)]
 )
@@ -97,6 +98,7 @@ def test_lengths_that_only_meet_far_out_are_refused(sd1):
         equal_lengths(runs)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("prompt", ["<my-cat> on a bench", "a photo of <my-cat>", "a <my-cat>, a dog and <my-cat>!"])
 def test_a_concept_of_several_vectors_is_read_as_its_pipeline_reads_it(pipeline, kind, prompt, tmp_path):
     parts = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")][: 1 + (kind == "sdxl")]

@@ -57,6 +57,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_is_followed_literally(page, checkout, forks):
     assert {kind for kind, _ in blocks(page)} <= {"python", "yaml", "diff", "bash"}

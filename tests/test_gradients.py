@@ -40,6 +40,7 @@ def picture(model, operators, steps=4, seed=0):
     return decode(sample(denoise, noise((8, 16, 16), generators([seed])), scheduler).latents, model.vae)
 
 
+@pytest.mark.turns
 def test_textual_inversion_in_small_raises_the_clip_score_in_twenty_steps(emoji):
     """A token row, begun at "puppy", learns to be drawn as a rocket (Gal et al. 2022, with the cosine as the loss)."""
     wanted = text_features(emoji.scorer, ["a picture of a rocket"])[0]

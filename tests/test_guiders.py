@@ -98,6 +98,7 @@ def theirs(guidance, **more):
 
 @pytest.mark.parity("diffusers", "guiders of two predictions", "guidance.guider", "live")
 @torch.inference_mode()
+@pytest.mark.turns
 def test_guiders_of_one_batch_make_what_their_own_loops_make(exact):
     guidances = [Guidance(5.0, "a cat", guider=name, settings=settings) for name, settings in PLAIN.items()]
     guidances += [Guidance(7.0, "a cat", rescale=0.7), Guidance(3.0, "a cat", guider="apg", rescale=0.5)]

@@ -199,6 +199,7 @@ READ = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("prompt", READ)
 @pytest.mark.parametrize("way", ["denoising", "text"])
 def test_a_word_is_learned_in_a_prompt_of_any_language(small, prompt, way):

@@ -129,6 +129,7 @@ def test_no_scale_changes_no_bit_and_steps_without_a_loss_are_plain(sd1):
     assert not torch.allclose(latents(sd1, dataclasses.replace(BLUE, scale=Ramp([20.0, 0.0]))), plain, atol=1e-3)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("form", ["latents", "unet", "universal"])
 def test_a_loss_falls_whatever_the_scheduler(sd1, scheduler, form):

@@ -237,6 +237,7 @@ def test_a_tiny_autoencoder_is_diffusers(copied, from_picture):
     torch.testing.assert_close(drawn(source, start=start), theirs(pipe, image=picture, strength=0.7), atol=1e-4, rtol=0)
 
 
+@pytest.mark.turns
 def test_a_unet_that_was_taught_the_guidance_scale_is_told_it_as_diffusers_does(copied):
     folder = copied("sd1", scheduler={"clip_sample": False})
     torch.manual_seed(0)
@@ -605,6 +606,7 @@ assert not huggingface_hub.utils.are_progress_bars_disabled()
 """
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("before", ["", NOTEBOOK], ids=["a program", "a notebook without ipywidgets"])
 def test_loading_prints_nothing_and_leaves_the_libraries_as_they_were(scorer, before):
     done = subprocess.run([sys.executable, "-c", before + LOAD, str(scorer)], capture_output=True, text=True)

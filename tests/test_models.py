@@ -38,6 +38,7 @@ def test_a_folder_gives_the_kind_it_holds(model, kind):
     assert torch.isfinite(made.pictures).all()
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_a_single_file_in_the_original_layout_is_the_same_model(folders, kind, model, tmp_path, suffix):
     state = {k: v.contiguous() for k, v in original(open_pipeline(folders[kind]), kind).items()}

@@ -318,6 +318,7 @@ def test_who_lacks_the_word_or_comes_by_another_name_is_refused(server):
     assert asked(server, f"{mine}..%2f..%2fserver.py")[0] in (403, 404)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("words", "says"),
     [

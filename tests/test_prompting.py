@@ -120,12 +120,14 @@ BLENDS = (
 )
 
 
+@pytest.mark.turns
 @pytest.mark.parity("compel 2.5.1", "`word++`, `(phrase)0.4`, nested; pooled output", "tool=compel", "live")
 @pytest.mark.parametrize("prompt", WEIGHTS)
 def test_weights_are_compels(model, pipeline, prompt):
     beside_compel(model, pipeline, prompt)
 
 
+@pytest.mark.turns
 @pytest.mark.parity("compel 2.5.1", "`.blend()`", "tool=compel", "live")
 @pytest.mark.parametrize("prompt", BLENDS)
 def test_blends_are_compels(model, pipeline, prompt):
@@ -458,6 +460,7 @@ def test_names_of_the_limits_are_those_of_what_does_the_work():
     assert tuple(BY) == NORMALISERS
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("pooled", [name for name in POOLED if name != "row"])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_every_weighting_reads_a_whole_prompt(sd1, weighting, pooled):

@@ -86,6 +86,7 @@ def test_python_blocks_run(forks, session):
     }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("command", [c for c in RUNS if "-m" not in c.split()])
 def test_commands_run(command, forks, tmp_path):
     (tmp_path / "prompts.txt").write_text("a cat, sitting\na dog\n")

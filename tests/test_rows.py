@@ -70,6 +70,7 @@ def requests_of(model, cells, seeds=(0, 1)):
     return [Request(calls, seed) for seed in seeds for calls in condition_calls(model, cells)]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scheduler", [name for name, (kind, _) in SCHEDULERS.items() if kind not in NEEDS])
 def test_steps_before_an_edit_departs_are_run_once_to_the_bit(one_by_one, scheduler):
     sampler = Sampler(scheduler, STEPS)

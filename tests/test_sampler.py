@@ -64,6 +64,7 @@ def library_latents(pipeline, cell: Cell, towers, seeds, **more):
     ).images
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scale", [1.0, 5.0], ids=["unguided", "guided"])
 @pytest.mark.parametrize("scheduler", LIBRARY)
 def test_final_latents_are_those_of_the_pipeline(model, pipeline, scheduler, scale):

@@ -1,12 +1,11 @@
 """Every scheduler with every option beside diffusers' own loop, on four numbers and a denoiser that is one formula.
 
-`EMBEDLAB_TURN=all` walks all; else a third of what takes long is walked, by the day (conftest.py).
+`EMBEDLAB_TURN=all` walks all; else a fifth of what takes long is walked, by the day (turns.py).
 """
 
 import copy
 import dataclasses
 import inspect
-import os
 import re
 import zlib
 from functools import partial
@@ -18,6 +17,7 @@ import pytest
 import torch
 from parity import close
 from tiny import NOISE
+from turns import mine
 
 from embedlab import Cell, Guidance, render
 from embedlab.errors import SamplerError
@@ -237,8 +237,7 @@ SLOW = ("dpm_2", "dpm_2_ancestral")  # they are made by way of 1000 steps
 
 def today(case):
     """Whether a long case is walked in this turn."""
-    turn = os.environ["EMBEDLAB_TURN"]
-    return turn == "all" or zlib.crc32(repr(case).encode()) % 3 == int(turn)
+    return mine(zlib.crc32(repr(case).encode()))
 
 
 @pytest.mark.parametrize("name", installed())
@@ -586,6 +585,7 @@ def test_the_page_tells_the_same():
 # ── the whole way, with a model ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", [name for name in installed() if name not in ("ddim", "pndm", "lms", "euler", "heun")])
 @pytest.mark.parity(
     "diffusers",

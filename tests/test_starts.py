@@ -190,6 +190,7 @@ def test_a_picture_may_keep_its_own_size_and_nothing_of_it_is_cut_off(sd1, emoji
 # ── masks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.turns
 @pytest.mark.parity("diffusers", "inpainting, 4 channels", "start.mask", "live")
 @pytest.mark.parametrize("strength", [None, 0.6], ids=["from noise", "from the picture"])
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp_2m", "heun", "pndm"])

@@ -453,6 +453,7 @@ def adv_down_weight(tower, windows, weights, base, under=lambda z, w: z):
     return answer
 
 
+@pytest.mark.turns
 @pytest.mark.parity(
     "ADV_CLIP_emb",
     "down_weight, compel, comfy++",

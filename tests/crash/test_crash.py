@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from turns import TURN
 
-TURN = os.environ["EMBEDLAB_TURN"]
 KILLS = 20 if TURN == "all" else 7
 WEIGHTS = ",".join(str(n / 10) for n in range(1, 11))
 SWEEP = [
