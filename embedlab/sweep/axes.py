@@ -10,6 +10,8 @@ from typing import Any
 from embedlab.errors import ConfigError, listed
 from embedlab.sweep.result import Result
 
+VAGUE = ("rows", "by", "to", "at")  # names of settings that say nothing alone
+
 
 def axes(results: Sequence[Result]) -> dict[str, list[Any]]:
     """What varies in a sweep and the values it takes: settings by the key they were set with, then the seed.
@@ -89,15 +91,16 @@ def find_axis(name: str, keys: Mapping[str, Any]) -> str:
 
 
 def short_names(keys: Mapping[str, Any]) -> dict[str, str]:
-    """Each key by as few of its last parts as tell it apart.
+    """Each key by as few of its last parts as tell it apart, and say what it is: `swap.rows` is no row of a grid.
 
-    >>> short_names({"operators.add.weight": 0, "operators.shift.weight": 0, "sampler.steps": 0})
-    {'operators.add.weight': 'add.weight', 'operators.shift.weight': 'shift.weight', 'sampler.steps': 'steps'}
+    >>> short_names({"operators.add.weight": 0, "operators.shift.weight": 0, "operators.shift.by": 0})
+    {'operators.add.weight': 'add.weight', 'operators.shift.weight': 'shift.weight', 'operators.shift.by': 'shift.by'}
     """
     answer = {}
     for key in keys:
         parts = key.split(".")
-        tails = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        fewest = 2 if parts[-1] in VAGUE else 1
+        tails = (".".join(parts[-n:]) for n in range(fewest, len(parts) + 1))
         answer[key] = next(
             (tail for tail in tails if sum(other == tail or other.endswith(f".{tail}") for other in keys) == 1), key
         )
