@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer
 
 from embedlab.clip import Tower
 from embedlab.display import Shown
-from embedlab.errors import ModelError, counted, first_line, listed
+from embedlab.errors import ModelError, brief, counted, first_line, listed
 from embedlab.limits import PREDICTIONS, check_part
 from embedlab.models import fits, loading
 from embedlab.models import single_file as checkpoint
@@ -505,6 +505,11 @@ def load(name: str | Source | Pipeline | Model = "emoji", **settings: Any) -> Mo
         return name.load()
     if isinstance(name, str | Path):
         return find(str(name), **settings).load()
+    if isinstance(name, type) or not hasattr(name, "unet"):
+        raise ModelError(
+            f"name is {brief(name)}; it has to name a model: emoji, a hub id, a folder or a single file; "
+            "or be a diffusers pipeline of SD 1, 2 or XL."
+        )
     model = model_of(name, "name")  # type: ignore[arg-type]
     if settings:
         raise ModelError(f"{listed(settings)}: settings are for what is loaded, and a {type(name).__name__} is there.")
