@@ -15,7 +15,7 @@ from embedlab.cell import Cell, changes, denoiser_calls, fingerprint
 from embedlab.clean import redact
 from embedlab.display import Shown, block, facts, short
 from embedlab.engines import Auto, Eager, Engine, label
-from embedlab.errors import ConfigError, EmbedlabError, EngineError, OperatorError, brief, listed
+from embedlab.errors import ConfigError, EmbedlabError, EngineError, OperatorError, listed
 from embedlab.files import make_folder, remove_temporaries
 from embedlab.language.tree import And
 from embedlab.limits import check_part
@@ -68,10 +68,6 @@ class Job(Shown):
         if self.export and any(getattr(part, "blocks", None) is not None for part in within(self.cell.operators)):
             raise ConfigError("export writes one conditioning for other tools, and operators with blocks make several.")
         check_tracker(self.tracker)
-        if not isinstance(self.engine, Engine | Auto):
-            raise ConfigError(
-                f"engine is {brief(self.engine)}; it has to be one of embedlab.engines, such as engine=openvino."
-            )
         if self.cell.watched and not isinstance(self.engine, Eager | Auto):
             raise EngineError(
                 f"engine={self.engine.name} runs the UNet as a whole and has no attention maps and no "
