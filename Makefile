@@ -11,8 +11,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
-# one more than there are cores: tests wait for processes, browsers and clusters
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# two more than there are cores: tests wait for processes, browsers and clusters
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 # seconds for all tests, some times what they take; what hangs is given up before whoever runs them does
 LIMIT ?= 3000
 

@@ -196,7 +196,8 @@ class Cell(Shown):
 
 def no_prompt(value: Any) -> str:
     """What to say of what is no prompt."""
-    if not is_plain(value) or isinstance(value, bytes):
+    typed = value if isinstance(value, list | tuple) else [value]  # as somebody types it who left the quotes out
+    if not all(is_plain(one) and not isinstance(one, bytes) for one in typed):
         return f"a prompt is a text; {brief(value)} is none."
     return not_a_prompt("null" if value is None else str(value)[:80])
 

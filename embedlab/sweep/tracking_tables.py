@@ -30,7 +30,7 @@ def run_config(
     """The config of a run, of one shape for jobs and sweeps: settings, `axes` by short names, versions, sizes.
 
     >>> run_config({"size": 64, "store": "x"}, {"operators.shift.by": 1}, {"torch": "2"}, {"unet": 5, "vae": 2})
-    {'size': 64, 'axes': {'by': 1}, 'versions': {'torch': '2'}, 'parameters': {'unet': 5, 'vae': 2, 'all': 7}}
+    {'size': 64, 'axes': {'shift.by': 1}, 'versions': {'torch': '2'}, 'parameters': {'unet': 5, 'vae': 2, 'all': 7}}
     """
     found = {key: value for key, value in (config or {}).items() if key not in UNSAID}
     names = short_names(axes)
