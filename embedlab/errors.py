@@ -18,6 +18,7 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -139,6 +140,8 @@ def brief(value: Any) -> str:
     """
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, partial):
+        return brief(value.func)
     if isinstance(value, FunctionType | BuiltinFunctionType):
         return f"the function {value.__name__}"
     if value is None or isinstance(value, PLAIN):

@@ -46,7 +46,7 @@ def cell(lab: Any, *operators: Any, **more: Any) -> Any:
 CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("render nothing", None, lambda lab: lab.render(model(lab), [], [0])),
     ("render a text", "Cell", lambda lab: lab.render(model(lab), ["a cat"], [0])),
-    ("render a cell", "Cell", lambda lab: lab.render(model(lab), cell(lab), [0])),
+    ("render a number", "Cell", lambda lab: lab.render(model(lab), 3, [0])),
     ("render no seeds", "seed", lambda lab: lab.render(model(lab), [cell(lab)], [])),
     ("render seed text", "seed", lambda lab: lab.render(model(lab), [cell(lab)], ["a"])),
     ("render seed number", "seed", lambda lab: lab.render(model(lab), [cell(lab)], 3.5)),
@@ -70,7 +70,7 @@ CALLS: list[tuple[str, str | None, Callable[[Any], Any]]] = [
     ("edit number", "operator", lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [3], model(lab).towers)),
     ("edit one", None, lambda lab: lab.edit(lab.embed_all(PROMPT, model(lab).towers), [lab.Scale("puppy", 2)], model(lab).towers)),
     ("score nothing", "Rendered", lambda lab: lab.score(model(lab), None, None, lab.Metrics())),
-    ("towers of a number", "text_encoder", lambda lab: lab.text_encoders_of(3)),
+    ("towers of a number", "3 has no text encoders", lambda lab: lab.text_encoders_of(3)),
     ("towers of a text", "text encoders", lambda lab: lab.text_encoders_of("emoji")),
     ("prompt_embeds of text", "Cell", lambda lab: lab.prompt_embeds("a cat", model(lab).towers)),
     ("operator nameless", "Nameless", lambda lab: lab.render(model(lab), [cell(lab, Nameless())], [0])),

@@ -57,7 +57,7 @@ SAMPLING = [
     *refused("losses", "'zebra' is not in the prompt", score("Mass,word:zebra", "guidance.loss.form=unet")),
     *refused("losses", "guidance.loss.score.box is [0, 0, 2, 1]", score("Mass,word:puppy,box:[0,0,2,1]", "guidance.loss.form=unet")),
     *refused("losses", "not a picture that can be read", score("Distance,picture:sweep/sweep.json")),
-    *refused("losses", "fails on a picture of shape", ("guidance=loss", "guidance.loss.score={_target_:colorsys.rgb_to_hsv,_partial_:true}")),
+    *refused("losses", "is the function rgb_to_hsv; it has to be a callable of a picture", ("guidance=loss", "guidance.loss.score={_target_:colorsys.rgb_to_hsv,_partial_:true}")),
     *refused("losses", "_partial_: true", ("guidance=loss", "guidance.loss.score={_target_:colorsys.rgb_to_hsv}")),
     *works("losses", score("Colour,red:1", "guidance.loss.scale=1")),
     # attention
