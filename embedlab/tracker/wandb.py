@@ -52,7 +52,6 @@ class Wandb:
 
         And the server has to answer, because wandb would try for a quarter of an hour and longer.
         """
-        import requests  # noqa: PLC0415
         import wandb
 
         try:
@@ -62,6 +61,8 @@ class Wandb:
             raise self._refused(error) from None
         if self.mode != "online":
             return
+        import requests  # noqa: PLC0415  wandb's own, for what is online alone
+
         server = own.settings.base_url
         host = urlsplit(server).hostname or ""
         named = any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"))
