@@ -275,7 +275,7 @@ def sample_batch(
             batch.place_of(n),
             runtime,
             batch.watch.maps(n) if batch.watch else None,
-            rows_by_call(batch.shared.layouts, n),
+            rows_by_call(batch.shared.layouts, n, many + batch.which[n] if batch.which else None),
             None if broke[n] < 0 else broke[n],
             trace.curves(n),
             trace.kept(n),
@@ -346,9 +346,14 @@ def _losses(
         taught = [value_of(one.cell.guidance.scale)] if unet.config.get("time_cond_proj_dim") else []
         return one.cond, predictor(unet, [one.cond], shape, timer, taught)
 
+    def equal(call: int, n: int) -> str:
+        one = calls[call][n]
+        return fingerprint([one.cond.content, one.cell.guidance.loss, edited_alike(one)])
+
     kind = scheduler.config.prediction_type
     grown = float(scheduler.init_noise_sigma) > 1  # k-diffusion's latents: their noise begins at the largest σ
-    return Losses(model, asked, size, partial(predicted_x0, kind), kind, grown, trace.add, alone)
+    spared = partial(timer.ask, "UNet", 1)
+    return Losses(model, asked, size, partial(predicted_x0, kind), kind, grown, trace.add, alone, equal, spared)
 
 
 @contextmanager
@@ -377,7 +382,14 @@ def watch_of(
         )
     latents = size[0] // model.factor, size[1] // model.factor
     steps = [moment.step for moment in denoiser_calls(requests[0].cell, model.scheduler)]
-    return Watch(model.unet, [request.conditioning for request in requests], latents, steps, dict(enumerate(sources)))
+    pictures = [request.conditioning for request in requests]
+    return Watch(model.unet, pictures, latents, steps, dict(enumerate(sources)), edited_alike)
+
+
+def edited_alike(one: CallConditioning) -> str:
+    """A hash of what edits of attention do in a call: of themselves, and of what says where their words stand."""
+    cell = one.cell
+    return fingerprint([cell.attention.edits, cell.prompt, cell.prompt_2, cell.operators, cell.encoder])
 
 
 def of_first(out: Sampled, many: int) -> Sampled:

@@ -46,8 +46,8 @@ class Sample(Shown):
 
     `batch` is its place in the batch and the size of that, and where attention is copied from fewer sources than there
     are pictures, which of how many is its own; `rows` says the same of the rows of the UNet, where some
-    were shared: (calls, rows, places of its own among them), one after the other. With both it can be made again to the
-    bit where `runtime` is the same.
+    were shared: (calls, rows, places of its own among them, and behind these of its source's), one after the other.
+    With both it can be made again to the bit where `runtime` is the same.
     """
 
     picture: Float[Tensor, "3 height width"]
@@ -197,9 +197,10 @@ def not_finite(sample: Sample, request: Request) -> str:
     )
 
 
-def rows_by_call(layouts: Sequence[Layout], image: int) -> RowsByCall:
-    """Where the rows of one picture stand in the UNet calls that it has any in; nothing where all pictures have as many
-    of their own, so that its place in the batch says it.
+def rows_by_call(layouts: Sequence[Layout], image: int, source: int | None = None) -> RowsByCall:
+    """Where the rows of one picture stand in the UNet calls that it has any in, and behind them those of the `source`
+    that its attention is copied from; nothing where all pictures have as many of their own, so that its place in the
+    batch says it.
 
     >>> shared, alone = Layout(4, 3, ((0, 1), (0, 2))), Layout(4, 4, ((0, 2), (1, 3)))
     >>> rows_by_call([shared, alone, alone], 1), rows_by_call([alone], 1)
@@ -207,5 +208,5 @@ def rows_by_call(layouts: Sequence[Layout], image: int) -> RowsByCall:
     """
     if all(one.even for one in layouts):
         return ()
-    same = groupby((one.rows, one.places[image]) for one in layouts if one.places[image])
+    same = groupby((one.rows, one.of(image, source)) for one in layouts if one.places[image])
     return tuple((len(list(calls)), rows, places) for (rows, places), calls in same)

@@ -32,10 +32,14 @@ from embedlab import (
 from embedlab.attention import Confine
 from embedlab.attention.probabilities import probabilities_of
 from embedlab.cell import denoiser_calls, fingerprint
+from embedlab.condition import condition_calls
 from embedlab.errors import ConfigError, EngineError, OperatorError, PictureError, PromptError, SamplerError
 from embedlab.guidance import Losses, predictor
+from embedlab.rendering import sample_batch
 from embedlab.sampler import generators, noise
+from embedlab.samples import Request
 from embedlab.schedule import Moment
+from embedlab.timing import Timer
 from embedlab.validate import validate
 
 STEPS = 4
@@ -262,6 +266,18 @@ def test_a_words_mass_is_a_pictures_own(sd1, box):
     for cell, many in zip(cells, render(sd1, cells, (0, 1)), strict=True):
         alone = render(sd1, [cell], (1,))[0].latents
         torch.testing.assert_close(many.latents[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_pictures_ask_for_a_words_mass_once_to_the_bit(sd1):
+    cells = [cell_of(Loss(Mass(word), 50.0, form="unet")) for word in ("puppy", "puppy", "a")]
+    requests, timer = [Request(calls, 0) for calls in condition_calls(sd1, cells)], Timer()
+    with timer:
+        first, again, other = sample_batch(sd1, requests, timer=timer)
+    assert torch.equal(first.latents, again.latents)
+    assert first.curves == again.curves
+    assert not torch.equal(first.latents, other.latents)
+    # of two pictures both halves in each step, and the row that the loss looks into
+    assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == (2 * 3 * STEPS, 3 * 3 * STEPS)
 
 
 def test_a_words_mass_in_a_box_rises(emoji):

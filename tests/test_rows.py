@@ -20,7 +20,8 @@ from embedlab import (
     models,
     run_jobs,
 )
-from embedlab.attention import CopyCross, CopySelf
+from embedlab.attention import CopyCross, CopySelf, Reweight
+from embedlab.attention.watch import Reading
 from embedlab.cli.progress import Display
 from embedlab.condition import condition_calls
 from embedlab.guidance import Shared, guided, rows_of_call
@@ -116,13 +117,82 @@ def test_a_source_of_attention_is_drawn_once_for_those_of_a_seed_that_copy_from_
     requests, timer = requests_of(sd1, [copied("cat"), copied("owl"), copied("fox", "a skunk in grass")]), Timer()
     with timer:
         shared = sample_batch(sd1, requests, timer=timer)
-    # six pictures, of each seed one source of two of them and one of the third, with both halves; asked: six sources
-    assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == ((6 + 4) * 2 * STEPS, (6 + 6) * 2 * STEPS)
+    # six pictures, of each seed one source of two of them and one of the third, with both halves, of which the one
+    # without a prompt is the same for all five of a seed in the first step; asked: six sources
+    assert (timer.spent("UNet").rows, timer.spent("UNet").asked) == ((6 + 4) * 2 * STEPS - 8, (6 + 6) * 2 * STEPS)
     assert [one.batch for one in shared] == [(n, 6, which, 4) for n, which in enumerate((0, 0, 1, 2, 2, 3))]
     alone = sample_batch(sd1, requests, sources=range(6))
     assert [one.batch for one in alone] == [(n, 6) for n in range(6)]
     for one, other in zip(shared, alone, strict=True):
         torch.testing.assert_close(one.latents, other.latents, atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def watched_by_pairs(monkeypatch) -> list[int]:
+    """A watched UNet is asked for its rows one by one, each beside the row that it copies from: the sizes of calls."""
+    sizes = []
+
+    def call(self, x, t, **told):
+        sizes.append(len(x))
+        out = []
+        for n, same in enumerate(self.rows):
+            picture, _ = same[0]
+            source = self.watch.sources.get(picture)
+            beside = next((k for k, other in enumerate(self.rows) if (source, 0) in other), n)
+            self.watch.rows = [same, [] if beside == n else self.rows[beside]]
+            rows = torch.tensor([n, beside])
+            out.append(self.unet(x[rows], t, **rows_of_call(told, rows, len(x)))[0][:1])
+        self.watch.rows = []
+        return (torch.cat(out),)
+
+    monkeypatch.setattr(Reading, "__call__", call)
+    return sizes
+
+
+@pytest.mark.parametrize("guidance", [Guidance(4.0), Guidance(4.0, guider="apg", interval=(0.0, 0.5))], ids=str)
+def test_watched_rows_that_are_equal_are_run_once_to_the_bit_of_pictures_and_maps(sd1, watched_by_pairs, guidance):
+    maps = Attention(maps=True, by=["step"])
+    first = late("cat", attention=maps, guidance=guidance)
+    cells = [first.baseline(), first, late("owl", attention=replace(maps, words=["of", "puppy"]), guidance=guidance)]
+    requests = requests_of(sd1, cells)
+    alone = sample_batch(sd1, requests, shared=Shared(range(6)))
+    watched_by_pairs.clear()
+    together = sample_batch(sd1, requests)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.latents, other.latents)
+        assert one.maps.words == other.maps.words
+        assert torch.equal(one.maps.heat, other.maps.heat)
+        assert torch.equal(one.maps.parts, other.maps.parts)
+    assert together[2].maps.words == ("of", "puppy")
+    assert not torch.equal(together[0].maps.heat, together[1].maps.heat)
+    # both halves of two seeds; the edits depart; then all have latents of their own
+    assert watched_by_pairs == ([4, 4, 2 + 6, 12] if guidance.interval is None else [4, 4, 6, 6])
+
+
+@pytest.mark.parametrize("edits", [[Reweight("of", 3)], [CopyCross(), CopySelf()]], ids=["reweight", "copy"])
+def test_edits_of_attention_that_do_the_same_are_done_once_to_the_bit(sd1, watched_by_pairs, edits):
+    cells = [late(to, attention=Attention(edits=edits)) for to in ("cat", "owl")]
+    requests, beside = requests_of(sd1, cells), 2 if edits[0].copies else 0
+    alone = sample_batch(sd1, requests, shared=Shared(range(4 + beside)))
+    watched_by_pairs.clear()
+    together = sample_batch(sd1, requests)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(alone, together, strict=True))
+    assert not torch.equal(together[0].latents, together[1].latents)
+    # of each seed both halves of what the two pictures are until they depart; their source, which they copy whole, is
+    # the same until then, but has a row of its own with the prompt, as nothing is done to its attention
+    assert watched_by_pairs == ([6, 6, 8, 12] if beside else [4, 4, 6, 8])
+
+
+def test_an_edit_of_attention_parts_pictures_that_read_the_same(sd1, watched_by_pairs):
+    plain, heavy = (
+        Cell(PROMPT, sampler=Sampler("ddim", STEPS), attention=Attention(edits=[During(Reweight(rows, by), begin=b)]))
+        for rows, by, b in (("of", 3, 0.5), ("puppy", 3, 0.75))
+    )
+    requests = [Request(calls, 0) for calls in condition_calls(sd1, [plain, heavy])]
+    first, second = sample_batch(sd1, requests)
+    assert not torch.equal(first.latents, second.latents)
+    # the UNet is told the same throughout: what is done to attention tells them apart, until their latents do
+    assert watched_by_pairs == [2, 2, 3, 4]
 
 
 def test_pictures_of_other_scales_share_both_halves_while_their_latents_are_equal(one_by_one):

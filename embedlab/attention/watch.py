@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -41,24 +41,39 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.unet, name)
 
-    def asked(self, conditionings: Sequence[Conditioning]) -> int:
-        """How many rows these would be if each picture that copies had a source of its own."""
-        others = Counter(self.watch.sources.values())
-        whose = [self.watch.whose.get(id(one), (UNCONDITIONAL, UNCONDITIONAL))[0] for one in conditionings]
-        return sum(max(others[picture], 1) for picture in whose)
-
-    def reading(self, conditionings: Sequence[Conditioning]) -> Callable[..., Any]:
+    def reading(self, conditionings: Sequence[Conditioning]) -> Reading:
         """The UNet, for calls whose rows read these."""
-        rows = [self.watch.whose.get(id(one), (UNCONDITIONAL, UNCONDITIONAL)) for one in conditionings]
+        return Reading(self.watch, self.unet, conditionings)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.watch.rows = rows
-            try:
-                return self.unet(*args, **kwargs)
-            finally:
-                self.watch.rows = []
 
-        return call
+class Reading:
+    """A watched UNet, for calls whose rows read some conditionings.
+
+    keys: what has to be equal for rows of equal latents to be one: what is read, also in blocks of its own, and what is
+    done to its attention. asked: how many rows these would be if each picture that copies had a source of its own.
+    """
+
+    def __init__(self, watch: Watch, unet: Any, conditionings: Sequence[Conditioning]):
+        self.watch, self.unet = watch, unet
+        rows = [watch.whose.get(id(one), (UNCONDITIONAL, UNCONDITIONAL)) for one in conditionings]
+        others = Counter(watch.sources.values())
+        self.asked = sum(max(others[picture], 1) for picture, _ in rows)
+        self.keys = [(one.content, *watch.done_to.get(id(one), ())) for one in conditionings]
+        self.each = rows
+        self.rows = [[row] for row in rows]
+
+    def merge(self, back: Sequence[int], many: int) -> None:
+        """Say at which of `many` rows of a call each of those that were asked for stands."""
+        self.rows = [[] for _ in range(many)]
+        for row, at in zip(self.each, back, strict=True):
+            self.rows[at].append(row)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.watch.rows = self.rows
+        try:
+            return self.unet(*args, **kwargs)
+        finally:
+            self.watch.rows = []
 
 
 class Watch:
@@ -67,7 +82,7 @@ class Watch:
     pictures: for each picture its conditioning in each call of the UNet (`CallConditioning`), whose cell says in
     `attention` what is asked. size: of the latents. steps: the step of each call. `calls` are the conditionings that
     the UNet has to be called with: those of each picture are its own objects. sources: for each picture that copies the
-    number of the one that it copies from.
+    number of the one that it copies from. alike: of a conditioning what has to be equal for its edits to do the same.
     """
 
     def __init__(
@@ -77,15 +92,18 @@ class Watch:
         size: tuple[int, int],
         steps: Sequence[int],
         sources: Mapping[int, int] | None = None,
+        alike: Callable[[Any], Hashable] = id,
     ):
         self.sources = dict(sources or {})
         self.mappings: dict[Any, Any] = {}
         self.unet, self.size, self.steps = unet, size, steps
+        self.alike = alike
         self.whose: dict[int, Row] = {}  # by identity of a Conditioning
+        self.done_to: dict[int, tuple[Hashable, ...]] = {}  # what is done to those who read it, where anything is
         self.pictures = [self._own(n, calls) for n, calls in enumerate(pictures)]
         self.layers = layers_of(unet.config)
         self.asked = [calls[0].cell.attention for calls in pictures]
-        self.call, self.rows = 0, list[Row]()
+        self.call, self.rows = 0, list[list[Row]]()  # rows that are equal are one, of several pictures
         self.slots: dict[int, Slots] = {
             n: slots_of(asked.words, calls)
             for n, (asked, calls) in enumerate(zip(self.asked, pictures, strict=True))
@@ -108,10 +126,18 @@ class Watch:
             if id(one) not in made:
                 others = tuple((weight, replace(stream)) for weight, stream in one.cond.others)
                 own = replace(one, cond=replace(one.cond, others=others), uncond=replace(one.uncond))
-                self.whose |= {id(stream): (picture, n) for n, (_, stream) in enumerate(own.cond.streams)}
+                streams = own.cond.streams
+                self.whose |= {id(stream): (picture, n) for n, (_, stream) in enumerate(streams)}
                 self.whose[id(own.uncond)] = picture, UNCONDITIONAL
+                self.done_to |= {id(stream): self._done_to(picture, own, n) for n, (_, stream) in enumerate(streams)}
                 made[id(one)] = own
         return [made[id(one)] for one in calls]
+
+    def _done_to(self, picture: int, own: Any, stream: int) -> tuple[Hashable, ...]:
+        """What is done to the attention of those who read a stream; nothing where nothing is."""
+        blocks = [(name, one.streams[stream][1].content) for name, one in own.layers.items()]
+        edits = [edit for edit in own.cell.attention.edits if not edit.neutral]
+        return (*blocks, *([stream, self.sources.get(picture), self.alike(own)] if edits else []))
 
     def during(self, call: int, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """A denoiser of which the watch knows which call of the schedule it makes."""
@@ -147,7 +173,7 @@ class Watch:
     def _reads(self, layer: Layer, hidden: Tensor) -> Tensor:
         """What a layer reads: of pictures whose operators name blocks what those make that work in it."""
         read = hidden
-        for row, (picture, stream) in enumerate(self.rows):
+        for row, (picture, stream) in self._firsts():
             call = self.pictures[picture][self.call]
             if stream == UNCONDITIONAL or layer.name not in call.layers:
                 continue
@@ -155,6 +181,10 @@ class Watch:
             read = read.clone() if read is hidden else read
             read[row, : len(own)] = own.to(read)
         return read
+
+    def _firsts(self) -> Iterator[tuple[int, Row]]:
+        """The rows of this call, each as the first of those that it is of: it stands for all of them."""
+        return ((n, same[0]) for n, same in enumerate(self.rows) if same)
 
     def _asks(self, kind: Kind, layer: Layer, places: int) -> bool:
         summed_here = kind == "cross" and any(layer.name in names for names in self.summing.values())
@@ -182,7 +212,7 @@ class Watch:
         """Probabilities after the edits of each picture, which copy from others as they were before."""
         places = probabilities.shape[2]
         edited = probabilities
-        for row, (picture, stream) in enumerate(self.rows):
+        for row, (picture, stream) in self._firsts():
             edits = [] if stream == UNCONDITIONAL else self._edits(picture, kind, layer, places)
             if not edits:
                 continue
@@ -203,9 +233,10 @@ class Watch:
         number = self.sources[picture]
         streams = self.pictures[number][self.call].cond.streams
         stream = min(stream, len(streams) - 1)
-        if (number, stream) not in self.rows:
+        there = [row for row, same in enumerate(self.rows) if (number, stream) in same]
+        if not there:
             raise SamplerError("attention is copied from a source that is not in this call of the UNet.")
-        return probabilities[self.rows.index((number, stream))], streams[stream][1]
+        return probabilities[there[0]], streams[stream][1]
 
     def _mapping(self, source: Conditioning, own: Conditioning, edit: Any) -> Mapped:
         key = (id(source), id(own), edit.how)
@@ -216,7 +247,7 @@ class Watch:
 
     def _add(self, layer: Layer, probabilities: Probabilities) -> None:
         """Sum up what each picture's conditional rows give to the words that its maps are of."""
-        for row, (picture, stream) in enumerate(self.rows):
+        for row, (picture, stream) in ((n, one) for n, same in enumerate(self.rows) for one in same):
             if stream == UNCONDITIONAL or layer.name not in self.summing.get(picture, ()):
                 continue
             slots = self.slots[picture]

@@ -51,7 +51,7 @@ def predictor(
     `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `taught` are the
     guidance scales that a UNet is given as numbers. `timer` measures the calls of the UNet, as its part `UNet`.
     `images` says whose latents each row holds; with it and `shared` rows that are equal in value are run once. Where
-    gradients are asked for, or attention is watched, all are run, each for its own.
+    gradients are asked for all are run, each for its own.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -75,10 +75,11 @@ def predictor(
             "time_ids": send(ids, hidden.device),
         }
     reading = getattr(unet, "reading", None)  # a UNet whose attention is watched asks what each row reads
-    call, shared = (unet, shared) if reading is None else (reading(conditionings), None)
+    call = unet if reading is None else reading(conditionings)
     timer, many = timer or Timer(), len(conditionings)
-    counted = many if reading is None else unet.asked(conditionings)
-    keys = list(zip([c.content for c in conditionings], taught or [0.0] * many, strict=True)) if shared else []
+    counted = many if reading is None else call.asked
+    told_each = (one.content for one in conditionings) if reading is None else call.keys
+    keys = list(zip(told_each, taught or [0.0] * many, strict=True)) if shared else []
     every = list(range(many))
     last: tuple[list[int], list[int]] = every, every  # calls mostly have the same rows as the call before
     taken = given_back = torch.tensor(every)
@@ -92,6 +93,8 @@ def predictor(
         if rows != last:
             taken, given_back = (send(torch.tensor(one), x.device) for one in rows)
             last, told = rows, rows_of_call(kwargs, taken, many)
+            if reading is not None:
+                call.merge(rows[1], len(rows[0]))
         with timer.part("UNet", rows=len(rows[0]), asked=counted):
             predicted: Tensor = call(x if rows[0] == every else x[taken], t, **told)[0]
         return predicted if rows[1] == every else predicted[given_back]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,7 +127,8 @@ class Losses:
     called with step, "loss" and what they were, NaN for a picture that was not asked. clean:
     (prediction, variance-preserving latents, σ) → x0. kind: what the model predicts. grown: whether the latents are the
     picture plus σ times noise, as k-diffusion has them, and not scaled to one variance. One picture at a time is
-    decoded, so that memory is that of one. alone: what runs one picture's row with the prompt, for losses of attention.
+    decoded, so that memory is that of one. alone: what runs one picture's row with the prompt, for losses of attention;
+    pictures of equal latents for which `equal` answers alike have one such row, and `spared` is told of the others.
 
     Raises SamplerError for a score that is none.
     """
@@ -142,10 +143,12 @@ class Losses:
         grown: bool,
         told: Callable[[int, str, Float[Tensor, " image"]], None] | None = None,
         alone: Alone | None = None,
+        equal: Callable[[int, int], Hashable] = lambda _, n: n,
+        spared: Callable[[], object] = lambda: None,
     ):
         self.told, self.call, self.values = told, -1, dict[int, float]()
         self.model, self.asked, self.clean, self.kind, self.grown = model, asked, clean, kind, grown
-        self.size, self.done, self.alone = size, -1, alone
+        self.size, self.done, self.alone, self.equal, self.spared = size, -1, alone, equal, spared
         self.ready: dict[int, tuple[Any, Callable[[Tensor], Any]]] = {}  # by identity of the score, which is held
 
     def __call__(self, moment: Moment, x: Latents, predict: Callable[[Latents], Latents]) -> tuple[Latents, Latents]:
@@ -211,7 +214,14 @@ class Losses:
         assert self.alone is not None
         spread, moved = math.sqrt(1 + moment.sigma**2), x.clone()
         t = torch.tensor(moment.timestep, device=x.device)
+        known: dict[Hashable, int] = {}
         for n, loss in asked.items():
+            data = x[n].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if len(asked) > 1 else b""
+            first = known.setdefault((self.equal(self.call, n), data), n)
+            if first != n:
+                moved[n], self.values[n] = moved[first], self.values[first]
+                self.spared()
+                continue
             told, denoise = self.alone(self.call, n)
             with torch.enable_grad(), probabilities_of(self.model.unet, getattr(loss.score, "layers", None)) as seen:
                 leaf = (x[n : n + 1] / native).detach().clone().requires_grad_()

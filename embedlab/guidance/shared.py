@@ -31,6 +31,15 @@ class Layout:
         """
         return self.rows == self.asked and {len(one) for one in self.places} == {self.rows // len(self.places)}
 
+    def of(self, image: int, source: int | None = None) -> tuple[int, ...]:
+        """Where the rows of an image stand, and behind them those of its source that are not among them.
+
+        >>> Layout(4, 3, ((0, 1), (0, 2))).of(0, source=1)
+        (0, 1, 2)
+        """
+        own = self.places[image]
+        return own if source is None else (*own, *(n for n in self.places[source] if n not in own))
+
 
 class Shared:
     """What the images of a batch have in common, call by call.

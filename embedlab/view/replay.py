@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from embedlab.limits import check_concepts, check_seeds, found, found_file
 from embedlab.models import Source
 from embedlab.models.concept_files import file_of
 from embedlab.models.concepts import content_of_entry, entries_of, parted
-from embedlab.rendering import sample_batch
+from embedlab.rendering import copies, sample_batch
 from embedlab.sampler.handed_in import handed_in
 from embedlab.sampler.start import HANDED_IN
 from embedlab.samples import Request, RowsByCall
@@ -126,9 +127,14 @@ def replay(path: Path, trust: Sequence[str] = ()) -> Replay:
     model = as_recorded(source.load(), metadata.runtime.get("engine", "eager"))
     (calls,) = condition_calls(model, [cell if metadata.edited else cell.baseline()])
     position, size, *own = metadata.batch
-    placed = InPlace(size, metadata.rows, path) if metadata.rows else Apart(range(size))
-    company = sources_in(position, size, *own) if own else list(range(size))
-    again = sample_batch(model, [Request(calls, seed)] * size, shared=placed, sources=company)[position]
+    wanted = [Request(calls, seed)] * size
+    if metadata.rows:
+        placed: Shared = InPlace(size, metadata.rows, path, copies(wanted[0]))
+        company = [0] * size
+    else:
+        placed = Apart(range(size))
+        company = sources_in(position, size, *own) if own else list(range(size))
+    again = sample_batch(model, wanted, shared=placed, sources=company)[position]
     (picture,) = images.to_pil(again.picture[None])
     then, now = metadata.runtime, short_texts(dict(again.runtime))
     changes = {name: (then[name], now[name]) for name in then if now.get(name, then[name]) != then[name]}
@@ -167,12 +173,13 @@ class Apart(Shared):
 
 class InPlace(Shared):
     """Calls of the UNet with as many rows as those that made a picture; its own stand in the same places, and copies of
-    them everywhere else. All images of the batch are the picture.
+    them everywhere else. All images of the batch are the picture, and where it `copies` attention there is one more
+    behind them, its source.
     """
 
-    def __init__(self, size: int, rows: RowsByCall, path: Path):
-        super().__init__([0] * size)
-        self.path = path
+    def __init__(self, size: int, rows: RowsByCall, path: Path, copies: bool = False):
+        super().__init__([0] * (size + copies))
+        self.path, self.source = path, size if copies else None
         self.calls = iter([(many, places) for calls, many, places in rows for _ in range(calls)])
 
     def rows(self, x: Tensor, images: Sequence[int], keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
@@ -181,11 +188,17 @@ class InPlace(Shared):
         many, places = next(self.calls, (0, ()))
         if len(own) != len(places):
             raise PictureError(f"'{self.path}' says that it has {len(places)} rows in a call, and it has {len(own)}.")
-        run = [own[places.index(n)] if n in places else own[0] for n in range(many)]
-        return run, [places[n] for n in back]
+        mine = self.layouts[-1].of(0, self.source)  # in the order of `places`
+        run = [own[mine[places.index(n)]] if n in places else own[0] for n in range(many)]
+        return run, [places[mine.index(n)] for n in back]
 
     def _part(self, x: Tensor, images: Sequence[int]) -> None:
-        """They are the same throughout."""
+        """Pictures are the same throughout; they begin as their source does, and part from it."""
+        if self.source is None or self.source not in images or 0 not in images:
+            return
+        here, there = (x[images.index(n)].cpu().contiguous().view(torch.uint8) for n in (0, self.source))
+        if not torch.equal(here, there):
+            self.first[self.source] = self.source
 
 
 def recorded_cell(metadata: Metadata, path: Path, trust: Sequence[str] = ()) -> tuple[Source, Cell]:
