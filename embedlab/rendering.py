@@ -19,7 +19,20 @@ from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.display.progress import bar, in_notebook
 from embedlab.encoder import Conditioning
 from embedlab.errors import ConfigError, EngineError, SamplerError, brief, check_list, counted
-from embedlab.guidance import Beside, Denoiser, Halves, Losses, Shared, Steering, Told, guided, in_turn, predictor
+from embedlab.guidance import (
+    Beside,
+    Carried,
+    Denoiser,
+    Halves,
+    Losses,
+    Predictions,
+    Shared,
+    Steering,
+    Told,
+    guided,
+    in_turn,
+    predictor,
+)
 from embedlab.inverting import Inverted, invert
 from embedlab.limits import check_at_once, check_seeds
 from embedlab.models import Model, Pipeline, Source, model_of
@@ -93,17 +106,22 @@ def render(
         for found in groups.values():
             order = in_company([requests[n].seed for n in found], [told[n] for n in found])
             group = [found[k] for k in order]
-            for part in (group[k : k + at_once] for k in range(0, len(group), at_once)):
+            memory, company = Predictions(), {n: (requests[n].seed, told[n][0]) for n in group}
+            for begin in range(0, len(group), at_once):
+                part, later = group[begin : begin + at_once], {company[n] for n in group[begin + at_once :]}
+                seeds_of, told_first = zip(*(company[n] for n in part), strict=True)
+                carried = memory.for_batch("", seeds_of, told_first, lambda *one, later=later: one in later)
                 heard = on_step
                 if heard is None and in_notebook():
                     heard = partial(_reached, reach, len(samples), len(part) / steps)
-                samples |= zip(part, sample_batch(model, [requests[n] for n in part], heard), strict=True)
+                made = sample_batch(model, [requests[n] for n in part], heard, carried=carried)
+                samples |= zip(part, made, strict=True)
                 reach(len(samples))
     if bad := [not_finite(samples[n], requests[n]) for n in sorted(samples) if not samples[n].finite]:
         raise SamplerError(bad[0] + (f" So do those of {counted(len(bad) - 1, 'picture')} more." if bad[1:] else ""))
     blocks = [[samples[i * len(seeds) + k] for k in range(len(seeds))] for i in range(len(cells))]
-    made = [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
-    return made[0] if alone else with_those_before(made)
+    stacks = [stack_samples(*one) for one in zip(cells, [seeds] * len(cells), blocks, conditioning, strict=True)]
+    return stacks[0] if alone else with_those_before(stacks)
 
 
 def with_those_before(made: Sequence[Rendered]) -> list[Rendered]:
@@ -187,6 +205,7 @@ class Batch:
         timer: Timer | None = None,
         shared: Shared | None = None,
         sources: Sequence[int] | None = None,
+        carried: Carried | None = None,
     ) -> Batch:
         """The batch of some pictures; one that is inverted is inverted here."""
         timer, asked = timer or Timer(), requests
@@ -203,6 +222,8 @@ class Batch:
         if shared is None:
             by_shape = getattr(getattr(model.unet, "engine", None), "by_shape", False)
             shared = Shared([request.seed for request in requests], by_shape)
+        if watch is None:  # else what was seen in a call would have to be remembered, too
+            shared.carried = carried
         return cls(model, requests, size, timer, shared, watch, calls, found, tuple(which), len(beside))
 
     def place_of(self, image: int) -> tuple[int, ...]:
@@ -239,6 +260,7 @@ def sample_batch(
     timer: Timer | None = None,
     shared: Shared | None = None,
     sources: Sequence[int] | None = None,
+    carried: Carried | None = None,
 ) -> list[Sample]:
     """Make pictures of one `batch_key` in one batch; one with NaN leaves its neighbours be.
 
@@ -246,10 +268,11 @@ def sample_batch(
     of its seed, and the unconditional half of pictures that are equal so far. `shared` says otherwise: with
     `Shared(range(n))` none of n pictures has anything in common with another. `timer` measures the parts `UNet`,
     `scheduler` (all of the loop beside it, noise and start too) and `decode`. Where attention is copied, `sources` says
-    which source each picture has, by number; left out, those of one seed that copy from the same share it.
+    which source each picture has, by number; left out, those of one seed that copy from the same share it. `carried`
+    knows what another batch of the same `batch_key` predicted for pictures that begin as some of these do.
     """
     timer = timer or Timer()
-    batch, many = Batch.of(model, requests, timer, shared, sources), len(requests)
+    batch, many = Batch.of(model, requests, timer, shared, sources, carried), len(requests)
     with timer.part("scheduler"), batch.inside():
         told = batch.begin()
         begun, trace, keep = batch.begun, batch.trace, requests[0].cell.sampler.kept

@@ -44,7 +44,7 @@ def draw(folder: Path, *words: str) -> Path:
     """Run a job of the command line into a folder."""
     config = config_of(*words)
     told = OmegaConf.to_container(config, resolve=True)
-    job = Job(part_of(config, "model"), cell_of(config), tuple(config.seeds), folder, told)
+    job = Job(part_of(config, "model"), cell_of(config), tuple(config.seeds), folder, told, at_once=config.at_once)
     assert not run_jobs([job], Store(folder / ".cells")).failures
     return folder
 
@@ -122,6 +122,15 @@ def test_a_picture_that_shared_rows_is_made_again_bit_for_bit_and_false_places_a
             replay(altered(drawn_late / name, tmp_path / "false.png", rows=changed))
 
 
+def test_a_picture_that_begins_in_calls_of_another_batch_is_made_again_bit_for_bit(tmp_path):
+    words = ["experiment=when_decided", "operators.cat.begin=1", "sampler.steps=2", "seeds=[3]", "metrics.eye=null"]
+    made = draw(tmp_path, *words, "at_once=1")
+    about = images.settings_of(made / "seed-3.png")
+    assert (about["batch"], about["rows"][0]) == ([0, 1], [2, 2, [0, 1]])
+    done = replay(made / "seed-3.png")
+    assert done.identical, str(done)
+
+
 def test_a_picture_whose_source_of_attention_others_have_is_made_again_bit_for_bit(tmp_path):
     jobs = []
     for to in ("cat", "owl", "fox"):
@@ -129,7 +138,11 @@ def test_a_picture_whose_source_of_attention_others_have_is_made_again_bit_for_b
         told = OmegaConf.to_container(config, resolve=True)
         jobs.append(Job(part_of(config, "model"), cell_of(config), (3, 5), tmp_path / to, told, at_once=6))
     assert not run_jobs(jobs, Store(tmp_path / ".cells")).failures
-    assert images.settings_of(tmp_path / "owl" / "seed-5.png")["batch"] == [3, 6, 1, 2]
+    about = images.settings_of(tmp_path / "owl" / "seed-5.png")
+    assert about["batch"] == [3, 6, 1, 2]
+    # in the first step half of the rows is one for all of a seed; behind those of a picture stand those of its source
+    calls, many, places = about["rows"][0]
+    assert (calls, many, len(places)) == (1, 10, 3)
     done = replay(tmp_path / "owl" / "seed-5.png")
     assert done.identical, str(done)
     for batch in ([3, 6, 2, 2], [3, 6, 1], [1, 2, 1, 3]):

@@ -18,13 +18,15 @@ from embedlab import (
     Source,
     Store,
     models,
+    render,
     run_jobs,
 )
 from embedlab.attention import CopyCross, CopySelf, Reweight
 from embedlab.attention.watch import Reading
 from embedlab.cli.progress import Display
 from embedlab.condition import condition_calls
-from embedlab.guidance import Shared, guided, rows_of_call
+from embedlab.guidance import Carried, Predictions, Shared, guided, rows_of_call
+from embedlab.guidance.remembered import Known
 from embedlab.rendering import sample_batch
 from embedlab.samples import Request
 from embedlab.scheduler_options import NEEDS, SCHEDULERS
@@ -281,6 +283,47 @@ def test_pictures_of_a_seed_that_begin_alike_come_into_one_batch(source, tmp_pat
     unet = outcome.times.spent("UNet")
     # three jobs of two seeds, as written and edited, two rows a step; as written is one picture for all
     assert (unet.rows, unet.asked) == (34, 3 * 2 * 2 * 2 * STEPS)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "euler_ancestral"])
+def test_a_prefix_that_batches_share_is_run_by_the_first_to_the_bit(one_by_one, scheduler):
+    sampler = Sampler(scheduler, STEPS)
+    cells = [late("cat", sampler=sampler).baseline(), *(late(to, sampler=sampler) for to in ("cat", "owl", "fox"))]
+    whole = render(one_by_one, cells, [0, 1])
+    rows = sum(one_by_one.unet.sizes)
+    one_by_one.unet.sizes.clear()
+    parts = render(one_by_one, cells, [0, 1], at_once=3)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(whole, parts, strict=True))
+    # of seed 0 three and one, of seed 1 two and two: where their edits depart the row without a prompt is run in both
+    assert (rows, sum(one_by_one.unet.sizes)) == (4 + 4 + 10 + 16, 4 + 4 + 10 + 2 + 16)
+    assert not any(x == 0 for x in one_by_one.unet.sizes)
+    assert parts[3].rows[0][0] == (2, 2, (0, 1)), "the first two calls were those of another batch"
+
+
+def test_what_is_remembered_of_other_batches_fits_and_other_seeds_and_guiders_have_their_own(one_by_one):
+    told = {"guidance": Guidance(4.0, guider="apg", interval=(0.0, 0.5))}
+    cells = [late("cat", **told).baseline(), late("cat", **told), late("owl", **told)]
+    whole = render(one_by_one, cells, [0, 1])
+    parts = render(one_by_one, cells, [0, 1], at_once=2)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(whole, parts, strict=True))
+    memory = Predictions(most=5 * 64)
+    for n in range(9):
+        memory.put(n, Known(torch.zeros(1, 4, 2, 2), 1, (0,)))
+    assert (memory.held, list(memory.known)) == (5 * 64, [4, 5, 6, 7, 8])
+    assert memory.get(4) is not None
+    memory.put(9, Known(torch.zeros(1, 4, 2, 2), 1, (0,)))
+    assert list(memory.known) == [6, 7, 8, 4, 9], "the one that was asked for last goes last"
+
+
+def test_a_sweeps_batches_share_a_prefix_and_one_that_does_not_change_remembers_nothing(source, tmp_path, monkeypatch):
+    seen = Sizes()
+    jobs = jobs_of(source, tmp_path / "a", [late(to) for to in ("cat", "owl", "fox")], at_once=3)
+    outcome = run_jobs(jobs, Store(tmp_path / "cells"), seen)
+    assert not outcome.failures
+    assert seen.batches == [(3, 2 + 2 + (1 + 3) + 6), (3, 2 + 2 + 2 + 3 + 6), (2, 0 + 0 + 3 + 4)]
+    monkeypatch.setattr(Carried, "recall", lambda *_: pytest.fail("nothing is looked for"))
+    plain = [Cell(PROMPT, [Replace("puppy", to)], sampler=Sampler("ddim", 1)) for to in ("cat", "owl")]
+    assert not run_jobs(jobs_of(source, tmp_path / "b", plain, at_once=2), Store(tmp_path / "cells")).failures
 
 
 def test_what_was_asked_for_and_run_is_said_and_written(source, tmp_path, capsys):

@@ -6,6 +6,7 @@ from embedlab.guidance.denoiser import Denoiser, guided, in_turn, predictor, row
 from embedlab.guidance.guiders import Steering, Told, left_out
 from embedlab.guidance.halves import Halves
 from embedlab.guidance.loss import Loss, Losses, check_loss
+from embedlab.guidance.remembered import Carried, Predictions
 from embedlab.guidance.scores import Attended, Colour, Distance, Likeness, Mass
 from embedlab.guidance.settings import Guidance
 from embedlab.guidance.shared import Layout, Shared
@@ -13,6 +14,7 @@ from embedlab.guidance.shared import Layout, Shared
 __all__ = [
     "Attended",
     "Beside",
+    "Carried",
     "Colour",
     "Denoiser",
     "Distance",
@@ -23,6 +25,7 @@ __all__ = [
     "Loss",
     "Losses",
     "Mass",
+    "Predictions",
     "Shared",
     "Steering",
     "Told",

@@ -17,6 +17,7 @@ from embedlab.checks import finite_number
 from embedlab.encoder import Conditioning
 from embedlab.errors import ModelError, SamplerError, brief, listed
 from embedlab.guidance.halves import Halves
+from embedlab.guidance.remembered import Carried, joined, layouts_of
 from embedlab.guidance.shared import Shared
 from embedlab.timing import Timer
 from embedlab.transfer import send
@@ -45,13 +46,15 @@ def predictor(
     taught: Sequence[float] = (),
     images: Sequence[int] = (),
     shared: Shared | None = None,
+    carries: bool = True,
 ) -> Denoiser:
     """One call of the UNet: latents (row, c, h, w), one for each conditioning, and a timestep → what is predicted.
 
     `size` (height, width) is what an SDXL UNet is given as original and target size, with no crop. `taught` are the
     guidance scales that a UNet is given as numbers. `timer` measures the calls of the UNet, as its part `UNet`.
-    `images` says whose latents each row holds; with it and `shared` rows that are equal in value are run once. Where
-    gradients are asked for all are run, each for its own.
+    `images` says whose latents each row holds; with it and `shared` rows that are equal in value are run once, and
+    what `shared.carried` knows from another batch is not run. Where gradients are asked for all are run, each for its
+    own. `carries` is whether that batch's UNet was this one.
 
     >>> from embedlab import embed_all, encode, models
     >>> model = models.load("emoji")
@@ -86,10 +89,30 @@ def predictor(
     told = kwargs
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        nonlocal last, taken, given_back, told
         x = x.to(dtype)
         own = shared is None or (x.requires_grad and torch.is_grad_enabled())
-        rows = (every, every) if own or shared is None else shared.rows(x, images, keys)
+        if not own and shared is not None and shared.carried and carries:
+            return with_known(x, t, shared, shared.carried)
+        return run(x, t, (every, every) if own or shared is None else shared.rows(x, images, keys))
+
+    def with_known(x: Tensor, t: Tensor, shared: Shared, carried: Carried) -> Tensor:
+        known = carried.recall(x, t, images, keys)
+        left = [n for n in every if images[n] not in known]
+        shared.layouts += layouts_of(known, len(shared.first))
+        predicted = None
+        if not left:
+            timer.ask("UNet", counted)
+        else:
+            some = x if left == every else x[left]
+            taken, back = shared.rows(some, [images[n] for n in left], [keys[n] for n in left])
+            predicted = run(x, t, ([left[n] for n in taken], back))
+        if known or predicted is None:
+            predicted = joined(images, known, left, predicted)
+        carried.keep(predicted, known, shared)
+        return predicted
+
+    def run(x: Tensor, t: Tensor, rows: tuple[list[int], list[int]]) -> Tensor:
+        nonlocal last, taken, given_back, told
         if rows != last:
             taken, given_back = (send(torch.tensor(one), x.device) for one in rows)
             last, told = rows, rows_of_call(kwargs, taken, many)

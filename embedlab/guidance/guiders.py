@@ -324,7 +324,8 @@ class Told:
             conditionings = [*(self.uncond[n] for n in without), *(one for _, _, one in streams)]
             rows = [*without, *(n for n, _, _ in streams)]
             index = None if rows == list(range(len(x))) else send(torch.tensor(rows), x.device)
-            self.laid[key] = predictor(unet, conditionings, self.size, self.timer, (), rows, self.shared), index
+            own = unet is self.unet
+            self.laid[key] = predictor(unet, conditionings, self.size, self.timer, (), rows, self.shared, own), index
         predict, index = self.laid[key]
         many = len(without)
         predicted = predict(x if index is None else x[index], t)

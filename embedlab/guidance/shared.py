@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,6 +66,7 @@ class Shared:
         self.first = [first.setdefault(seed, n) for n, seed in enumerate(seeds)]  # of each image the first that equals
         self.by_shape = by_shape
         self.layouts: list[Layout] = []
+        self.carried: Any = None  # what other batches predicted (`Carried`)
 
     @property
     def parted(self) -> bool:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from embedlab.cell import fingerprint, picture_size
+from embedlab.cell import changes, fingerprint, picture_size
 from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.detector.loading import read_detector
 from embedlab.engines import Auto, Eager, Engine, Work, with_engine
 from embedlab.errors import EmbedlabError, check_kind, check_list
 from embedlab.files import cache
+from embedlab.guidance import Carried, Predictions
 from embedlab.metrics.score import FeatureCache, eye_of
 from embedlab.models import Model, Source
 from embedlab.rendering import batch_key, in_company, sample_batch
@@ -165,6 +166,8 @@ class Pipeline:
         self.asked: dict[str, int] = {}  # by key of a picture: the rows of the UNet that it takes by itself
         self.first: dict[Any, Picture] = {}  # by what the UNet is told, and the seed
         self.duplicates: dict[str, list[Picture]] = {}  # pictures that come to the same, by key of the first
+        self.predictions = Predictions()
+        self.coming: Counter[int] = Counter()  # by seed: pictures that may begin as others do and are to be made yet
         self.timer = outcome.timer
 
     def _batch_size(self, size: Any) -> BatchSizeSearch:
@@ -185,6 +188,9 @@ class Pipeline:
     def _run(self, pictures: Sequence[Picture], missing: set[str]) -> None:
         """Everything, in the order asked for; what can share a call waits for company, and no longer."""
         pools: dict[Any, list[tuple[Picture, Request]]] = {}
+        new = [picture for picture in pictures if picture.key in missing]
+        if any(changes(picture.cell) for picture in new):
+            self.coming = Counter(picture.seed for picture in new)
         for part in (pictures[k : k + TEXTS_AT_ONCE] for k in range(0, len(pictures), TEXTS_AT_ONCE)):
             self._condition(part)
             for picture in part:
@@ -259,6 +265,7 @@ class Pipeline:
             return
         search, before = self._batch_size(picture_size(part[0][0].cell, self.model)), self.timer.spent("UNet")
         failed: tuple[str, bool] | None = None
+        self.coming.subtract(picture.seed for picture, _ in part)
         try:
             calls, step = len(part[0][1].conditioning), count(1)
             samples = sample_batch(
@@ -266,10 +273,13 @@ class Pipeline:
                 [request for _, request in part],
                 lambda _: self.observer.on_step(len(part), next(step), calls),
                 self.timer,
+                carried=self._carried(part),
             )
         except Exception as error:
             failed = reason_of(error), out_of_memory(error)
         if failed:  # past the handler, where the error no longer holds the tensors of what failed
+            self.coming.update(picture.seed for picture, _ in part)
+            self.predictions.clear()
             self._split(part, *failed)
             return
         after = self.timer.spent("UNet")
@@ -288,6 +298,18 @@ class Pipeline:
         self._embed_pictures([picture.key for picture, _ in part if picture.key not in self.faults])
         for picture, _ in part:
             self._deliver(picture)
+
+    def _carried(self, part: Sequence[tuple[Picture, Request]]) -> Carried | None:
+        """What is remembered of batches that had pictures of the same seeds, and what this one leaves; None where no
+        prompt or edit of the sweep changes over time.
+        """
+        if not self.coming:
+            return None
+        seeds = [picture.seed for picture, _ in part]
+        told = [self.told.get(fingerprint(picture.cell), ("",))[0] for picture, _ in part]
+        request = part[0][1]
+        key = batch_key(request.cell, self.model, request.conditioning)
+        return self.predictions.for_batch(key, seeds, told, lambda seed, _: self.coming[seed] > 0)
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
