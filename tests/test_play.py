@@ -21,6 +21,7 @@ import pytest
 from browser import find
 from gallery.test_gallery_screens import CONTRAST, GROUND
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
@@ -35,8 +36,9 @@ from embedlab.play.exports import Studied
 from embedlab.play.form import forms
 from embedlab.play.opening import served
 from embedlab.play.server import bound
-from embedlab.play.state import cell_of, read
+from embedlab.play.state import cell_of, read, state_of
 from embedlab.play.studio import Studio
+from embedlab.schedule import varies
 from embedlab.sweep.config import complete, conf_dir
 
 WORDS = ["sampler.steps=6", "seeds=[0,1]", "tracker=silent", "metrics.words=[puppy,skunk]"]
@@ -199,6 +201,9 @@ def test_a_word_is_clicked_its_weight_dragged_and_what_is_exported_draws_the_sam
     assert equal(wholes, skunks)
 
 
+SCHEDULE = "embedlab.schedule."
+LINE = {"_target_": f"{SCHEDULE}Ramp", "values": [0, 1], "at": [0.25, 0.75], "shape": "cosine"}
+STEPS = {"_target_": f"{SCHEDULE}Switch", "values": [0, 1.5, 0.5], "at": [0.2, 0.6]}
 NEEDED = {"rows": "puppy", "by": "picture"}  # of selectors that an operator has to be told
 STATES = {
     **{name: [(name, {})] for name in FORMS},
@@ -211,6 +216,11 @@ STATES = {
     ],
     "prompts": [("blend", {"prompts": ["A picture of a (cat), \\${a}", "null"], "weight": [0.25, 0.5], "own": 1})],
     "blocks": [("scale", {"blocks": ["mid", "down.1"]}), ("drop", {"blocks": "up.0"})],
+    "over time": [
+        ("interpolate", {"weight": LINE, "toward": {**STEPS, "values": ["cat", 'a "dog", ${x}'], "at": 0.5}}),
+        ("scale", {"by": STEPS}, {"begin": 2, "end": 5, "clock": "step"}),
+        ("scale", {"by": {"_target_": f"{SCHEDULE}Alternate", "values": [1, 2], "every": 2}}),
+    ],
 }
 BASES = {
     "plain": [],
@@ -250,9 +260,9 @@ def studied():
 def state_said(edits, made, prompt="A picture of a puppy"):
     """A state as a page sends it."""
     told = []
-    for operator, settings in edits:
+    for operator, settings, *part in edits:
         needed = {field.name: NEEDED[field.name] for field in made[operator].fields if field.default == "???"}
-        told.append({"operator": operator, "settings": {**needed, **settings}})
+        told.append({"operator": operator, "settings": {**needed, **settings}, **({"during": part[0]} if part else {})})
     return {"prompt": prompt, "edits": told, "seeds": [3, 5]}
 
 
@@ -288,6 +298,66 @@ def test_every_operator_has_a_form_of_its_own_fields():
     assert {form.kind for form in made.values()} == {kind for kind in kinds if dataclasses.is_dataclass(kind)}
     for form in made.values():
         assert {field.name for field in form.fields} == {field.name for field in dataclasses.fields(form.kind)}
+
+
+@pytest.mark.parametrize("study", ["alternation", "when_placed", "when_decided"])
+def test_a_study_that_changes_over_time_opens_with_that(study):
+    config = play.composed([f"experiment={study}"])
+    slots = OmegaConf.to_container(config.operators, resolve=True)
+    job = job_of(config, folder=Path())
+    begin = state_of(job.cell.prompt, slots, job.seeds, FORMS)
+    base = dataclasses.replace(job.cell, operators=())
+    assert varies(job.cell.operators)
+    assert fingerprint(cell_of(begin, base, FORMS)) == fingerprint(job.cell)
+
+
+def test_a_setting_is_made_to_change_over_the_steps_and_comes_out_of_the_exports_so(opened, forks, tmp_path):
+    page = opened()
+    page.locator(".chip", has_text="puppy").click()
+    whole(page, label="puppy → 0.5 skunk")
+    still = pictures(page)
+    page.locator("#edit-0-weight-way").select_option("Switch")
+    whole(page, label="puppy → (0 until 0.5, then 0.5) skunk")
+    page.locator("#edit-0-weight-values-0").fill("1")
+    whole(page, label="puppy → (1 until 0.5, then 0.5) skunk")
+    drawing = page.locator("#edits .over")
+    box, edge = drawing.bounding_box(), page.locator("#edits .over .edge").bounding_box()
+    x, y = (edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + box["width"] * 0.12, y, steps=3)
+    page.mouse.up()
+    at = float(page.locator("#edit-0-weight-at-0").input_value())
+    assert 0.6 < at < 0.7
+    label = f"puppy → (1 until {at:g}, then 0.5) skunk"
+    whole(page, label=label)
+    drawn_over_time = pictures(page)
+    assert not equal(drawn_over_time, still)
+    page.locator("#edit-0-weight-way").select_option("Ramp")
+    whole(page, label="puppy → (1 to 0.5 over fraction 0 to 1) skunk")
+    assert page.locator("#edits .over polyline").get_attribute("points").count(" ") == 60
+    page.locator("#undo").click()
+    whole(page, label=label)
+    assert equal(pictures(page), drawn_over_time)
+
+    found = exported(page)
+    for kind in ("command", "yaml", "python"):
+        assert equal(drawn(kind, found[kind], forks, tmp_path / kind)[0], drawn_over_time), kind
+    page.locator("summary").click()
+    page.locator("#edit-0-during-way").select_option("part")
+    whole(page, label=f"{label} from 0.2 until 0.6")
+    page.locator(".sweep").last.click()
+    expect(page.locator('#exported pre[data-kind="sweep"]')).to_contain_text("[1,0.25]")
+    swept = shlex.split(page.locator('#exported pre[data-kind="sweep"]').inner_text())[1:]
+    assert swept[-1] == ("operators.interpolate_1.operator.weight.values=[1,0],[1,0.25],[1,0.5],[1,0.75],[1,1]")
+    one = swept[-1].partition("=")[0] + "=[1,0.5]"
+    ran(forks.embedlab(*swept[:-1], one, "hydra.sweep.dir=swept", cwd=tmp_path))
+    off = [
+        np.abs(a.astype(int) - b).max() for a, b in zip(files(tmp_path / "swept" / "0"), pictures(page), strict=True)
+    ]
+    assert max(off) <= 1, (
+        "a step that edited and unedited pictures have in common is drawn once, in calls of other sizes"
+    )
 
 
 def asked(server, path="", **headers):
@@ -327,10 +397,6 @@ def test_who_lacks_the_word_or_comes_by_another_name_is_refused(server):
         (["stepz=3"], "there is no setting 'stepz'"),
         (["export=true"], "'export=true' is of a run"),
         (["--steps", "5"], "play has no flag --steps"),
-        (
-            ["operators=[scale]", "operators.scale.by={_target_:embedlab.Switch,values:[1,2],at:[0.5]}"],
-            "changes over time",
-        ),
     ],
 )
 def test_a_wrong_word_is_a_line_before_a_model_is_read(words, says, tmp_path):
@@ -505,6 +571,12 @@ def test_what_fails_for_reasons_of_its_own_is_said_and_the_next_state_is_drawn(s
     assert heard.stages == WHOLE
 
 
+def during(said, part):
+    """A state whose first edit works in a part of the steps."""
+    said["edits"][0]["during"] = part
+    return said
+
+
 FAULTS = {
     "a field": (half_a_skunk("much"), "edits.0.weight", "weight is 'much'"),
     "a word": (half_a_skunk(prompt="a fox"), "edits.0.rows", "'puppy' is not in the prompt"),
@@ -512,12 +584,33 @@ FAULTS = {
     "a schedule": (
         state_said([("scale", {"by": "{_target_: embedlab.Ramp, start: 0, stop: 1}"})], FORMS),
         "edits.0.by",
-        "changes over time",
+        "a Ramp has no 'start'; it has values, at, clock, shape",
     ),
+    "its times": (
+        state_said([("interpolate", {"weight": {**LINE, "at": [0.6, 0.2]}})], FORMS),
+        "edits.0.weight",
+        "out of order",
+    ),
+    "its end": (
+        state_said([("interpolate", {"weight": {**LINE, "at": [0, 30], "clock": "step"}})], FORMS),
+        "edits.0.weight",
+        "step 30 is past the end",
+    ),
+    "its values": (
+        state_said([("scale", {"by": {**STEPS, "values": [1, 2, "b"]}})], FORMS),
+        "edits.0.by",
+        "it has to be a finite number",
+    ),
+    "a part of the steps": (
+        during(half_a_skunk(), {"begin": 0.5, "end": "late"}),
+        "edits.0.during",
+        "'late' is no time",
+    ),
+    "no part": (during(half_a_skunk(), {"from": 0.5}), "edits.0.during", "begin, end and clock"),
     "code": (
         state_said([("replace", {"by": "{_target_: os.system, command: ls}"})], FORMS),
         "edits.0.by",
-        "changes over time",
+        "'os.system' is no setting that changes over time",
     ),
     "the second": (
         state_said([("scale", {}), ("replace", {"by": "hot dog"})], FORMS),

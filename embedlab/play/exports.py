@@ -17,6 +17,7 @@ from embedlab.cell import Cell
 from embedlab.engines import Engine
 from embedlab.models import Source
 from embedlab.play.form import Form
+from embedlab.play.schedules import DURING
 from embedlab.play.state import State
 from embedlab.schedule import format_number
 from embedlab.sweep.config import escaped
@@ -26,6 +27,7 @@ OWN = ("prompt", "seeds", "at_once", "engine", "operators", "tracker")  # words 
 GROUPS = ("model", "sampler", "encoder", "guidance", "start", "attention", "metrics", "tool")
 PLAIN = r"[A-Za-z]([\w. ]*\w)?"
 WORDS = ("null", "true", "false", "nan", "inf")  # which Hydra takes for something else than a text
+TARGET_DURING = "embedlab.schedule.During"
 SWEPT = 5  # values of a slider
 
 
@@ -58,13 +60,17 @@ def slots(state: State, forms: Mapping[str, Form]) -> tuple[list[str], list[tupl
     for edit in state.edits:
         form = forms[edit.operator]
         counts[form.name] = counts.get(form.name, 0) + 1
-        chosen = counts[form.name] == 1 and len(once) == len(every)
+        chosen = counts[form.name] == 1 and len(once) == len(every) and edit.during is None
         name = form.name if counts[form.name] == 1 else f"{form.name}_{counts[form.name]}"
         if chosen:
             once.append(name)
         elif name == form.name:
             name = f"{form.name}_1"
-        every.append((name, "" if chosen else form.target, told(edit.settings, form, chosen)))
+        settings = told(edit.settings, form, chosen)
+        if edit.during is not None:
+            every.append((name, TARGET_DURING, {"operator": {"_target_": form.target, **settings}, **edit.during}))
+        else:
+            every.append((name, "" if chosen else form.target, settings))
     return once, every
 
 
@@ -99,12 +105,35 @@ def command(state: State, studied: Studied) -> str:
     return shlex.join(["embedlab", *words_of(state, studied)])
 
 
-def sweep(state: State, studied: Studied, edit: int, setting: str, values: Sequence[float]) -> str:
-    """The command that tries values of one setting of one edit."""
+def sweep(
+    state: State,
+    studied: Studied,
+    edit: int,
+    setting: str,
+    values: Sequence[float],
+    at: tuple[str, int] | None = None,
+) -> str:
+    """The command that tries values of one setting of one edit; where it changes over time, of one of its numbers.
+
+    `at` says which: `("values", 1)` is the second value, `("at", 0)` the first time; of `during` it is a key.
+    """
     _, every = slots(state, studied.forms)
-    key = f"operators.{every[edit][0]}.{setting}"
-    words = [word for word in words_of(state, studied) if word.split("=")[0] != key]
-    return shlex.join(["embedlab", "-m", *words, f"{key}={','.join(map(format_number, values))}"])
+    changed = state.edits[edit]
+    key = f"operators.{every[edit][0]}."
+    key += "operator." if changed.during is not None and setting != DURING else ""
+    words = words_of(state, studied)
+    tried = list(map(format_number, values))
+    if at is None:
+        key += setting
+        words = [word for word in words if word.split("=")[0] != key]
+    elif setting == DURING:
+        key += at[0]
+    else:
+        part, n = at
+        key += f"{setting}.{part}"
+        now = list(changed.settings[setting][part])
+        tried = [spelled([*now[:n], value, *now[n + 1 :]]) for value in values]
+    return shlex.join(["embedlab", "-m", *words, f"{key}={','.join(tried)}"])
 
 
 def spread(low: float, high: float, whole: bool = False) -> list[float]:

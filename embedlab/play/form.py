@@ -14,7 +14,8 @@ from embedlab import operators
 from embedlab.errors import EmbedlabError, OperatorError, brief, public_name
 from embedlab.limits import CHECKS, WINDOW
 from embedlab.operators.base import Edit
-from embedlab.schedule import Schedule
+from embedlab.play.schedules import DURING, made
+from embedlab.schedule import Schedule, varies
 from embedlab.selector import Rows
 
 Kind = Literal["rows", "source", "number", "whole", "choice", "texts", "text"]
@@ -28,7 +29,8 @@ class Field:
     """A setting of an operator as it is asked for: what kind of value it takes, its default, its comment in the YAML.
 
     rows: a selector, chosen by clicking tokens. source: a word, an id, a list or a sum. number, whole: a slider between
-    `ends`. choice: one of `options`. texts: a text or a list of them. text: anything that YAML can say.
+    `ends`. choice: one of `options`. texts: a text or a list of them. text: anything that YAML can say. `timed`: it
+    may change over time, and is then a mapping, as YAML has it: `{_target_: embedlab.schedule.Ramp, values: [0, 1]}`.
     """
 
     name: str
@@ -37,15 +39,18 @@ class Field:
     comment: str = ""
     options: tuple[str, ...] = ()
     ends: tuple[float, float] | None = None
+    timed: bool = False
 
     def value(self, given: Any) -> Any:
-        """What was typed or dragged as a value of the setting; OperatorError for what YAML cannot read.
+        """What was typed or dragged as a value of the setting; EmbedlabError for what YAML cannot read, and for a
+        schedule that is none.
 
         >>> rows = Field("rows", "rows", None)
         >>> rows.value("puppy"), rows.value("{word: a, nth: 2}"), rows.value("5"), rows.value(" ")
         ('puppy', {'word': 'a', 'nth': 2}, 5, None)
         """
         if not isinstance(given, str):
+            made(given)
             return given
         text = given.strip()
         if not text:
@@ -58,8 +63,7 @@ class Field:
             found = yaml.safe_load(text)
         except yaml.YAMLError:
             raise OperatorError(f"{self.name} is {brief(text)}, which cannot be read as YAML.") from None
-        if "_target_" in str(found):
-            raise OperatorError(f"{self.name} changes over time; here settings stay as they are.")
+        made(found)
         return found
 
 
@@ -96,7 +100,7 @@ class Form:
                 raise OperatorError(f"{field.name} is not set; click a word of the prompt.")
             if field.kind == "rows" and settings.get(field.name) is None and field.default == "???":
                 raise OperatorError(f"{field.name} is not set; click a word of the prompt.")
-        return self.kind(**settings)
+        return self.kind(**{name: made(value) for name, value in settings.items()})
 
     def at_fault(self, settings: Mapping[str, Any], line: str) -> str:
         """The field that a complaint about these settings belongs to.
@@ -108,9 +112,13 @@ class Form:
         'toward'
         """
         names = [field.name for field in self.fields]
-        first = line.split(" ", 1)[0].strip("`'")
+        first = line.split(" ", 1)[0].strip("`':").rpartition(".")[2]
+        settings = {name: made(value) for name, value in settings.items()}
         if first in names:
             return first
+        if first == "operators":  # a time past the last step
+            changing = [name for name in names if varies(settings.get(name))]
+            return changing[0] if changing else DURING
         for keys, check in CHECKS.get(public_name(self.kind), {}).items():
             if all(key in settings for key in keys.split()):
                 try:
@@ -151,7 +159,8 @@ def form_of(kind: type[Edit], known: Mapping[str, tuple[Any, str]]) -> Form:
         if what == "whole" and field.name == "encoder":
             what = "text"
         ends = ends_of(field.name, default, kind) if what in ("number", "whole") else None
-        fields.append(Field(field.name, what, default, comment, options, ends))
+        timed = any(get_origin(part) is Schedule for part in get_args(hints[field.name]))
+        fields.append(Field(field.name, what, default, comment, options, ends, timed))
     order = {"rows": 0, "source": 1, "texts": 1, "number": 2, "whole": 2, "choice": 3, "text": 4}
     fields.sort(key=lambda field: (field.name in ("encoder", "blocks"), order[field.kind]))
     return Form(snake(kind.__name__), kind, tuple(fields), str(kind.__doc__).splitlines()[0])

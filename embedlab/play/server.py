@@ -26,13 +26,14 @@ from embedlab.errors import ConfigError, EmbedlabError
 from embedlab.play import exports
 from embedlab.play.exports import Studied
 from embedlab.play.form import Form
-from embedlab.play.state import State, cell_of, read
+from embedlab.play.schedules import DURING
+from embedlab.play.state import Edit, State, cell_of, read
 from embedlab.play.studio import Message, Studio
 
 PAGE = Path(__file__).parent / "page"
 SHARED = Path(__file__).parent.parent / "view" / "gallery" / "page"  # what it looks like, and elements from values
 SHARED_FILES = {"gallery.css": "style.css", "dom.js": "dom.js"}
-SCRIPTS = ("state.js", "wire.js", "tokens.js", "edits.js", "pictures.js", "exports.js", "main.js")
+SCRIPTS = ("state.js", "wire.js", "tokens.js", "curves.js", "edits.js", "pictures.js", "exports.js", "main.js")
 KINDS = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -176,7 +177,7 @@ class Server:
             "forms": [form_said(form) for form in forms],
             "state": {
                 "prompt": self.begin.prompt,
-                "edits": [{"operator": e.operator, "settings": dict(e.settings)} for e in self.begin.edits],
+                "edits": [edit_said(edit) for edit in self.begin.edits],
                 "seeds": list(self.begin.seeds),
             },
         }
@@ -230,10 +231,10 @@ class Server:
         }
         slider = said.get("slider")
         if isinstance(slider, Mapping):
-            n, name = int(slider["edit"]), str(slider["name"])
-            field = studied.forms[state.edits[n].operator].field(name)
-            values = exports.spread(float(slider["from"]), float(slider["to"]), field.kind == "whole")
-            found["sweep"] = exports.sweep(state, studied, n, name, values)
+            n, name, part = int(slider["edit"]), str(slider["name"]), slider.get("part")
+            values = exports.spread(float(slider["from"]), float(slider["to"]), slider.get("whole") is True)
+            at = None if part is None else (str(part), int(slider["n"]))
+            found["sweep"] = exports.sweep(state, studied, n, name, values, at)
         return found
 
     def run(self, ready: Callable[[], object] | None = None) -> None:
@@ -345,6 +346,12 @@ def redacted(message: Message) -> Message:
     return dict(redact(message))
 
 
+def edit_said(edit: Edit) -> Message:
+    """An edit as a page takes it."""
+    said: Message = {"operator": edit.operator, "settings": dict(edit.settings)}
+    return said if edit.during is None else {**said, DURING: dict(edit.during)}
+
+
 def form_said(form: Form) -> Message:
     """A form as a page takes it."""
     return {
@@ -359,6 +366,7 @@ def form_said(form: Form) -> Message:
                 "comment": field.comment.partition("; of the default prompt")[0],
                 "options": list(field.options),
                 "ends": None if field.ends is None else list(field.ends),
+                "timed": field.timed,
             }
             for field in form.fields
         ],

@@ -10,6 +10,8 @@ from embedlab.cell import Cell, fingerprint
 from embedlab.errors import ConfigError, EmbedlabError, brief
 from embedlab.limits import check_seeds
 from embedlab.play.form import Form
+from embedlab.play.schedules import DURING, HOMES, lasting
+from embedlab.schedule import During
 
 MOST_SEEDS = 16  # pictures that are made in one call
 MOST_EDITS = 32
@@ -17,10 +19,14 @@ MOST_EDITS = 32
 
 @dataclass(frozen=True)
 class Edit:
-    """An operator by the name of its form, and those of its settings that were touched."""
+    """An operator by the name of its form, and those of its settings that were touched.
+
+    `during` is the part of the steps in which it works, `{begin: 0.2, end: 0.8, clock: fraction}`; None is all of them.
+    """
 
     operator: str
     settings: Mapping[str, Any]
+    during: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,12 @@ def read(said: Any, forms: Mapping[str, Form]) -> State:
                 settings[field.name] = field.value(given)
             except EmbedlabError as error:
                 raise FieldError(f"edits.{n}.{field.name}", str(error)) from None
-        found.append(Edit(form.name, settings))
+        during = edit.get(DURING)
+        try:
+            lasting(len, during)  # of whichever operator
+        except EmbedlabError as error:
+            raise FieldError(f"edits.{n}.{DURING}", str(error)) from None
+        found.append(Edit(form.name, settings, during))
     return State(said["prompt"], tuple(found), seeds)
 
 
@@ -86,7 +97,7 @@ def cell_of(state: State, base: Cell, forms: Mapping[str, Form]) -> Cell:
     for n, edit in enumerate(state.edits):
         form = forms[edit.operator]
         try:
-            made.append(form.make(edit.settings))
+            made.append(lasting(form.make(edit.settings), edit.during))
         except EmbedlabError as error:
             raise FieldError(f"edits.{n}.{form.at_fault(edit.settings, str(error))}", str(error)) from None
     try:
@@ -119,20 +130,24 @@ def state_of(prompt: Any, operators: Mapping[str, Any], seeds: Sequence[int], fo
     by_target |= {f"embedlab.{form.kind.__name__}": form for form in forms.values()}
     edits = []
     for name, slot in operators.items():
-        settings = {key: value for key, value in slot.items() if key != "_target_"}
-        form = by_target.get(str(slot.get("_target_")))
+        target, settings, during = str(slot.get("_target_")), plain(slot), None
+        if target in [f"{home}{During.__name__}" for home in HOMES]:
+            inner = settings.pop("operator")
+            target, settings, during = str(inner.get("_target_")), plain(inner), settings
+        form = by_target.get(target)
         if form is None:
             raise ConfigError(f"play edits with embedlab's own operators, and '{name}' is none of them; leave it out.")
-        if "_target_" in str(settings):
-            raise ConfigError(
-                f"operators.{name} has a setting that changes over time, which play does not; leave it out."
-            )
-        edits.append(Edit(form.name, settings))
+        edits.append(Edit(form.name, settings, during))
     if len(seeds) > MOST_SEEDS:
         raise ConfigError(
             f"there are {len(seeds)} seeds; play shows {MOST_SEEDS} pictures at the most: seeds=[0,1,2,3]."
         )
     return State(prompt, tuple(edits), tuple(seeds))
+
+
+def plain(slot: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a slot, without its `_target_`."""
+    return {key: value for key, value in slot.items() if key != "_target_"}
 
 
 def key_of(cell: Cell, seeds: Sequence[int]) -> str:

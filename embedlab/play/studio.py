@@ -28,6 +28,7 @@ from embedlab.play.seen import seen
 from embedlab.play.state import FieldError, State, blamed, cell_of, key_of, read
 from embedlab.rendering import sample_batch
 from embedlab.samples import Rendered, Request, not_finite, stack_samples
+from embedlab.schedule import curves
 
 Message = dict[str, Any]
 Tell = Callable[[Message | None], object]  # None: nothing more will come
@@ -205,7 +206,7 @@ class Studio:
             key = key_of(one, state.seeds)
             if key not in held:
                 calls = known.get(key) or condition_calls(model, [one])[0]
-                task.page.keep(key, self._rendered(task, model, calls, state.seeds, which, stage))
+                task.page.keep(key, self._rendered(task, model, one, calls, state.seeds, which, stage))
             held.move_to_end(key)
             self._tell_pictures(task, held[key], which, stage)
             return held[key]
@@ -254,6 +255,7 @@ class Studio:
         self,
         task: Task,
         model: Model,
+        cell: Cell,
         calls: tuple[CallConditioning, ...],
         seeds: Sequence[int],
         which: str,
@@ -275,7 +277,7 @@ class Studio:
         samples = sample_batch(model, requests, on_step)
         if bad := [not_finite(one, request) for one, request in zip(samples, requests, strict=True) if not one.finite]:
             raise SamplerError(bad[0])
-        return stack_samples(calls[0].cell, seeds, samples, calls)
+        return stack_samples(cell, seeds, samples, calls)
 
     def _tell_pictures(self, task: Task, rendered: Rendered, which: str, stage: str) -> None:
         seconds = round(time.perf_counter() - task.began, 3)
@@ -295,6 +297,8 @@ def fewer(cell: Cell, model: Model, steps: int) -> Cell | None:
     (6, None)
     """
     if cell.sampler.steps < 2 * steps or cell.start.step is not None:
+        return None
+    if any(curve.clock in ("step", "a1111") for curve in curves(cell)):  # its times are those of all steps
         return None
     try:
         few = replace(cell, sampler=replace(cell.sampler, steps=steps, keep=(), watch=()))

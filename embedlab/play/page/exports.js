@@ -9,11 +9,12 @@ const Exports = (() => {
     python: "The same pictures in a script or a notebook.",
     sweep: "Tries values from one end of the slider to the other.",
   };
+  const same = (one, other) => ["edit", "name", "part", "n"].every((key) => one[key] === other?.[key]);
   let chosen = null;
 
   async function show(slider = null) {
     const sliders = Edits.sliders();
-    chosen = slider ?? sliders.find((one) => chosen && one.edit === chosen.edit && one.name === chosen.name) ?? sliders[0] ?? null;
+    chosen = slider ?? sliders.find((one) => same(one, chosen)) ?? sliders[0] ?? null;
     const found = await Wire.exports({ state: JSON.parse(State.told()), slider: chosen });
     const dialog = byId("exports");
     byId("fault-export").hidden = !found.fault;
@@ -27,7 +28,7 @@ const Exports = (() => {
   function part(kind, text, sliders) {
     const name = el("h3", { id: `export-${kind}` }, NAMES[kind]);
     const choose = kind === "sweep" && sliders.length > 1 && el("select", { "aria-label": "Which slider", onchange: (event) => show(sliders[Number(event.target.value)]) });
-    if (choose) fill(choose, sliders.map((one, n) => [String(n), one.label]), String(sliders.findIndex((one) => one.edit === chosen.edit && one.name === chosen.name)));
+    if (choose) fill(choose, sliders.map((one, n) => [String(n), one.label]), String(sliders.findIndex((one) => same(one, chosen))));
     return el("section", { class: "export", "aria-labelledby": `export-${kind}` },
       el("div", { class: "export-head" }, name, choose, copyButton(text)), el("p", { class: "note" }, ABOUT[kind]), el("pre", { class: "command", tabIndex: 0, "data-kind": kind }, text));
   }

@@ -85,6 +85,7 @@ const Main = (() => {
     const about = await Wire.about();
     steps = about.steps;
     byId("about").textContent = `${about.model} · ${about.sampler}, ${steps} steps · ${about.engine}`;
+    Curves.begin(about);
     State.begin(about);
     byId("words").append(...about.words.map((word) => el("option", { value: word })));
     Wire.heard(heard);
