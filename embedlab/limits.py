@@ -607,6 +607,45 @@ def check_reading(score: Any, form: Any) -> None:
         )
 
 
+def check_excited(box: Any, sharp: Any, smooth: Any) -> None:
+    """How the map of a word is made before its maximum is taken."""
+    for name, value, such in (("sharp", sharp, "100"), ("smooth", smooth, "0.5")):
+        if value is None:
+            continue
+        if not is_number(value) or not value > 0:
+            raise SamplerError(
+                f"guidance.loss.score.{name} is {brief(value)}; it has to be a number above 0, as {such}."
+            )
+        if box is not None:
+            raise SamplerError(
+                f"guidance.loss.score.{name} is of a word's maximum, and a box has none; leave one of them out."
+            )
+
+
+def check_refine(refine: Any, iterations: Any) -> None:
+    """By step what has to be reached, and in how many moves at the most."""
+    whole_number(iterations, "guidance.loss.score.iterations", SamplerError, least=1, of=" of moves")
+    if refine is None:
+        return
+    pairs = list(refine.items()) if isinstance(refine, Mapping) else []
+    good = all(is_whole(step) and step >= 0 and is_number(share) and 0 <= share <= 1 for step, share in pairs)
+    if not pairs or not good:
+        raise SamplerError(
+            f"guidance.loss.score.refine is {brief(refine)}; it has to say by step how much of the attention is to be "
+            "reached, from 0 to 1, as {0: 0.05, 10: 0.5, 20: 0.8}."
+        )
+
+
+def check_refined(score: Any, every: Any) -> None:
+    """A loss is refined in steps in which it is asked."""
+    steps = [step for step in getattr(score, "refine", None) or () if is_whole(step)]
+    if is_whole(every) and every > 0 and (missed := [step for step in steps if step % every]):
+        raise SamplerError(
+            f"guidance.loss.score.refine names step {missed[0]}, in which a loss of guidance.loss.every={every} is not "
+            "asked; name a multiple of it, or take guidance.loss.every=1."
+        )
+
+
 def check_every(every: Any) -> None:
     """Of how many steps one is asked."""
     whole_number(every, "guidance.loss.every", SamplerError, least=1, of=" of steps")
@@ -1322,6 +1361,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "every": check_every,
         "form": check_form,
         "score form": check_reading,
+        "score every": check_refined,
     },
     "embedlab.Colour": {"red green blue": check_colour},
     "embedlab.Likeness": {"text picture": check_likeness},
@@ -1330,6 +1370,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         "word": selector_of("word"),
         "box": check_box_or_none,
         "layers": check_layers("guidance.loss.score.layers"),
+        "box sharp smooth": check_excited,
+        "refine iterations": check_refine,
     },
     "embedlab.Sampler": {
         "scheduler": check_scheduler,

@@ -375,7 +375,7 @@ def _losses(
 
     kind = scheduler.config.prediction_type
     grown = float(scheduler.init_noise_sigma) > 1  # k-diffusion's latents: their noise begins at the largest σ
-    spared = partial(timer.ask, "UNet", 1)
+    spared = partial(timer.ask, "UNet")
     return Losses(model, asked, size, partial(predicted_x0, kind), kind, grown, trace.add, alone, equal, spared)
 
 

@@ -352,6 +352,11 @@ def _check_attended(cell: Cell, loss: Loss, source: Source) -> None:
     if not there:
         raise SamplerError(f"guidance.loss reads cross-attention, and the UNet of '{source.name}' has none.")
     chosen(getattr(loss.score, "layers", None), there, "guidance.loss.score.layers")
+    if past := [step for step in getattr(loss.score, "refine", None) or () if step >= cell.sampler.steps]:
+        raise SamplerError(
+            f"guidance.loss.score.refine names step {past[0]}, past the end: with {cell.sampler.steps} steps it is "
+            f"{cell.sampler.steps - 1} at the most."
+        )
     if cell.attention.edits or any(getattr(part, "blocks", None) is not None for part in cell.operators):
         raise SamplerError(
             "guidance.loss reads the UNet's own attention, which attention.edits and operators with blocks change; "

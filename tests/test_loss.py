@@ -5,8 +5,10 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
+from conftest import open_pipeline
 from parity import close
 from PIL import Image
 
@@ -24,6 +26,7 @@ from embedlab import (
     Ramp,
     Sampler,
     Source,
+    Switch,
     embed_all,
     encode,
     images,
@@ -268,6 +271,41 @@ def test_a_words_mass_is_a_pictures_own(sd1, box):
         torch.testing.assert_close(many.latents[1:], alone, atol=1e-5, rtol=1e-5)
 
 
+EXCITED = {"sharp": 100.0, "smooth": 0.5}
+
+
+@pytest.mark.parity(
+    "Attend-and-Excite", "smoothed maps and iterative refinement", "Mass(sharp=100, smooth=0.5, refine=…)", "live"
+)
+@pytest.mark.parametrize("thresholds", [{}, {0: 0.05, 1: 0.02, 2: 0.9}], ids=["once", "refined"])
+def test_a_words_mass_is_that_of_diffusers_attend_and_excite(folders, sd1, thresholds):
+    """The whole pipeline: of two words the one looked at least, at 4 x 4, smoothed, moved until it is looked at."""
+    steps, factor = 4, 1000.0
+    pipe = open_pipeline(folders["sd1"])
+    parts = {name: getattr(pipe, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
+    scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    theirs = diffusers.StableDiffusionAttendAndExcitePipeline(
+        **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    theirs.set_progress_bar_config(disable=True)
+    start = noise((4, 8, 8), generators([0]))
+    told = {"token_indices": [2, 5], "num_inference_steps": steps, "guidance_scale": 4.0, "negative_prompt": ""}
+    told |= {"thresholds": thresholds, "max_iter_to_alter": steps, "scale_factor": factor, "attn_res": (4, 4)}
+    expected = theirs("a puppy and a cat", latents=start, output_type="latent", **told).images
+
+    score = Mass(["puppy", "cat"], refine=thresholds or None, **EXCITED)
+    plain = Cell("a puppy and a cat", guidance=Guidance(4.0, ""), sampler=Sampler("ddim", steps))
+    shares = [call.sigma**2 / (1 + call.sigma**2) for call in denoiser_calls(plain, sd1.scheduler)]
+    sizes = [factor * (1 - 0.5 * n / (steps - 1)) ** 0.5 for n in range(steps)]  # theirs; ours is times 1 - alpha
+    scale = Switch(
+        [size / share for size, share in zip(sizes, shares, strict=True)], list(range(1, steps)), clock="step"
+    )
+    led = dataclasses.replace(plain, guidance=Guidance(4.0, "", loss=Loss(score, scale, form="unet")))
+    none, ours = (render(sd1, [cell], (0,))[0].latents for cell in (plain, led))
+    assert (ours - none).abs().max() > 0.05
+    close(ours, expected, 1e-4)
+
+
 def test_equal_pictures_ask_for_a_words_mass_once_to_the_bit(sd1):
     cells = [cell_of(Loss(Mass(word), 50.0, form="unet")) for word in ("puppy", "puppy", "a")]
     requests, timer = [Request(calls, 0) for calls in condition_calls(sd1, cells)], Timer()
@@ -296,6 +334,23 @@ MASS = {
     "box": (lambda: Mass("cat", (0.5, 0, 0.2, 1)), ConfigError, r"box is \[0.5, 0, 0.2, 1\]; it has to be left, top"),
     "word": (lambda: Mass(""), OperatorError, "word is ''; it has to be a word"),
     "layers": (lambda: Mass("cat", layers=["x"]), ConfigError, "guidance.loss.score.layers is 'x'; it has to be a"),
+    "smooth": (
+        lambda: Mass("cat", smooth=0),
+        SamplerError,
+        "score.smooth is 0; it has to be a number above 0",
+    ),
+    "sharp in a box": (
+        lambda: Mass("cat", LEFT, sharp=100),
+        SamplerError,
+        "score.sharp is of a word's maximum",
+    ),
+    "refine": (lambda: Mass("cat", refine={0: 5}), SamplerError, r"score.refine is .* by step how much .* from 0 to 1"),
+    "iterations": (lambda: Mass("cat", iterations=0), SamplerError, "guidance.loss.score.iterations is 0"),
+    "refined": (
+        lambda: Loss(Mass("cat", refine={0: 0.1, 3: 0.5}), every=2, form="unet"),
+        SamplerError,
+        "score.refine names step 3, in which a loss of guidance.loss.every=2 is not asked",
+    ),
     "form": (lambda: Loss(Mass("cat")), SamplerError, r"form is latents, and a Mass reads .* guidance.loss.form=unet"),
 }
 
@@ -319,6 +374,12 @@ UNFIT = {
         {},
         ConfigError,
         "guidance.loss.score.layers names 'up.3', where this UNet",
+    ),
+    "refine": (
+        Mass("puppy", refine={4: 0.5}),
+        {},
+        SamplerError,
+        "names step 4, past the end: with 4 steps it is 3",
     ),
     "edits": (
         Mass("puppy"),

@@ -128,7 +128,8 @@ class Losses:
     (prediction, variance-preserving latents, σ) → x0. kind: what the model predicts. grown: whether the latents are the
     picture plus σ times noise, as k-diffusion has them, and not scaled to one variance. One picture at a time is
     decoded, so that memory is that of one. alone: what runs one picture's row with the prompt, for losses of attention;
-    pictures of equal latents for which `equal` answers alike have one such row, and `spared` is told of the others.
+    pictures of equal latents for which `equal` answers alike have one such row, and `spared` is told of how many calls
+    each of the others did not make.
 
     Raises SamplerError for a score that is none.
     """
@@ -144,7 +145,7 @@ class Losses:
         told: Callable[[int, str, Float[Tensor, " image"]], None] | None = None,
         alone: Alone | None = None,
         equal: Callable[[int, int], Hashable] = lambda _, n: n,
-        spared: Callable[[], object] = lambda: None,
+        spared: Callable[[int], object] = lambda _: None,
     ):
         self.told, self.call, self.values = told, -1, dict[int, float]()
         self.model, self.asked, self.clean, self.kind, self.grown = model, asked, clean, kind, grown
@@ -215,21 +216,40 @@ class Losses:
         spread, moved = math.sqrt(1 + moment.sigma**2), x.clone()
         t = torch.tensor(moment.timestep, device=x.device)
         known: dict[Hashable, int] = {}
+        calls: dict[int, int] = {}
         for n, loss in asked.items():
             data = x[n].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if len(asked) > 1 else b""
             first = known.setdefault((self.equal(self.call, n), data), n)
             if first != n:
                 moved[n], self.values[n] = moved[first], self.values[first]
-                self.spared()
+                self.spared(calls[first])
                 continue
             told, denoise = self.alone(self.call, n)
-            with torch.enable_grad(), probabilities_of(self.model.unet, getattr(loss.score, "layers", None)) as seen:
-                leaf = (x[n : n + 1] / native).detach().clone().requires_grad_()
-                denoise(leaf / spread, t)
-                value = valued(loss, loss.score, Attended(seen, told, (x.shape[-2], x.shape[-1])))
-                self.values[n] = float(value.detach())
-                gradient = self._gradient(value * float(value_of(loss.scale)), leaf, loss)
-            moved[n : n + 1] -= (gradient * moment.sigma**2 * native).to(x.dtype)
+            calls[n] = 0
+
+            def moves(now: Tensor, loss: Loss = loss, n: int = n, told: Any = told, denoise: Any = denoise) -> Tensor:
+                """What latents are moved by; their loss is in `values`."""
+                calls[n] += 1
+                layers = getattr(loss.score, "layers", None)
+                with torch.enable_grad(), probabilities_of(self.model.unet, layers) as seen:
+                    leaf = (now / native).detach().clone().requires_grad_()
+                    denoise(leaf / spread, t)
+                    value = valued(loss, loss.score, Attended(seen, told, (x.shape[-2], x.shape[-1])))
+                    self.values[n] = float(value.detach())
+                    gradient = self._gradient(value * float(value_of(loss.scale)), leaf, loss)
+                return (gradient * moment.sigma**2 * native).to(x.dtype)
+
+            now = x[n : n + 1]
+            move = moves(now)
+            wanted = (getattr(loss.score, "refine", None) or {}).get(moment.step)
+            if wanted is not None and self.values[n] > 1 - wanted:
+                for _ in range(loss.score.iterations):
+                    before = self.values[n]
+                    now = now - move
+                    move = moves(now)
+                    if not before > 1 - wanted:
+                        break
+            moved[n : n + 1] = now - move
         return moved
 
     def _value(self, n: int, loss: Loss, x0: Tensor, again: bool = False) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate, mse_loss, normalize
+from torch.nn.functional import conv2d, interpolate, mse_loss, normalize, pad
 
 from embedlab import images
 from embedlab.attention.layers import side_of
@@ -172,10 +172,19 @@ class Mass(Shown):
     (`attention.maps.word_mass`). Without a box it is 1 - the maximum over places of the word's attention, as
     Attend-and-Excite's (Chefer et al. 2023, eq. 1): the sum over the word's tokens, the mean over the heads and layers
     of one resolution, and the mean of what comes of each resolution. The start token is left out as the paper has it,
-    what is left sums to 1 again; the map is not smoothed, and nothing is iterated. layers: blocks, modules or layers of
-    the UNet, such as `mid` or `up.0.1`; left out, all.
+    and what is left sums to 1 again. Of a list of words the one that is looked at least counts. layers: blocks, modules
+    or layers of the UNet, such as `mid` or `up.0.1`; left out, all.
 
-    The UNet runs once more for it, with gradients, on the row with the prompt alone. `form` has to be `unet`.
+    What the paper's code does beside, as diffusers' `StableDiffusionAttendAndExcitePipeline` has it:
+
+    sharp: what is left of each place after the start and the last token is the softmax of so many times the mean
+        probabilities (there 100).
+    smooth: the map is blurred before its maximum is taken, over three by three places with exp(-(distance / 2 smooth)²)
+        (there 0.5; its code says that this is a Gaussian's standard deviation, which would have 2 smooth² below).
+    refine: by step how much has to be looked at the word before sampling goes on (there 0: 0.05, 10: 0.5, 20: 0.8 of
+        50): latents are moved until the loss is at most 1 minus that, and once more, `iterations` times at the most.
+
+    The UNet runs once more for each move, with gradients, on the row with the prompt alone. `form` has to be `unet`.
 
     Raises SamplerError for a box in which no place of these layers has its middle.
 
@@ -193,22 +202,53 @@ class Mass(Shown):
     word: Selector
     box: Sequence[float] | None = None
     layers: Sequence[str] | None = None
+    sharp: float | None = None
+    smooth: float | None = None
+    refine: Mapping[int, float] | None = None
+    iterations: int = 20
     reads = "attention"
 
     def __post_init__(self) -> None:
         check_part(self)
 
     def __call__(self, seen: Attended) -> Float[Tensor, ""]:
-        columns = seen.columns(self.word)
         if self.box is not None:
-            return 1 - self._inside(seen, columns)
+            return 1 - self._inside(seen, seen.columns(self.word))
+        words = self.word if isinstance(self.word, list | tuple) else [self.word]
         start = seen.columns({"role": "bos"})
         of_size: dict[int, list[Tensor]] = {}
         for one in seen.layers.values():
-            known = one[0].float()
-            left = (1 - known[..., start].sum(-1)).clamp(min=torch.finfo(known.dtype).tiny)
-            of_size.setdefault(known.shape[1], []).append(known[..., columns].sum(-1) / left)
-        return 1 - torch.stack([torch.cat(maps).mean(0).max() for maps in of_size.values()]).mean()
+            of_size.setdefault(one.shape[2], []).append(one[0].float())
+        losses = []
+        for columns in map(seen.columns, words):
+            tops = [self._smoothed(self._map(of, columns, start), n, seen).max() for n, of in of_size.items()]
+            losses.append(1 - torch.stack(tops).mean())
+        return torch.stack(losses).max()
+
+    def _map(
+        self, layers: Sequence[Float[Tensor, "head query token"]], columns: Sequence[int], start: Sequence[int]
+    ) -> Float[Tensor, " query"]:
+        """How much each place looks at some columns, the start left out: the mean over heads and layers."""
+        if self.sharp is None:
+            left = [(1 - one[..., start].sum(-1)).clamp(min=torch.finfo(one.dtype).tiny) for one in layers]
+            shares = [one[..., columns].sum(-1) / rest for one, rest in zip(layers, left, strict=True)]
+            return torch.cat(shares).mean(0)
+        mean = torch.cat(list(layers)).mean(0)
+        last = mean.shape[-1] - 1
+        unseen = torch.tensor([n in start or n == last for n in range(last + 1)], device=mean.device)
+        shown = (mean * self.sharp).masked_fill(unseen, -torch.inf).softmax(-1)
+        return shown[..., columns].sum(-1)
+
+    def _smoothed(self, places: Float[Tensor, " query"], count: int, seen: Attended) -> Float[Tensor, "h w"]:
+        heat = places.view(side_of(count, seen.size))
+        if self.smooth is None:
+            return heat
+        line = torch.exp(-((torch.arange(-1.0, 2.0, device=heat.device) / (2 * self.smooth)) ** 2)).to(heat)
+        kernel = torch.outer(line, line)
+        way = "reflect" if min(heat.shape) > 1 else "replicate"
+        padded = pad(heat[None, None], (1, 1, 1, 1), mode=way)
+        blurred: Tensor = conv2d(padded, (kernel / kernel.sum())[None, None])[0, 0]
+        return blurred
 
     def _inside(self, seen: Attended, columns: Sequence[int]) -> Float[Tensor, ""]:
         assert self.box is not None
