@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,11 @@ FORMS = forms(play.known())
 HOSTILE = "</textarea><img src=x onerror=\"document.title='pwned'\"> ${a} it's {{7*7}} \\"
 
 
-@pytest.fixture(scope="module")
-def server():
-    """The page's server, with the default model, small pictures and few steps."""
+@contextmanager
+def serving(words):
+    """The page's server, on a thread of its own."""
     chosen = argparse.Namespace(port=0, preview=3, no_browser=True)
-    served = play.opened(play.composed(WORDS), WORDS, chosen)
+    served = play.opened(play.composed(words), words, chosen)
     ready = threading.Event()
     thread = threading.Thread(target=served.run, args=(ready.set,))
     thread.start()
@@ -60,6 +61,13 @@ def server():
     thread.join(60)
     assert not thread.is_alive()
     assert not served.studio.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The page's server, with the default model, small pictures and few steps."""
+    with serving(WORDS) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +82,9 @@ def browser():
 @pytest.fixture
 def opened(browser, server):
     """Opens the page; at the end nothing was asked of anybody else, and nothing went wrong."""
-    contexts, asked, wrong = [], [], []
+    contexts, asked, wrong, served = [], [], [], []
 
-    def open_(**settings):
+    def open_(address=server.address, **settings):
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **settings})
         contexts.append(context)
         page = context.new_page()
@@ -85,7 +93,8 @@ def opened(browser, server):
         page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(server.address)
+        served.append(address)
+        page.goto(address)
         whole(page, "unedited")
         return page
 
@@ -93,7 +102,7 @@ def opened(browser, server):
     for context in contexts:
         context.close()
     assert asked
-    assert not [url for url in asked if not url.startswith((server.address, "data:image/"))]
+    assert not [url for url in asked if not url.startswith((*served, "data:image/"))]
     assert not wrong
 
 
@@ -648,6 +657,28 @@ def test_models_of_all_kinds_are_drawn_with(model):
         assert heard.messages[-1]["kind"] == "seen"
     finally:
         made.close()
+
+
+def test_what_two_text_encoders_read_is_told_and_one_of_them_can_be_edited_alone(opened, folders):
+    words = [f"model.name={folders['sdxl']}", "size=64", "sampler.steps=2", "seeds=[0]", "tracker=silent"]
+    with serving(words) as alike, serving([*words, "prompt_2=a house"]) as apart:
+        page = opened(alike.address)
+        expect(page.locator(".reader")).to_have_text(
+            "read alike by text encoders 1 (text_encoder, rows of 16) and 2 (text_encoder_2, rows of 24); "
+            "padding has id 49407 in one and 0 in the other"
+        )
+        page.locator(".chip", has_text="puppy").click()
+        page.locator("#edit-0-encoder").select_option("2")
+        whole(page)
+        assert "operators.interpolate.encoder=2" in exported(page)["command"]
+        page = opened(apart.address)
+        assert page.locator(".reader").count() == 2
+        page.locator(".chip", has_text="house").click()
+        whole(page, label="house → 0.5 skunk")
+        expect(page.locator("#edit-0-encoder")).to_have_value("2")
+        page.locator(".window").first.locator(".chip", has_text="puppy").click()
+        expect(page.locator("#edit-0-encoder")).to_have_value("1")
+        whole(page, label="puppy → 0.5 skunk")
 
 
 def test_auto_is_exported_as_what_it_chose_and_what_needs_eager_says_so(server, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embedlab.errors import PromptError
@@ -10,6 +11,37 @@ from embedlab.select import roles
 from embedlab.selector import ROLES
 
 MOST = 8  # ids that a chip shows
+
+
+def readings(read: Sequence[Tokens]) -> list[dict[str, Any]]:
+    """What each text encoder reads of a prompt, from 1 on; those that read the same words in the same rows are one.
+
+    The two of SDXL have one vocabulary and differ in what they pad with, which is told: `pads`, an id for each.
+
+    >>> from embedlab.models import tokenizer
+    >>> from embedlab.prompt import tokenize
+    >>> cat, dog = (tokenize(text, tokenizer()) for text in ("a cat", "a dog"))
+    >>> [one["encoders"] for one in readings([cat, cat])], [one["encoders"] for one in readings([cat, dog])]
+    ([[1, 2]], [[1], [2]])
+    """
+    found: list[dict[str, Any]] = []
+    for n, tokens in enumerate(read, start=1):
+        windows = chips(tokens)
+        pads = [
+            id_ for window in windows for one in window["chips"] if one.get("role") == "pad" for id_ in one["ids"][:1]
+        ]
+        same = next((one for one in found if unpadded(one["windows"]) == unpadded(windows)), None)
+        if same is None:
+            found.append({"encoders": [n], "windows": windows, "pads": pads})
+        else:
+            same["encoders"].append(n)
+            same["pads"] += pads
+    return found
+
+
+def unpadded(windows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Windows without the ids of their padding."""
+    return [[{**one, "ids": []} if one.get("role") == "pad" else one for one in window["chips"]] for window in windows]
 
 
 def chips(tokens: Tokens) -> list[dict[str, Any]]:

@@ -172,7 +172,10 @@ class Server:
             "engine": model.engine,
             "steps": self.studio.base.sampler.steps,
             "sampler": self.studio.base.sampler.scheduler,
-            "towers": len(model.towers),
+            "towers": [
+                {"name": f"text_encoder{f'_{n}' if n > 1 else ''}", "width": tower.width}
+                for n, tower in enumerate(model.towers, start=1)
+            ],
             "words": list(model.concepts),
             "forms": [form_said(form) for form in forms],
             "state": {

@@ -22,7 +22,7 @@ from embedlab.engines import Eager, with_engine
 from embedlab.errors import EmbedlabError, SamplerError
 from embedlab.metrics.score import FeatureCache
 from embedlab.models import Model
-from embedlab.play.chips import chips
+from embedlab.play.chips import readings
 from embedlab.play.form import Form
 from embedlab.play.seen import seen
 from embedlab.play.state import FieldError, State, blamed, cell_of, key_of, read
@@ -233,11 +233,12 @@ class Studio:
             plain = replace(self.base, prompt=state.prompt, operators=())
             first = cells_per_call(plain, denoiser_calls(plain, self.model.scheduler))[0]
             text, text_2 = prompts_of(first)
-            tokens = first.encoder.embed(text, self.model.towers, text_2)[0].tokens
+            read = [one.tokens for one in first.encoder.embed(text, self.model.towers, text_2) if one.tokens]
         except EmbedlabError as error:
             raise FieldError("prompt", str(error)) from None
-        if tokens is not None:
-            task.tell({"kind": "tokens", "windows": chips(tokens), "notes": tokens.notes()})
+        if read:
+            notes = list(dict.fromkeys(note for tokens in read for note in tokens.notes()))
+            task.tell({"kind": "tokens", "readings": readings(read), "notes": notes})
 
     def _conditioned(
         self, task: Task, state: State, cells: Sequence[Cell], model: Model

@@ -6,7 +6,7 @@ const Curves = (() => {
   const HOME = "embedlab.schedule.";
   const WIDE = 360, HIGH = 104, LEFT = 40, RIGHT = 14, TOP = 10, BOTTOM = 20; // of a drawing, and its margins
   const NEAR = 18; // how far from a point it can be taken hold of
-  const CLOCKS = { fraction: "of the steps", step: "step", timestep: "timestep" };
+  const CLOCKS = { fraction: "of the steps", step: "(steps)", timestep: "(timesteps)" };
   let steps = 1;
 
   const rounded = (value) => Number(value.toPrecision(6));
@@ -202,7 +202,7 @@ const Curves = (() => {
     const rows = value.values.map((_, n) => {
       const time = way === "Ramp" ? n : n - 1;
       const timed = way !== "Alternate" && time >= 0 && [el("span", { class: "note" }, way === "Ramp" ? "at" : "from"), box("at", time, () => timesOf(now())[time], `time ${time + 1} of ${field.name}`)];
-      return el("div", { class: `turn-of${many > 2 ? " several" : ""}` }, box("values", n, () => now().values[n], `value ${n + 1} of ${field.name}`), timed || [el("span", { class: "note" }, way === "Alternate" ? "" : "at first"), el("span")],
+      return el("div", { class: `turn-of${many > 2 ? " several" : ""}${way === "Alternate" ? " plain" : ""}` }, box("values", n, () => now().values[n], `value ${n + 1} of ${field.name}`), timed || (way !== "Alternate" && [el("span", { class: "note" }, "at first"), el("span")]),
         many > 2 && el("button", { type: "button", class: "drop", "aria-label": `Remove value ${n + 1} of ${field.name}`, onclick: () => { set(shorter(now(), n)); redraw(); } }, "×"));
     });
     const by = el("select", { id: `${id}-clock`, "aria-label": `What the times of ${field.name} are counted in`, onchange: (event) => { set(retimed(now(), event.target.value)); redraw(); } });
@@ -237,7 +237,7 @@ const Curves = (() => {
   function lasting({ id, name, now, set, redraw }) {
     const during = now(), clock = during?.clock ?? "fraction", known = clock in CLOCKS, last = clock === "timestep" ? 0 : lastOf(clock), first = clock === "timestep" ? 1000 : 0;
     const select = el("select", { id: `${id}-way`, "aria-label": `When ${name} works`, onchange: (event) => { set(event.target.value ? { begin: 0.2, end: 0.6 } : null); redraw(); } });
-    fill(select, [["", "in all steps"], ["part", "in a part of the steps"]], during ? "part" : "");
+    fill(select, [["", "in all steps"], ["part", "in some steps"]], during ? "part" : "");
     if (!during) return [select];
     if (!known) return [select, el("p", { class: "note" }, `begin ${during.begin ?? "–"}, end ${during.end ?? "–"}, by ${clock}`)];
     const times = () => [now().begin ?? first, now().end ?? last];

@@ -4,6 +4,7 @@
 const Edits = (() => {
   const REST = ["choice", "text"]; // seldom changed: behind "more"
   const ends = new Map(); // of sliders, as they were moved: "operator.setting" → [low, high]
+  let towers = [];
   let moved = () => {}, swept = () => {};
   const open = new Set();
 
@@ -42,8 +43,9 @@ const Edits = (() => {
     const form = State.form(edit.operator);
     const choose = el("select", { id: `edit-${n}`, "aria-label": `Operator of edit ${n + 1}`, onchange: (event) => { State.change(n, event.target.value); moved(); draw(); } });
     fill(choose, State.forms().map(({ name }) => [name, name.replaceAll("_", " ")]), edit.operator);
-    const rest = form.fields.filter((field) => REST.includes(field.kind));
-    const first = form.fields.filter((field) => !REST.includes(field.kind));
+    const fields = form.fields.filter((field) => !alone(field, edit.settings[field.name]));
+    const aside = (field) => REST.includes(field.kind) && field.name !== "encoder";
+    const rest = fields.filter(aside), first = fields.filter((field) => !aside(field));
     const more = el("details", { open: open.has(n) || Boolean(edit.during), ontoggle: (event) => { if (event.target.open) open.add(n); else open.delete(n); } },
       el("summary", {}, "more settings"), rest.map((field) => ask(edit, n, field)), works(edit, n));
     const node = el("article", { class: `edit${n === State.active ? " active" : ""}`, "aria-label": `Edit ${n + 1}`, onfocusin: (event) => activate(n, event), onpointerdown: (event) => activate(n, event) },
@@ -60,6 +62,9 @@ const Edits = (() => {
     for (const [k, node] of [...byId("edits").children].entries()) node.classList.toggle("active", k === n);
     Tokens.draw();
   }
+
+  /** Which text encoder: nothing to choose where there is one. */
+  const alone = (field, value) => field.name === "encoder" && towers.length < 2 && (value ?? null) === null;
 
   /** When the edit works. */
   function works(edit, n) {
@@ -89,6 +94,11 @@ const Edits = (() => {
     if (Curves.drawn(field, value)) {
       const sweep = Curves.swept(field, value, endsOf(edit, field)).length > 0 && sweepButton(field, () => sliders().findLast((one) => one.edit === n && one.name === field.name && (one.part === "values" || field.kind === "source")));
       return el("div", { class: "ask knob" }, el("label", { htmlFor: `${id}-way` }, field.name), way, sweep, el("div", { class: "curved" }, Curves.form({ ...again, fine: stepOf(field, endsOf(edit, field)) })), about, fault);
+    }
+    if (field.name === "encoder" && (value === null || value === undefined || typeof value === "number") && (value ?? 1) <= towers.length) {
+      const select = el("select", { id, "aria-describedby": described, onchange: (event) => { set(event.target.value === "" ? null : Number(event.target.value)); Tokens.draw(); } });
+      fill(select, [["", "all"], ...towers.map(({ name, width }, k) => [String(k + 1), `${k + 1}: ${name}, rows of ${width}`])], String(value ?? ""));
+      return el("div", { class: "ask line" }, el("label", { htmlFor: id }, field.name), select, about, fault);
     }
     const text = el("input", { type: "text", id, value: flow(value), autocomplete: "off", spellcheck: false, "aria-describedby": described,
       placeholder: field.kind === "rows" ? (field.needed ? "click words above" : "all that it is meant for") : "",
@@ -137,5 +147,5 @@ const Edits = (() => {
     return [...found, ...Curves.lasted(edit.during).map(({ said, ...part }) => ({ edit: n, name: "during", ...part, label: `${name} · works, ${said}` }))];
   });
 
-  return { draw, sliders, onmove: (then) => { moved = then; }, onsweep: (then) => { swept = then; } };
+  return { draw, sliders, begin: (about) => { towers = about.towers; }, onmove: (then) => { moved = then; }, onsweep: (then) => { swept = then; } };
 })();

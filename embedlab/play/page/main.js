@@ -54,7 +54,7 @@ const Main = (() => {
     if (message.kind === "asked") { Pictures.fade(); byId("seen").classList.add("old"); }
     if (message.kind === "tokens") {
       clear();
-      Tokens.draw(message.windows);
+      Tokens.draw(message.readings);
       byId("notes").replaceChildren(...message.notes.map((note) => el("li", {}, note)));
     }
     if (message.kind === "pictures") {
@@ -86,13 +86,17 @@ const Main = (() => {
     steps = about.steps;
     byId("about").textContent = `${about.model} · ${about.sampler}, ${steps} steps · ${about.engine}`;
     Curves.begin(about);
+    Tokens.begin(about);
+    Edits.begin(about);
     State.begin(about);
     byId("words").append(...about.words.map((word) => el("option", { value: word })));
     Wire.heard(heard);
     Edits.onmove(moved);
     Edits.onsweep((slider) => Exports.show(slider));
-    Tokens.onclick((selector, on) => {
-      if (!State.edits.length) State.add("interpolate", selector);
+    Tokens.onclick((selector, on, encoder) => {
+      const mine = State.edits[State.active]?.settings;
+      if (!mine) State.add("interpolate", selector, encoder);
+      else if (encoder && mine.encoder !== encoder && State.field) { mine.encoder = encoder; mine[State.field] = selector; } // another reads other words
       else if (State.field) {
         State.edits[State.active].settings[State.field] = Tokens.toggled(selector, on);
         if (!on) State.focus(State.active, State.missing(State.active) ?? State.field); // the next click fills what is still missing

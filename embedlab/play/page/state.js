@@ -50,8 +50,8 @@ const State = (() => {
     redo: () => step(future, past),
     get canUndo() { return past.length > 0; },
     get canRedo() { return future.length > 0; },
-    add(operator, rows) {
-      const settings = usual(operator);
+    add(operator, rows, encoder = null) {
+      const settings = { ...usual(operator), ...(encoder ? { encoder } : {}) };
       state.edits.push({ operator, settings });
       active = state.edits.length - 1;
       field = rowsOf(active);
