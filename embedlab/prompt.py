@@ -28,7 +28,7 @@ from embedlab.token_ids import concepts_of, ids_of, pieces_of, tokenizer_of, wor
 from embedlab.windows import BACKTRACK, BREAK, windows_of
 from embedlab.windows import Break as NewWindow
 
-SWAPPED = ".swap() is drawn as its first text where the prompt changes over time; elsewhere it copies attention"
+SWAPPED = ".swap() copies attention in the prompt alone; here it is read as its first text"
 
 
 @dataclass(frozen=True)

@@ -367,6 +367,8 @@ def beyond(times: Sequence[float], clock: Clock, moment: Moment) -> str | None:
 
 def format_number(value: Any) -> str:
     """A setting in a label: a number in short, anything else as it is; figures that change over time as such."""
+    if value is None:
+        return "nothing"
     if isinstance(value, Schedule | str):
         return str(value)
     try:

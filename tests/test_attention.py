@@ -39,6 +39,7 @@ from embedlab.attention.layers import Layer, chosen, layers_of, side_of
 from embedlab.attention.maps import places_in
 from embedlab.attention.swaps import options_of
 from embedlab.attention.watch import Watch
+from embedlab.cell import cells_per_call, denoiser_calls
 from embedlab.condition import condition
 from embedlab.errors import ConfigError, EngineError, OperatorError, PromptError
 from embedlab.language.tree import Swap
@@ -504,6 +505,48 @@ def test_compels_swap_is_drawn_with_the_attention_of_its_first_text(sd1):
     unedited, source = (render(sd1, [one], [0])[0] for one in (swap.baseline(), cell(attention=Attention())))
     close(unedited.latents, source.latents, 1e-6)
     assert swap.wording == "a picture of a cat"
+
+
+def test_a_swap_in_a_prompt_that_changes_over_time_copies_while_its_text_is_drawn(sd1):
+    compel, sampler = replace(cell().encoder, language="compel"), Sampler("ddim", steps=4)
+    texts = ["a picture of a puppy.swap(cat, s_end=0.7, t_start=0)", "a picture of a fox"]
+    swap = Cell(Switch(texts, 0.5), encoder=compel, sampler=sampler)
+    attention = swap.parsed().attention
+    assert [str(edit) for edit in attention.edits] == [
+        "(self-attention copied from 0 until 0.7 until 0.5, then nothing)",
+        "(cross-attention copied from 0 until 1 until 0.5, then nothing)",
+    ]
+    told = cells_per_call(swap, denoiser_calls(swap, sd1.scheduler))
+    assert [str(one.prompt) for one in told] == ["a picture of a cat"] * 2 + ["a picture of a fox"] * 2
+    assert [str(one.attention.source) for one in told] == ["a picture of a puppy"] * 2 + ["a picture of a fox"] * 2
+    assert [len(one.attention.edits) for one in told] == [2, 2, 0, 0]
+    by_hand = Cell(
+        Switch(["a picture of a cat", "a picture of a fox"], 0.5),
+        sampler=sampler,
+        attention=Attention(
+            edits=[During(CopySelf(), end=0.5), During(CopyCross(), end=0.5)],
+            source=Switch(["a picture of a puppy", "a picture of a fox"], 0.5),
+        ),
+    )
+    ours, theirs = (render(sd1, [one], [0])[0].latents for one in (swap, by_hand))
+    assert torch.equal(ours, theirs)
+    sources = Cell(by_hand.attention.source, sampler=sampler), swap.baseline()
+    source, before = (render(sd1, [one], [0])[0].latents for one in sources)
+    assert torch.equal(source, before)
+    assert (ours - source).abs().max() > 1e-4
+    # and the other way round: its text comes late, and it copies from there on
+    late = Cell(Switch(["a picture of a fox", texts[0]], 0.5), encoder=compel, sampler=sampler)
+    assert [len(one.attention.edits) for one in cells_per_call(late, denoiser_calls(late, sd1.scheduler))] == [
+        0,
+        0,
+        2,
+        1,
+    ]
+    validate(late, Source("emoji"))
+    plain = replace(late, prompt=Switch(["a picture of a fox", "a picture of a cat"], 0.5))
+    drawn, other = (render(sd1, [one], [0])[0].latents for one in (late, plain))
+    assert (drawn - other).abs().max() > 1e-4
+    assert late.wording == "a picture of a cat"
 
 
 @pytest.mark.parity("compel", "when a .swap() copies", "language=compel", "live")

@@ -12,7 +12,7 @@ from embedlab.display import Shown
 from embedlab.errors import ConfigError, brief, listed
 from embedlab.limits import check_part
 from embedlab.parsed_prompt import ParsedPrompt
-from embedlab.schedule import Schedule, varies, within
+from embedlab.schedule import Schedule, Setting, varies, within
 from embedlab.selector import Selector
 
 
@@ -39,7 +39,7 @@ class Attention(Shown):
     by: Sequence[str] = ()
     layers: Sequence[str] | None = None
     edits: Sequence[AttentionEdit | Schedule[Any]] | Mapping[str, AttentionEdit | Schedule[Any]] = ()
-    source: str | ParsedPrompt | None = None
+    source: Setting[str | ParsedPrompt] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.edits, Mapping | list | tuple):
@@ -52,7 +52,7 @@ class Attention(Shown):
                     f"attention.edits holds {brief(edit)}; an edit is CopyCross, CopySelf, Reweight or Confine, or a "
                     "During of one."
                 )
-        if self.source is not None and not isinstance(self.source, str | ParsedPrompt):
+        if self.source is not None and not isinstance(self.source, str | ParsedPrompt | Schedule):
             raise ConfigError(f"attention.source is {brief(self.source)}; it has to be a prompt.")
         if varies([self.maps, self.words, self.by, self.layers]):
             raise ConfigError("what attention maps are kept of cannot change over time; edits can.")
