@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from conftest import open_pipeline
+from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -452,11 +453,26 @@ def test_other_single_files_are_named(folders, written, tmp_path):
     eight = written("sd1", lambda s: {**s, first: torch.cat([s[first], s[first]], 1)})
     with pytest.raises(ModelError, match="takes 8 channels where latents have 4: a model that edits pictures by"):
         validate(Cell("a puppy"), Source(eight, config=str(folders["sd1"])))
-    nine = checkpoint.Header({first: (320, 9, 3, 3)})
-    assert checkpoint.predictions(tmp_path / "x.safetensors", nine, "sd2") == {
-        "its UNet of 9 channels, trained on from 2.0-base": "epsilon"
-    }
-    assert checkpoint.predictions(tmp_path / "x.safetensors", nine, "sd1") == {}
+
+
+@pytest.mark.parametrize("channels", [5, 9])
+def test_files_of_sd_2_for_depth_and_inpainting_predict_noise_as_published_and_others_what_they_say(tmp_path, channels):
+    """diffusers takes a v2 file of 9 channels as stable-diffusion-2-inpainting, whose scheduler has epsilon."""
+    first, path = "model.diffusion_model.input_blocks.0.0.weight", tmp_path / "m.safetensors"
+    tensors = {BLOCK: torch.zeros(320, 1024), first: torch.zeros(320, channels, 3, 3)}
+    save_file(tensors, path)
+    marked = {**tensors, BLOCK.replace("blocks.1.1", "blocks.2.1"): torch.zeros(320, 1024)}
+    assert infer_diffusers_model_type(marked) == {5: "v2", 9: "inpainting_v2"}[channels]
+    published = Source(str(path))
+    why = f"epsilon (by its UNet of {channels} channels, trained on from 2.0-base)"
+    assert published.concluded["prediction_type"] == why
+    assert (published.scheduler["prediction_type"], published.size) == (EPS, 512)
+    assert published.beside == {5: "depth", 9: "mask"}[channels]
+    save_file({**tensors, "v_pred": torch.tensor([])}, path)
+    os.utime(path, ns=(1, 1))
+    assert Source(str(path)).concluded["prediction_type"] == "v_prediction (by the file's key v_pred)"
+    header = checkpoint.Header({first: (320, channels, 3, 3)})
+    assert checkpoint.predictions(path, header, "sd1") == {}
 
 
 def test_the_averaged_copy_of_a_unet_is_taken_where_it_is_asked_for(written, folders):

@@ -270,7 +270,9 @@ def predictions(path: Path, header: Header, layout: str | None) -> dict[str, str
         found[f"{path.with_suffix('.yaml').name} beside it"] = spelled
     if layout == "sd2" and header.step == 875_000:  # the only marker of 2.0-base, which diffusers reads, too
         found["its global_step 875000, that of 2.0-base"] = "epsilon"
-    if layout == "sd2" and (channels := channels_of(header)) in (5, 9):  # as their v2-midas and v2-inpainting .yaml say
+    # stable-diffusion-2-inpainting and -depth were trained on from 2-base, as their cards say, their .yaml has no
+    # parameterization, and diffusers takes them so; a file of somebody else's that says what it predicts is believed
+    if not found and layout == "sd2" and (channels := channels_of(header)) in (5, 9):
         found[f"its UNet of {channels} channels, trained on from 2.0-base"] = "epsilon"
     return found
 
