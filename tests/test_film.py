@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -300,10 +299,9 @@ def test_one_file_is_written_where_its_name_says_what_it_is(swept, tmp_path, cap
 
 def test_an_mp4_without_pyav_is_refused_before_anything_is_rendered(swept, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    began = time.monotonic()
+    monkeypatch.setattr("embedlab.view.film.render.render_films", None)
     with pytest.raises(ConfigError, match=r"pip install 'embedlab\[film\]'"):
         command.main([str(swept), "--frames", "900", "--seconds", "60", "--to", str(tmp_path / "film.mp4")])
-    assert time.monotonic() - began < 30, "900 pictures take minutes"
     assert not list(tmp_path.iterdir())
 
 

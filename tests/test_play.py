@@ -765,9 +765,7 @@ def test_two_tabs_see_nothing_of_each_other_and_a_closed_one_is_forgotten(opened
     assert len(server.studio.pages) == len(before) + 1
     assert one.url == two.url == server.address, "nothing of a tab is in its address"
     two.close()
-    began = time.monotonic()
-    while set(server.studio.pages) != before:
-        assert time.monotonic() - began < 30
+    while set(server.studio.pages) != before:  # for ever, were it never given up: pytest's limit ends it
         time.sleep(0.05)
 
 
