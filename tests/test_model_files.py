@@ -663,7 +663,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ("model_index.json", DEEP, "model_index.json' cannot be read as JSON: it is nested too deeply"),
         ("unet/config.json", '{"a": ' * 100_000, "config.json' cannot be read as JSON"),
         ("unet/config.json", b"\xff\xfe{}", "config.json' cannot be read as JSON"),
-        ("tokenizer/tokenizer.json", DEEP, "the part 'tokenizer' of the model .* cannot be read"),
+        ("tokenizer/vocab.json", DEEP, "the part 'tokenizer' of the model .* cannot be read"),
         ("tokenizer/tokenizer_config.json", DEEP, "the part 'tokenizer' of the model .* cannot be read"),
         ("concepts.json", "[1]", "concepts.json' holds 1, which is no word"),
         ("vae/diffusion_pytorch_model.safetensors", b"\xff" * 100, "the part 'vae' of the model .* cannot be read"),
@@ -720,7 +720,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @pytest.mark.parametrize(
     "file",
-    ["model_index.json", "unet/config.json", "tokenizer/tokenizer.json", f"unet/{WEIGHTS}", "vae/more.safetensors"],
+    ["model_index.json", "unet/config.json", "tokenizer/vocab.json", f"unet/{WEIGHTS}", "vae/more.safetensors"],
 )
 @pytest.mark.parametrize("what", ["a pipe", "a device", "a folder", "nothing"])
 def test_what_is_no_file_is_refused_and_not_waited_for(copied, soon, file, what):

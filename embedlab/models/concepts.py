@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,15 @@ def with_words(tokenizer: CLIPTokenizer, concepts: Sequence[Concept]) -> CLIPTok
 
     A name that begins and ends with a letter or digit is found as a whole word alone, `art` not in `party`.
     """
-    if not concepts:
+    return _with_names(tokenizer, tuple(name for concept in concepts for name in concept.names))
+
+
+@lru_cache(maxsize=8)
+def _with_names(tokenizer: CLIPTokenizer, names: tuple[str, ...]) -> CLIPTokenizer:
+    if not names:
         return tokenizer
     own = copy.deepcopy(tokenizer)
-    for name in (name for concept in concepts for name in concept.names):
+    for name in names:
         whole = name[0].isalnum() and name[-1].isalnum()
         own.add_tokens([AddedToken(name, single_word=whole, normalized=True)])
     return own

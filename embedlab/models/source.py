@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import RLock
@@ -49,15 +49,26 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def read_tokenizer(folder: Path, **settings: str) -> CLIPTokenizer:
-    """The tokenizer of a folder, the same as before where its files are."""
-    stats = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
-    stamps = tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
-    return _read_tokenizer(folder, stamps, tuple(settings.items()))
+    """The tokenizer of a folder, the same as before where its files hold the same, wherever they lie."""
+    content = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt") and path.is_file():
+            content.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return _read_tokenizer(_Words(content.digest(), tuple(settings.items()), folder))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a tokenizer is made of; where it lies makes no other one."""
+
+    content: bytes
+    settings: tuple[tuple[str, str], ...]
+    folder: Path = field(compare=False)
 
 
 @lru_cache(maxsize=8)
-def _read_tokenizer(folder: Path, stamps: object, settings: tuple[tuple[str, str], ...]) -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(folder, **dict(settings))
+def _read_tokenizer(words: _Words) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(words.folder, **dict(words.settings))
 
 
 @dataclass(frozen=True)
