@@ -39,10 +39,10 @@ test-hostile: $(STAMP)
 	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hostile
 
 test-gpu: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/gpu/run.py
+	EMBEDLAB_TURN=all OMP_NUM_THREADS=1 $(BIN)/python tests/gpu/run.py
 
 test-slurm: $(STAMP)
-	$(BIN)/python tests/slurm/run.py
+	EMBEDLAB_TURN=all $(BIN)/python tests/slurm/run.py
 
 docs: $(STAMP)
 	@$(BIN)/python docs/make.py
@@ -58,7 +58,7 @@ lint: $(STAMP)
 $(STAMP): pyproject.toml constraints/pins.txt
 	@$(PYTHON) -c 'import sys; sys.exit("embedlab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints/pins.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints/pins.txt -e '.[dev]'
 	@touch $(STAMP)
 
 clean:

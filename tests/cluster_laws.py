@@ -161,6 +161,7 @@ def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, workers):
     assert kept.items() <= whole(Path("out/.cells").absolute()).items()
 
 
+@pytest.mark.turns
 def test_what_is_seen_moves_while_a_chunk_is_at_work(embedlab, workers, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal: the display is drawn anew all the time
     monkeypatch.setenv("COLUMNS", "200")
@@ -174,6 +175,7 @@ def test_what_is_seen_moves_while_a_chunk_is_at_work(embedlab, workers, monkeypa
     assert any(0 < jobs < 8 for _, jobs in seen)
 
 
+@pytest.mark.turns
 def test_a_killed_launcher_is_taken_up_in_this_process(embedlab, gate, workers, folders):
     model = [f"model.name={folders['sd1']}", "model=custom", "model.device=cpu", "tracker=silent"]
     command = [sys.executable, "-m", "embedlab", "-m", *model, *gate.words, *SLOW, *workers, "hydra.sweep.dir=out"]

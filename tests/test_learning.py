@@ -65,6 +65,7 @@ def test_the_loss_falls_and_the_same_seed_learns_the_same(emoji, way):
     assert all(rows.dtype == torch.float32 and not rows.requires_grad for rows in first.rows)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("way", WAYS)
 def test_the_model_stays_as_it_was(emoji, way):
     before = [tensor.detach().clone() for tensor in weights_of(emoji)]
@@ -83,6 +84,7 @@ def test_the_model_stays_as_it_was(emoji, way):
     assert all(tower.added is None for tower in emoji.towers)
 
 
+@pytest.mark.turns
 def test_another_seed_sees_other_noise(emoji):
     one, other = (learned(emoji, "denoising", steps=2, seed=seed) for seed in (0, 1))
     assert not torch.equal(one.rows[0], other.rows[0])
@@ -95,6 +97,7 @@ def test_grad_modes_of_the_caller_change_nothing(emoji):
             assert torch.equal(learned(emoji, "text", steps=3).rows[0], wanted.rows[0])
 
 
+@pytest.mark.turns
 def test_rows_begin_at_a_word_at_several_or_at_the_mean_of_all(emoji):
     table = emoji.towers[0].token_table
     still = {"text": CAT, "steps": 1, "rate": 1e-7}
@@ -105,6 +108,7 @@ def test_rows_begin_at_a_word_at_several_or_at_the_mean_of_all(emoji):
     torch.testing.assert_close(lab.learn(emoji, "<x>", **still).rows[0][0], words.mean(0), atol=1e-6, rtol=0)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("way", ["hard", "hard by denoising"])
 def test_hard_rows_are_rows_of_the_vocabulary_to_the_bit_and_can_be_typed(emoji, way):
     one = learned(emoji, way)
@@ -122,6 +126,7 @@ def test_words_that_can_be_typed_are_read_back_as_themselves_side_by_side():
     assert ids_of(" ".join(words.decode([number]).strip() for number in some), words) == some
 
 
+@pytest.mark.turns
 def test_a_hard_prompt_finds_the_words_of_a_text(emoji):
     for text in ("a picture of a rocket", "a picture of a dog"):
         found = lab.learn(emoji, "<x>", text=text, hard=True, rate=1.0)
@@ -332,6 +337,7 @@ def test_the_config_has_the_settings_that_learn_and_its_checks_have():
         assert told[name] == (list(defaults[name]) if name == "like" else defaults[name]), name
 
 
+@pytest.mark.turns
 def test_a_pipeline_of_ones_own_is_learned_with(folders):
     """Through its parts: text encoders that ask for gradients are given none."""
     model = lab.load(str(folders["sd1"]), device="cpu")

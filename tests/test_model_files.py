@@ -201,6 +201,7 @@ def test_what_was_concluded_is_in_explain_and_in_every_picture(embedlab, tmp_pat
 MOMENTS = {"latents_mean": [-1.6, 1.1, 0.2, -2.1], "latents_std": [8.4, 5.9, 4.2, 3.9], "scaling_factor": 0.5}
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("from_picture", [False, True])
 def test_latents_with_mean_and_spread_are_diffusers(copied, from_picture):
     folder = copied("sdxl", vae=MOMENTS)
@@ -786,6 +787,7 @@ def test_encoders_that_are_not_clips_are_refused_at_once(folders):
             models.text_encoders_of(nothing)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 def test_the_anatomy_of_a_single_file_says_what_it_was_taken_for(written, folders, kind):
     """The widths of these are those of no layout, so that a folder describes them."""

@@ -196,6 +196,7 @@ def test_pictures_of_a_prompt_are_marked_by_what_is_on_them():
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
 
 
+@pytest.mark.turns
 def test_a_detector_that_is_shown_a_scene_again_and_again_finds_it(tmp_path):
     """Loss and reading agree on what a cell means."""
     discs(tmp_path)
@@ -479,6 +480,7 @@ def test_stages_begin_at_a_model_where_they_have_no_checkpoint(made, forks, tmp_
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), file
 
 
+@pytest.mark.turns
 def test_the_table_goes_on_where_it_was_stopped(made, tmp_path):
     folder, _, _ = made
     asked = {"pictures": 2, "seeds": 2, "prompts": 1, "words": ("cat",), "sampler": Sampler("ddim", 1), "held": 4}

@@ -163,6 +163,7 @@ def test_a_model_that_cannot_be_read_is_a_line(job, unreadable):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.turns
 def test_an_engine_runs_it_and_is_named(job, folders):
     tiny = Source(str(folders["sd1"]), device="cpu")
     one = profile(replace(job, source=tiny, engine=ONNXRuntime(), seeds=(0,)))

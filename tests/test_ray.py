@@ -29,12 +29,14 @@ def workers(cluster) -> list[str]:
     return ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
 
 
+@pytest.mark.turns
 def test_a_model_is_kept_from_chunk_to_chunk(embedlab, gate, workers):
     code, out, err = embedlab("-m", *gate.words, *SLOW, *workers, "hydra.sweep.dir=out")
     assert code == 0, out + err
     assert "4 chunks by 2 workers on 2 nodes, weights read 2 times." in out
 
 
+@pytest.mark.turns
 def test_a_lost_node_costs_its_unfinished_cells(embedlab, gate, cluster, workers):
     node = cluster.add_node(num_cpus=2, object_store_memory=80 << 20)
     cluster.wait_for_nodes()

@@ -75,6 +75,7 @@ def test_final_latents_are_those_of_the_pipeline(model, pipeline, scheduler, sca
     torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("scheduler", "warmup"),
     [
@@ -107,6 +108,7 @@ def test_strength_and_step_name_the_same_start(tmp_path):
     assert Start(str(file), strength=1.0).first(10) == 0
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scheduler", installed())
 def test_a_picture_depends_on_its_seed_not_on_its_batch(sd1, scheduler):
     # a first step that keeps its x0 alone is rounded 14-fold
@@ -303,6 +305,7 @@ def test_a_scheduler_that_cannot_do_what_the_model_needs_is_refused_before_weigh
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc"])
 def test_zero_terminal_snr_is_drawn_as_the_pipeline_draws_it(folders, tmp_path, scheduler):
     folder = tmp_path / "sd2"
