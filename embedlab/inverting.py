@@ -31,22 +31,28 @@ KNOWN: WeakKeyDictionary[Any, Memo[str, Inverted]] = WeakKeyDictionary()  # by U
 
 @dataclass(frozen=True)
 class Inverted:
-    """What inversion found: latents (1, c, h, w) at the first step, hidden states of no prompt by step, and figures.
+    """What inversion found: latents (1, c, h, w) on the way from the picture to the first step, hidden states of no
+    prompt by step, and figures.
 
     `figures`: `round_trip/psnr` in decibels, of the picture that comes out with the picture's own prompt beside the
     picture; `round_trip/decoded` the same of the latents decoded as they are, the most that can be reached;
     `round_trip/latents` how far the latents are off, as a root of the mean square beside their own.
     """
 
-    latents: Float[Tensor, "image c h w"]
+    way: tuple[Float[Tensor, "image c h w"], ...]
     hidden: tuple[Float[Tensor, "row width"], ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def latents(self) -> Float[Tensor, "image c h w"]:
+        """Those of the first step."""
+        return self.way[-1]
 
 
 def invert(model: Model, requests: Sequence[Request], timer: Timer | None = None) -> tuple[list[Request], Inverted]:
     """The requests of one batch with what stands for no prompt in them, and what inversion found of their picture.
 
-    It is found once for a picture, a prompt and settings of sampler and guidance, and remembered.
+    It is found once for a picture, a prompt and settings of sampler and guidance, and remembered, whatever the mask.
     """
     first = requests[0]
     start = first.cell.start
@@ -55,7 +61,8 @@ def invert(model: Model, requests: Sequence[Request], timer: Timer | None = None
         raise EngineError(
             f"engine={model.engine} gives no gradients, which start.unconditional=null_text asks for: engine=eager."
         )
-    key = fingerprint([start, start.content, picture_size(first.cell, model), first.cell.sampler, *told(first)])
+    whole = dataclasses.replace(start, mask=None)
+    key = fingerprint([whole, whole.content, picture_size(first.cell, model), first.cell.sampler, *told(first)])
     known = KNOWN.setdefault(model.unet, Memo(8))
     (found,) = known([key], lambda _: [_found(model, first, start, timer or Timer())])
     return [Request(_unconditional(one.conditioning, start, found), one.seed) for one in requests], found
@@ -126,7 +133,7 @@ def _found(model: Model, request: Request, start: Inversion, timer: Timer) -> In
         uncond = [shown.cond] * len(uncond)
     back = in_turn(denoiser(shown.cond, one, scale) for one, scale in zip(uncond, scales, strict=True))
     again = sample(back, way[-1], cell.sampler.make(model.scheduler), first=first).latents
-    return Inverted(way[-1], tuple(hidden), figures(model, picture, clean, again))
+    return Inverted(tuple(way), tuple(hidden), figures(model, picture, clean, again))
 
 
 def _plain(conditioning: Conditioning) -> Conditioning:

@@ -256,14 +256,12 @@ def check_varied(seed: Any, strength: Any) -> None:
 UNCONDITIONALS = ("own", "prompt", "null_text")
 
 
-def check_inverted(picture: Any, latents: Any, mask: Any, depth: Any, variation: Any) -> None:
-    """A picture and nothing beside."""
+def check_inverted(picture: Any, latents: Any, depth: Any, variation: Any) -> None:
+    """A picture, and nothing beside but a mask."""
     if picture is None:
         raise SamplerError("start=inversion finds the noise of a picture: set start.picture.")
     check_variation(variation)
-    given: list[str] = [
-        name for name, value in (("latents", latents), ("mask", mask), ("depth", depth)) if value is not None
-    ]
+    given: list[str] = [name for name, value in (("latents", latents), ("depth", depth)) if value is not None]
     varied = variation.get("strength") if isinstance(variation, Mapping) else getattr(variation, "strength", 0)
     if given or varied:
         raise SamplerError(
@@ -1399,7 +1397,8 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "embedlab.Inversion": {
         "warmup": check_warmup,
-        "picture latents mask depth variation": check_inverted,
+        "picture latents depth variation": check_inverted,
+        "mask": lambda mask: check_picture(mask, "start.mask"),
         "step strength": check_step_and_strength,
         "picture": check_picture,
         "prompt": check_shown,

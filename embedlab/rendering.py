@@ -242,7 +242,7 @@ class Batch:
         cell = self.requests[0].cell
         seeds = [request.seed for request in self.requests]
         self.scheduler = cell.sampler.make(self.model.scheduler)
-        inverted = self.inverted.latents if self.inverted else None
+        inverted = self.inverted.way if self.inverted else None
         self.begun = begun = begin(self.model, cell, seeds, self.scheduler, inverted)
         self.trace = trace = Trace(cell.sampler.watch, cell.sampler.kept)
         beside, heard = begun.beside, trace.halves if halves or trace.active else None

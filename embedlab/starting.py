@@ -18,7 +18,7 @@ from embedlab.limits import check_seeds
 from embedlab.models import Model, Pipeline, model_of
 from embedlab.sampler import begun, generators, noise, picture_latents, varied
 from embedlab.sampler.handed_in import as_mask
-from embedlab.sampler.inpainting import put_back
+from embedlab.sampler.inpainting import led_back, put_back
 from embedlab.sampler.loop import After
 
 
@@ -41,10 +41,13 @@ class Beginning:
 
 
 @torch.inference_mode()
-def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any, inverted: Tensor | None = None) -> Beginning:
+def begin(
+    model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any, inverted: Sequence[Tensor] | None = None
+) -> Beginning:
     """What the pictures of a cell start with, for some seeds and a scheduler that `Sampler.make` made.
 
-    `inverted` are the latents of its first step where they were found by inversion.
+    `inverted` is the way from the latents of its picture to those of its first step, where these were found by
+    inversion.
 
     Raises SamplerError for a size that the model cannot make.
 
@@ -59,7 +62,12 @@ def begin(model: Model, cell: Cell, seeds: Sequence[int], scheduler: Any, invert
     shape = (model.vae.config.latent_channels, height // model.factor, width // model.factor)
     if inverted is not None:
         noise(shape, random)
-        return Beginning(inverted.expand(len(seeds), -1, -1, -1), None, start.first(cell.sampler.steps), random)
+        back = None
+        if "mask" in start.taken:
+            mask = as_mask(start.taken["mask"].open(), size, model.factor, cell.size != "picture")
+            back = led_back(inverted, mask.to(model.device) > 0)
+        first = start.first(cell.sampler.steps)
+        return Beginning(inverted[-1].expand(len(seeds), -1, -1, -1), None, first, random, back)
     known = known_latents(model, cell, size, seeds, random)
     if known is not None:
         known = known.to(model.device)

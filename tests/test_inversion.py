@@ -160,6 +160,32 @@ def test_a_picture_is_inverted_once_for_all_cells(sd1, monkeypatch):
     assert one.figures[0]["round_trip/latents"] == pytest.approx(replaced.figures[0]["round_trip/latents"])
 
 
+@pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("part", [{}, {"step": 5}], ids=["all the way", "a part of it"])
+def test_outside_of_a_mask_latents_go_back_the_way_that_they_came(sd1, monkeypatch, scheduler, part):
+    count, real = [], inverting.inverted
+    monkeypatch.setattr(inverting, "inverted", lambda *args: count.append(1) or real(*args))
+    white, black, half = (Image.new("L", (16, 16), tone) for tone in (255, 0, 0))
+    half.paste(255, (0, 0, 8, 16))
+    told = {"operators": [Replace("puppy", "cat")], "scale": 3.0, **part}
+    plain, *masked = (cell(scheduler, mask=mask, **told) for mask in (None, white, black, half))
+    plain, *masked = (dataclasses.replace(c, sampler=Sampler(scheduler, 8, keep="all")) for c in (plain, *masked))
+    free, everywhere, nowhere, left = render(sd1, [plain, *masked], [0])
+    assert len(count) == 1, "one way for all masks"
+    assert torch.equal(everywhere.latents, free.latents)
+    way = found(sd1, plain).way
+    close(way[0], clean(sd1), 0)
+    assert torch.equal(nowhere.latents, way[0])
+    middle = left.latents.shape[-1] // 2
+    assert torch.equal(left.latents[..., middle:], way[0][..., middle:])
+    assert not torch.equal(left.latents[..., :middle], way[0][..., :middle])
+    assert not torch.equal(left.latents[..., :middle], free.latents[..., :middle]), "what is inside sees what stays"
+    shown = [one.latents for one in nowhere.steps]
+    assert len(shown) == len(way) - 1
+    for one, latents in zip(shown, reversed(way[:-1]), strict=True):
+        assert torch.equal(one, images.decode(latents, sd1.vae))
+
+
 def test_null_texts_ask_for_gradients_which_an_engine_has_not(sd1):
     told = cell(scale=2.0, unconditional="null_text")
     (calls,) = condition_calls(sd1, [told])
@@ -190,7 +216,11 @@ WRONG = {
     ),
     "null text": (lambda: cell("dpmpp_2m", unconditional="null_text"), "null-text inversion follows the steps of ddim"),
     "no picture": (Inversion, "start=inversion finds the noise of a picture: set start.picture"),
-    "mask": (lambda: cell(mask=PICTURE), "leave start.mask out"),
+    "depth": (lambda: cell(depth=PICTURE), "leave start.depth out"),
+    "mask": (
+        lambda: cell(mask=PICTURE.resize((8, 8))),
+        "start.mask is 8 pixels high and 8 wide, and start.picture is 16",
+    ),
     "variation": (lambda: cell(variation={"seed": 1, "strength": 0.5}), "leave start.variation out"),
     "unconditional": (lambda: cell(unconditional="null"), "start.unconditional is 'null'; choose one of own, prompt"),
     "scale": (lambda: Inversion(PICTURE, scale=0.5), "start.scale is 0.5"),

@@ -24,7 +24,8 @@ class Inversion(Start):
     operators: then the edit is all that changes. The sampler is run backwards over its own noise levels: ddim as
     diffusers' `DDIMInverseScheduler` (Song et al. 2021, eq. 14), dpmpp_2m and its kin as
     `DPMSolverMultistepInverseScheduler`; no other has an inverse. Up to `step` or `strength`, else all the way. The
-    latents are the mean that the autoencoder gives, so that all seeds start alike.
+    latents are the mean that the autoencoder gives, so that all seeds start alike. With `mask` what is white is drawn
+    anew, and what is black goes back along the way that the inversion came, to the picture's own latents.
 
     scale: guidance while the picture is inverted; 1 is the prompt alone, and what comes back best (Mokady et al. 2023).
     unconditional: what stands for no prompt while sampling goes on. `own` is the guidance's own; `prompt` is the
