@@ -25,6 +25,7 @@ R = TypeVar("R")
 RAW = (TypeError, AttributeError, LookupError, ValueError, RuntimeError, OverflowError)
 UNIONS = (typing.Union, types.UnionType)
 LISTS = (list, tuple, Sequence, Iterable)
+PLAIN = (str, int, float, bool)
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 WORDS |= {type(None): "None", list: "a list", tuple: "a list", dict: "a mapping", Mapping: "a mapping"}
 
@@ -77,6 +78,43 @@ def known(annotations: Mapping[str, Any], names: dict[str, Any]) -> dict[str, An
         with suppress(NameError, AttributeError, TypeError):
             found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), names)
     return found
+
+
+def plain(value: Any, arrays: bool = True) -> Any:
+    """A setting with Python's numbers, true and false in the place of numpy's and torch's.
+
+    These are scalars, arrays and tensors of one number, lists of them, and with `arrays` tensors of a fraction and what
+    is a list of numbers. What may be learned stays. Of what is plain already the very value is given back.
+
+    >>> import numpy as np
+    >>> plain(np.int64(3)), plain([np.float32(0.5), np.array(True)]), plain(np.arange(2))
+    (3, [0.5, True], [0, 1])
+    """
+    if value is None or type(value) in PLAIN:
+        return value
+    if type(value) in (list, tuple):
+        made = [plain(one, arrays) for one in value]
+        return value if all(new is old for new, old in zip(made, value, strict=True)) else type(value)(made)
+    if type(value) is dict:
+        pairs = {key: plain(one, arrays) for key, one in value.items()}
+        return value if all(pairs[key] is value[key] for key in value) else pairs
+    kind = type(value).__module__.partition(".")[0]
+    if kind == "numpy" and isinstance(getattr(value, "shape", None), tuple):
+        return value.tolist() if value.shape == () or (arrays and len(value.shape) == 1) else value
+    if kind == "torch" and hasattr(value, "is_meta") and not value.is_meta and not value.requires_grad:
+        whole = not value.ndim and not value.is_floating_point() and not value.is_complex()
+        return value.tolist() if whole or (arrays and value.ndim < 2) else value
+    return value
+
+
+def settle_numbers(part: Any) -> None:
+    """Let the fields of a dataclass be Python's numbers where they came as numpy's or torch's; vectors stay."""
+    kind: Any = type(part)
+    for name, hint in hints_of(kind).items():
+        vectors = any(word in str(hint) for word in ("Tensor", "SupportsFloat", "Any"))
+        given = getattr(part, name, None)
+        if (now := plain(given, arrays=not vectors)) is not given:
+            object.__setattr__(part, name, now)
 
 
 def check_fields(value: Any, but: Iterable[str] = ()) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, TypeGuard
 
+from embedlab.arguments import plain
 from embedlab.errors import EmbedlabError, brief, listed
 
 LARGEST = 3.4e38  # float32's
@@ -45,6 +46,7 @@ def whole_number(
     ...
     embedlab.errors.ConfigError: every is 0; it has to be a whole number of steps, 1 or more.
     """
+    value = plain(value)
     if is_whole(value) and least <= value and (most is None or value <= most):
         return value
     bounds = f", {least} or more" if most is None else f" from {least} to {most if most < EXACT else '2^63 - 1'}"
@@ -71,6 +73,7 @@ def number_within(
     ...
     embedlab.errors.ConfigError: gpus is -1; it has to be a number, 0 or more.
     """
+    value = plain(value)
     if not (is_number(value) and least <= value and (most is None or value <= most)):
         bounds = f", {least:g} or more" if most is None else f" from {least:g} to {most:g}"
         raise error(f"{name} is {brief(value)}; it has to be a number{bounds}.")
@@ -85,7 +88,7 @@ def true_or_false(value: Any, name: str, error: type[EmbedlabError]) -> None:
     ...
     embedlab.errors.ConfigError: guided is 1; it has to be true or false.
     """
-    if not isinstance(value, bool):
+    if not isinstance(value := plain(value), bool):
         raise error(f"{name} is {brief(value)}; it has to be true or false.")
 
 
@@ -100,14 +103,11 @@ def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
     ...
     embedlab.errors.OperatorError: weight is a whole number beyond 2^53; write it with a point, such as 1e+30.
     """
-    of_numpy = isinstance(value, Real) and hasattr(value, "dtype")
+    value = plain(value, arrays=False)
     if hasattr(value, "detach"):  # a tensor
         number = value.numel() == 1 and value.ndim < 2 and not value.is_complex() and str(value.dtype) != "torch.bool"
         number = number and not value.is_meta  # that has a shape, and no number
         size = abs(value.detach()) if number else math.inf
-    elif of_numpy:
-        number = value.dtype.itemsize <= 8
-        size = abs(value.item()) if number else math.inf
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         size = abs(value) if number else math.inf  # an int may be beyond all floats
@@ -117,7 +117,7 @@ def finite_number(value: Any, name: str, error: type[EmbedlabError]) -> Any:
         raise error(f"{name} is {brief(value)}; it has to be a finite number.")
     if isinstance(value, Integral) and size > EXACT:
         raise error(f"{name} is a whole number beyond 2^53; write it with a point, such as {float(value):g}.")
-    return value.item() if of_numpy else value
+    return value
 
 
 def float_of(value: Any) -> float:

@@ -495,7 +495,7 @@ def encode(
         way = encoder if join is None else join
         check_join(way)
         reading = Encoder(join="truncate" if way == "truncate" else "windows")
-    whole_number(at_once, "at_once", SamplerError, least=1, of=" of windows")
+    at_once = whole_number(at_once, "at_once", SamplerError, least=1, of=" of windows")
     towers, alone = text_encoders_of(towers), is_one_prompt(prompts)
     if not alone and not isinstance(prompts, list | tuple):
         raise PromptError(

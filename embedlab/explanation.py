@@ -212,7 +212,7 @@ def explain(cell: Any, towers: TextEncoders, known: Sequence[str] | None = None,
     check_cell(cell)
     own = towers.words if isinstance(towers, Model) else ()
     known, towers = own if known is None else known, text_encoders_of(towers)
-    whole_number(most, "most", ConfigError, least=1, of=" of neighbours")
+    most = whole_number(most, "most", ConfigError, least=1, of=" of neighbours")
     if changes(cell):
         raise OperatorError("this cell changes over time; explain one moment of it: resolve(cell, moment).")
     before, after = condition([cell.baseline(), cell], towers, allow_nan=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from embedlab.arguments import check_fields, takes
+from embedlab.arguments import check_fields, plain, settle_numbers, takes
 from embedlab.checks import (
     finite_number,
     float_of,
@@ -122,8 +122,10 @@ def check_settings(part: str, settings: Mapping[str, Any]) -> None:
 def check_part(part: Any) -> None:
     """Refuse the settings of a part, by the checks of its class, or of the first that it derives from that has some.
 
-    Those that have no check have to be of the kind that they are annotated with.
+    Those that have no check have to be of the kind that they are annotated with. Numbers of numpy and torch become
+    Python's.
     """
+    settle_numbers(part)
     name = next((name for kind in type(part).__mro__ if (name := public_name(kind)) in CHECKS), "")
     check_settings(name, vars(part))
     check_fields(part, [one for names in CHECKS.get(name, {}) for one in names.split()])
@@ -327,6 +329,7 @@ def found(picture: Any, setting: str = "start.picture") -> Path:
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Refuse seeds that are no whole numbers in reach of torch's generator."""
+    seeds = plain(seeds)
     if not is_list(seeds) or not seeds:
         raise SamplerError(
             f"seeds is {brief(seeds)}; it has to be a list of whole numbers, one a picture: seeds=[0,1]."
@@ -338,9 +341,19 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def check_at_once(at_once: Any) -> None:
-    """Refuse a batch size that is none."""
-    whole_number(at_once, "at_once", ConfigError, least=1, of=" of pictures")
+def seeds_asked(seeds: Any) -> tuple[int, ...]:
+    """Seeds of which one may come by itself.
+
+    >>> seeds_asked(3), seeds_asked(range(2))
+    ((3,), (0, 1))
+    """
+    seeds = plain(seeds)
+    return check_seeds([seeds] if is_whole(seeds) else seeds)
+
+
+def check_at_once(at_once: Any) -> int:
+    """A batch size; ConfigError for what is none."""
+    return whole_number(at_once, "at_once", ConfigError, least=1, of=" of pictures")
 
 
 # ── guidance, encoder, metrics, model ─────────────────────────────────────────────────────────────────────────────

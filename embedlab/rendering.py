@@ -14,7 +14,6 @@ from torch import Tensor
 from embedlab import images
 from embedlab.attention.watch import Watch
 from embedlab.cell import Cell, denoiser_calls, described, fingerprint, picture_size
-from embedlab.checks import is_whole
 from embedlab.condition import CallConditioning, condition_calls, told_by_call
 from embedlab.display.progress import bar, in_notebook
 from embedlab.encoder import Conditioning
@@ -34,7 +33,7 @@ from embedlab.guidance import (
     predictor,
 )
 from embedlab.inverting import Inverted, invert
-from embedlab.limits import check_at_once, check_seeds
+from embedlab.limits import check_at_once, seeds_asked
 from embedlab.models import Model, Pipeline, Source, model_of
 from embedlab.runtime import runtime_of
 from embedlab.sampler import Inversion, Trace, predicted_x0, sample
@@ -88,8 +87,8 @@ def render(
     model, alone = model_of(model), isinstance(cells, Cell)
     cells = [cells] if isinstance(cells, Cell) else cells
     check_list(cells, Cell, "cells", "lab.render(model, [lab.Cell(PROMPT)], seeds)")
-    seeds = check_seeds([seeds] if is_whole(seeds) else seeds)
-    check_at_once(at_once)
+    seeds = seeds_asked(seeds)
+    at_once = check_at_once(at_once)
     if on_step is not None and not callable(on_step):
         raise ConfigError(f"on_step is {brief(on_step)}; it has to be a callable that takes the number of a step.")
     conditioning = condition_calls(model, cells)

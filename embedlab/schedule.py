@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
+from embedlab.arguments import plain
 from embedlab.checks import in_choices, is_list, is_number, whole_number
 from embedlab.display import Html, Lane, Shown, block, timeline
 from embedlab.display import curves as drawn
@@ -222,10 +223,11 @@ class Alternate(Schedule[T_co]):
     clock: Literal["step", "a1111"] = "step"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", plain(self.values, arrays=False))
         if not is_list(self.values) or len(self.values) < 2:
             raise ConfigError(f"values is {brief(self.values)}; to alternate, it has to be a list of two or more.")
         object.__setattr__(self, "values", tuple(self.values))
-        whole_number(self.every, "every", ConfigError, least=1, of=" of steps")
+        object.__setattr__(self, "every", whole_number(self.every, "every", ConfigError, least=1, of=" of steps"))
         in_choices(self.clock, "to alternate, the clock", ("step", "a1111"), ConfigError)
 
     def __str__(self) -> str:
@@ -328,6 +330,8 @@ def boxes(names: Sequence[str], times: Sequence[float], clock: Clock) -> Html:
 
 def settle(curve: Switch[Any] | Ramp) -> None:
     """Lists become tuples, one time a tuple of one; what is no list of values and no rising times is refused."""
+    object.__setattr__(curve, "values", plain(curve.values, arrays=isinstance(curve, Ramp)))
+    object.__setattr__(curve, "at", plain(curve.at))
     if not is_list(curve.values) or len(curve.values) < 2:
         raise ConfigError(f"values is {brief(curve.values)}; it has to be a list of two or more.")
     times = tuple(curve.at) if is_list(curve.at) else (curve.at,)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from embedlab import images
 from embedlab.cell import Cell, picture_size
-from embedlab.checks import is_whole
 from embedlab.errors import check_kind
-from embedlab.limits import check_seeds
+from embedlab.limits import seeds_asked
 from embedlab.models import Model, Pipeline, model_of
 from embedlab.sampler import begun, generators, noise, picture_latents, varied
 from embedlab.sampler.handed_in import as_mask
@@ -141,7 +140,7 @@ def start_latents(model: Model | Pipeline, cell: Cell, seeds: int | Sequence[int
     """
     model = model_of(model)
     check_kind(cell, Cell, "cell", "lab.Cell(PROMPT)")
-    seeds = check_seeds([seeds] if is_whole(seeds) else seeds)
+    seeds = seeds_asked(seeds)
     scheduler = cell.sampler.make(model.scheduler)
     first = begin(model, cell, seeds, scheduler)
     return begun(scheduler, first.noise, first.picture, first.first, cell.start.warmup)

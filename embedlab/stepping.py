@@ -13,11 +13,10 @@ from torch import Tensor
 
 from embedlab import images
 from embedlab.cell import Cell
-from embedlab.checks import is_whole
 from embedlab.condition import condition_calls
 from embedlab.display import Shown, block, grid
 from embedlab.errors import SamplerError, brief, check_kind, counted
-from embedlab.limits import check_seeds
+from embedlab.limits import seeds_asked
 from embedlab.models import Model, Pipeline, model_of
 from embedlab.rendering import Batch
 from embedlab.sampler import Seen, begun, calls
@@ -175,6 +174,6 @@ def denoise(model: Model | Pipeline, cell: Cell, seed: int | Sequence[int] = 0) 
     """
     model = model_of(model)
     check_kind(cell, Cell, "cell", "lab.Cell(PROMPT)")
-    seeds = check_seeds([seed] if is_whole(seed) else seed)
+    seeds = seeds_asked(seed)
     cell.start.check_seeds(seeds)
     return Denoising(model, cell, seeds)

@@ -269,8 +269,8 @@ def windows_of(
     """
     in_choices(split, "windows.split", SPLITS, PromptError)
     in_choices(padding, "windows.padding", PADDINGS, PromptError)
-    whole_number(window, "windows.window", PromptError, least=3, most=100 * WINDOW)
-    whole_number(backtrack, "windows.backtrack", PromptError, most=window - 3)
+    window = whole_number(window, "windows.window", PromptError, least=3, most=100 * WINDOW)
+    backtrack = whole_number(backtrack, "windows.backtrack", PromptError, most=window - 3)
     pad = {"own": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id, "zero": 0}[padding]
     how = Cutter(tokenizer.bos_token_id, tokenizer.eos_token_id, pad, split, backtrack, window, truncate)
     return how(segments_of(pieces, tokenizer, concepts))

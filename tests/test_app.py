@@ -473,7 +473,7 @@ def test_odd_words_are_one_line_too(words, tmp_path, monkeypatch, capsys, unread
         app.main()
     assert caught.value.code == 2
     said = capsys.readouterr()
-    assert said.out in ("", "loading emoji …\n")
+    assert said.out in ("", "checking the settings …\n")
     assert len(said.err.splitlines()) == 1, said.err
     assert said.err.startswith("embedlab: ")
     assert not {"Traceback", "object_type", "full_key", "HYDRA_FULL_ERROR"} & set(re.findall(r"\w+", said.err))

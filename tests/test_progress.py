@@ -120,7 +120,7 @@ def test_what_begins_is_said_before_torch_is_imported(tmp_path):
     )
     for words in (["seeds=[0]"], ["-m", "seeds=[0],[1]"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (0, "loading emoji …\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "checking the settings …\n"), done.stderr
 
 
 def test_what_a_command_begins_is_said_beside_its_answer_and_only_to_somebody(monkeypatch, capsys):

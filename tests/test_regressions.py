@@ -28,6 +28,7 @@ from embedlab import (
     Metrics,
     Noise,
     Normalise,
+    OpenVINO,
     Permute,
     Place,
     ProjectOut,
@@ -51,6 +52,7 @@ from embedlab import (
     embed_all,
     encode,
     explain,
+    noise,
     render,
     texts_of,
 )
@@ -504,6 +506,46 @@ def test_numbers_of_numpy_are_those_of_python(sd1):
             assert torch.equal(make(number)(prompt, lookup).token, make(number.item())(prompt, lookup).token)
     assert Guidance(np.uint8(9)) == Guidance(9)
     assert Encoder(stretch=np.uint8(4)).window == 248
+
+
+PARTS = {
+    "steps": (2, lambda n: Sampler(steps=n)),
+    "keep": (2, lambda n: Sampler(keep=[n])),
+    "skip": (2, lambda n: Encoder(skip=n)),
+    "size": (64, lambda n: Cell("a cat", size=[n, n])),
+    "seed": (2, lambda n: Noise("cat", 0.5, seed=n)),
+    "rows": (2, lambda n: Scale(n, 2.0, encoder=n)),
+    "every": (2, lambda n: Alternate(["cat", "dog"], every=n)),
+    "scale": (2.0, lambda n: Guidance(scale=n)),
+    "rescale": (0.5, lambda n: Guidance(rescale=n, interval=[0, n])),
+    "line": (0.5, lambda n: Ramp([0, n], at=[0, n])),
+    "snr": (True, lambda n: Sampler(zero_snr=n)),
+    "eye": (True, lambda n: Metrics(eye=n)),
+    "engine": (True, lambda n: OpenVINO(text_encoder=n)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_number_of_numpy_or_torch_makes_the_very_part(name):
+    value, make = PARTS[name]
+    kinds = (np.array(value), torch.tensor(value), np.array(value)[()], np.array([value])[0])
+    for given in kinds:
+        assert repr(make(given)) == repr(make(value))
+        assert fingerprint(make(given)) == fingerprint(make(value))
+
+
+def test_arrays_of_numbers_are_lists_and_fractions_are_no_whole_numbers(emoji):
+    assert Sampler(keep=np.arange(3)) == Sampler(keep=[0, 1, 2])
+    assert Encoder(balance=torch.tensor([1.0, 0.5])) == Encoder(balance=[1.0, 0.5])
+    assert check_seeds(np.arange(3)) == check_seeds(torch.arange(3)) == (0, 1, 2)
+    shown = [render(emoji, Cell("a cat", sampler=Sampler(steps=1)), seeds).pictures for seeds in (np.int64(3), 3)]
+    assert torch.equal(*shown)
+    assert torch.equal(noise(emoji, np.array(3)), noise(emoji, [3]))
+    with pytest.raises(EmbedlabError, match=re.escape("sampler.steps is 2.0; it has to be a whole number")):
+        Sampler(steps=np.float32(2))
+    learned = torch.tensor(0.5, requires_grad=True)
+    assert Scale("cat", learned).by is learned
+    assert isinstance(Scale("cat", torch.tensor(0.5)).by, torch.Tensor)
 
 
 class Odd:

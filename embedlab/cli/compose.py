@@ -230,7 +230,7 @@ def check_shared(config: DictConfig) -> None:
 
 
 def name_of_model(config: DictConfig) -> str:
-    """What is loaded, for a line that is said before anything was checked."""
+    """What is loaded, for a line that says so."""
     with suppress(OmegaConfBaseException):
         return str(OmegaConf.select(config, "model.name") or "the model")
     return "the model"

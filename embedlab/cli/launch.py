@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from embedlab import readers
 from embedlab.cell import fingerprint
 from embedlab.clean import check_name, redact
-from embedlab.cli.compose import Composer, job_in_sweep, job_names, refuse, set_hydra_node, words_of
+from embedlab.cli.compose import Composer, job_in_sweep, job_names, name_of_model, refuse, set_hydra_node, words_of
 from embedlab.cli.messages import user_message
 from embedlab.cli.objective import check_objective, check_search, is_search, job_return, objective_of, searched
+from embedlab.cli.progress import stage
 from embedlab.cli.resume import plan_jobs, quoted
 from embedlab.cli.session import Session, rollback
 from embedlab.errors import ConfigError, listed
@@ -75,6 +76,8 @@ def launch(
 
             cancel_left(folder)
         make_folder(store)
+    if plan.left and engine is None and first == 0:
+        stage(f"loading {name_of_model(master)}")
     plan_jobs(folder, jobs, session.rows)
     plan.write_folders()
     session.display.planning += time.perf_counter() - begun

@@ -26,7 +26,7 @@ from embedlab.clean import check_name, clean_streams
 from embedlab.cli.commands import learn, profile
 from embedlab.cli.compose import job_of, name_of_model, study_of, whole_mappings, words_of
 from embedlab.cli.messages import EXPLAIN, NO_FOLDER, as_user_error, fail, say, typed_command, user_message
-from embedlab.cli.progress import aside, importing, peak_memory, stage
+from embedlab.cli.progress import CHECKING, aside, importing, peak_memory, stage
 from embedlab.cli.prompt_list import AXIS, Asked, asked, axis, rows_of
 from embedlab.cli.session import Session, rollback
 from embedlab.cli.settings import OPEN
@@ -199,7 +199,7 @@ def run_single(config: DictConfig, session: Session) -> None:
     config = complete(config, typed_command)
     check_values(config)
     quiet = config.explain is True or session.profile is not None
-    (aside if quiet else stage)(f"loading {name_of_model(config)}")
+    (aside if quiet else stage)(CHECKING)
     with importing():
         from embedlab.cli.launch import Plan, store_of
     from embedlab.files import make_folder
@@ -246,6 +246,7 @@ def run_single(config: DictConfig, session: Session) -> None:
         plan.write_folders(info)
         if plan.left:
             make_folder(plan.store)
+            stage(f"loading {name_of_model(config)}")
         (result,) = plan.run(session).values()
         if not sweep:
             conclude(job, config, plan, session, result)

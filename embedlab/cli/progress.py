@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from embedlab.sweep.job import Job
     from embedlab.sweep.result import Result
 
+CHECKING = "checking the settings"  # what a command says first: torch is imported, and what is wrong is refused
+
 
 def stage(text: str) -> None:
     """Say what begins now; said before anything heavy is imported, so that nobody waits without a word."""

@@ -38,7 +38,8 @@ def check_values(config: DictConfig) -> None:
         raise ConfigError(unknown_key(own[0]))
     for part in ("model", "prompt", "operators", "encoder", "guidance", "sampler", "start", "attention", "metrics"):
         checked(values.get(part), part)
-    check_settings("embedlab.Job", {str(key): value for key, value in values.items()})
+    for whole in ("embedlab.Cell", "embedlab.Job"):
+        check_settings(whole, {str(key): value for key, value in values.items()})
 
 
 def check_batch(composer: Composer, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from embedlab.arguments import check_fields
+from embedlab.arguments import check_fields, settle_numbers
 from embedlab.checks import true_or_false
 from embedlab.engines.graphs import Graph
 from embedlab.errors import EngineError, first_line
@@ -66,6 +66,7 @@ class Common:
     text_encoder: bool = field(default=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         true_or_false(self.text_encoder, "engine.text_encoder", EngineError)
         check_fields(self)
         if self.text_encoder and not getattr(self, "exact", True):

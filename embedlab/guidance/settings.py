@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedlab.arguments import settle_numbers
 from embedlab.checks import finite_number, is_whole
 from embedlab.display import Shown
 from embedlab.errors import SamplerError
@@ -59,6 +60,7 @@ class Guidance(Shown):
     loss: Loss | None = None
 
     def __post_init__(self) -> None:
+        settle_numbers(self)
         check_interval(self.interval, self.clock)
         if not isinstance(self.guider, Schedule):
             check_guider(self.guider, self.settings)

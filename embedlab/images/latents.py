@@ -58,7 +58,7 @@ def decode(latents: Float[Tensor, "image c h w"], vae: Any, at_once: int = 4) ->
     if not isinstance(latents, Tensor) or latents.ndim != 4 or latents.shape[1] != channels:
         came = f"a tensor of shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else brief(latents)
         raise SamplerError(f"latents is {came}; this model's are (image, {channels}, height, width).")
-    whole_number(at_once, "at_once", SamplerError, least=1, of=" of pictures")
+    at_once = whole_number(at_once, "at_once", SamplerError, least=1, of=" of pictures")
     latents = to_vae(latents, vae).to(vae.device, vae.dtype)
     pictures = [vae.decode(part, return_dict=False)[0] for part in latents.split(min(at_once, max(len(latents), 1)))]
     return torch.cat(pictures).float().add(1).div(2).clamp(0, 1).cpu()

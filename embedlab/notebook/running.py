@@ -18,7 +18,6 @@ from rich.console import Console
 
 from embedlab import readers
 from embedlab.cell import Cell
-from embedlab.checks import is_whole
 from embedlab.cli.finish import write
 from embedlab.cli.launch import Plan, joined, store_of
 from embedlab.cli.main import run as run_command
@@ -29,7 +28,7 @@ from embedlab.engines import Auto, Eager, Engine
 from embedlab.errors import ConfigError, brief, check_kind, counted, listed
 from embedlab.export import recipe
 from embedlab.files import make_folder
-from embedlab.limits import check_seeds
+from embedlab.limits import seeds_asked
 from embedlab.metrics.score import Metrics
 from embedlab.models import Model, Source
 from embedlab.models.silence import silence_libraries
@@ -244,7 +243,7 @@ def grid(
     check_kind(cell, Cell, "cell", "lab.Cell(PROMPT)")
     source = source_of(model)
     seeds = axes.pop("seed", axes.pop("seeds", 0))
-    seeds = check_seeds([seeds] if is_whole(seeds) else list(seeds) if isinstance(seeds, range) else seeds)
+    seeds = seeds_asked(list(seeds) if isinstance(seeds, range) else seeds)
     values = {name: list(one) if isinstance(one, list | tuple | range) else [one] for name, one in axes.items()}
     if empty := [name for name, one in values.items() if not one]:
         raise ConfigError(f"{empty[0]} has no values; an axis is a list of them.")

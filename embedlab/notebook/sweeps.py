@@ -123,7 +123,7 @@ class Sweep(Shown):
         An anywidget, for notebooks that show those, whose `picked` and `marked` say what is looked at; where
         anywidget is not installed, or it shall not be `live`, the same page in a frame.
         """
-        whole_number(height, "height", ConfigError, least=120, of=" of pixels")
+        height = whole_number(height, "height", ConfigError, least=120, of=" of pixels")
         folder = self.folder.parent if self.alone else self.folder
         if not live:
             return Framed(page_of(folder), height)

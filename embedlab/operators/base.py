@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
 from types import FunctionType
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedlab.arguments import takes
+from embedlab.arguments import settle_numbers, takes
 from embedlab.checks import finite_number, is_whole
 from embedlab.display import Shown
 from embedlab.embeddings import Embeddings, Later, Lookup, drawn_out, lookup_of
@@ -27,7 +27,7 @@ from embedlab.errors import ConfigError, NoRowsError, OperatorError, PromptError
 from embedlab.limits import LENGTHS, STAGES, Lengths, Stage, check_part, check_stage
 from embedlab.models import TextEncoders, text_encoders_of
 from embedlab.parsed_prompt import ParsedPrompt
-from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies, within
+from embedlab.schedule import Schedule, Setting, Switch, format_number, value_of, varies
 from embedlab.select import Spans
 from embedlab.selector import Role, Rows, Selector, format_selector, rows_of, words_of
 
@@ -62,10 +62,7 @@ class Edit(Shown):
     def __post_init__(self) -> None:
         if self.role is not None and getattr(self, "rows", "") is None:
             object.__setattr__(self, "rows", Rows(role=self.role))
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if any(isinstance(part, np.number) for part in within(value)):
-                object.__setattr__(self, setting.name, of_numpy(value))
+        settle_numbers(self)
         if not varies(self):
             self.check()
 
@@ -81,19 +78,6 @@ def number_of(setting: Setting[Number]) -> float:
     0.5
     """
     return cast("float", value_of(setting))
-
-
-def of_numpy(value: Any) -> Any:
-    """A setting with Python's numbers for numpy's, of which some wrap around: `1 - np.uint8(2)` is 255.
-
-    >>> of_numpy({"cat": np.uint8(2), "dog": [np.float32(0.5)]})
-    {'cat': 2, 'dog': [0.5]}
-    """
-    if isinstance(value, np.number):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {key: of_numpy(part) for key, part in value.items()}
-    return type(value)(map(of_numpy, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedlab.arguments import plain
 from embedlab.checks import is_whole
 from embedlab.display import Shown
 from embedlab.errors import SamplerError, brief
@@ -45,6 +46,7 @@ def generators(seeds: int | Sequence[int]) -> list[torch.Generator]:
     >>> [generator.initial_seed() for generator in generators([3, 7])]
     [3, 7]
     """
+    seeds = plain(seeds)
     every: Any = [seeds] if is_whole(seeds) else seeds
     if (
         not isinstance(every, Sequence)

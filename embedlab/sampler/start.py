@@ -18,7 +18,7 @@ from embedlab import images
 from embedlab.checks import is_whole
 from embedlab.display import Picture, Shown, block, facts, gallery, settings_of
 from embedlab.errors import PictureError, SamplerError, brief
-from embedlab.limits import SHIPPED, check_part, check_seeds, found, found_file
+from embedlab.limits import SHIPPED, check_part, found, found_file, seeds_asked
 from embedlab.sampler.handed_in import HandedIn, handed_in, latents_of
 from embedlab.sampler.seeds import Variation, generators
 
@@ -203,7 +203,7 @@ def encode_picture(
     if any(side % factor for side in sides):
         raise SamplerError(f"size is {sides[0]} × {sides[1]}; both have to be multiples of {factor}, a latent's side.")
     scaled = images.to_tensor(picture, (sides[0], sides[1])).mul(2).sub(1)
-    random = None if seeds is None else generators(check_seeds([seeds] if is_whole(seeds) else seeds))
+    random = None if seeds is None else generators(seeds_asked(seeds))
     with torch.inference_mode():
         latents = picture_latents(vae, scaled, random)
     return latents.clone()  # a plain tensor, that may be written into

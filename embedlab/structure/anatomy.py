@@ -109,7 +109,7 @@ class Anatomy(Shown):
         .json or .html, the UNet drawn as .svg or .png. ConfigError for another ending.
         """
         if depth is not None:
-            whole_number(depth, "depth", ConfigError)
+            depth = whole_number(depth, "depth", ConfigError)
         return save(self, path_of(path), depth)
 
     def __str__(self) -> str:

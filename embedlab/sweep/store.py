@@ -42,7 +42,7 @@ class Store:
     """A folder of finished pictures with their latents, one file each, written whole or not at all."""
 
     def __init__(self, folder: Path, remember: int = 64):
-        whole_number(remember, "remember", ConfigError, of=" of pictures")
+        remember = whole_number(remember, "remember", ConfigError, of=" of pictures")
         self.folder = path_of(folder, "folder")
         self.remember = remember
         self._recent: OrderedDict[str, Sample] = OrderedDict()

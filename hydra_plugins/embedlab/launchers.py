@@ -27,15 +27,14 @@ class Batch(Launcher):
         self.composer = prepare(hydra_context, config, self.session)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from embedlab.cli.compose import name_of_model
-        from embedlab.cli.progress import importing, stage
+        from embedlab.cli.progress import CHECKING, importing, stage
         from embedlab.cli.prompt_list import with_rows
         from embedlab.cli.values import check_batch
 
         job_overrides = [with_rows(overrides, self.session.rows) for overrides in job_overrides]
         check_batch(self.composer, self.config, job_overrides, initial_job_idx)  # at once; what follows imports torch
         if initial_job_idx == 0:
-            stage(f"loading {name_of_model(self.config)}")
+            stage(CHECKING)
         with importing():
             from embedlab.cli.launch import launch
 

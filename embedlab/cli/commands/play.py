@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from embedlab.cli import settings
 from embedlab.cli.messages import typed_command
 from embedlab.cli.parser import Parser
-from embedlab.cli.progress import aside
+from embedlab.cli.progress import CHECKING, aside
 from embedlab.cli.values import check_values
 from embedlab.errors import ConfigError
 from embedlab.sweep.config import complete, conf_dir
@@ -120,7 +120,7 @@ def opened(config: DictConfig, words: list[str], chosen: Any) -> Any:
 
     check_installed()
     socket = bound(PORT if chosen.port is None else chosen.port, exactly=chosen.port is not None)
-    aside("loading the model")
+    aside(CHECKING)
     with importing():
         from embedlab.cli.compose import job_of
         from embedlab.models.silence import silence_libraries
@@ -131,6 +131,7 @@ def opened(config: DictConfig, words: list[str], chosen: Any) -> Any:
         job = job_of(config, folder=Path("."), name="", number=0)
         validate_job(job)
         check_engine(job)
+        aside("loading the model")
         slots = OmegaConf.to_container(config.operators, resolve=True) if config.operators else {}
         return served(job, slots, tuple(words), forms(known()), socket, chosen.preview, aside)
 
