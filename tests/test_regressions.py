@@ -47,6 +47,7 @@ from embedlab import (
     Subtract,
     Switch,
     Truncate,
+    detect,
     edit,
     embed,
     embed_all,
@@ -55,6 +56,7 @@ from embedlab import (
     noise,
     render,
     texts_of,
+    to_pil,
 )
 from embedlab.attention import Attention, Confine, CopyCross, CopySelf, Reweight
 from embedlab.cell import fingerprint
@@ -541,6 +543,9 @@ def test_arrays_of_numbers_are_lists_and_fractions_are_no_whole_numbers(emoji):
     shown = [render(emoji, Cell("a cat", sampler=Sampler(steps=1)), seeds).pictures for seeds in (np.int64(3), 3)]
     assert torch.equal(*shown)
     assert torch.equal(noise(emoji, np.array(3)), noise(emoji, [3]))
+    whole = render(emoji, Cell("a cat", sampler=Sampler(steps=1)), 3)
+    assert to_pil(whole) == to_pil(whole.pictures)
+    assert detect(whole, emoji) == detect(whole.pictures, emoji)
     with pytest.raises(EmbedlabError, match=re.escape("sampler.steps is 2.0; it has to be a whole number")):
         Sampler(steps=np.float32(2))
     learned = torch.tensor(0.5, requires_grad=True)

@@ -18,15 +18,21 @@ from embedlab.errors import PictureError, brief
 
 
 def to_pil(pictures: Float[Tensor, "image 3 height width"]) -> list[Image.Image]:
-    """Pictures in [0, 1] as 8-bit images.
+    """Pictures in [0, 1] as 8-bit images: a tensor, or what `render` gives.
 
     >>> to_pil(torch.ones(1, 3, 8, 16))[0].size
     (16, 8)
     """
+    pictures = pictures_in(pictures)
     if not isinstance(pictures, Tensor) or pictures.ndim != 4 or pictures.shape[1] != 3:
         raise PictureError(f"pictures is {shape_of(pictures)}; it has to be a tensor (image, 3, height, width).")
     arrays = pictures.detach().float().cpu().mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(array) for array in arrays]
+
+
+def pictures_in(given: Any) -> Any:
+    """The pictures of what `render` gives; anything else as it is."""
+    return getattr(given, "pictures", given) if not isinstance(given, Tensor) else given
 
 
 def shape_of(given: Any) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from embedlab import readers
+from embedlab.arguments import plain
 from embedlab.cell import Cell
 from embedlab.cli.finish import write
 from embedlab.cli.launch import Plan, joined, store_of
@@ -225,10 +226,10 @@ def grid(
 ) -> Sweep:
     """The pictures of a cell with every combination of some settings and seeds, as a sweep of its own; read it back.
 
-    axes: settings of the cell by their names, each with a list of values: `weight=[0, 0.5, 1]` of an operator that has
-    a weight, `prompt=[…]`, `scale=[2, 4]` of the guidance. A name that an operator and another part have is the
-    operator's; where several have it otherwise, the part is named first: `interpolate__weight`, `guidance__scale`.
-    `seed` is one, or a list. What is no list is set for all.
+    axes: settings of the cell by their names, each with a list of values (or an array of numbers): `weight=[0, 0.5, 1]`
+    of an operator that has a weight, `prompt=[…]`, `scale=[2, 4]` of the guidance. A name that an operator and another
+    part have is the operator's; where several have it otherwise, the part is named first: `interpolate__weight`,
+    `guidance__scale`. `seed` is one, or a list. What is no list is set for all.
 
     It is planned, stored, scored and written as a sweep of the command line is, into `folder`, by default
     `multirun/DATE/TIME`; the same folder again makes what is missing and nothing else. `store`: a folder of finished
@@ -244,6 +245,7 @@ def grid(
     source = source_of(model)
     seeds = axes.pop("seed", axes.pop("seeds", 0))
     seeds = seeds_asked(list(seeds) if isinstance(seeds, range) else seeds)
+    axes = {name: plain(one) for name, one in axes.items()}
     values = {name: list(one) if isinstance(one, list | tuple | range) else [one] for name, one in axes.items()}
     if empty := [name for name, one in values.items() if not one]:
         raise ConfigError(f"{empty[0]} has no values; an axis is a list of them.")
