@@ -15,6 +15,8 @@ STAMP := .venv/.installed
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 # seconds for all tests, some times what they take; what hangs is given up before whoever runs them does
 LIMIT ?= 3000
+# whatever the environment says, compiled modules are kept: thousands would be compiled again by each process
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-all test-hostile test-gpu test-slurm docs docs-fast lint clean
 .NOTPARALLEL:
@@ -28,8 +30,10 @@ demo: $(STAMP)
 	@echo "  $(BIN)/embedlab -m operators=[interpolate] operators.interpolate.toward=fox operators.interpolate.weight=0,0.5,1"
 	@echo "  $(BIN)/embedlab experiment=colour_leaks"
 
-test: lint
+test: $(STAMP)
 	@$(BIN)/python tests/browser.py
+	@# what tests import is compiled once, while types are checked, and not by each worker
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 & $(MAKE) --no-print-directory lint && wait
 	EMBEDLAB_LIMIT=$(LIMIT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all:
