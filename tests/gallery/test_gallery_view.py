@@ -54,6 +54,17 @@ def test_axes_change_places_and_are_nested(opened, index):
     assert job_of(again, 0, 2) == "5/seed-1.png"
 
 
+def test_curves_give_way_to_nested_columns_that_would_be_scrolled_beside_them(opened, index):
+    page = opened(index, viewport={"width": 1100, "height": 900})
+    page.locator("#role-0").select_option("columns")
+    expect(page.locator("#main")).to_have_class(re.compile(r"\bbelow\b"))
+    assert page.evaluate(
+        "document.getElementById('scroller').scrollWidth <= document.getElementById('scroller').clientWidth"
+    )
+    left, curves = (page.locator(at).bounding_box() for at in ('[data-place="2,10"]', "#curves"))
+    assert curves["y"] >= left["y"] + left["height"]
+
+
 def test_values_are_hidden_and_shown(opened, index):
     page = opened(index)
     page.locator("#axis-1").click()

@@ -51,7 +51,7 @@ const Grid = (() => {
     byId("side-column").dataset.width = Math.min(480, Math.max(360, 0.31 * innerWidth));
     const below = Layout.below(now, heads);
     byId("main").classList.toggle("below", below);
-    const side = State.side || Layout.side(now, heads, below ? [byId("main").clientWidth, byId("main").clientHeight - 290] : undefined);
+    const side = State.side || Layout.side(now, heads, below ? Layout.above() : undefined);
     grid.style.setProperty("--side", `${side}px`);
     grid.dataset.side = side;
   }

@@ -114,13 +114,28 @@ const Layout = (() => {
 
   const CURVES = 290; // pixels that the curves take below the grid
 
+  /** The room above curves that lie below the grid, without the place of a scroll bar. */
+  function above() {
+    const main = byId("main"), scroller = byId("scroller");
+    return [main.clientWidth - (scroller.offsetWidth - scroller.clientWidth), main.clientHeight - CURVES];
+  }
+
   /** Whether the curves leave the pictures more room below the grid than beside it. */
   function below(plan, heads) {
     const main = byId("main");
     if (plan.flow || State.open || !State.curvesShown() || main.clientWidth < 900) return false;
-    const under = side(plan, heads, [main.clientWidth, main.clientHeight - CURVES]);
+    const [wide, height] = above(), under = side(plan, heads, [wide, height]);
     const high = plan.rows.length * (under / Model.data.aspect + 23) + 34 * (plan.levels.length + 1);
-    return high <= main.clientHeight - CURVES && under > 1.1 * side(plan, heads, [main.clientWidth - byId("side-column").dataset.width - 30, main.clientHeight]);
+    const narrow = main.clientWidth - byId("side-column").dataset.width - 30, least = 52;
+    if (high > height) return false;
+    if (across(plan, heads, narrow) < least) return across(plan, heads, wide) >= least; // beside them it would be scrolled sideways
+    return under > 1.1 * side(plan, heads, [narrow, main.clientHeight]);
+  }
+
+  /** How wide a picture is where all columns fill so much width. */
+  function across(plan, heads, wide) {
+    const gaps = plan.tracks.reduce((sum, track) => sum + (parseInt(track, 10) || 0), 0);
+    return (wide - 8 - heads - gaps - 5 * (plan.tracks.length - 1)) / Math.max(1, plan.at.length);
   }
 
   /** How wide a picture is so that all columns fill the width; where all rows come to fit as well, a little less. */
@@ -131,15 +146,14 @@ const Layout = (() => {
       const usual = innerWidth < 600 ? 88 : 136, count = Math.max(1, Math.floor(width / usual));
       return clamp(plan.lines[0].length < count ? Math.min(width / plan.lines[0].length, 2 * usual) - 6 : width / count - 6.5);
     }
-    const many = plan.at.length, gaps = plan.tracks.reduce((sum, track) => sum + (parseInt(track, 10) || 0), 0);
-    const across = (width - heads - gaps - 5 * (plan.tracks.length - 1)) / Math.max(1, many);
+    const all = across(plan, heads, wide);
     const lines = plan.rows.length, bands = plan.rows.filter(({ band }) => band).length;
     const free = height - 34 * plan.levels.length - 34 * bands - 22;
     const tall = (free / Math.max(1, lines) - 23) * aspect;
-    if (across < (innerWidth < 600 ? 44 : 52)) return innerWidth < 600 ? 72 : 104; // it has to be scrolled sideways anyway
-    if (innerWidth <= 760) return clamp(across, Math.max(120, 0.8 * innerHeight * aspect));
-    return clamp(tall >= 96 ? Math.min(across, tall) : Math.min(across, Math.max(160, (free / 2.3 - 23) * aspect)));
+    if (all < (innerWidth < 600 ? 44 : 52)) return innerWidth < 600 ? 72 : 104; // it has to be scrolled sideways anyway
+    if (innerWidth <= 760) return clamp(all, Math.max(120, 0.8 * innerHeight * aspect));
+    return clamp(tall >= 96 ? Math.min(all, tall) : Math.min(all, Math.max(160, (free / 2.3 - 23) * aspect)));
   }
 
-  return { plan, matches, side, below };
+  return { plan, matches, side, below, above };
 })();
