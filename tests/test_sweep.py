@@ -76,7 +76,7 @@ def test_a_sweep_is_one_plan_with_a_table(embedlab, drawn, tmp_path):
     assert out.count("notice: ") == len(set(re.findall("notice: .*", out))), "said once, not once a job"
     idle = re.findall(r"notice: job (\d) \((.*)\): the edit changes nothing that reaches the UNet", out)
     assert [number for number, name in idle] == ["0"]
-    assert "weight=0" in idle[0][1]
+    assert "→ 0 skunk" in idle[0][1]
     found = results("out")
     assert [found[n]["overrides"]["operators.interpolate.weight"] for n in range(3)] == [0, 0.5, 1]
     assert found[1]["command"].startswith("embedlab ")

@@ -29,6 +29,7 @@ PLAIN = r"[A-Za-z]([\w. ]*\w)?"
 WORDS = ("null", "true", "false", "nan", "inf")  # which Hydra takes for something else than a text
 TARGET_DURING = "embedlab.schedule.During"
 SWEPT = 5  # values of a slider
+WIDE = 88  # letters of a line of Python
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def python(state: State, studied: Studied, cell: Cell) -> str:
     rest = settings_of(cell, ("prompt", "operators"))
     parts = [code(cell.prompt)]
     if cell.operators:
-        inner = ",\n".join(f"        {code(one)}" for one in cell.operators)
+        inner = ",\n".join(wrapped(one, "        ") for one in cell.operators)
         parts.append(f"[\n{inner},\n    ]")
     parts += [f"{name}={code(value)}" for name, value in rest.items()]
     lines += ["cell = lab.Cell(", *(f"    {part}," for part in parts), ")"]
@@ -235,6 +236,26 @@ def python(state: State, studied: Studied, cell: Cell) -> str:
         '    picture.save(f"seed-{seed}.png")',
     ]
     return "\n".join(lines) + "\n"
+
+
+def wrapped(value: Any, indent: str) -> str:
+    """A value as Python after an indent; a dataclass that is too long for a line has a line for each setting."""
+    line = f"{indent}{code(value)}"
+    if len(line) <= WIDE or not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return line
+    inner = "".join(f"{wrapped_setting(name, one, indent)},\n" for name, one in settings_of(value).items())
+    return f"{indent}{named(value)}(\n{inner}{indent})"
+
+
+def wrapped_setting(name: str, value: Any, indent: str) -> str:
+    """A setting of a dataclass on a line of its own, or on several."""
+    return f"{indent}    {name}={wrapped(value, indent + '    ').lstrip()}"
+
+
+def named(value: Any) -> str:
+    """The class of a value as Python says it."""
+    name = type(value).__name__
+    return f"{'lab' if name in embedlab.__all__ else type(value).__module__}.{name}"
 
 
 def settings_of(value: Any, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -267,10 +288,8 @@ def code(value: Any) -> str:
     ("lab.Interpolate(rows='puppy', toward='skunk', weight=0.75)", 'lab.Sampler(steps=10, keep=[1])')
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        name = type(value).__name__
         said = ", ".join(f"{key}={code(one)}" for key, one in settings_of(value).items())
-        home = "lab" if name in embedlab.__all__ else type(value).__module__
-        return f"{home}.{name}({said})"
+        return f"{named(value)}({said})"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{code(key)}: {code(one)}" for key, one in value.items()) + "}"
     if isinstance(value, tuple) and value and all(isinstance(one, tuple) and len(one) == 2 for one in value):

@@ -79,7 +79,7 @@ def finish(
             )
         _write_pictures(job, before, after, rows, settings)
     for note in notes:
-        which = f"job {job.number} ({job.title}): " if note == UNCHANGED and job.overrides else ""
+        which = f"job {job.number} ({job.run_name or job.title}): " if note == UNCHANGED and job.overrides else ""
         say(f"notice: {which}{note}.")
     keys = {seed: mine for seed, (_, mine) in job.pictures.items()}
     by_seed = {row["seed"]: row for row in rows}
