@@ -379,6 +379,7 @@ def check_cell(cell: Any) -> None:
     """Refuse what is no cell."""
     if not hasattr(cell, "guidance") or not hasattr(cell, "encoder"):
         hint = f"; write Cell({cell!r:.80})" if isinstance(cell, str) else ""
+        hint = "; the cell comes first, then the model" if hasattr(cell, "towers") else hint
         raise ConfigError(f"{brief(cell)} is no Cell{hint}.")
 
 

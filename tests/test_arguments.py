@@ -66,6 +66,7 @@ CALLS = {
     "a Conditioning and Texts were expected": lambda m, p, r: lab.edit_encoded("a", [HALF], lab.texts_of(m.towers)),
     "'a' is no Cell; write Cell": lambda m, p, r: lab.prompt_embeds("a", m.towers),
     "None is no Cell": lambda m, p, r: lab.edited_rows(None, m.towers),
+    "a Model is no Cell; the cell comes first": lambda m, p, r: lab.explain(m, lab.Cell("a cat")),
     "'a cat' is no Cell": lambda m, p, r: lab.explain("a cat", m.towers),
     "embeds is None; it has to be named tensors": lambda m, p, r: lab.save_embeds("x.safetensors", None),
     "embeds is {a: 1}; it has to be named tensors": lambda m, p, r: lab.save_embeds("x.safetensors", {"a": 1}),
@@ -90,6 +91,16 @@ def test_one_line_says_what_came_and_what_would_fit(said, sd1, rendered):
         CALLS[said](sd1, prompt, rendered)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
+
+
+def test_what_is_rendered_is_shown_in_a_place_of_a_grid_where_it_is_one_picture(sd1, rendered):
+    both = lab.show([[rendered, None], [rendered, rendered]], rows=["a", "b"], columns=["c", "d"])
+    assert [(name, [one is not None for one in row]) for name, row in both.rows] == [
+        ("a", [True, False]),
+        ("b", [True, True]),
+    ]
+    with pytest.raises(EmbedlabError, match="has 2 pictures, and one place is one picture"):
+        lab.show([[lab.render(sd1, CELL, [0, 1])]])
 
 
 def test_scores_need_no_settings(sd1, rendered):

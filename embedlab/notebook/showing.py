@@ -155,4 +155,11 @@ def pictured(given: Any) -> Picture | None:
         return given
     if isinstance(given, str | Path):
         return Picture(images.open_picture(Path(given)), title=str(given))
+    if isinstance(given, Rendered):
+        if len(given.pictures) != 1:
+            many = counted(len(given.pictures), "picture")
+            raise PictureError(
+                f"{given.cell.label} has {many}, and one place is one picture: a row of its own shows all."
+            )
+        (given,) = given.pictures
     return Picture(images.pixels_of(given).picture)
