@@ -72,6 +72,7 @@ def results(folder):
 def test_a_sweep_is_one_plan_with_a_table(embedlab, drawn, tmp_path):
     code, out, _ = embedlab("-m", *MIX, "operators.interpolate.weight=0,0.5,1", "hydra.sweep.dir=out")
     assert code == 0
+    assert out.startswith("checking the settings …\nloading "), "what is refused is refused before weights are read"
     assert drawn() == 2 * 3, "weight 0 is what is written"
     assert out.count("notice: ") == len(set(re.findall("notice: .*", out))), "said once, not once a job"
     idle = re.findall(r"notice: job (\d) \((.*)\): the edit changes nothing that reaches the UNet", out)
