@@ -320,6 +320,22 @@ def test_a_study_that_changes_over_time_opens_with_that(study):
     assert fingerprint(cell_of(begin, base, FORMS)) == fingerprint(job.cell)
 
 
+@pytest.mark.parametrize(
+    ("study", "prompt", "settings"),
+    [
+        ("demo", "a balloon above a house", {"rows": "balloon", "by": "house"}),
+        ("when_decided", "A picture of a puppy", {"rows": "puppy", "by": "cat"}),
+    ],
+)
+def test_a_study_that_sweeps_begins_with_the_first_value_of_each_axis(study, prompt, settings):
+    config = play.composed([f"experiment={study}"])
+    begin = state_of(config.prompt, OmegaConf.to_container(config.operators, resolve=True), config.seeds, FORMS)
+    assert begin.prompt == prompt
+    assert {name: begin.edits[0].settings[name] for name in settings} == settings
+    assert (begin.edits[0].during or {}).get("begin") == (3 if study == "when_decided" else None)
+    assert play.composed(["experiment=demo", "operators.swap.rows=fox"]).prompt == "a fox above a house"
+
+
 def test_a_setting_is_made_to_change_over_the_steps_and_comes_out_of_the_exports_so(opened, forks, tmp_path):
     page = opened()
     page.locator(".chip", has_text="puppy").click()

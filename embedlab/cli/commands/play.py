@@ -69,12 +69,27 @@ def composed(words: list[str]) -> DictConfig:
         raise ConfigError(f"play has no flag {flags[0]}; it has --port N, --preview STEPS and --no-browser.")
     check(words)
     with initialize_config_dir(config_dir=conf_dir(), version_base="1.3"), whole_mappings():
-        config = compose("config", overrides=with_plus(words))
+        config = compose("config", overrides=with_plus(words), return_hydra_config=True)
+        axes = OmegaConf.select(config, "hydra.sweeper.params") or {}
+        config = compose("config", overrides=[*with_plus(words), *with_plus(begun(axes, words))])
     if gone := [key for key in SETTINGS if key not in config]:
         raise ConfigError(f"'{gone[0]}' cannot be left out.")
     config = complete(config, typed_command)
     check_values(config)
     return config
+
+
+def begun(axes: Any, words: list[str]) -> list[str]:
+    """Where a study sweeps, the first value of each axis, as overrides; what the words say, they say.
+
+    >>> begun({"operators.scale.by": "1,2", "seeds": "[0],[1]", "start.strength": "interval(0, 1)"}, ["seeds=[5]"])
+    ['operators.scale.by=1']
+    """
+    from embedlab.sweep.labels import split
+
+    said = {word.partition("=")[0].lstrip("+~") for word in words}
+    values = {str(key): split(str(value)) for key, value in axes.items() if str(key) not in said}
+    return [f"{key}={found[0]}" for key, found in values.items() if len(found) > 1]
 
 
 def without_study(words: list[str], config: DictConfig) -> list[str]:
