@@ -30,10 +30,10 @@ demo: $(STAMP)
 	@echo "  $(BIN)/embedlab -m operators=[interpolate] operators.interpolate.toward=fox operators.interpolate.weight=0,0.5,1"
 	@echo "  $(BIN)/embedlab experiment=colour_leaks"
 
-test: $(STAMP)
+# what tests import is compiled once, while types are checked, and not by each worker
+test: BESIDE := $(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 &
+test: lint
 	@$(BIN)/python tests/browser.py
-	@# what tests import is compiled once, while types are checked, and not by each worker
-	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 & $(MAKE) --no-print-directory lint && wait
 	EMBEDLAB_LIMIT=$(LIMIT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all:
@@ -57,7 +57,7 @@ docs-fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BESIDE) $(BIN)/mypy && wait
 
 $(STAMP): pyproject.toml constraints/pins.txt
 	@$(PYTHON) -c 'import sys; sys.exit("embedlab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'

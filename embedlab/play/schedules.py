@@ -20,7 +20,7 @@ def made(value: Any) -> Any:
     Nothing else is made by its name: OperatorError for what is no schedule, ConfigError for one that is wrong.
 
     >>> made({"_target_": "embedlab.schedule.Ramp", "values": [0, 1]}), made([{"word": "a", "nth": 2}])
-    (Ramp(values=(0, 1), at=(0, 1), clock='fraction', shape='linear'), [{'word': 'a', 'nth': 2}])
+    (Ramp(values=(0, 1)), [{'word': 'a', 'nth': 2}])
     """
     if isinstance(value, list):
         return [made(one) for one in value]
