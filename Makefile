@@ -1,6 +1,6 @@
 # make demo   set up and see the first experiment
 # make test   set up, lint, format check, types, all tests; a Chromium is fetched for the gallery's where there is none
-# make test-all   the same with all of what takes long: make test runs a fifth of it, by the day
+# make test-all   the same with all of what takes long: make test runs a seventh of it, by the weekday
 # make test-hostile   all hostile trials
 # make test-gpu   what needs a GPU, where there is one
 # make test-slurm   the launcher for Slurm against a real one, which it installs (as root), starts and stops

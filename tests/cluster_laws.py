@@ -139,6 +139,7 @@ PAIR = ["seeds=[0],[1]", "hydra.launcher.pictures=2", "hydra.sweep.dir=out"]
 SLOW = ["seeds=[0],[1],[2],[3],[4],[5],[6],[7]", "sampler.steps=8", "at_once=1", "hydra.launcher.pictures=4"]
 
 
+@pytest.mark.turns
 def test_a_killed_worker_costs_its_unfinished_cells(embedlab, gate, workers):
     kept: dict[Path, tuple[int, int]] = {}
 

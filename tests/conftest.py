@@ -67,15 +67,17 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes longest is begun first, so that no worker is left with it at the end; some of it has its turn.
 
-    Whoever chooses nothing but tests whose turn it is not gets them all the same.
+    Tests that share what takes long say so, `turns("its name")`, and have one turn. Whoever chooses nothing but tests
+    whose turn it is not gets them all the same.
     """
     place = {f"test_{name}": n for n, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
-    count, later = Counter(), set()
+    count, shared, later = Counter(), {}, set()
     for item in items:
-        if item.get_closest_marker("turns"):
+        if marker := item.get_closest_marker("turns"):
             count[item.path] += 1
-            if not mine(count[item.path]):
+            turn = shared.setdefault((item.path, marker.args), count[item.path]) if marker.args else count[item.path]
+            if not mine(turn):
                 later.add(item)
     if later and len(later) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item in later])
@@ -83,7 +85,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "turns: takes long; a fifth of those in its file is run, by the day")
+    config.addinivalue_line(
+        "markers", "turns(shared): takes long; a seventh of those in its file is run, by the day of the week"
+    )
     config.addinivalue_line("markers", "parity(tool, what, setting, source, differs): a row of docs/parity.md")
 
 

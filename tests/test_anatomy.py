@@ -491,7 +491,7 @@ def check_files(files, width):
     assert [dim.dim_value for dim in text[0].type.tensor_type.shape.dim] == [2, 77, width], "summed rows"
 
 
-@pytest.mark.turns
+@pytest.mark.turns("the files of the shipped model")
 def test_parts_as_onnx_do_what_they_do_in_torch(exported_emoji, inside):
     assert [path.stem.replace("vae_", "vae.") for path in exported_emoji] == [
         part.name for part in inside["emoji"].parts
@@ -507,7 +507,7 @@ def test_two_text_encoders_and_their_unet_as_onnx_do_what_they_do_in_torch(folde
     check_files({file.path: file.difference for file in files}, source.widths[0])
 
 
-@pytest.mark.turns
+@pytest.mark.turns("the files of the shipped model")
 def test_edited_rows_go_into_the_exported_text_encoder(exported_emoji, emoji):
     edited = lab.Replace("puppy", "cat")
     (tower,) = emoji.towers

@@ -336,6 +336,7 @@ def test_a_study_that_sweeps_begins_with_the_first_value_of_each_axis(study, pro
     assert play.composed(["experiment=demo", "operators.swap.rows=fox"]).prompt == "a fox above a house"
 
 
+@pytest.mark.turns
 def test_a_setting_is_made_to_change_over_the_steps_and_comes_out_of_the_exports_so(opened, forks, tmp_path):
     page = opened()
     page.locator(".chip", has_text="puppy").click()

@@ -420,6 +420,7 @@ def made(forks, tmp_path_factory):
     return folder, words, done.stdout
 
 
+@pytest.mark.turns("all stages")
 def test_all_stages_end_in_a_model_that_loads(made):
     folder, _, said = made
     assert all(f"{stage}: step 2/2" in said for stage in run.TRAINED)
@@ -440,6 +441,7 @@ def test_all_stages_end_in_a_model_that_loads(made):
     assert all(torch.equal(a, b) for a, b in zip(shipped.parameters(), trained.parameters(), strict=True))
 
 
+@pytest.mark.turns("all stages")
 def test_what_is_done_is_not_done_again_and_latents_go_on_where_they_were(made, forks):
     folder, words, _ = made
     again = forks.python(PRETRAIN, *words, cwd=folder.parent)
@@ -455,6 +457,7 @@ def test_what_is_done_is_not_done_again_and_latents_go_on_where_they_were(made, 
     table[:] = before
 
 
+@pytest.mark.turns("all stages")
 def test_stages_begin_at_a_model_where_they_have_no_checkpoint(made, forks, tmp_path):
     """A folder with nothing but latents, at a rate of 0: the model that is exported is the one that was begun at."""
     folder, _, _ = made
@@ -480,7 +483,7 @@ def test_stages_begin_at_a_model_where_they_have_no_checkpoint(made, forks, tmp_
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), file
 
 
-@pytest.mark.turns
+@pytest.mark.turns("all stages")
 def test_the_table_goes_on_where_it_was_stopped(made, tmp_path):
     folder, _, _ = made
     asked = {"pictures": 2, "seeds": 2, "prompts": 1, "words": ("cat",), "sampler": Sampler("ddim", 1), "held": 4}

@@ -385,7 +385,7 @@ EVERY = [
 def test_every_setting_of_every_operator_may_change_but_stage_and_what_may_ends_in_a_result(emoji, tmp_path):
     """Nothing is first refused when a picture was drawn: label, scores, schedule and files are made of each.
 
-    All are made and have their scores; those of a fifth of the operators are explained and drawn, by turn.
+    All are made and have their scores; those of a seventh of the operators are explained and drawn, by turn.
     """
     cells, drawn, source = [], [], Source("emoji", device="cpu")
     for place, (operator, settings) in enumerate(EVERY):

@@ -1,6 +1,6 @@
 """Every scheduler with every option beside diffusers' own loop, on four numbers and a denoiser that is one formula.
 
-`EMBEDLAB_TURN=all` walks all; else a fifth of what takes long is walked, by the day (turns.py).
+`EMBEDLAB_TURN=all` walks all; else a seventh of what takes long is walked, by the day (turns.py).
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Every trial of the table, a fifth of them by turn; `make test-hostile` runs all."""
+"""Every trial of the table, a seventh of them by turn; `make test-hostile` runs all."""
 
 import re
 
