@@ -1,4 +1,4 @@
-"""Of what takes long (the mark `turns`) a seventh is run, by the day of the week; `EMBEDLAB_TURN=all` runs all of it."""
+"""Of what takes long (the mark `turns`) a seventh is run, by the weekday; `EMBEDLAB_TURN=all` runs all of it."""
 
 import datetime
 import os
