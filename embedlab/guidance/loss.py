@@ -22,6 +22,7 @@ from embedlab.guidance.denoiser import Denoiser
 from embedlab.guidance.scores import Attended
 from embedlab.limits import check_part
 from embedlab.schedule import Moment, Setting, value_of, varies
+from embedlab.transfer import content_of
 
 Latents = Float[Tensor, "image c h w"]
 Form = Literal["latents", "unet", "universal"]
@@ -218,8 +219,8 @@ class Losses:
         known: dict[Hashable, int] = {}
         calls: dict[int, int] = {}
         for n, loss in asked.items():
-            data = x[n].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if len(asked) > 1 else b""
-            first = known.setdefault((self.equal(self.call, n), data), n)
+            content = content_of(x[n]) if len(asked) > 1 else ""
+            first = known.setdefault((self.equal(self.call, n), content), n)
             if first != n:
                 moved[n], self.values[n] = moved[first], self.values[first]
                 self.spared(calls[first])
